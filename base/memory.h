@@ -1,0 +1,36 @@
+/* What the message path needs from the processor: cache-line size, pause, the one full fence. */
+#ifndef RF_BASE_MEMORY_H
+#define RF_BASE_MEMORY_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#define RF_CACHE_LINE 64
+#define RF_PAGE       4096
+#define rf_cache_aligned __attribute__((aligned(RF_CACHE_LINE)))
+#define rf_likely(x)   __builtin_expect(!!(x), 1)
+#define rf_unlikely(x) __builtin_expect(!!(x), 0)
+
+/* Tells the core that this is a spin loop. */
+static inline void rf_cpu_pause(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/*
+ * The full fence between publishing slots and reading the peer's asleep word: one per flush, none per slot
+ * (store -> load order, Dekker's handshake). A sequentially consistent read-modify-write on a private word:
+ * on x86 as fast as mfence or faster, and known to the thread sanitizer, which refuses plain fences.
+ */
+static inline void rf_full_fence(void)
+{
+    _Atomic(uint32_t) word;
+    atomic_init(&word, 0);
+    atomic_fetch_add_explicit(&word, 1, memory_order_seq_cst);
+}
+
+#endif
