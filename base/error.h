@@ -44,10 +44,18 @@ typedef enum rf_err {
         RF_ERR_COUNT
 } rf_err_t;
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* The sentence for `err`; never NULL, also for values outside the table. Static storage. Any thread. */
 const char *rf_err_text(rf_err_t err);
 
 /* The identifier, "RF_ERR_TIMEOUT"; never NULL. Static storage. Any thread. */
 const char *rf_err_name(rf_err_t err);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
