@@ -16,6 +16,14 @@
 #define RF_BOOT_MAGIC 0x31425052u /* "RPB1" */
 #define RF_BOOT_FD    201
 
+/* How a CPU driver ended, by its exit status. */
+enum {
+    RF_CPUDRIVER_EXIT_OK = 0,      /* told to (TERM), or its monitor ended in order, with status 0 */
+    RF_CPUDRIVER_EXIT_FAILED = 1,  /* could not start, or lost its means; the log says why */
+    RF_CPUDRIVER_EXIT_USAGE = 2,
+    RF_CPUDRIVER_EXIT_MONITOR = 3, /* its monitor died; every dispatcher of the core is dead and reaped */
+};
+
 enum { RF_SCHED_AUTO = 0, RF_SCHED_CGROUP = 1, RF_SCHED_SIGNALS = 2 };
 
 typedef struct rf_boot_node {
@@ -55,7 +63,10 @@ typedef struct rf_boot {
     char run_dir[256];          /* this node's: sockets, logs; 0700 */
     char libexec_dir[256];      /* rf-cpudriver, rf-monitor */
     char module_dir[256];       /* loadable transports */
-    char cgroup[256];           /* cgroup path prefix delegated to this node; "" : none */
+    char cgroup[256];           /* "" or a folder below /sys/fs/cgroup whose cpu controller is this machine's to use and that
+                                   the system user may write; best one folder for all nodes of a machine on one host,
+                                   so that emulated cores share CPUs equally. v2: holds no process, has +cpu below.
+                                   CPU drivers make and remove core-N in it */
     rf_boot_node_t nodes[RF_NODES_MAX];
     rf_boot_core_t cores[RF_CORES_MAX];
 } rf_boot_t;

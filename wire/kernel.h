@@ -27,8 +27,9 @@ typedef struct rf_kernel_fds {
 
 /* Invocations. M: only for the monitor of the core. Arguments follow the header as the struct named after it. */
 enum rf_kernel_op {
-    RF_KERNEL_IDENTIFY = 1,      /* -> rf_kernel_identity, and (tag) the socket of the client link to the monitor */
-    RF_KERNEL_YIELD = 2,         /* ends the caller's time slice */
+    RF_KERNEL_IDENTIFY = 1,      /* -> rf_kernel_identity, and (tag) the socket of the client link to the monitor;
+                                    the socket comes with the first IDENTIFY of a dispatcher only, the monitor gets none */
+    RF_KERNEL_YIELD = 2,         /* ends the caller's time slice, where the CPU driver slices time; else a no-op */
     RF_KERNEL_TIMER_SET = 3,     /* rf_kernel_timer */
     RF_KERNEL_TIMER_CANCEL = 4,  /* rf_kernel_timer (id) */
     RF_KERNEL_FD_WATCH = 5,      /* rf_kernel_watch + fd: one event when ready, then disarmed */
@@ -43,7 +44,8 @@ enum rf_kernel_op {
     RF_KERNEL_DESTROY = 34,      /* M: rf_kernel_target: kills and reaps all of a dispatcher's processes */
     RF_KERNEL_FREEZE = 35,       /* M: rf_kernel_target */
     RF_KERNEL_THAW = 36,         /* M: rf_kernel_target */
-    RF_KERNEL_STAT_ALL = 37,     /* M: rf_kernel_target {from} -> rf_kernel_stats: dispatchers at and after `from` */
+    RF_KERNEL_STAT_ALL = 37,     /* M: rf_kernel_target {from} -> rf_kernel_stats: dispatchers at and after `from`, in
+                                    order of (domain, index), without the monitor, whose own is STAT */
 };
 
 enum rf_kernel_event_op {
@@ -78,6 +80,8 @@ typedef struct rf_kernel_identity {
     uint8_t span_args[256];   /* what rf_span was given; zero for index 0 */
     uint16_t span_args_size;
     uint16_t reserved[3];
+    char scheduler[96];       /* how this core is shared, and what that may promise; one line for people */
+    char isolation[96];       /* how domains are kept apart; "none: REASON" where they are not */
 } rf_kernel_identity_t;
 
 #define RF_KERNEL_TIMERS_MAX  64 /* a dispatcher */
