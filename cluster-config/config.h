@@ -1,24 +1,24 @@
 /*
- * The machine's configuration: one YAML file for all hosts, read against the schema in config.proto, checked as a
- * whole before anything starts. Every error is one line "FILE:LINE: cause; mend".
+ * The machine's configuration: one YAML file for all hosts, read against the schema in config.proto, checked
+ * as a whole before anything starts. Every error is one line "FILE:LINE: cause; mend".
  *
  *   machine: rack            # name
- *   key_file: rack.key       # 32 or more random bytes, hex or raw, 0600; relative to this file
+ *   key_file: rack.key       # 32 to 64 random bytes, hex or raw, 0600; relative to this file
  *   encrypt: on              # TCP links
  *   allow_root: off
  *   users: [alice, "@hpc"]   # who may use the machine besides its owner and root; @ names a group
  *   heartbeat_ms: 100
  *   host_deadline_ms: 1000
- *   log_level: info          # reloadable
+ *   log_level: info          # error, warn, info, debug; reloadable
+ *   emulated: off            # every node is on this host; cores may share CPUs
  *   scheduler: auto          # auto, cgroup, signals
  *   defaults: {cores: all, memory: 4G, port: 7117}
  *   nodes:
  *     - hosts: rack[01-16]           # hostlist: one node each
  *       address: 10.0.0.[1-16]       # optional, as many as hosts; default: the name is resolved
- *       cores: 0-7,16-23             # host CPUs; "all", a count such as "8", or a list; may repeat a CPU when emulating
- *       memory: 64G                  # a core's share is memory / cores; optional
- *       port: 7117                   # of the bootstrap
- *   transports:                      # between pairs of nodes; first match wins; default tcp
+ *       cores: 0-7,16-23             # host CPUs; "all", a count such as "8", or a list; may repeat a CPU
+ * when emulating memory: 64G                  # a core's share is memory / cores; optional port: 7117 # of
+ * the bootstrap transports:                      # between pairs of nodes; first match wins; default tcp
  *     - {between: [rack[01-08], rack[09-16]], use: tcp}
  */
 #ifndef RF_CLUSTER_CONFIG_CONFIG_H
@@ -30,30 +30,39 @@
 #include <stdio.h>
 
 #define RF_CONFIG_USERS_MAX 64
-#define RF_CONFIG_KEY_MIN   16
+#define RF_CONFIG_KEY_MIN   32
 #define RF_CONFIG_KEY_MAX   64
 #define RF_CONFIG_ERROR_MAX 512
 
+/* How `cores:` was written. */
+enum { RF_CONFIG_CORES_ALL = 0, RF_CONFIG_CORES_COUNT = 1, RF_CONFIG_CORES_LIST = 2 };
+
 typedef struct rf_config_node {
     char name[RF_NAME_MAX];
-    char address[64];          /* as configured, or the name; resolved to numeric by the node */
-    uint16_t port;             /* 0: ephemeral, only when a listening descriptor is handed over (emulation) */
+    char address[64]; /* as configured, or the name; resolved to numeric by the node */
+    uint16_t port;    /* 0: ephemeral, only when a listening descriptor is handed over (emulation) */
     rf_core_t first_core;
-    rf_core_t n_cores;         /* 0 until resolved, when `cores: all` names a host that is not this one */
-    uint16_t cpus[RF_CORES_PER_NODE_MAX];
-    uint64_t memory_bytes;     /* 0: no limit */
-    int line;                  /* where it stands in the file */
+    rf_core_t n_cores; /* 0 until resolved, when `cores: all` names a host that is not this one */
+    uint16_t
+        cpus[RF_CORES_PER_NODE_MAX]; /* of another host with a count: 0, 1, ..., as good a guess as any */
+    uint16_t cores_form;             /* RF_CONFIG_CORES_* */
+    uint64_t memory_bytes;           /* 0: no limit */
+    int line;                        /* where it stands in the file */
+    int cores_line,
+        port_line; /* where its cores and port do; those of `defaults` or of the node when not given */
 } rf_config_node_t;
 
 typedef struct rf_config {
     char machine[RF_NAME_MAX];
-    char path[4096];           /* the file, absolute */
+    char path[4096]; /* the file, absolute */
     char key_path[4096];
     uint8_t key[RF_CONFIG_KEY_MAX];
     size_t key_size;
     bool encrypt, allow_root, emulated;
-    uint32_t heartbeat_ms, host_deadline_ms, log_level, sched;
-    char users[RF_CONFIG_USERS_MAX][RF_NAME_MAX];
+    uint32_t heartbeat_ms, host_deadline_ms;
+    uint32_t log_level;                           /* rf_log_level_t */
+    uint32_t sched;                               /* 0 auto, 1 cgroup, 2 signals: RF_SCHED_* of wire/boot.h */
+    char users[RF_CONFIG_USERS_MAX][RF_NAME_MAX]; /* "@name": a group */
     unsigned n_users;
     rf_node_t n_nodes;
     rf_core_t n_cores;
@@ -61,13 +70,18 @@ typedef struct rf_config {
     char medium[RF_NODES_MAX][RF_NODES_MAX][16];
 } rf_config_t;
 
-/* Reads and checks. On failure returns RF_ERR_CONFIG with one line in `error` (RF_CONFIG_ERROR_MAX bytes), *out unchanged.
- * Not thread-safe (libyaml and user lookups); at start. The caller frees *out with free(). */
+/* Reads and checks. On failure returns RF_ERR_CONFIG with one line in `error` (RF_CONFIG_ERROR_MAX bytes),
+ * *out unchanged. The node of this host, if it can be told by name or address, has its CPUs checked against
+ * those this process may use; a node that is chosen in another way (rackfishd --node) is checked by
+ * rf_config_resolve_local(). Not thread-safe (user lookups); at start. The caller frees *out with free(). It
+ * holds the key: explicit_bzero first. */
 rf_err_t rf_config_load(const char *path, rf_config_t **out, char *error);
 
-/* The configuration of an emulated machine on this host, as YAML text: `nodes` hosts node0.. with `cores` cores each, the
- * CPUs this process may use dealt round robin over all cores. ports[i] is node i's bootstrap port. What `rackfish up
- * --nodes N --cores M` writes into the run directory; read back by rf_config_load, so that there is one code path. */
+/* The configuration of an emulated machine on this host, as YAML text: `nodes` hosts node0.. with `cores`
+ * cores each, the CPUs this process may use dealt round robin over all cores. ports[i] is node i's bootstrap
+ * port. What `rackfish up
+ * --nodes N --cores M` writes into the run directory; read back by rf_config_load, so that there is one code
+ * path. */
 typedef struct rf_config_emulation {
     const char *machine;
     unsigned nodes, cores;
@@ -80,13 +94,29 @@ typedef struct rf_config_emulation {
 } rf_config_emulation_t;
 rf_err_t rf_config_write_emulated(const rf_config_emulation_t *emulation, FILE *out, char *error);
 
-/* Which settings differ in a way that needs a restart: writes their names, comma-separated, into `names`; "" if none. */
+/* Which settings differ in a way that needs a restart: writes their names, comma-separated, into `names`; ""
+ * if none. */
 void rf_config_not_reloadable(const rf_config_t *running, const rf_config_t *fresh, char *names, size_t max);
 
-/* A hash of all that must be equal on every host (everything but log level and this host's paths). */
+/* Takes `node` to be this host: `cores: all` and counts become CPUs that this process may use, and listed
+ * CPUs must be among them (RF_ERR_CONFIG and one line in `error`, config unchanged). Core numbers of all
+ * nodes are counted again. */
+rf_err_t rf_config_resolve_local(rf_config_t *config, rf_node_t node, char *error);
+
+/* Tells how many cores another host with `cores: all` turned out to have (from its hello), and counts all
+ * core numbers again. RF_ERR_LIMIT above the named maxima, RF_ERR_INVALID when the node has another number
+ * already. */
+rf_err_t rf_config_resolve_remote(rf_config_t *config, rf_node_t node, rf_core_t n_cores);
+
+/* "FILE:LINE" of where a node's port is configured, for whoever finds it in use. */
+void rf_config_port_place(const rf_config_t *config, rf_node_t node, char *place, size_t max);
+
+/* A hash (SHA-256) of all that must be equal on every host: everything but what is reloadable (log level,
+ * users) and this host's paths and CPUs. */
 void rf_config_digest(const rf_config_t *config, uint8_t digest[32]);
 
-/* The node of this host: by name, hostname, or address of a local interface; RF_NODE_NONE if it is not in the file. */
+/* The node of this host: by wanted name (NULL: none), hostname, or address of a local interface; RF_NODE_NONE
+ * if it is not in the file. */
 rf_node_t rf_config_this_node(const rf_config_t *config, const char *wanted_name);
 
 #endif

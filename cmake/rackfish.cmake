@@ -111,3 +111,28 @@ function(rf_fuzzer)
            -artifact_prefix=${CMAKE_BINARY_DIR}/fuzz/ ${F_ARGS})
   set_tests_properties(fuzz_${F_NAME} PROPERTIES LABELS fuzz TIMEOUT 300)
 endfunction()
+
+# rf_protobuf(TARGET node PROTO node/control.proto): compiles a schema with protoc-c into the build folder and adds the
+# code to TARGET, which alone sees "<name>.pb-c.h" (and, with PUBLIC, so does whoever names TARGET among its DEPS).
+function(rf_protobuf)
+  cmake_parse_arguments(P "PUBLIC" "TARGET;PROTO" "" ${ARGN})
+  get_filename_component(folder "${P_PROTO}" DIRECTORY)
+  get_filename_component(name "${P_PROTO}" NAME_WE)
+  find_program(RF_PROTOC_C protoc-c REQUIRED)
+  set(out "${CMAKE_BINARY_DIR}/proto/${P_TARGET}")
+  file(MAKE_DIRECTORY "${out}")
+  add_custom_command(
+    OUTPUT "${out}/${name}.pb-c.c" "${out}/${name}.pb-c.h"
+    COMMAND "${RF_PROTOC_C}" "--proto_path=${CMAKE_SOURCE_DIR}/${folder}" "--c_out=${out}"
+            "${CMAKE_SOURCE_DIR}/${P_PROTO}"
+    DEPENDS "${CMAKE_SOURCE_DIR}/${P_PROTO}" VERBATIM)
+  set_source_files_properties("${out}/${name}.pb-c.c" PROPERTIES COMPILE_OPTIONS "-w")
+  target_sources(${P_TARGET} PRIVATE "${out}/${name}.pb-c.c" "${out}/${name}.pb-c.h")
+  if(P_PUBLIC)
+    target_include_directories(${P_TARGET} SYSTEM PUBLIC "$<BUILD_INTERFACE:${out}>")
+    target_link_libraries(${P_TARGET} PUBLIC PkgConfig::PROTOBUF_C)
+  else()
+    target_include_directories(${P_TARGET} SYSTEM PRIVATE "${out}")
+    target_link_libraries(${P_TARGET} PRIVATE PkgConfig::PROTOBUF_C)
+  endif()
+endfunction()

@@ -1,0 +1,401 @@
+/*
+ * What the schema cannot say: forms, ranges, and that the parts fit each other. Works on the text alone;
+ * nothing of this host is looked at, so that every host finds the same errors in the same file.
+ */
+#include "cluster-config/parse.h"
+
+#include "base/assert.h"
+#include "cluster-config/hostlist.h"
+#include "config.pb-c.h"
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#define HEARTBEAT_MS_MIN     10
+#define HEARTBEAT_MS_MAX     10000
+#define HOST_DEADLINE_MS_MAX 600000
+#define HEARTBEATS_MIN       3 /* a host is not called dead for fewer missed heartbeats */
+#define MEMORY_BYTES_MIN     (16ull << 20)
+#define MEMORY_BYTES_MAX     (1ull << 50)
+#define PORT_DEFAULT         7117
+#define CPU_MAX              4095
+
+typedef Rackfish__Config__Machine machine_t;
+typedef Rackfish__Config__NodeDefaults defaults_t;
+typedef Rackfish__Config__NodeGroup group_t;
+typedef Rackfish__Config__TransportRule rule_t;
+
+static bool name_is_valid(const char *name)
+{
+    size_t n = strlen(name);
+    if (n == 0 || n >= RF_NAME_MAX || name[0] == '.' || name[0] == '-') return false;
+    return strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == n;
+}
+
+static rf_err_t machine_name_validate(rf_reader_t *reader, const machine_t *m, rf_config_t *config)
+{
+    const char *name = m->machine ? m->machine : "rackfish";
+    if (!name_is_valid(name))
+        return rf_reader_fail(reader, rf_reader_line(reader, m, "machine", 0),
+                              "machine: '%.70s' is no name; use at most %d letters, digits, '-', '_' and '.'",
+                              name, RF_NAME_MAX - 1);
+    snprintf(config->machine, sizeof config->machine, "%s", name);
+    return RF_OK;
+}
+
+static rf_err_t times_validate(rf_reader_t *reader, const machine_t *m, rf_config_t *config)
+{
+    if (m->heartbeat_ms < HEARTBEAT_MS_MIN || m->heartbeat_ms > HEARTBEAT_MS_MAX)
+        return rf_reader_fail(reader, rf_reader_line(reader, m, "heartbeat_ms", 0),
+                              "heartbeat_ms: %u is out of range; write %d to %d", m->heartbeat_ms,
+                              HEARTBEAT_MS_MIN, HEARTBEAT_MS_MAX);
+    if (m->host_deadline_ms < HEARTBEATS_MIN * m->heartbeat_ms || m->host_deadline_ms > HOST_DEADLINE_MS_MAX)
+        return rf_reader_fail(reader, rf_reader_line(reader, m, "host_deadline_ms", 0),
+                              "host_deadline_ms: %u is out of range; write %u (%d heartbeats) to %d",
+                              m->host_deadline_ms, HEARTBEATS_MIN * m->heartbeat_ms, HEARTBEATS_MIN,
+                              HOST_DEADLINE_MS_MAX);
+    config->heartbeat_ms = m->heartbeat_ms;
+    config->host_deadline_ms = m->host_deadline_ms;
+    return RF_OK;
+}
+
+static rf_err_t users_validate(rf_reader_t *reader, const machine_t *m, rf_config_t *config)
+{
+    if (m->n_users > RF_CONFIG_USERS_MAX)
+        return rf_reader_fail(reader, rf_reader_line(reader, m, "users", RF_CONFIG_USERS_MAX),
+                              "users: more than %d; name a group, as in \"@hpc\"", RF_CONFIG_USERS_MAX);
+    for (size_t i = 0; i < m->n_users; i++) {
+        const char *user = m->users[i];
+        if (!name_is_valid(user[0] == '@' ? user + 1 : user) || strlen(user) >= RF_NAME_MAX)
+            return rf_reader_fail(reader, rf_reader_line(reader, m, "users", (unsigned)i),
+                                  "users: '%.70s' is no user name; write a login name, or \"@group\"", user);
+        snprintf(config->users[config->n_users++], RF_NAME_MAX, "%s", user);
+    }
+    return RF_OK;
+}
+
+/* "64G", "512M", "16GiB", "none". */
+static bool memory_decode(const char *text, uint64_t *bytes)
+{
+    static const char units[] = "KMGT";
+    if (strcmp(text, "none") == 0) {
+        *bytes = 0;
+        return true;
+    }
+    size_t digits = strspn(text, "0123456789");
+    const char *unit = text[digits] ? strchr(units, toupper((unsigned char)text[digits])) : NULL;
+    if (digits == 0 || digits > 6 || !unit) return false;
+    const char *rest = text + digits + 1;
+    if (*rest && strcmp(rest, "iB") != 0 && strcmp(rest, "B") != 0) return false;
+    uint64_t value = 0;
+    for (size_t i = 0; i < digits; i++) value = value * 10 + (uint64_t)(text[i] - '0');
+    *bytes = value << (10 * (unit - units + 1));
+    return *bytes >= MEMORY_BYTES_MIN && *bytes <= MEMORY_BYTES_MAX;
+}
+
+static bool cpu_decode(const char **p, unsigned *cpu)
+{
+    unsigned value = 0, digits = 0;
+    for (; **p >= '0' && **p <= '9' && digits < 5; (*p)++, digits++)
+        value = value * 10 + (unsigned)(**p - '0');
+    *cpu = value;
+    return digits > 0 && value <= CPU_MAX;
+}
+
+/* "0-7,16-23" into cpus; returns NULL, or what is wrong. */
+static const char *cpu_list_decode(const char *text, rf_config_node_t *node)
+{
+    for (const char *p = text;; p++) {
+        unsigned low, high;
+        if (!cpu_decode(&p, &low))
+            return "is no list of CPUs; write all, a count such as 8, or a list such as \"0-7,16-23\"";
+        high = low;
+        if (*p == '-') {
+            p++;
+            if (!cpu_decode(&p, &high)) return "is no list of CPUs; write a range as 0-7";
+        }
+        if (high < low) return "has a range that goes down; write the lower CPU first";
+        for (unsigned cpu = low; cpu <= high; cpu++) {
+            if (node->n_cores == RF_CORES_PER_NODE_MAX)
+                return "has more CPUs than a node may have cores (256); name fewer";
+            node->cpus[node->n_cores++] = (uint16_t)cpu;
+        }
+        if (*p == '\0') return NULL;
+        if (*p != ',') return "is no list of CPUs; separate them by ',' as in \"0-7,16-23\"";
+    }
+}
+
+static const char *cores_decode(const char *text, bool emulated, rf_config_node_t *node)
+{
+    if (strcmp(text, "all") == 0) {
+        node->cores_form = RF_CONFIG_CORES_ALL;
+        return NULL;
+    }
+    if (strspn(text, "0123456789") == strlen(text)) {
+        unsigned long count = strlen(text) <= 5 ? strtoul(text, NULL, 10) : RF_CORES_PER_NODE_MAX + 1;
+        if (count == 0) return "is no number of cores; write 1 or more (a single CPU is written as \"0-0\")";
+        if (count > RF_CORES_PER_NODE_MAX) return "is more than a node may have cores (256); write fewer";
+        node->cores_form = RF_CONFIG_CORES_COUNT;
+        for (; node->n_cores < count; node->n_cores++) node->cpus[node->n_cores] = node->n_cores;
+        return NULL;
+    }
+    node->cores_form = RF_CONFIG_CORES_LIST;
+    const char *wrong = cpu_list_decode(text, node);
+    if (wrong || emulated) return wrong;
+    for (unsigned i = 0; i < node->n_cores; i++) {
+        for (unsigned j = 0; j < i; j++) {
+            if (node->cpus[i] == node->cpus[j])
+                return "names a CPU twice; name it once (only with 'emulated: on' may cores share CPUs)";
+        }
+    }
+    return NULL;
+}
+
+/* The parts of a group that all its nodes share, from the group or else from `defaults`. */
+static rf_err_t group_common_validate(rf_reader_t *reader, const machine_t *m, const group_t *group,
+                                      rf_config_node_t *node)
+{
+    const defaults_t *defaults = m->defaults;
+    node->line = rf_reader_line(reader, group, "hosts", 0);
+
+    const void *where = group->cores || !defaults || !defaults->cores ? (const void *)group : defaults;
+    const char *cores = group->cores ? group->cores : defaults && defaults->cores ? defaults->cores : "all";
+    node->cores_line = rf_reader_line(reader, where, "cores", 0);
+    const char *wrong = cores_decode(cores, m->emulated, node);
+    if (wrong) return rf_reader_fail(reader, node->cores_line, "cores: '%.60s' %s", cores, wrong);
+
+    where = group->memory || !defaults || !defaults->memory ? (const void *)group : defaults;
+    const char *memory = group->memory                  ? group->memory
+                         : defaults && defaults->memory ? defaults->memory
+                                                        : "none";
+    if (!memory_decode(memory, &node->memory_bytes))
+        return rf_reader_fail(
+            reader, rf_reader_line(reader, where, "memory", 0),
+            "memory: '%.40s' is no size from 16M to 1024T; write a number and K, M, G or T, or none", memory);
+
+    where = group->has_port || !defaults || !defaults->has_port ? (const void *)group : defaults;
+    uint32_t port = group->has_port                  ? group->port
+                    : defaults && defaults->has_port ? defaults->port
+                                                     : PORT_DEFAULT;
+    node->port_line = rf_reader_line(reader, where, "port", 0);
+    if (port > UINT16_MAX || (port == 0 && !m->emulated))
+        return rf_reader_fail(reader, node->port_line, "port: %u is out of range; write 1 to 65535", port);
+    node->port = (uint16_t)port;
+    return RF_OK;
+}
+
+/* Same host: names differ at most in case, or one port at one address. */
+static bool address_equal(const char *a, const char *b)
+{
+    struct in6_addr a6, b6;
+    struct in_addr a4, b4;
+    if (inet_pton(AF_INET, a, &a4) == 1 && inet_pton(AF_INET, b, &b4) == 1) return a4.s_addr == b4.s_addr;
+    if (inet_pton(AF_INET6, a, &a6) == 1 && inet_pton(AF_INET6, b, &b6) == 1)
+        return memcmp(&a6, &b6, sizeof a6) == 0;
+    return strcasecmp(a, b) == 0;
+}
+
+static bool address_is_valid(const char *address)
+{
+    struct in6_addr any;
+    if (inet_pton(AF_INET, address, &any) == 1 || inet_pton(AF_INET6, address, &any) == 1) return true;
+    /* Digits and dots that are no address are a mistake, not a name. */
+    return name_is_valid(address) && strspn(address, "0123456789.") != strlen(address);
+}
+
+static rf_err_t node_add(rf_reader_t *reader, rf_config_t *config, const rf_config_node_t *fresh,
+                         int address_line)
+{
+    if (!name_is_valid(fresh->name))
+        return rf_reader_fail(reader, fresh->line,
+                              "hosts: '%.70s' is no host name; use letters, digits, '-' and '.'",
+                              fresh->name);
+    if (!address_is_valid(fresh->address))
+        return rf_reader_fail(reader, address_line,
+                              "address: '%.70s' is neither an IP address nor a host name; mend it",
+                              fresh->address);
+    for (unsigned i = 0; i < config->n_nodes; i++) {
+        const rf_config_node_t *other = &config->nodes[i];
+        if (strcasecmp(other->name, fresh->name) == 0)
+            return rf_reader_fail(reader, fresh->line, "host '%s' is already named in line %d; name it once",
+                                  fresh->name, other->line);
+        if (fresh->port != 0 && other->port == fresh->port && address_equal(other->address, fresh->address))
+            return rf_reader_fail(
+                reader, address_line,
+                "host '%s' has address %s and port %u of host '%s' (line %d); give it its own", fresh->name,
+                fresh->address, fresh->port, other->name, other->line);
+    }
+    if (config->n_nodes == RF_NODES_MAX)
+        return rf_reader_fail(reader, fresh->line, "more than %d hosts; a machine has at most so many",
+                              RF_NODES_MAX);
+    config->nodes[config->n_nodes++] = *fresh;
+    return RF_OK;
+}
+
+static rf_err_t hostlist_decode(rf_reader_t *reader, int line, const char *key, const char *text, char *names,
+                                size_t *count)
+{
+    char cause[160];
+    rf_err_t err = rf_hostlist_expand(text, names, RF_NAME_MAX, RF_NODES_MAX, count, cause, sizeof cause);
+    if (err != RF_OK)
+        return rf_reader_fail(reader, line, "%s: bad hostlist '%.60s': %s; write it like rack[01-16]", key,
+                              text, cause);
+    return RF_OK;
+}
+
+static rf_err_t group_validate(rf_reader_t *reader, const machine_t *m, unsigned index, rf_config_t *config)
+{
+    const group_t *group = m->nodes[index];
+    char names[RF_NODES_MAX][RF_NAME_MAX], addresses[RF_NODES_MAX][RF_NAME_MAX];
+    size_t n_names = 0, n_addresses = 0;
+    rf_config_node_t common = {0};
+
+    if (!group->hosts)
+        return rf_reader_fail(reader, rf_reader_line(reader, group, NULL, 0),
+                              "nodes[%u] has no hosts; add 'hosts: NAME' or a hostlist such as rack[01-16]",
+                              index);
+    rf_err_t err = group_common_validate(reader, m, group, &common);
+    if (err != RF_OK) return err;
+    err = hostlist_decode(reader, common.line, "hosts", group->hosts, names[0], &n_names);
+    if (err != RF_OK) return err;
+    int address_line = rf_reader_line(reader, group, group->address ? "address" : "hosts", 0);
+    if (group->address) {
+        err = hostlist_decode(reader, address_line, "address", group->address, addresses[0], &n_addresses);
+        if (err != RF_OK) return err;
+        if (n_addresses != n_names)
+            return rf_reader_fail(reader, address_line,
+                                  "address: %zu address(es) for %zu host(s); give one each", n_addresses,
+                                  n_names);
+    }
+    for (size_t i = 0; i < n_names; i++) {
+        rf_config_node_t node = common;
+        snprintf(node.name, sizeof node.name, "%s", names[i]);
+        snprintf(node.address, sizeof node.address, "%s", group->address ? addresses[i] : names[i]);
+        err = node_add(reader, config, &node, address_line);
+        if (err != RF_OK) return err;
+    }
+    return RF_OK;
+}
+
+rf_err_t rf_config_number_cores(rf_config_t *config)
+{
+    unsigned total = 0;
+    for (unsigned i = 0; i < config->n_nodes; i++) total += config->nodes[i].n_cores;
+    if (total > RF_CORES_MAX) return RF_ERR_LIMIT;
+    rf_core_t next = 0;
+    for (unsigned i = 0; i < config->n_nodes; i++) {
+        config->nodes[i].first_core = next;
+        next = (rf_core_t)(next + config->nodes[i].n_cores);
+    }
+    config->n_cores = next;
+    return RF_OK;
+}
+
+static rf_err_t nodes_validate(rf_reader_t *reader, const machine_t *m, rf_config_t *config)
+{
+    if (m->n_nodes == 0)
+        return rf_reader_fail(reader, rf_reader_line(reader, m, "nodes", 0),
+                              "no nodes; add 'nodes:' with an entry '- hosts: NAME'");
+    for (unsigned i = 0; i < m->n_nodes; i++) {
+        rf_err_t err = group_validate(reader, m, i, config);
+        if (err != RF_OK) return err;
+    }
+    if (rf_config_number_cores(config) != RF_OK)
+        return rf_reader_fail(reader, config->nodes[config->n_nodes - 1].cores_line,
+                              "more than %d cores in all; a machine has at most so many", RF_CORES_MAX);
+    return RF_OK;
+}
+
+/* Which nodes a hostlist of a rule names. */
+static rf_err_t rule_side_decode(rf_reader_t *reader, const rule_t *rule, unsigned side,
+                                 const rf_config_t *config, bool *named)
+{
+    char names[RF_NODES_MAX][RF_NAME_MAX];
+    const char *known[RF_NODES_MAX];
+    size_t n = 0;
+    int line = rf_reader_line(reader, rule, "between", side);
+    rf_err_t err = hostlist_decode(reader, line, "between", rule->between[side], names[0], &n);
+    if (err != RF_OK) return err;
+    for (unsigned i = 0; i < config->n_nodes; i++) known[i] = config->nodes[i].name;
+    for (size_t i = 0; i < n; i++) {
+        unsigned at = 0;
+        while (at < config->n_nodes && strcasecmp(known[at], names[i]) != 0) at++;
+        if (at == config->n_nodes) {
+            const char *nearest = rf_reader_nearest(names[i], known, config->n_nodes);
+            return rf_reader_fail(reader, line, "between: host '%s' is not among the nodes; %s%s%s", names[i],
+                                  nearest ? "did you mean '" : "add it there", nearest ? nearest : "",
+                                  nearest ? "'?" : "");
+        }
+        named[at] = true;
+    }
+    return RF_OK;
+}
+
+static rf_err_t rule_validate(rf_reader_t *reader, const rule_t *rule, rf_config_t *config)
+{
+    static const char *const media[] = {"tcp", "rdma", "dpdk"};
+    int line = rf_reader_line(reader, rule, "use", 0);
+    if (rule->n_between != 2)
+        return rf_reader_fail(
+            reader, rf_reader_line(reader, rule, "between", 0),
+            "between: %zu hostlist(s); write two, as in [rack[01-08], rack[09-16]] with quotes",
+            rule->n_between);
+    if (!rule->use) return rf_reader_fail(reader, line, "a transport rule without 'use'; add 'use: tcp'");
+    bool known = false;
+    for (unsigned i = 0; i < sizeof media / sizeof *media; i++) known |= strcmp(rule->use, media[i]) == 0;
+    if (!known) {
+        const char *nearest = rf_reader_nearest(rule->use, media, sizeof media / sizeof *media);
+        return rf_reader_fail(reader, line, "use: '%.20s' is no transport between hosts; did you mean '%s'?",
+                              rule->use, nearest ? nearest : "tcp");
+    }
+    bool one[RF_NODES_MAX] = {false}, two[RF_NODES_MAX] = {false};
+    rf_err_t err = rule_side_decode(reader, rule, 0, config, one);
+    if (err == RF_OK) err = rule_side_decode(reader, rule, 1, config, two);
+    if (err != RF_OK) return err;
+    for (unsigned i = 0; i < config->n_nodes; i++) {
+        for (unsigned j = 0; j < config->n_nodes; j++) {
+            bool meant = (one[i] && two[j]) || (one[j] && two[i]);
+            if (meant && i != j && config->medium[i][j][0] == '\0')
+                snprintf(config->medium[i][j], sizeof config->medium[i][j], "%.15s", rule->use);
+        }
+    }
+    return RF_OK;
+}
+
+static rf_err_t transports_validate(rf_reader_t *reader, const machine_t *m, rf_config_t *config)
+{
+    for (size_t i = 0; i < m->n_transports; i++) {
+        rf_err_t err = rule_validate(reader, m->transports[i], config);
+        if (err != RF_OK) return err;
+    }
+    for (unsigned i = 0; i < config->n_nodes; i++) {
+        for (unsigned j = 0; j < config->n_nodes; j++) {
+            if (config->medium[i][j][0] == '\0')
+                snprintf(config->medium[i][j], sizeof config->medium[i][j], "%s", i == j ? "shm" : "tcp");
+        }
+    }
+    return RF_OK;
+}
+
+rf_err_t rf_config_validate(rf_reader_t *reader, const ProtobufCMessage *message, rf_config_t *config)
+{
+    rf_assert(message->descriptor == &rackfish__config__machine__descriptor);
+    const machine_t *m = (const machine_t *)message;
+    static rf_err_t (*const steps[])(rf_reader_t *, const machine_t *, rf_config_t *) = {
+        machine_name_validate, times_validate, users_validate, nodes_validate, transports_validate,
+    };
+    config->encrypt = m->encrypt;
+    config->allow_root = m->allow_root;
+    config->emulated = m->emulated;
+    config->log_level = (uint32_t)m->log_level;
+    config->sched = (uint32_t)m->scheduler;
+    for (unsigned i = 0; i < sizeof steps / sizeof *steps; i++) {
+        rf_err_t err = steps[i](reader, m, config);
+        if (err != RF_OK) return err;
+    }
+    return RF_OK;
+}
