@@ -30,12 +30,14 @@ void rf_log_init(const char *who, rf_log_level_t level)
 {
     snprintf(log_who, sizeof log_who, "%s", who);
     const char *env = secure_getenv("RACKFISH_LOG");
-    if (env)
-        rf_log_level_parse(env, &level);
+    if (env) rf_log_level_parse(env, &level);
     rf_log_set_level(level);
 }
 
-void rf_log_set_level(rf_log_level_t level) { atomic_store_explicit(&log_level, level, memory_order_relaxed); }
+void rf_log_set_level(rf_log_level_t level)
+{
+    atomic_store_explicit(&log_level, level, memory_order_relaxed);
+}
 
 rf_log_level_t rf_log_level(void)
 {
@@ -44,8 +46,7 @@ rf_log_level_t rf_log_level(void)
 
 void rf_log(rf_log_level_t level, const char *format, ...)
 {
-    if (level > rf_log_level())
-        return;
+    if (level > rf_log_level()) return;
     int saved_errno = errno;
     char line[RF_LOG_LINE_MAX];
     struct timespec now;
@@ -66,8 +67,7 @@ void rf_log(rf_log_level_t level, const char *format, ...)
         memcpy(line + length - 3, "...", 3);
     }
     for (size_t i = head; i < length; i++) {
-        if ((unsigned char)line[i] < ' ' || line[i] == 127)
-            line[i] = '?';
+        if ((unsigned char)line[i] < ' ' || line[i] == 127) line[i] = '?';
     }
     line[length++] = '\n';
     ssize_t ignored = write(STDERR_FILENO, line, length);
@@ -78,8 +78,7 @@ void rf_log(rf_log_level_t level, const char *format, ...)
 bool rf_log_once_per(uint64_t *last_ns, uint64_t interval_ns)
 {
     uint64_t now = rf_clock_ns();
-    if (*last_ns != 0 && now - *last_ns < interval_ns)
-        return false;
+    if (*last_ns != 0 && now - *last_ns < interval_ns) return false;
     *last_ns = now;
     return true;
 }

@@ -5,11 +5,11 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define RF_CACHE_LINE 64
-#define RF_PAGE       4096
+#define RF_CACHE_LINE    64
+#define RF_PAGE          4096
 #define rf_cache_aligned __attribute__((aligned(RF_CACHE_LINE)))
-#define rf_likely(x)   __builtin_expect(!!(x), 1)
-#define rf_unlikely(x) __builtin_expect(!!(x), 0)
+#define rf_likely(x)     __builtin_expect(!!(x), 1)
+#define rf_unlikely(x)   __builtin_expect(!!(x), 0)
 
 /* Tells the core that this is a spin loop. */
 static inline void rf_cpu_pause(void)

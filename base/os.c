@@ -20,8 +20,7 @@
 
 rf_err_t rf_fd_send(int socket, const void *bytes, size_t size, const int *fds, unsigned n_fds)
 {
-    if (n_fds > RF_FDS_PER_MESSAGE_MAX)
-        return RF_ERR_INVALID;
+    if (n_fds > RF_FDS_PER_MESSAGE_MAX) return RF_ERR_INVALID;
     union {
         struct cmsghdr header;
         char room[CMSG_SPACE(sizeof(int) * RF_FDS_PER_MESSAGE_MAX)];
@@ -42,8 +41,7 @@ rf_err_t rf_fd_send(int socket, const void *bytes, size_t size, const int *fds, 
     do {
         sent = sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     } while (sent < 0 && errno == EINTR);
-    if (sent >= 0)
-        return RF_OK;
+    if (sent >= 0) return RF_OK;
     switch (errno) {
     case EAGAIN:
     case ENOBUFS:
@@ -62,8 +60,7 @@ rf_err_t rf_fd_send(int socket, const void *bytes, size_t size, const int *fds, 
 static void close_all(const int *fds, unsigned n)
 {
     for (unsigned i = 0; i < n; i++) {
-        if (fds[i] >= 0)
-            close(fds[i]);
+        if (fds[i] >= 0) close(fds[i]);
     }
 }
 
@@ -82,15 +79,12 @@ rf_err_t rf_fd_receive(int socket, void *bytes, size_t *size, int *fds, unsigned
     do {
         got = recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     } while (got < 0 && errno == EINTR);
-    for (unsigned i = 0; i < fds_max; i++)
-        fds[i] = -1;
-    if (got < 0)
-        return errno == EAGAIN ? RF_ERR_AGAIN : errno == ECONNRESET ? RF_ERR_CLOSED : RF_ERR_OS;
+    for (unsigned i = 0; i < fds_max; i++) fds[i] = -1;
+    if (got < 0) return errno == EAGAIN ? RF_ERR_AGAIN : errno == ECONNRESET ? RF_ERR_CLOSED : RF_ERR_OS;
     int arrived[CONTROL_FDS];
     unsigned n = 0;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-            continue;
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
         unsigned count = (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
         for (unsigned i = 0; i < count && n < CONTROL_FDS; i++)
             memcpy(&arrived[n++], CMSG_DATA(c) + i * sizeof(int), sizeof(int));
@@ -99,8 +93,7 @@ rf_err_t rf_fd_receive(int socket, void *bytes, size_t *size, int *fds, unsigned
         close_all(arrived, n);
         return RF_ERR_PROTOCOL;
     }
-    if (got == 0 && n == 0)
-        return RF_ERR_CLOSED;
+    if (got == 0 && n == 0) return RF_ERR_CLOSED;
     memcpy(fds, arrived, sizeof(int) * n);
     *size = (size_t)got;
     return RF_OK;
@@ -109,8 +102,7 @@ rf_err_t rf_fd_receive(int socket, void *bytes, size_t *size, int *fds, unsigned
 rf_err_t rf_memory_create(const char *name, size_t size, int *fd_out)
 {
     int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0)
-        return RF_ERR_OS;
+    if (fd < 0) return RF_ERR_OS;
     if (fchmod(fd, 0600) < 0 || posix_fallocate(fd, 0, (off_t)size) != 0 ||
         fcntl(fd, F_ADD_SEALS, MEMORY_SEALS) < 0) {
         int saved = errno;
@@ -126,8 +118,7 @@ rf_err_t rf_memory_check(int fd, size_t size)
 {
     struct stat st;
     int seals = fcntl(fd, F_GET_SEALS);
-    if (seals < 0 || (seals & MEMORY_SEALS) != MEMORY_SEALS)
-        return RF_ERR_PROTOCOL;
+    if (seals < 0 || (seals & MEMORY_SEALS) != MEMORY_SEALS) return RF_ERR_PROTOCOL;
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size < 0 || (size_t)st.st_size != size)
         return RF_ERR_PROTOCOL;
     return RF_OK;
@@ -138,8 +129,7 @@ rf_err_t rf_memory_reopen_readonly(int fd, int *fd_out)
     char path[32];
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     int again = open(path, O_RDONLY | O_CLOEXEC);
-    if (again < 0)
-        return RF_ERR_OS;
+    if (again < 0) return RF_ERR_OS;
     *fd_out = again;
     return RF_OK;
 }
@@ -148,22 +138,18 @@ uint64_t rf_process_start_time(pid_t pid)
 {
     char path[32], text[1024];
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    if (rf_file_read(path, text, sizeof text) < 0)
-        return 0;
+    if (rf_file_read(path, text, sizeof text) < 0) return 0;
     char *at = strrchr(text, ')'); /* the name may hold spaces and brackets */
-    if (!at)
-        return 0;
+    if (!at) return 0;
     at++;
-    for (int field = 3; field < 22 && at; field++)
-        at = strchr(at + 1, ' ');
+    for (int field = 3; field < 22 && at; field++) at = strchr(at + 1, ' ');
     return at ? strtoull(at + 1, NULL, 10) : 0;
 }
 
 int rf_process_open(pid_t pid, uint64_t start_time)
 {
     int fd = pidfd_open(pid, 0);
-    if (fd < 0)
-        return -1;
+    if (fd < 0) return -1;
     if (start_time != 0 && rf_process_start_time(pid) != start_time) {
         close(fd);
         errno = ESRCH;
@@ -184,8 +170,7 @@ rf_err_t rf_process_wait_dead(int pidfd, int timeout_ms)
 
 rf_err_t rf_cpu_pin(unsigned cpu)
 {
-    if (cpu >= CPU_SETSIZE)
-        return RF_ERR_INVALID;
+    if (cpu >= CPU_SETSIZE) return RF_ERR_INVALID;
     cpu_set_t set;
     CPU_ZERO(&set);
     CPU_SET(cpu, &set);
@@ -196,11 +181,9 @@ unsigned rf_cpu_allowed(unsigned *cpus, unsigned max)
 {
     cpu_set_t set;
     unsigned n = 0;
-    if (sched_getaffinity(0, sizeof set, &set) < 0)
-        return 0;
+    if (sched_getaffinity(0, sizeof set, &set) < 0) return 0;
     for (unsigned cpu = 0; cpu < CPU_SETSIZE && n < max; cpu++) {
-        if (CPU_ISSET(cpu, &set))
-            cpus[n++] = cpu;
+        if (CPU_ISSET(cpu, &set)) cpus[n++] = cpu;
     }
     return n;
 }
@@ -208,17 +191,14 @@ unsigned rf_cpu_allowed(unsigned *cpus, unsigned max)
 ssize_t rf_file_read(const char *path, char *buffer, size_t max)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
+    if (fd < 0) return -1;
     size_t length = 0;
     ssize_t got = 0;
-    while (length < max - 1 && (got = read(fd, buffer + length, max - 1 - length)) > 0)
-        length += (size_t)got;
+    while (length < max - 1 && (got = read(fd, buffer + length, max - 1 - length)) > 0) length += (size_t)got;
     int saved = errno;
     close(fd);
     errno = saved;
-    if (got < 0)
-        return -1;
+    if (got < 0) return -1;
     buffer[length] = 0;
     return (ssize_t)length;
 }
@@ -226,16 +206,12 @@ ssize_t rf_file_read(const char *path, char *buffer, size_t max)
 rf_err_t rf_file_write(const char *path, const char *bytes, size_t size)
 {
     char temporary[4096];
-    if (snprintf(temporary, sizeof temporary, "%s.new", path) >= (int)sizeof temporary)
-        return RF_ERR_LIMIT;
+    if (snprintf(temporary, sizeof temporary, "%s.new", path) >= (int)sizeof temporary) return RF_ERR_LIMIT;
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0)
-        return RF_ERR_OS;
+    if (fd < 0) return RF_ERR_OS;
     rf_err_t err = rf_write_all(fd, bytes, size);
-    if (close(fd) < 0 && err == RF_OK)
-        err = RF_ERR_OS;
-    if (err == RF_OK && rename(temporary, path) < 0)
-        err = RF_ERR_OS;
+    if (close(fd) < 0 && err == RF_OK) err = RF_ERR_OS;
+    if (err == RF_OK && rename(temporary, path) < 0) err = RF_ERR_OS;
     if (err != RF_OK) {
         int saved = errno;
         unlink(temporary);
@@ -249,10 +225,8 @@ rf_err_t rf_write_all(int fd, const void *bytes, size_t size)
     const char *at = bytes;
     while (size > 0) {
         ssize_t n = write(fd, at, size);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return errno == EPIPE ? RF_ERR_CLOSED : RF_ERR_OS;
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return errno == EPIPE ? RF_ERR_CLOSED : RF_ERR_OS;
         at += n;
         size -= (size_t)n;
     }

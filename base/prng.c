@@ -5,7 +5,10 @@
 #include <errno.h>
 #include <sys/random.h>
 
-static uint64_t rotate_left(uint64_t x, int k) { return (x << k) | (x >> (64 - k)); }
+static uint64_t rotate_left(uint64_t x, int k)
+{
+    return (x << k) | (x >> (64 - k));
+}
 
 void rf_prng_seed(rf_prng_t *prng, uint64_t seed)
 {
@@ -37,15 +40,17 @@ uint64_t rf_prng_below(rf_prng_t *prng, uint64_t bound)
     return (uint64_t)(((unsigned __int128)rf_prng_next(prng) * bound) >> 64);
 }
 
-double rf_prng_unit(rf_prng_t *prng) { return (double)(rf_prng_next(prng) >> 11) * 0x1.0p-53; }
+double rf_prng_unit(rf_prng_t *prng)
+{
+    return (double)(rf_prng_next(prng) >> 11) * 0x1.0p-53;
+}
 
 void rf_random_secret(void *bytes, uint64_t size)
 {
     char *at = bytes;
     while (size > 0) {
         ssize_t got = getrandom(at, size, 0);
-        if (got < 0 && errno == EINTR)
-            continue;
+        if (got < 0 && errno == EINTR) continue;
         rf_assert(got > 0);
         at += got;
         size -= (uint64_t)got;

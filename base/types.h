@@ -25,10 +25,10 @@ typedef uint64_t rf_domain_t;
 #define RF_DOMAIN_NONE ((rf_domain_t)0)
 
 /* Named maxima of one machine. */
-#define RF_NODES_MAX            64
-#define RF_CORES_MAX            1024
-#define RF_CORES_PER_NODE_MAX   256
-#define RF_NAME_MAX             64 /* bytes of a name with its final zero: channels, nodes, machines */
+#define RF_NODES_MAX                  64
+#define RF_CORES_MAX                  1024
+#define RF_CORES_PER_NODE_MAX         256
+#define RF_NAME_MAX                   64 /* bytes of a name with its final zero: channels, nodes, machines */
 #define RF_DISPATCHERS_PER_DOMAIN_MAX 64
 
 typedef struct rf_machine_id {

@@ -1,12 +1,13 @@
 /*
- * The boot block: what a CPU driver and its monitor are told about the machine, in one sealed memory object made by
- * rackfishd. Inherited as descriptor RF_BOOT_FD by the CPU driver, and passed on to the monitor the same way.
+ * The boot block: what a CPU driver and its monitor are told about the machine, in one sealed memory object
+ * made by rackfishd. Inherited as descriptor RF_BOOT_FD by the CPU driver, and passed on to the monitor the
+ * same way.
  *
  *   rackfishd  --exec-->  rf-cpudriver CORE  --exec-->  rf-monitor CORE
  *              boot block, RF_BOOT_FD        boot block, RF_BOOT_FD; kernel link, RF_DISPATCHER_FD
  *
- * Inside a host, monitors listen on <run_dir>/monitor-<core>.sock (shm) for peers and for rackfishd; a monitor is
- * found by that path alone. Monitors of other hosts are found by RF_CLIENT_NODE_ADDRESSES.
+ * Inside a host, monitors listen on <run_dir>/monitor-<core>.sock (shm) for peers and for rackfishd; a
+ * monitor is found by that path alone. Monitors of other hosts are found by RF_CLIENT_NODE_ADDRESSES.
  */
 #ifndef RF_WIRE_BOOT_H
 #define RF_WIRE_BOOT_H
@@ -18,8 +19,8 @@
 
 /* How a CPU driver ended, by its exit status. */
 enum {
-    RF_CPUDRIVER_EXIT_OK = 0,      /* told to (TERM), or its monitor ended in order, with status 0 */
-    RF_CPUDRIVER_EXIT_FAILED = 1,  /* could not start, or lost its means; the log says why */
+    RF_CPUDRIVER_EXIT_OK = 0,     /* told to (TERM), or its monitor ended in order, with status 0 */
+    RF_CPUDRIVER_EXIT_FAILED = 1, /* could not start, or lost its means; the log says why */
     RF_CPUDRIVER_EXIT_USAGE = 2,
     RF_CPUDRIVER_EXIT_MONITOR = 3, /* its monitor died; every dispatcher of the core is dead and reaped */
 };
@@ -28,7 +29,7 @@ enum { RF_SCHED_AUTO = 0, RF_SCHED_CGROUP = 1, RF_SCHED_SIGNALS = 2 };
 
 typedef struct rf_boot_node {
     char name[RF_NAME_MAX];
-    char address[64];       /* numeric, what other nodes use */
+    char address[64]; /* numeric, what other nodes use */
     rf_core_t first_core, n_cores;
     uint32_t reserved;
 } rf_boot_node_t;
@@ -47,26 +48,27 @@ typedef struct rf_boot {
     char machine_name[RF_NAME_MAX];
     rf_node_t node, n_nodes;
     rf_core_t n_cores;
-    uint16_t sched;             /* RF_SCHED_* wanted */
-    uint16_t privileged;        /* started as root: users differ */
+    uint16_t sched;      /* RF_SCHED_* wanted */
+    uint16_t privileged; /* started as root: users differ */
     uint16_t allow_root;
-    uint16_t encrypt;           /* TCP links */
+    uint16_t encrypt; /* TCP links */
     uint16_t reserved16;
     uint32_t system_uid, system_gid; /* whom CPU driver and monitor run as */
     uint32_t owner_uid;              /* who did `up` */
-    uint32_t heartbeat_ms;      /* between hosts; 100 usual */
-    uint32_t host_deadline_ms;  /* silence after which a host is reported dead; 1000 usual */
+    uint32_t heartbeat_ms;           /* between hosts; 100 usual */
+    uint32_t host_deadline_ms;       /* silence after which a host is reported dead; 1000 usual */
     uint32_t log_level;
     uint64_t memory_bytes_per_core; /* 0: no limit */
-    uint8_t link_key[32];       /* pre-shared key of the machine's TCP links, derived from cluster key and machine id */
+    uint8_t
+        link_key[32]; /* pre-shared key of the machine's TCP links, derived from cluster key and machine id */
     char medium[RF_NODES_MAX][16]; /* medium towards each other node, "tcp" */
-    char run_dir[256];          /* this node's: sockets, logs; 0700 */
-    char libexec_dir[256];      /* rf-cpudriver, rf-monitor */
-    char module_dir[256];       /* loadable transports */
-    char cgroup[256];           /* "" or a folder below /sys/fs/cgroup whose cpu controller is this machine's to use and that
-                                   the system user may write; best one folder for all nodes of a machine on one host,
-                                   so that emulated cores share CPUs equally. v2: holds no process, has +cpu below.
-                                   CPU drivers make and remove core-N in it */
+    char run_dir[256];             /* this node's: sockets, logs; 0700 */
+    char libexec_dir[256];         /* rf-cpudriver, rf-monitor */
+    char module_dir[256];          /* loadable transports */
+    char cgroup[256]; /* "" or a folder below /sys/fs/cgroup whose cpu controller is this machine's to use and
+                         that the system user may write; best one folder for all nodes of a machine on one
+                         host, so that emulated cores share CPUs equally. v2: holds no process, has +cpu
+                         below. CPU drivers make and remove core-N in it */
     rf_boot_node_t nodes[RF_NODES_MAX];
     rf_boot_core_t cores[RF_CORES_MAX];
 } rf_boot_t;

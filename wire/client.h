@@ -1,7 +1,8 @@
 /*
- * The client link: a dispatcher or the node asks the monitor of a core. An shm link. Requests are answered by an
- * RF_CLIENT_REPLY of the same tag (op repeated), in any order; long lists by several, the last with more == 0.
- * Descriptors travel by pass_fds(), sent before the message that needs them, with rf_client_fds as bytes.
+ * The client link: a dispatcher or the node asks the monitor of a core. An shm link. Requests are answered by
+ * an RF_CLIENT_REPLY of the same tag (op repeated), in any order; long lists by several, the last with more
+ * == 0. Descriptors travel by pass_fds(), sent before the message that needs them, with rf_client_fds as
+ * bytes.
  *
  * D: for dispatchers, N: for the node (rackfishd) only, both without a letter.
  */
@@ -13,39 +14,40 @@
 #define RF_CLIENT_ADDRESS_MAX 128 /* as RF_ADDRESS_MAX of transport.h */
 
 enum { /* slot types */
-    RF_CLIENT_REQUEST = 0x40,
-    RF_CLIENT_REPLY = 0x41,
-    RF_CLIENT_EVENT = 0x42,
+       RF_CLIENT_REQUEST = 0x40,
+       RF_CLIENT_REPLY = 0x41,
+       RF_CLIENT_EVENT = 0x42,
 };
 
 typedef struct rf_client_fds {
-    uint32_t tag;      /* of the request or reply they belong to, 0: of an event */
+    uint32_t tag; /* of the request or reply they belong to, 0: of an event */
     uint16_t op;
     uint16_t reserved;
-    uint64_t key;      /* events: the channel id */
+    uint64_t key; /* events: the channel id */
 } rf_client_fds_t;
 
 enum rf_client_op {
-    RF_CLIENT_PING = 1,            /* answered at once; header only */
-    RF_CLIENT_STATUS = 2,          /* -> rf_client_status */
-    RF_CLIENT_CORES = 3,           /* rf_client_list -> rf_client_core[] */
-    RF_CLIENT_DOMAINS = 4,         /* rf_client_list -> rf_client_domain[] */
-    RF_CLIENT_NAMES = 5,           /* rf_client_list -> rf_client_name[] */
-    RF_CLIENT_LINKS = 6,           /* rf_client_list -> rf_client_link[]: links of this monitor, freshly pinged */
-    RF_CLIENT_STATS = 7,           /* rf_client_list -> rf_kernel_stat[]: this core's dispatchers (wire/kernel.h) */
-    RF_CLIENT_NAME_PUT = 8,        /* D rf_client_name_request: exports a name; agreed; RF_ERR_EXISTS */
-    RF_CLIENT_NAME_DELETE = 9,     /* D rf_client_name_request: the exporter's own name */
-    RF_CLIENT_NAME_GET = 10,       /* rf_client_name_request -> rf_client_name, from the local replica */
-    RF_CLIENT_CONNECT = 11,        /* D rf_client_connect -> rf_client_connected (+ fd of an shm socket when local) */
-    RF_CLIENT_ACCEPT = 12,         /* D rf_client_accept: answers RF_CLIENT_EVENT_INCOMING; no reply */
-    RF_CLIENT_SPAWN = 13,          /* rf_client_spawn + fds {block[, stdin, stdout, stderr][, executable]}
-                                      -> rf_client_spawned, once it runs or could not be started */
-    RF_CLIENT_SPAN = 14,           /* D rf_client_spawn (core): another dispatcher of the caller's domain, same program
-                                      and environment; -> rf_client_spawned */
-    RF_CLIENT_WAIT = 15,           /* rf_client_target -> rf_client_domain when it has ended; may take for ever */
-    RF_CLIENT_KILL = 16,           /* rf_client_kill: a signal to all dispatchers of a domain */
-    RF_CLIENT_SUBSCRIBE = 17,      /* rf_client_subscribe: events of the machine from now on */
-    RF_CLIENT_CANCEL = 18,         /* rf_client_target.domain = tag of an outstanding WAIT; it answers CANCELLED */
+    RF_CLIENT_PING = 1,     /* answered at once; header only */
+    RF_CLIENT_STATUS = 2,   /* -> rf_client_status */
+    RF_CLIENT_CORES = 3,    /* rf_client_list -> rf_client_core[] */
+    RF_CLIENT_DOMAINS = 4,  /* rf_client_list -> rf_client_domain[] */
+    RF_CLIENT_NAMES = 5,    /* rf_client_list -> rf_client_name[] */
+    RF_CLIENT_LINKS = 6,    /* rf_client_list -> rf_client_link[]: links of this monitor, freshly pinged */
+    RF_CLIENT_STATS = 7,    /* rf_client_list -> rf_kernel_stat[]: this core's dispatchers (wire/kernel.h) */
+    RF_CLIENT_NAME_PUT = 8, /* D rf_client_name_request: exports a name; agreed; RF_ERR_EXISTS */
+    RF_CLIENT_NAME_DELETE = 9, /* D rf_client_name_request: the exporter's own name */
+    RF_CLIENT_NAME_GET = 10,   /* rf_client_name_request -> rf_client_name, from the local replica */
+    RF_CLIENT_CONNECT =
+        11,                /* D rf_client_connect -> rf_client_connected (+ fd of an shm socket when local) */
+    RF_CLIENT_ACCEPT = 12, /* D rf_client_accept: answers RF_CLIENT_EVENT_INCOMING; no reply */
+    RF_CLIENT_SPAWN = 13,  /* rf_client_spawn + fds {block[, stdin, stdout, stderr][, executable]}
+                              -> rf_client_spawned, once it runs or could not be started */
+    RF_CLIENT_SPAN = 14, /* D rf_client_spawn (core): another dispatcher of the caller's domain, same program
+                            and environment; -> rf_client_spawned */
+    RF_CLIENT_WAIT = 15, /* rf_client_target -> rf_client_domain when it has ended; may take for ever */
+    RF_CLIENT_KILL = 16, /* rf_client_kill: a signal to all dispatchers of a domain */
+    RF_CLIENT_SUBSCRIBE = 17, /* rf_client_subscribe: events of the machine from now on */
+    RF_CLIENT_CANCEL = 18,    /* rf_client_target.domain = tag of an outstanding WAIT; it answers CANCELLED */
     RF_CLIENT_NODE_ADDRESSES = 32, /* N rf_client_addresses: where the monitors of another node listen */
     RF_CLIENT_LISTEN_ADDRESS = 33, /* N -> rf_client_address: where this monitor listens for other hosts */
     RF_CLIENT_RELOAD = 34,         /* N rf_client_reload: reloadable settings */
@@ -72,15 +74,15 @@ typedef struct rf_client_status {
     rf_machine_id_t machine;
     char machine_name[RF_NAME_MAX];
     uint64_t view, term, log_committed, log_applied;
-    rf_core_t leader;           /* RF_CORE_NONE: none in reach */
+    rf_core_t leader; /* RF_CORE_NONE: none in reach */
     rf_core_t core, cores, cores_up;
     rf_node_t node, nodes, nodes_up;
     uint16_t has_quorum, voters, forming;
     uint32_t domains;
-    uint32_t survives_cores;    /* how many any cores may still die without losing agreed changes */
+    uint32_t survives_cores; /* how many any cores may still die without losing agreed changes */
     uint64_t uptime_ns;
-    char scheduler[64];         /* the CPU driver's mechanism and what it promises */
-    char isolation[64];         /* ... and of isolation */
+    char scheduler[64]; /* the CPU driver's mechanism and what it promises */
+    char isolation[64]; /* ... and of isolation */
 } rf_client_status_t;
 
 enum { RF_CORE_DOWN = 0, RF_CORE_UP = 1, RF_CORE_JOINING = 2 };
@@ -91,7 +93,7 @@ typedef struct rf_client_core {
     uint16_t cpu;
     uint16_t state;
     rf_incarnation_t incarnation;
-    uint32_t package, numa;     /* topology; UINT32_MAX: unknown */
+    uint32_t package, numa; /* topology; UINT32_MAX: unknown */
     char node_name[RF_NAME_MAX];
 } rf_client_core_t;
 
@@ -100,15 +102,15 @@ enum { RF_DOMAIN_STARTING = 1, RF_DOMAIN_RUNNING = 2, RF_DOMAIN_ENDED = 3 };
 typedef struct rf_client_domain {
     rf_domain_t domain;
     uint32_t state;
-    int32_t wait_status;        /* ENDED: as wait(2) gives it, of dispatcher 0 */
-    rf_err_t reason;            /* ENDED: RF_OK, or RF_ERR_PEER_DEAD when its core or host died, RF_ERR_EXEC, ... */
+    int32_t wait_status; /* ENDED: as wait(2) gives it, of dispatcher 0 */
+    rf_err_t reason;     /* ENDED: RF_OK, or RF_ERR_PEER_DEAD when its core or host died, RF_ERR_EXEC, ... */
     uint16_t n_dispatchers;
     uint16_t reserved;
-    rf_core_t cores[RF_DISPATCHERS_PER_DOMAIN_MAX];     /* where dispatcher i is */
+    rf_core_t cores[RF_DISPATCHERS_PER_DOMAIN_MAX]; /* where dispatcher i is */
     uint8_t alive[RF_DISPATCHERS_PER_DOMAIN_MAX / 8];
     uint64_t started_ns, ended_ns; /* CLOCK_REALTIME */
     char user[32];
-    char program[RF_NAME_MAX];  /* last part of argv[0] */
+    char program[RF_NAME_MAX]; /* last part of argv[0] */
 } rf_client_domain_t;
 
 typedef struct rf_client_name {
@@ -122,9 +124,10 @@ typedef struct rf_client_name {
 typedef struct rf_client_link {
     rf_core_t from, to;
     char medium[16];
-    uint16_t state;             /* as rf_link.state */
+    uint16_t state; /* as rf_link.state */
     uint16_t encrypted;
-    uint64_t one_way_ns_p50;    /* half of the median round trip of a few pings, between monitors; 0: no answer */
+    uint64_t
+        one_way_ns_p50; /* half of the median round trip of a few pings, between monitors; 0: no answer */
     uint64_t slots_sent, slots_received, broken;
     char address[RF_NAME_MAX];
 } rf_client_link_t;
@@ -134,39 +137,39 @@ typedef struct rf_client_name_request {
 } rf_client_name_request_t;
 
 typedef struct rf_client_connect {
-    char name[RF_NAME_MAX];     /* "" : by dispatcher */
+    char name[RF_NAME_MAX]; /* "" : by dispatcher */
     rf_domain_t domain;
     uint16_t index;
     uint16_t reserved;
-    uint32_t slots;             /* ring size to start with; 0: default */
+    uint32_t slots; /* ring size to start with; 0: default */
 } rf_client_connect_t;
 
 enum { RF_CHANNEL_LMP = 1, RF_CHANNEL_URPC = 2, RF_CHANNEL_NETWORK = 3 };
 
 typedef struct rf_client_connected {
-    uint64_t channel;           /* machine-wide unique */
-    rf_domain_t domain;         /* the other side */
+    uint64_t channel;   /* machine-wide unique */
+    rf_domain_t domain; /* the other side */
     uint16_t index;
     rf_core_t core;
-    uint16_t kind;              /* RF_CHANNEL_* */
-    uint16_t same_cpu;          /* the two sides run on one CPU: do not poll */
-    char medium[16];            /* transport to use: "shm", "tcp", ... */
+    uint16_t kind;                       /* RF_CHANNEL_* */
+    uint16_t same_cpu;                   /* the two sides run on one CPU: do not poll */
+    char medium[16];                     /* transport to use: "shm", "tcp", ... */
     char address[RF_CLIENT_ADDRESS_MAX]; /* network: where the exporter listens */
-    uint8_t token[32];          /* network: to show in the hello */
-    uint8_t key[32];            /* network: pre-shared key of this channel alone */
-    uint32_t uid;               /* the other side's user on its host */
+    uint8_t token[32];                   /* network: to show in the hello */
+    uint8_t key[32];                     /* network: pre-shared key of this channel alone */
+    uint32_t uid;                        /* the other side's user on its host */
     char user[32];
 } rf_client_connected_t;
 
 typedef struct rf_client_incoming { /* at the exporter; same fields, seen from the other side */
     rf_client_connected_t channel;
-    char name[RF_NAME_MAX];     /* which exported name; "" : by dispatcher */
+    char name[RF_NAME_MAX]; /* which exported name; "" : by dispatcher */
     uint32_t slots, reserved;
 } rf_client_incoming_t;
 
 typedef struct rf_client_accept {
     uint64_t channel;
-    uint32_t err;               /* RF_OK: accepted */
+    uint32_t err; /* RF_OK: accepted */
     uint32_t reserved;
     char address[RF_CLIENT_ADDRESS_MAX]; /* network: where this dispatcher listens */
 } rf_client_accept_t;
@@ -174,7 +177,7 @@ typedef struct rf_client_accept {
 typedef struct rf_client_spawn {
     rf_core_t core;
     uint16_t n_fds;
-    uint16_t span_args_size;    /* SPAN */
+    uint16_t span_args_size; /* SPAN */
     uint16_t reserved;
     uint8_t span_args[256];
 } rf_client_spawn_t;
@@ -194,8 +197,8 @@ typedef struct rf_client_target {
 typedef struct rf_client_kill {
     rf_domain_t domain;
     uint32_t signo;
-    uint32_t whole;             /* see rf_kernel_signal */
-    char user[32];              /* N: on whose behalf; "root" and the machine's owner may signal all */
+    uint32_t whole; /* see rf_kernel_signal */
+    char user[32];  /* N: on whose behalf; "root" and the machine's owner may signal all */
 } rf_client_kill_t;
 
 enum { RF_EVENTS_CORES = 1, RF_EVENTS_NODES = 2, RF_EVENTS_DOMAINS = 4 };
@@ -204,16 +207,22 @@ typedef struct rf_client_subscribe {
     uint32_t reserved;
 } rf_client_subscribe_t;
 
-enum { RF_MACHINE_CORE_UP = 1, RF_MACHINE_CORE_DOWN, RF_MACHINE_NODE_UP, RF_MACHINE_NODE_DOWN,
-       RF_MACHINE_DOMAIN_STARTED, RF_MACHINE_DOMAIN_ENDED };
+enum {
+    RF_MACHINE_CORE_UP = 1,
+    RF_MACHINE_CORE_DOWN,
+    RF_MACHINE_NODE_UP,
+    RF_MACHINE_NODE_DOWN,
+    RF_MACHINE_DOMAIN_STARTED,
+    RF_MACHINE_DOMAIN_ENDED
+};
 typedef struct rf_client_machine_event {
     uint32_t what;
-    uint32_t err;               /* why it went down */
+    uint32_t err; /* why it went down */
     rf_core_t core;
     rf_node_t node;
     uint32_t reserved;
     rf_domain_t domain;
-    uint64_t at_ns;             /* CLOCK_REALTIME, when this monitor learnt it */
+    uint64_t at_ns; /* CLOCK_REALTIME, when this monitor learnt it */
 } rf_client_machine_event_t;
 
 typedef struct rf_client_address {
@@ -223,7 +232,7 @@ typedef struct rf_client_address {
 #define RF_CLIENT_ADDRESSES_MAX 28
 typedef struct rf_client_addresses { /* several messages for a large node */
     rf_node_t node;
-    rf_core_t first;            /* core of address[0] */
+    rf_core_t first; /* core of address[0] */
     uint16_t n;
     uint16_t reserved;
     char medium[16];
