@@ -3,8 +3,9 @@
  * shm link over the socket RF_DISPATCHER_FD; the dispatcher connects when it first needs its CPU driver, so
  * an unmodified program never does.
  *
- * The CPU driver's answer to every invocation is an RF_KERNEL_REPLY with the same tag. Descriptors travel by
- * pass_fds(), sent *before* the message that needs them, whose bytes are the rf_kernel_fds below.
+ * The CPU driver's answer to every invocation is an RF_KERNEL_REPLY with the same tag; tag 0: no answer is
+ * wanted. Descriptors travel by pass_fds(), sent *before* the message that needs them, whose bytes are the
+ * rf_kernel_fds below.
  */
 #ifndef RF_WIRE_KERNEL_H
 #define RF_WIRE_KERNEL_H
