@@ -338,19 +338,24 @@ static rf_err_t string_read(walk_t *walk, const yaml_node_t *node, const Protobu
 static rf_err_t message_read(walk_t *walk, const yaml_node_t *node, const ProtobufCMessageDescriptor *schema,
                              const char *where, ProtobufCMessage **out);
 
-/* One value, into the place of a singular field or of one element of a repeated one. */
+static const char *node_kind(const yaml_node_t *node)
+{
+    return node->type == YAML_MAPPING_NODE    ? "a mapping of keys"
+           : node->type == YAML_SEQUENCE_NODE ? "a list"
+                                              : "one value";
+}
+
+/* One value, into the place of a singular field or of one element of a repeated one. `what` names it in
+ * errors; `where` is handed down to the keys inside. */
 static rf_err_t value_read(walk_t *walk, const yaml_node_t *node, const ProtobufCFieldDescriptor *field,
-                           const char *where, void *slot)
+                           const char *what, const char *where, void *slot)
 {
     bool wants_mapping = field->type == PROTOBUF_C_TYPE_MESSAGE;
     if (node->type == YAML_SCALAR_NODE && scalar_is_plain(node) && node->data.scalar.length == 0)
-        return rf_reader_fail(walk->reader, node_line(node), "%s%s has no value; give %s, or remove the line",
-                              field->name, where, type_wanted(field));
+        return rf_reader_fail(walk->reader, node_line(node), "%s has no value; give %s, or remove the line",
+                              what, type_wanted(field));
     if (wants_mapping != (node->type == YAML_MAPPING_NODE) || node->type == YAML_SEQUENCE_NODE)
-        return rf_reader_fail(walk->reader, node_line(node), "%s%s is %s; %s is wanted", field->name, where,
-                              node->type == YAML_MAPPING_NODE    ? "a mapping of keys"
-                              : node->type == YAML_SEQUENCE_NODE ? "a list"
-                                                                 : "one value",
+        return rf_reader_fail(walk->reader, node_line(node), "%s is %s; %s is wanted", what, node_kind(node),
                               type_wanted(field));
     switch (field->type) {
     case PROTOBUF_C_TYPE_MESSAGE:
@@ -384,7 +389,7 @@ static rf_err_t list_read(walk_t *walk, const yaml_node_t *node, const ProtobufC
         const yaml_node_t *element = yaml_document_get_node(walk->document, item[i]);
         char here[WHERE_MAX];
         snprintf(here, sizeof here, " in %.32s[%zu]", field->name, i);
-        rf_err_t err = value_read(walk, element, field, here, &values[i]);
+        rf_err_t err = value_read(walk, element, field, here + strlen(" in "), here, &values[i]);
         if (values[i]) *count = i + 1;
         if (err != RF_OK) return err;
         mark(walk->reader, message, field->name, (unsigned)i, element);
@@ -423,10 +428,10 @@ static rf_err_t field_read(walk_t *walk, const yaml_node_t *key, const yaml_node
     if (field->label == PROTOBUF_C_LABEL_REPEATED) {
         err = list_read(walk, value, field, where, message);
     } else {
-        char here[WHERE_MAX];
+        char what[2 * WHERE_MAX], here[WHERE_MAX];
+        snprintf(what, sizeof what, "%.32s%s", field->name, where);
         snprintf(here, sizeof here, " in %.32s", field->name);
-        err = value_read(walk, value, field, field->type == PROTOBUF_C_TYPE_MESSAGE ? here : where,
-                         (char *)message + field->offset);
+        err = value_read(walk, value, field, what, here, (char *)message + field->offset);
         if (err == RF_OK && field->type != PROTOBUF_C_TYPE_STRING && field->type != PROTOBUF_C_TYPE_MESSAGE)
             *(protobuf_c_boolean *)((char *)message + field->quantifier_offset) = 1;
         if (err == RF_OK) mark(walk->reader, message, field->name, 0, key);

@@ -54,10 +54,11 @@ static rf_err_t times_validate(rf_reader_t *reader, const machine_t *m, rf_confi
                               "heartbeat_ms: %u is out of range; write %d to %d", m->heartbeat_ms,
                               HEARTBEAT_MS_MIN, HEARTBEAT_MS_MAX);
     if (m->host_deadline_ms < HEARTBEATS_MIN * m->heartbeat_ms || m->host_deadline_ms > HOST_DEADLINE_MS_MAX)
-        return rf_reader_fail(reader, rf_reader_line(reader, m, "host_deadline_ms", 0),
-                              "host_deadline_ms: %u is out of range; write %u (%d heartbeats) to %d",
-                              m->host_deadline_ms, HEARTBEATS_MIN * m->heartbeat_ms, HEARTBEATS_MIN,
-                              HOST_DEADLINE_MS_MAX);
+        return rf_reader_fail(
+            reader,
+            rf_reader_line(reader, m, m->has_host_deadline_ms ? "host_deadline_ms" : "heartbeat_ms", 0),
+            "host_deadline_ms: %u is out of range; write %u (%d heartbeats) to %d", m->host_deadline_ms,
+            HEARTBEATS_MIN * m->heartbeat_ms, HEARTBEATS_MIN, HOST_DEADLINE_MS_MAX);
     config->heartbeat_ms = m->heartbeat_ms;
     config->host_deadline_ms = m->host_deadline_ms;
     return RF_OK;

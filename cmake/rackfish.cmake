@@ -96,7 +96,8 @@ function(rf_script_test)
 endfunction()
 
 # rf_fuzzer(NAME slot SOURCES slot_fuzz.c DEPS transport): with clang, a libFuzzer program and a ctest that
-# runs it for RF_FUZZ_SECONDS; with gcc the same source is not built.
+# runs it for RF_FUZZ_SECONDS; with gcc the same source is not built. What it finds of interest is kept in the build
+# folder for the next run; further folders in ARGS are only read.
 function(rf_fuzzer)
   cmake_parse_arguments(F "" "NAME" "SOURCES;DEPS;ARGS" ${ARGN})
   if(NOT RF_BUILD_FUZZERS)
@@ -107,8 +108,9 @@ function(rf_fuzzer)
   target_compile_options(fuzz_${F_NAME} PRIVATE -fsanitize=fuzzer)
   target_link_options(fuzz_${F_NAME} PRIVATE -fsanitize=fuzzer)
   set_target_properties(fuzz_${F_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/fuzz")
+  file(MAKE_DIRECTORY "${CMAKE_BINARY_DIR}/fuzz/corpus/${F_NAME}")
   add_test(NAME fuzz_${F_NAME} COMMAND fuzz_${F_NAME} -max_total_time=${RF_FUZZ_SECONDS} -verbosity=0
-           -artifact_prefix=${CMAKE_BINARY_DIR}/fuzz/ ${F_ARGS})
+           -artifact_prefix=${CMAKE_BINARY_DIR}/fuzz/ ${CMAKE_BINARY_DIR}/fuzz/corpus/${F_NAME} ${F_ARGS})
   set_tests_properties(fuzz_${F_NAME} PROPERTIES LABELS fuzz TIMEOUT 300)
 endfunction()
 
