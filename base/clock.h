@@ -40,8 +40,7 @@ static inline uint64_t rf_clock_ticks(void)
 #endif
 }
 
-/* Ticks of rf_clock_ticks() per microsecond, measured once against CLOCK_MONOTONIC (about 2 ms), then cached.
- */
+/* Ticks of rf_clock_ticks() per microsecond, measured once against CLOCK_MONOTONIC (about 2 ms), then cached. */
 uint64_t rf_clock_ticks_per_us(void);
 
 #endif

@@ -25,8 +25,7 @@ void rf_histogram_merge(rf_histogram_t *into, const rf_histogram_t *from);
 uint64_t rf_histogram_percentile(const rf_histogram_t *h, double percent);
 double rf_histogram_mean(const rf_histogram_t *h);
 
-/* HdrHistogram's percentile text (value, percentile, total count, 1/(1-percentile)), values divided by
- * `scale`. */
+/* HdrHistogram's percentile text (value, percentile, total count, 1/(1-percentile)), values divided by `scale`. */
 void rf_histogram_write_hdr(const rf_histogram_t *h, double scale, FILE *out);
 
 #endif

@@ -27,8 +27,7 @@ bool rf_log_level_parse(const char *name, rf_log_level_t *out);
 
 void rf_log(rf_log_level_t level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* For causes that a hostile peer can repeat: true at most once per `interval_ns` per `*last_ns` (start it at
- * 0). */
+/* For causes that a hostile peer can repeat: true at most once per `interval_ns` per `*last_ns` (start it at 0). */
 bool rf_log_once_per(uint64_t *last_ns, uint64_t interval_ns);
 
 #endif

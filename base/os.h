@@ -12,22 +12,20 @@
 
 #define RF_FDS_PER_MESSAGE_MAX 8
 
-/* Sends one datagram with up to RF_FDS_PER_MESSAGE_MAX descriptors (they stay the caller's). Never blocks,
- * never raises SIGPIPE. RF_ERR_AGAIN when the socket is full, RF_ERR_CLOSED when the peer is gone. */
+/* Sends one datagram with up to RF_FDS_PER_MESSAGE_MAX descriptors (they stay the caller's). Never blocks, never
+ * raises SIGPIPE. RF_ERR_AGAIN when the socket is full, RF_ERR_CLOSED when the peer is gone. */
 rf_err_t rf_fd_send(int socket, const void *bytes, size_t size, const int *fds, unsigned n_fds);
 
 /* Receives one datagram; descriptors arrive close-on-exec and become the caller's, unused entries are -1.
  * `*size` holds the room and then the length. A datagram that is cut, or carries more descriptors than
- * `fds_max`, gives RF_ERR_PROTOCOL with every descriptor closed. RF_ERR_AGAIN: none there. RF_ERR_CLOSED:
- * end. */
+ * `fds_max`, gives RF_ERR_PROTOCOL with every descriptor closed. RF_ERR_AGAIN: none there. RF_ERR_CLOSED: end. */
 rf_err_t rf_fd_receive(int socket, void *bytes, size_t *size, int *fds, unsigned fds_max);
 
 /* A memory object of `size` bytes, allocated, and sealed against shrinking, growing and further sealing. */
 rf_err_t rf_memory_create(const char *name, size_t size, int *fd_out);
 
 /* Checks that `fd` is such an object: a regular memfd of exactly `size` bytes with those three seals. Call it
- * before mapping anything that somebody else made: an unsealed object can be cut short and kills by SIGBUS.
- */
+ * before mapping anything that somebody else made: an unsealed object can be cut short and kills by SIGBUS. */
 rf_err_t rf_memory_check(int fd, size_t size);
 
 /* A read-only re-opening of a memory object, through /proc/self/fd; the caller owns the result. */
@@ -52,8 +50,7 @@ unsigned rf_cpu_allowed(unsigned *cpus, unsigned max);
 /* Reads a whole small file (at most max-1 bytes, zero-terminated). Returns length or -1 and errno. */
 ssize_t rf_file_read(const char *path, char *buffer, size_t max);
 
-/* Writes a whole small file by a temporary name and rename, mode 0600: a reader sees the old or the new one.
- */
+/* Writes a whole small file by a temporary name and rename, mode 0600: a reader sees the old or the new one. */
 rf_err_t rf_file_write(const char *path, const char *bytes, size_t size);
 
 /* All bytes, also over short writes and EINTR; blocking descriptors only. */

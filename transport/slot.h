@@ -26,8 +26,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RF_SLOT_PAYLOAD      56
-#define RF_SLOT_TYPE_MEDIUM  0xf0 /* first type that belongs to the medium itself */
+#define RF_SLOT_PAYLOAD     56
+#define RF_SLOT_TYPE_MEDIUM 0xf0 /* first type that belongs to the medium itself */
 
 typedef struct rf_slot {
     union {
@@ -54,11 +54,26 @@ static inline uint64_t rf_control_make(uint8_t type, unsigned length, bool more,
            (uint64_t)view << RF_CONTROL_VIEW_SHIFT;
 }
 
-static inline uint8_t rf_control_type(uint64_t c) { return (uint8_t)c; }
-static inline unsigned rf_control_length(uint64_t c) { return (unsigned)(c >> RF_CONTROL_LENGTH_SHIFT) & 63; }
-static inline bool rf_control_more(uint64_t c) { return (c & RF_CONTROL_MORE) != 0; }
-static inline uint16_t rf_control_ack(uint64_t c) { return (uint16_t)(c >> RF_CONTROL_ACK_SHIFT); }
-static inline uint16_t rf_control_view(uint64_t c) { return (uint16_t)(c >> RF_CONTROL_VIEW_SHIFT); }
+static inline uint8_t rf_control_type(uint64_t c)
+{
+    return (uint8_t)c;
+}
+static inline unsigned rf_control_length(uint64_t c)
+{
+    return (unsigned)(c >> RF_CONTROL_LENGTH_SHIFT) & 63;
+}
+static inline bool rf_control_more(uint64_t c)
+{
+    return (c & RF_CONTROL_MORE) != 0;
+}
+static inline uint16_t rf_control_ack(uint64_t c)
+{
+    return (uint16_t)(c >> RF_CONTROL_ACK_SHIFT);
+}
+static inline uint16_t rf_control_view(uint64_t c)
+{
+    return (uint16_t)(c >> RF_CONTROL_VIEW_SHIFT);
+}
 
 /* What a receiver checks of bytes from outside before it believes them. */
 static inline bool rf_control_valid(uint64_t c)

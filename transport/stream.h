@@ -10,8 +10,8 @@
 
 #include "transport/transport.h"
 
-#define RF_STREAM_SLOT   0xe0         /* slot type used by streams */
-#define RF_STREAM_COOKIE (1ull << 63) /* set in cookies of remote writes made by streams */
+#define RF_STREAM_SLOT          0xe0         /* slot type used by streams */
+#define RF_STREAM_COOKIE        (1ull << 63) /* set in cookies of remote writes made by streams */
 #define RF_STREAMS_PER_LINK_MAX 8
 
 typedef struct rf_stream rf_stream_t;

@@ -38,9 +38,9 @@
 #define RF_ADDRESS_MAX         128 /* bytes of an address with its final zero */
 #define RF_TOKEN_SIZE          32
 #define RF_REGION_KEY_SIZE     24
-#define RF_RING_SLOTS_MIN      64     /* where rings start */
-#define RF_RING_SLOTS_MAX      32768  /* 2^15, see HOSTING: the 16-bit acknowledgement */
-#define RF_RING_SLOTS_RESERVED 8      /* for acknowledgements and fences; two full rings must not deadlock */
+#define RF_RING_SLOTS_MIN      64    /* where rings start */
+#define RF_RING_SLOTS_MAX      32768 /* 2^15, see HOSTING: the 16-bit acknowledgement */
+#define RF_RING_SLOTS_RESERVED 8     /* for acknowledgements and fences; two full rings must not deadlock */
 
 #define RF_VERSION_MAJOR 1
 #define RF_VERSION_MINOR 0
@@ -54,7 +54,7 @@ typedef struct rf_transport rf_transport_t;
  * RF_ERR_AUTH, another major version with RF_ERR_VERSION; minor becomes the lower of the two. */
 typedef struct rf_hello {
     uint16_t version_major, version_minor;
-    uint16_t kind;                /* a wire/ role, opaque to the medium */
+    uint16_t kind; /* a wire/ role, opaque to the medium */
     rf_core_t core;
     rf_incarnation_t incarnation;
     rf_machine_id_t machine;
@@ -62,14 +62,15 @@ typedef struct rf_hello {
 } rf_hello_t;
 
 typedef enum rf_link_event {
-    RF_LINK_INCOMING = 1, /* listener: a peer wants a link; `hello` is its; call accept() or reject() now or later */
-    RF_LINK_UP,           /* slots flow; again after each BROKEN */
-    RF_LINK_BROKEN,       /* connection lost, being made again until the deadline; nothing is lost */
-    RF_LINK_ROOM,         /* a send that was refused would be taken now */
-    RF_LINK_FDS,          /* local media: descriptors arrived; see rf_link_event_info */
-    RF_LINK_WRITTEN,      /* a remote write with this cookie is complete: the source buffer is the caller's again */
-    RF_LINK_CLOSED,       /* the peer closed in order, after its last slot was polled */
-    RF_LINK_DEAD,         /* the peer died, misbehaved (RF_ERR_PROTOCOL) or the deadline passed; final */
+    RF_LINK_INCOMING =
+        1,      /* listener: a peer wants a link; `hello` is its; call accept() or reject() now or later */
+    RF_LINK_UP, /* slots flow; again after each BROKEN */
+    RF_LINK_BROKEN,  /* connection lost, being made again until the deadline; nothing is lost */
+    RF_LINK_ROOM,    /* a send that was refused would be taken now */
+    RF_LINK_FDS,     /* local media: descriptors arrived; see rf_link_event_info */
+    RF_LINK_WRITTEN, /* a remote write with this cookie is complete: the source buffer is the caller's again */
+    RF_LINK_CLOSED,  /* the peer closed in order, after its last slot was polled */
+    RF_LINK_DEAD,    /* the peer died, misbehaved (RF_ERR_PROTOCOL) or the deadline passed; final */
 } rf_link_event_t;
 
 typedef struct rf_link_event_info {
@@ -77,36 +78,36 @@ typedef struct rf_link_event_info {
     const rf_hello_t *hello; /* INCOMING, UP: the peer's; valid during the callback */
     const void *bytes;       /* FDS: what came with them; valid during the callback */
     size_t size;
-    const int *fds;          /* FDS: the callback owns them and closes what it does not keep */
+    const int *fds; /* FDS: the callback owns them and closes what it does not keep */
     unsigned n_fds;
-    uint64_t cookie;         /* WRITTEN */
+    uint64_t cookie; /* WRITTEN */
 } rf_link_event_info_t;
 
 typedef void (*rf_link_event_fn)(void *context, rf_link_t *link, rf_link_event_t event,
                                  const rf_link_event_info_t *info);
 
 typedef struct rf_endpoint_params {
-    rf_hello_t self;                /* what this process says of itself by default */
-    const rf_doorbell_t *doorbell;  /* rung when a link's asleep word is set; outlives the endpoint */
+    rf_hello_t self;               /* what this process says of itself by default */
+    const rf_doorbell_t *doorbell; /* rung when a link's asleep word is set; outlives the endpoint */
     rf_link_event_fn on_event;
     void *context;
-    const char *address;            /* to listen on: shm "path", tcp "host:port" (port 0: any); NULL: only connects */
-    const uint8_t *key;             /* tcp: pre-shared key for TLS 1.3; NULL: not encrypted */
+    const char *address; /* to listen on: shm "path", tcp "host:port" (port 0: any); NULL: only connects */
+    const uint8_t *key;  /* tcp: pre-shared key for TLS 1.3; NULL: not encrypted */
     size_t key_size;
-    uint64_t deadline_ns;           /* how long a link may stay without contact before it is DEAD */
-    void *medium;                   /* extra parameters of one medium (sim: its network), else NULL */
+    uint64_t deadline_ns; /* how long a link may stay without contact before it is DEAD */
+    void *medium;         /* extra parameters of one medium (sim: its network), else NULL */
 } rf_endpoint_params_t;
 
 typedef struct rf_link_params {
-    const char *address;     /* the peer's; or NULL with `socket` */
-    int socket;              /* shm: an already connected SOCK_SEQPACKET socket, both ends connect(); else -1. Owned
+    const char *address; /* the peer's; or NULL with `socket` */
+    int socket; /* shm: an already connected SOCK_SEQPACKET socket, both ends connect(); else -1. Owned
                                 by the link from then on, also on failure. */
     const rf_hello_t *hello; /* instead of the endpoint's self; or NULL */
     const uint8_t *key;      /* tcp: instead of the endpoint's key; or NULL */
     size_t key_size;
-    unsigned slots;          /* ring size to start with, a power of two; 0: RF_RING_SLOTS_MIN */
-    unsigned slots_max;      /* up to which it may grow; 0: 4096 */
-    void *user;              /* into link->user */
+    unsigned slots;     /* ring size to start with, a power of two; 0: RF_RING_SLOTS_MIN */
+    unsigned slots_max; /* up to which it may grow; 0: 4096 */
+    void *user;         /* into link->user */
 } rf_link_params_t;
 
 typedef struct rf_link_stats {
@@ -123,9 +124,9 @@ typedef struct rf_region_key {
 struct rf_link {
     const rf_transport_t *transport;
     rf_endpoint_t *endpoint;
-    void *user;                       /* the caller's */
+    void *user; /* the caller's */
     enum { RF_LINK_STATE_CONNECTING, RF_LINK_STATE_UP, RF_LINK_STATE_BROKEN, RF_LINK_STATE_DEAD } state;
-    rf_hello_t peer;                  /* valid from UP on */
+    rf_hello_t peer; /* valid from UP on */
 };
 
 struct rf_endpoint {
@@ -211,8 +212,8 @@ struct rf_transport {
 /* Optional operations that a medium lacks point here (transport/missing.c); all say RF_ERR_NOT_SUPPORTED. */
 rf_err_t rf_missing_region_create(rf_link_t *link, size_t size, rf_region_t **out);
 void rf_missing_region_destroy(rf_link_t *link, rf_region_t *region);
-rf_err_t rf_missing_remote_write(rf_link_t *link, const rf_region_key_t *key, uint64_t offset, const void *source,
-                                 size_t size, const rf_slot_t *notify, uint64_t cookie);
+rf_err_t rf_missing_remote_write(rf_link_t *link, const rf_region_key_t *key, uint64_t offset,
+                                 const void *source, size_t size, const rf_slot_t *notify, uint64_t cookie);
 rf_err_t rf_missing_pass_fds(rf_link_t *link, const void *bytes, size_t size, const int *fds, unsigned n_fds);
 rf_err_t rf_missing_peer_credentials(rf_link_t *link, int *pid, unsigned *uid);
 

@@ -1,13 +1,12 @@
 /*
- * The boot block: what a CPU driver and its monitor are told about the machine, in one sealed memory object
- * made by rackfishd. Inherited as descriptor RF_BOOT_FD by the CPU driver, and passed on to the monitor the
- * same way.
+ * The boot block: what a CPU driver and its monitor are told about the machine, in one sealed memory object made by
+ * rackfishd. Inherited as descriptor RF_BOOT_FD by the CPU driver, and passed on to the monitor the same way.
  *
  *   rackfishd  --exec-->  rf-cpudriver CORE  --exec-->  rf-monitor CORE
  *              boot block, RF_BOOT_FD        boot block, RF_BOOT_FD; kernel link, RF_DISPATCHER_FD
  *
- * Inside a host, monitors listen on <run_dir>/monitor-<core>.sock (shm) for peers and for rackfishd; a
- * monitor is found by that path alone. Monitors of other hosts are found by RF_CLIENT_NODE_ADDRESSES.
+ * Inside a host, monitors listen on <run_dir>/monitor-<core>.sock (shm) for peers and for rackfishd; a monitor is
+ * found by that path alone. Monitors of other hosts are found by RF_CLIENT_NODE_ADDRESSES.
  */
 #ifndef RF_WIRE_BOOT_H
 #define RF_WIRE_BOOT_H
@@ -65,10 +64,11 @@ typedef struct rf_boot {
     char run_dir[256];             /* this node's: sockets, logs; 0700 */
     char libexec_dir[256];         /* rf-cpudriver, rf-monitor */
     char module_dir[256];          /* loadable transports */
-    char cgroup[256]; /* "" or a folder below /sys/fs/cgroup whose cpu controller is this machine's to use and
-                         that the system user may write; best one folder for all nodes of a machine on one
-                         host, so that emulated cores share CPUs equally. v2: holds no process, has +cpu
-                         below. CPU drivers make and remove core-N in it */
+    char cgroup
+        [256]; /* "" or a folder below /sys/fs/cgroup whose cpu controller is this machine's to use and that
+                                   the system user may write; best one folder for all nodes of a machine on one host,
+                                   so that emulated cores share CPUs equally. v2: holds no process, has +cpu below.
+                                   CPU drivers make and remove core-N in it */
     rf_boot_node_t nodes[RF_NODES_MAX];
     rf_boot_core_t cores[RF_CORES_MAX];
 } rf_boot_t;

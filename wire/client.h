@@ -1,8 +1,7 @@
 /*
- * The client link: a dispatcher or the node asks the monitor of a core. An shm link. Requests are answered by
- * an RF_CLIENT_REPLY of the same tag (op repeated), in any order; long lists by several, the last with more
- * == 0. Descriptors travel by pass_fds(), sent before the message that needs them, with rf_client_fds as
- * bytes.
+ * The client link: a dispatcher or the node asks the monitor of a core. An shm link. Requests are answered by an
+ * RF_CLIENT_REPLY of the same tag (op repeated), in any order; long lists by several, the last with more == 0.
+ * Descriptors travel by pass_fds(), sent before the message that needs them, with rf_client_fds as bytes.
  *
  * D: for dispatchers, N: for the node (rackfishd) only, both without a letter.
  */
@@ -41,9 +40,9 @@ enum rf_client_op {
         11,                /* D rf_client_connect -> rf_client_connected (+ fd of an shm socket when local) */
     RF_CLIENT_ACCEPT = 12, /* D rf_client_accept: answers RF_CLIENT_EVENT_INCOMING; no reply */
     RF_CLIENT_SPAWN = 13,  /* rf_client_spawn + fds {block[, stdin, stdout, stderr][, executable]}
-                              -> rf_client_spawned, once it runs or could not be started */
+                                      -> rf_client_spawned, once it runs or could not be started */
     RF_CLIENT_SPAN = 14, /* D rf_client_spawn (core): another dispatcher of the caller's domain, same program
-                            and environment; -> rf_client_spawned */
+                                      and environment; -> rf_client_spawned */
     RF_CLIENT_WAIT = 15, /* rf_client_target -> rf_client_domain when it has ended; may take for ever */
     RF_CLIENT_KILL = 16, /* rf_client_kill: a signal to all dispatchers of a domain */
     RF_CLIENT_SUBSCRIBE = 17, /* rf_client_subscribe: events of the machine from now on */

@@ -1,6 +1,5 @@
 /*
- * The spawn block: everything a new dispatcher's process needs, in one sealed memory object or a run of
- * bytes.
+ * The spawn block: everything a new dispatcher's process needs, in one sealed memory object or a run of bytes.
  *
  *   +--------------+---------------------------------------------------------------+
  *   | spawn_header | strings, each with its final zero: user, cwd, executable,     |
@@ -44,8 +43,8 @@ typedef struct rf_spawn_header {
 } rf_spawn_header_t;
 _Static_assert(sizeof(rf_spawn_header_t) == 32 + 256, "wire layout");
 
-/* A decoded block; all pointers lead into the bytes it was decoded from. argv and env end with NULL and are
- * the caller's memory, given to decode. */
+/* A decoded block; all pointers lead into the bytes it was decoded from. argv and env end with NULL and are the
+ * caller's memory, given to decode. */
 typedef struct rf_spawn {
     uint32_t flags, umask;
     uint16_t reserved_permille, weight;
@@ -63,14 +62,13 @@ typedef struct rf_spawn {
 /* Bytes that encoding `spawn` takes. */
 size_t rf_spawn_size(const rf_spawn_t *spawn);
 
-/* Writes the block into `out` (at least rf_spawn_size). RF_ERR_LIMIT when larger than RF_SPAWN_BYTES_MAX or
- * too many. */
+/* Writes the block into `out` (at least rf_spawn_size). RF_ERR_LIMIT when larger than RF_SPAWN_BYTES_MAX or too many. */
 rf_err_t rf_spawn_encode(const rf_spawn_t *spawn, void *out, size_t max, size_t *size);
 
 /*
- * Checks `bytes` and fills `*spawn`. `pointers` has room for `pointers_max` entries (n_args + n_env + 2 are
- * needed). RF_ERR_PROTOCOL: not a block. RF_ERR_LIMIT: too many strings. `bytes` must not change afterwards:
- * copy it out of shared memory first.
+ * Checks `bytes` and fills `*spawn`. `pointers` has room for `pointers_max` entries (n_args + n_env + 2 are needed).
+ * RF_ERR_PROTOCOL: not a block. RF_ERR_LIMIT: too many strings. `bytes` must not change afterwards: copy it out of
+ * shared memory first.
  */
 rf_err_t rf_spawn_decode(const void *bytes, size_t size, rf_spawn_t *spawn, const char **pointers,
                          size_t pointers_max);

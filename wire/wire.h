@@ -1,7 +1,7 @@
 /*
- * What the machine's processes say to each other inside a host, byte for byte. Little-endian, naturally
- * aligned, sizes asserted. Every message starts with rf_wire_header. doc/protocol.md has the table of message
- * x sender x receiver x meaning; the numbers live only here.
+ * What the machine's processes say to each other inside a host, byte for byte. Little-endian, naturally aligned,
+ * sizes asserted. Every message starts with rf_wire_header. doc/protocol.md has the table of message x sender x
+ * receiver x meaning; the numbers live only here.
  *
  *   slot types   0x01-0x0f   channels between domains (the program's own)
  *                0x10-0x3f   kernel link: dispatcher <-> CPU driver             wire/kernel.h
@@ -34,8 +34,7 @@ typedef struct rf_wire_header {
 _Static_assert(sizeof(rf_wire_header_t) == 8, "wire layout");
 
 /* The environment of every process of a machine. */
-#define RF_ENV_DISPATCHER_FD "RACKFISH_DISPATCHER_FD" /* descriptor of the kernel link's socket, in domains  \
-                                                       */
-#define RF_DISPATCHER_FD 200                          /* where it is put: out of a shell's way */
+#define RF_ENV_DISPATCHER_FD "RACKFISH_DISPATCHER_FD" /* descriptor of the kernel link's socket, in domains */
+#define RF_DISPATCHER_FD     200                      /* where it is put: out of a shell's way */
 
 #endif
