@@ -14,4 +14,7 @@ rf_err_t rf_futex_wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t dead
 /* Wakes one waiter. One system call. */
 void rf_futex_wake(_Atomic(uint32_t) *word);
 
+/* Wakes all waiters: for words in memory that others hold too, where a stranger may be waiting as well. */
+void rf_futex_wake_all(_Atomic(uint32_t) *word);
+
 #endif
