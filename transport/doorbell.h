@@ -5,8 +5,13 @@
  *   futex     a word in a sealed memory object of its own; dispatchers (same-core hand-over 4.5 us there and back)
  *   eventfd   for processes that wait in epoll: CPU drivers, monitors, the node
  *
+ * An eventfd is rung by its own process only: any holder of one can make it block its ringers. So peers on shared
+ * memory wake an epoll waiter through the link's side socket, which makes endpoint_fd readable: an epoll waiter has
+ * both in its set.
+ *
  * Asleep words live in the memory of each link, never in the doorbell: a hostile holder of the doorbell can cause
- * spurious wake-ups, but cannot make another link's wake-up be lost.
+ * spurious wake-ups, but cannot make another link's asleep word be overlooked. It could move waiters off the word
+ * with FUTEX_REQUEUE, so a futex doorbell is given only to peers that may delay this process.
  *
  * Owner: one process, one thread waits. Ringing: any thread of any process that holds it.
  */

@@ -1,0 +1,491 @@
+/*
+ * Moving slots. A slot is copied in and out by 8-byte moves: the caller wrote it by such moves a moment ago, and a
+ * wider load would wait until those stores have left the store buffer. The only line that both cores touch for a
+ * slot is the slot itself; the ack line is written once a quarter of the ring, or when the ring is found empty, and
+ * read only when the sender has come to its limit.
+ */
+#include "internal.h"
+
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define CALLERS_BITS  ~(RF_CONTROL_PARITY | 0xffffull << RF_CONTROL_ACK_SHIFT | RF_CONTROL_RESERVED)
+#define GROW_AFTER_US 20 /* a ring that stays full for so long has a receiver that is off its core */
+
+const shm_head_t shm_no_head;
+const shm_cell_t shm_no_cells[RF_RING_SLOTS_MIN];
+
+static inline void cell_write(shm_cell_t *cell, const rf_slot_t *slot, uint64_t control)
+{
+    atomic_store_explicit(&cell->words[0], slot->words[0], memory_order_relaxed);
+    atomic_store_explicit(&cell->words[1], slot->words[1], memory_order_relaxed);
+    atomic_store_explicit(&cell->words[2], slot->words[2], memory_order_relaxed);
+    atomic_store_explicit(&cell->words[3], slot->words[3], memory_order_relaxed);
+    atomic_store_explicit(&cell->words[4], slot->words[4], memory_order_relaxed);
+    atomic_store_explicit(&cell->words[5], slot->words[5], memory_order_relaxed);
+    atomic_store_explicit(&cell->words[6], slot->words[6], memory_order_relaxed);
+    atomic_store_explicit(&cell->control, control, memory_order_release);
+}
+
+static inline void cell_read(const shm_cell_t *cell, uint64_t control, rf_slot_t *slot)
+{
+    slot->words[0] = atomic_load_explicit(&cell->words[0], memory_order_relaxed);
+    slot->words[1] = atomic_load_explicit(&cell->words[1], memory_order_relaxed);
+    slot->words[2] = atomic_load_explicit(&cell->words[2], memory_order_relaxed);
+    slot->words[3] = atomic_load_explicit(&cell->words[3], memory_order_relaxed);
+    slot->words[4] = atomic_load_explicit(&cell->words[4], memory_order_relaxed);
+    slot->words[5] = atomic_load_explicit(&cell->words[5], memory_order_relaxed);
+    slot->words[6] = atomic_load_explicit(&cell->words[6], memory_order_relaxed);
+    slot->control = control & CALLERS_BITS;
+}
+
+/* A slot that a caller of the peer's may have sent: everything checked that the medium can check. */
+static inline bool ordinary(uint64_t control)
+{
+    return rf_control_valid(control) && rf_control_type(control) < RF_SLOT_TYPE_MEDIUM;
+}
+
+static inline uint64_t fresh(const shm_cell_t *cell, uint64_t parity, uint64_t *control)
+{
+    *control = atomic_load_explicit(&cell->control, memory_order_acquire);
+    return !((*control ^ parity) & RF_CONTROL_PARITY);
+}
+
+/* ---- waking ---- */
+
+static void wake(shm_link_t *link)
+{
+    uint32_t asleep = atomic_load_explicit(&link->out.peer_head->asleep, memory_order_relaxed);
+    if (!(asleep & 1) || asleep == link->out.rung) return;
+    link->out.rung = asleep;
+    link->stats.wakeups_sent++;
+    if (link->peer_bell == RF_DOORBELL_FUTEX)
+        rf_doorbell_ring(&link->peer_doorbell);
+    else
+        shm_side_bell(link);
+}
+
+static void raise(_Atomic(uint32_t) *word)
+{
+    atomic_store_explicit(word, atomic_load_explicit(word, memory_order_relaxed) + 1, memory_order_release);
+}
+
+void shm_attention(shm_link_t *link)
+{
+    raise(&link->out.head->attention);
+    rf_full_fence();
+    wake(link);
+}
+
+/* ---- acknowledgements ---- */
+
+void shm_set_limit(shm_link_t *link)
+{
+    uint64_t from = link->acked > link->ring_base ? link->acked : link->ring_base;
+    link->out.limit =
+        link->phase == SHM_UP ? from + link->out.slots - RF_RING_SLOTS_RESERVED : link->out.sent;
+}
+
+/* The acknowledgement in slot number `number` of the peer. */
+static void take_slot_ack(shm_link_t *link, uint16_t ack, uint64_t number)
+{
+    if (number < link->line_sent) return; /* older than the ack line that we read meanwhile */
+    uint64_t more = (uint16_t)(ack - (uint16_t)link->acked);
+    if (more > link->out.sent - link->acked) {
+        shm_protocol_error(link, "it acknowledged slots that were not sent");
+        return;
+    }
+    link->acked += more;
+    shm_set_limit(link);
+}
+
+static void take_line_ack(shm_link_t *link)
+{
+    if (link->phase != SHM_UP) return;
+    uint64_t line = atomic_load_explicit(&link->out.peer_head->ack, memory_order_acquire);
+    int32_t more = (int32_t)((uint32_t)line - (uint32_t)link->acked);
+    if (more <= 0) return; /* slots told us already */
+    int32_t sent = (int32_t)((uint32_t)(line >> 32) - (uint32_t)link->in.received);
+    if ((uint64_t)more > link->out.sent - link->acked || sent > 2 * RF_RING_SLOTS_MAX) {
+        shm_protocol_error(link, "its acknowledgement line is out of range");
+        return;
+    }
+    link->acked += (uint64_t)more;
+    if (sent > 0) link->line_sent = link->in.received + (uint64_t)sent;
+    shm_set_limit(link);
+}
+
+/* Rings a peer that waits for room. Its wish is in its head; clearing it needs no message. */
+static void tell_room(shm_link_t *link)
+{
+    rf_full_fence();
+    if (atomic_load_explicit(&link->out.peer_head->room_wanted, memory_order_relaxed) & 1)
+        wake(link);
+    else
+        link->in.peer_wants_room = false;
+}
+
+static void publish(shm_link_t *link)
+{
+    link->in.published = link->in.received;
+    link->stats.acks_explicit++;
+    uint64_t line = (uint32_t)link->in.received | link->out.sent << 32;
+    atomic_store_explicit(&link->out.head->ack, line, memory_order_release);
+    if (rf_unlikely(link->in.peer_wants_room)) tell_room(link);
+}
+
+/* ---- sending ---- */
+
+static bool grow(shm_link_t *link, uint32_t want)
+{
+    uint32_t slots = link->out.slots;
+    if (link->phase != SHM_UP || slots >= link->slots_max || link->acked < link->ring_base) return false;
+    do {
+        slots *= 2;
+    } while (slots < link->slots_max && slots - RF_RING_SLOTS_RESERVED < want);
+
+    int fd, readonly;
+    size_t size = (size_t)slots * sizeof(shm_cell_t), old_size = (size_t)link->out.slots * sizeof(shm_cell_t);
+    if (rf_memory_create("rackfish-ring", size, &fd) != RF_OK) return false;
+    void *cells = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+    rf_err_t err = cells == MAP_FAILED ? RF_ERR_OS : rf_memory_reopen_readonly(fd, &readonly);
+    close(fd);
+    if (err == RF_OK) {
+        err = shm_side_grow(link, slots, readonly);
+        close(readonly);
+    }
+    if (err != RF_OK || !shm_send_medium(link, SHM_SLOT_SWITCH)) {
+        if (cells != MAP_FAILED) munmap(cells, size);
+        return false;
+    }
+    munmap(link->out.cells, old_size);
+    link->out.cells = cells;
+    link->out.slots = slots;
+    link->out.index = 0;
+    link->out.parity = RF_CONTROL_PARITY;
+    link->ring_base = link->out.sent;
+    link->full_since_ticks = 0;
+    shm_set_limit(link);
+    return true;
+}
+
+/* Remembers what was refused; the peer is told only when we go to sleep over it (shm_arm). */
+static void refuse(shm_link_t *link, uint32_t slots)
+{
+    uint32_t most = link->slots_max - RF_RING_SLOTS_RESERVED;
+    link->stats.full++;
+    link->room_asked = slots < most ? slots : most;
+    link->in.look |= SHM_LOOK_ROOM;
+}
+
+/* The way of send() that has come to its limit: returns how many of `n` may go. */
+static __attribute__((noinline)) uint32_t make_room(shm_link_t *link, uint32_t n)
+{
+    take_line_ack(link);
+    uint64_t room = link->out.limit - link->out.sent;
+    if (room >= n) {
+        link->full_since_ticks = 0;
+        return n;
+    }
+    if (link->phase != SHM_UP) return 0;
+    uint64_t now = rf_clock_ticks();
+    if (room > 0 || link->full_since_ticks == 0) {
+        link->full_since_ticks = now;
+    } else if (now - link->full_since_ticks > GROW_AFTER_US * rf_clock_ticks_per_us() && grow(link, n)) {
+        room = link->out.limit - link->out.sent;
+        if (room >= n) return n;
+    }
+    refuse(link, n - (uint32_t)room);
+    return (uint32_t)room;
+}
+
+unsigned shm_room(rf_link_t *base, unsigned want)
+{
+    shm_link_t *link = (shm_link_t *)base;
+    if (link->out.limit - link->out.sent < want) {
+        take_line_ack(link);
+        if (link->out.slots - RF_RING_SLOTS_RESERVED < want) grow(link, want);
+        if (link->out.limit - link->out.sent < want && link->phase == SHM_UP) refuse(link, want);
+    }
+    return (unsigned)(link->out.limit - link->out.sent);
+}
+
+unsigned shm_send(rf_link_t *base, const rf_slot_t *slots, unsigned n)
+{
+    shm_link_t *link = (shm_link_t *)base;
+    if (rf_unlikely(n > link->out.limit - link->out.sent)) n = make_room(link, n);
+
+    uint64_t ack = (uint64_t)(uint16_t)link->in.received << RF_CONTROL_ACK_SHIFT;
+    for (unsigned left = n; left > 0;) {
+        shm_cell_t *cell = &link->out.cells[link->out.index];
+        uint32_t run = link->out.slots - link->out.index;
+        uint64_t stamp = ack | link->out.parity;
+        if (left < run) {
+            run = left;
+            link->out.index += run;
+        } else {
+            link->out.index = 0;
+            link->out.parity ^= RF_CONTROL_PARITY;
+        }
+        left -= run;
+        for (; run > 0; run--, cell++, slots++)
+            cell_write(cell, slots, (slots->control & CALLERS_BITS) | stamp);
+    }
+    link->out.sent += n;
+    return n;
+}
+
+bool shm_send_medium(shm_link_t *link, uint8_t type)
+{
+    uint64_t from = link->acked > link->ring_base ? link->acked : link->ring_base;
+    if (link->out.sent - from >= link->out.slots) return false;
+    rf_slot_t slot = {.words = {0}};
+    uint64_t control = rf_control_make(type, 0, false, 0) | link->out.parity |
+                       (uint64_t)(uint16_t)link->in.received << RF_CONTROL_ACK_SHIFT;
+    cell_write(&link->out.cells[link->out.index], &slot, control);
+    if (++link->out.index == link->out.slots) {
+        link->out.index = 0;
+        link->out.parity ^= RF_CONTROL_PARITY;
+    }
+    link->out.sent++;
+    link->medium_sent++;
+    return true;
+}
+
+rf_err_t shm_flush(rf_link_t *base)
+{
+    shm_link_t *link = (shm_link_t *)base;
+    if (link->out.sent == link->out.flushed) return link->out.end;
+    link->out.flushed = link->out.sent;
+    link->stats.flushes++;
+    rf_full_fence(); /* the slots, before the look at the asleep word: the other half is in rf_wait_arm_all */
+    wake(link);
+    return link->out.end;
+}
+
+/* ---- receiving ---- */
+
+void shm_in_ring(shm_link_t *link, const shm_cell_t *cells, uint32_t slots)
+{
+    link->in.cells = cells;
+    link->in.slots = slots;
+    link->in.batch = slots / 4;
+    link->in.index = 0;
+    link->in.parity = RF_CONTROL_PARITY;
+}
+
+static inline void in_advance(shm_link_t *link)
+{
+    if (++link->in.index == link->in.slots) {
+        link->in.index = 0;
+        link->in.parity ^= RF_CONTROL_PARITY;
+    }
+}
+
+static unsigned take(shm_link_t *link, rf_slot_t *out, unsigned max)
+{
+    unsigned n = 0;
+    uint64_t control, last = 0;
+    while (n < max) {
+        const shm_cell_t *cell = &link->in.cells[link->in.index];
+        if (!fresh(cell, link->in.parity, &control) || rf_unlikely(!ordinary(control))) break;
+        cell_read(cell, control, &out[n]);
+        last = control;
+        n++;
+        in_advance(link);
+    }
+    if (n > 0) {
+        link->in.received += n;
+        if (rf_control_ack(last) != link->in.ack_seen) {
+            link->in.ack_seen = rf_control_ack(last);
+            take_slot_ack(link, link->in.ack_seen, link->in.received - 1);
+        }
+        if (link->in.received - link->in.published >= link->in.batch) publish(link);
+    } else if (link->in.received != link->in.published) {
+        publish(link);
+    }
+    return n;
+}
+
+void shm_take_medium(shm_link_t *link)
+{
+    uint64_t control;
+    while (link->phase >= SHM_UP && fresh(&link->in.cells[link->in.index], link->in.parity, &control) &&
+           !ordinary(control)) {
+        uint8_t type = rf_control_type(control);
+        if (!rf_control_valid(control)) {
+            shm_protocol_error(link, "a slot with a malformed control word");
+        } else if (type == SHM_SLOT_SWITCH) {
+            if (!link->next_cells) shm_side_drain(link);
+            if (!link->next_cells) {
+                shm_protocol_error(link, "it switched to a ring that it did not pass");
+                return;
+            }
+            munmap((void *)(uintptr_t)link->in.cells, (size_t)link->in.slots * sizeof(shm_cell_t));
+            shm_in_ring(link, link->next_cells, link->next_slots);
+            link->next_cells = NULL;
+            link->in.received++;
+            link->medium_received++;
+        } else if (type == SHM_SLOT_CLOSE) {
+            uint32_t attention = atomic_load_explicit(&link->out.peer_head->attention, memory_order_acquire);
+            if (attention != link->in.attention_seen || (link->in.look & (SHM_LOOK_NOTIFY | SHM_LOOK_SIDE)))
+                return; /* what came beside the ring comes first */
+            shm_end(link, RF_ERR_CLOSED);
+        } else {
+            shm_protocol_error(link, "a slot of an unknown type of the medium");
+        }
+    }
+}
+
+static inline bool notify_fresh(const shm_link_t *link, uint64_t *control)
+{
+    uint32_t number = link->notify_received;
+    uint64_t parity = number / SHM_NOTIFY_SLOTS % 2 ? 0 : RF_CONTROL_PARITY;
+    return fresh(&link->out.peer_head->notify[number % SHM_NOTIFY_SLOTS], parity, control);
+}
+
+/* Notify slots get half of what the caller takes, so that neither ring starves the other. */
+static unsigned take_notify(shm_link_t *link, rf_slot_t *out, unsigned max)
+{
+    link->notify_turn = !link->notify_turn;
+    unsigned quota = max > 1 ? max / 2 : max & link->notify_turn, n = 0;
+    uint64_t control;
+    bool more;
+    while ((more = notify_fresh(link, &control)) && n < quota) {
+        if (!ordinary(control)) {
+            shm_protocol_error(link, "a malformed notify slot");
+            return 0;
+        }
+        cell_read(&link->out.peer_head->notify[link->notify_received % SHM_NOTIFY_SLOTS], control, &out[n++]);
+        link->notify_received++;
+    }
+    if (!more) link->in.look &= ~SHM_LOOK_NOTIFY;
+    if (n > 0) {
+        link->stats.slots_received += n;
+        atomic_store_explicit(&link->out.head->notify_ack, link->notify_received, memory_order_release);
+        if (link->in.peer_wants_room) tell_room(link);
+    }
+    return n;
+}
+
+bool shm_in_empty(shm_link_t *link)
+{
+    uint64_t control;
+    return !fresh(&link->in.cells[link->in.index], link->in.parity, &control) &&
+           !notify_fresh(link, &control) &&
+           atomic_load_explicit(&link->out.peer_head->attention, memory_order_acquire) ==
+               link->in.attention_seen &&
+           !(link->in.look & (SHM_LOOK_NOTIFY | SHM_LOOK_SIDE));
+}
+
+static bool room_due(shm_link_t *link)
+{
+    take_line_ack(link);
+    if (link->phase != SHM_UP || link->out.limit - link->out.sent < link->room_asked) return false;
+    uint32_t acked = atomic_load_explicit(&link->out.peer_head->notify_ack, memory_order_acquire);
+    return !link->notify_full || (uint32_t)link->notify_sent - acked < SHM_NOTIFY_SLOTS;
+}
+
+static void report_room(shm_link_t *link)
+{
+    if (!room_due(link)) return;
+    link->in.look &= ~SHM_LOOK_ROOM;
+    link->room_asked = 0;
+    link->notify_full = false;
+    link->full_since_ticks = 0;
+    if (atomic_load_explicit(&link->out.head->room_wanted, memory_order_relaxed) & 1)
+        raise(&link->out.head->room_wanted);
+    shm_event(link, RF_LINK_ROOM, &(rf_link_event_info_t){.err = RF_OK});
+}
+
+/* Everything besides the ring. False: a callback closed the link, and it is gone. */
+static __attribute__((noinline)) bool attend(shm_link_t *link, rf_slot_t *out, unsigned max, unsigned *taken)
+{
+    shm_enter(link);
+    uint32_t attention = atomic_load_explicit(&link->out.peer_head->attention, memory_order_acquire);
+    if (attention != link->in.attention_seen) {
+        link->in.attention_seen = attention;
+        link->in.look |= SHM_LOOK_NOTIFY;
+        uint32_t side = atomic_load_explicit(&link->out.peer_head->side_messages, memory_order_relaxed);
+        if (side != link->side_seen) {
+            link->side_seen = side;
+            link->in.look |= SHM_LOOK_SIDE;
+        }
+        if (atomic_load_explicit(&link->out.peer_head->room_wanted, memory_order_relaxed) & 1) {
+            link->in.peer_wants_room = true;
+            publish(link);
+        }
+    }
+    if (link->in.look & SHM_LOOK_SIDE) shm_side_drain(link);
+    if (link->in.look & SHM_LOOK_ROOM && !link->closed) report_room(link);
+    if (link->in.look & SHM_LOOK_END && !link->closed) {
+        shm_end_if_drained(link);
+        shm_report_over(link);
+    }
+    if (link->in.look & SHM_LOOK_NOTIFY && !link->closed) *taken = take_notify(link, out, max);
+    return shm_leave(link);
+}
+
+unsigned shm_poll(rf_link_t *base, rf_slot_t *out, unsigned max)
+{
+    shm_link_t *link = (shm_link_t *)base;
+    unsigned taken = 0;
+    uint32_t attention = atomic_load_explicit(&link->out.peer_head->attention, memory_order_acquire);
+    if (rf_unlikely(attention != link->in.attention_seen || link->in.look) && !attend(link, out, max, &taken))
+        return 0;
+    taken += take(link, out + taken, max - taken);
+    if (rf_likely(taken > 0)) return taken;
+
+    uint64_t control;
+    while (taken == 0 && max > 0 && fresh(&link->in.cells[link->in.index], link->in.parity, &control)) {
+        if (!ordinary(control)) {
+            shm_enter(link);
+            shm_take_medium(link);
+            if (!link->closed) shm_report_over(link);
+            bool over = link->phase == SHM_OVER,
+                 same = fresh(&link->in.cells[link->in.index], link->in.parity, &control);
+            if (!shm_leave(link) || over || (same && !ordinary(control))) return 0;
+        }
+        taken = take(link, out, max);
+    }
+    return taken;
+}
+
+/* ---- waiting ---- */
+
+void shm_arm(rf_link_t *base)
+{
+    shm_link_t *link = (shm_link_t *)base;
+    if (link->phase != SHM_UP) return;
+    if (link->in.received != link->in.published) publish(link);
+    if (link->out.sent != link->out.flushed) shm_flush(base);
+    shm_head_t *head = link->out.head;
+    if (link->in.look & SHM_LOOK_ROOM &&
+        !(atomic_load_explicit(&head->room_wanted, memory_order_relaxed) & 1) &&
+        !(link->room_asked && grow(link, link->room_asked))) {
+        raise(&head->room_wanted);
+        raise(&head->attention);
+    }
+    uint32_t asleep = atomic_load_explicit(&head->asleep, memory_order_relaxed);
+    atomic_store_explicit(&head->asleep, (asleep + 1) | 1, memory_order_release);
+}
+
+bool shm_ready(rf_link_t *base)
+{
+    shm_link_t *link = (shm_link_t *)base;
+    uint64_t control;
+    if (fresh(&link->in.cells[link->in.index], link->in.parity, &control)) return true;
+    if (atomic_load_explicit(&link->out.peer_head->attention, memory_order_acquire) !=
+        link->in.attention_seen)
+        return true;
+    return link->in.look && (link->in.look & ~SHM_LOOK_ROOM || room_due(link));
+}
+
+void shm_disarm(rf_link_t *base)
+{
+    shm_link_t *link = (shm_link_t *)base;
+    if (link->phase != SHM_UP) return;
+    uint32_t asleep = atomic_load_explicit(&link->out.head->asleep, memory_order_relaxed);
+    if (asleep & 1) atomic_store_explicit(&link->out.head->asleep, asleep + 1, memory_order_release);
+}

@@ -1,0 +1,19 @@
+/*
+ * URPC: links between processes of one host, through memory. No system call on the data path but the wake-up of a
+ * sleeping peer.
+ *
+ * Two ways to make a link: listen on a path and connect to it; or both ends connect() over the two ends of one
+ * SOCK_SEQPACKET socket pair (rf_link_params.socket), which needs no listener. A connect to a path on which nobody
+ * listens yet is tried again until the endpoint's deadline.
+ *
+ * A peer that blocks on a futex doorbell is woken by that; any other is woken by a message on the link's side
+ * socket, which makes its endpoint_fd readable: a process that waits in epoll has endpoint_fd in its set.
+ */
+#ifndef RF_TRANSPORT_SHM_H
+#define RF_TRANSPORT_SHM_H
+
+#include "transport/transport.h"
+
+extern const rf_transport_t rf_transport_shm;
+
+#endif
