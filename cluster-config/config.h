@@ -16,9 +16,10 @@
  *   nodes:
  *     - hosts: rack[01-16]           # hostlist: one node each
  *       address: 10.0.0.[1-16]       # optional, as many as hosts; default: the name is resolved
- *       cores: 0-7,16-23             # host CPUs; "all", a count such as "8", or a list; may repeat a CPU
- * when emulating memory: 64G                  # a core's share is memory / cores; optional port: 7117 # of
- * the bootstrap transports:                      # between pairs of nodes; first match wins; default tcp
+ *       cores: 0-7,16-23             # host CPUs: all, a count such as 8, or a list; may repeat one when emulated
+ *       memory: 64G                  # a core's share is memory / cores; optional
+ *       port: 7117                   # of the bootstrap
+ *   transports:                      # between pairs of nodes; first match wins; default tcp
  *     - {between: [rack[01-08], rack[09-16]], use: tcp}
  */
 #ifndef RF_CLUSTER_CONFIG_CONFIG_H

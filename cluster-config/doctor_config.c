@@ -1,0 +1,140 @@
+/* Whether the configuration fits this host and its network. */
+#include "cluster-config/doctor_internal.h"
+
+#include "base/clock.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define RESOLVE_NS_MAX (5 * RF_NS_PER_S) /* a dead name server must not make the preflight endless */
+
+void doctor_check_node(doctor_t *doctor)
+{
+    const rf_config_t *config = doctor->options->config;
+    if (!config || config->emulated) return;
+    if (doctor->options->node >= config->n_nodes)
+        doctor_finding(doctor, RF_DOCTOR_NOTE, "name it with --node, or add this host to the file",
+                       "this host is none of the %u in %.120s", config->n_nodes, config->path);
+    else
+        doctor_good(doctor, "this host is '%s', %u of the machine's %u cores",
+                    config->nodes[doctor->options->node].name, config->nodes[doctor->options->node].n_cores,
+                    config->n_cores);
+}
+
+void doctor_check_key(doctor_t *doctor)
+{
+    const rf_config_t *config = doctor->options->config;
+    /* A key that is missing, open or short never gets here: loading refuses it. */
+    if (config)
+        doctor_good(doctor, "%.150s holds %zu bytes and is closed to others", config->key_path,
+                    config->key_size);
+}
+
+/* 0 when a listener could be had on any address, else errno. */
+static int port_probe(uint16_t port)
+{
+    struct sockaddr_in6 any = {.sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = in6addr_any};
+    struct sockaddr_in any4 = {.sin_family = AF_INET, .sin_port = htons(port)};
+    int one = 1, error = 0;
+    int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool v6 = fd >= 0;
+    if (!v6) fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return errno;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    const struct sockaddr *address = v6 ? (const void *)&any : (const void *)&any4;
+    if (bind(fd, address, v6 ? sizeof any : sizeof any4) < 0 || listen(fd, 1) < 0) error = errno;
+    close(fd);
+    return error;
+}
+
+void doctor_check_ports(doctor_t *doctor)
+{
+    const rf_config_t *config = doctor->options->config;
+    unsigned probed = 0, bad = 0;
+    for (rf_node_t i = 0; config && i < config->n_nodes; i++) {
+        uint16_t port = config->nodes[i].port;
+        if (port == 0 || (!config->emulated && i != doctor->options->node)) continue;
+        probed++;
+        int error = port_probe(port);
+        if (error == 0) continue;
+        bad++;
+        char place[300];
+        rf_config_port_place(config, i, place, sizeof place);
+        doctor_finding(doctor, RF_DOCTOR_FAIL,
+                       error == EADDRINUSE
+                           ? "choose another port there, or end what has it (is the machine up already?)"
+                       : error == EACCES ? "choose a port above 1023 there, or start as root"
+                                         : "mend the network of this host",
+                       "%.150s: port %u of '%.40s' cannot be had: %s", place, port, config->nodes[i].name,
+                       strerror(error));
+    }
+    if (probed > 0 && bad == 0) doctor_good(doctor, "%u port(s) are free", probed);
+}
+
+static bool is_numeric(const char *address)
+{
+    struct in6_addr any;
+    return inet_pton(AF_INET, address, &any) == 1 || inet_pton(AF_INET6, address, &any) == 1;
+}
+
+void doctor_check_hosts(doctor_t *doctor)
+{
+    const rf_config_t *config = doctor->options->config;
+    uint64_t deadline = rf_clock_ns() + RESOLVE_NS_MAX;
+    unsigned resolved = 0, bad = 0, skipped = 0;
+    for (rf_node_t i = 0; config && i < config->n_nodes; i++) {
+        const rf_config_node_t *node = &config->nodes[i];
+        struct addrinfo *found = NULL, hints = {.ai_socktype = SOCK_STREAM};
+        if (is_numeric(node->address)) continue;
+        if (rf_clock_ns() > deadline) {
+            skipped++;
+            continue;
+        }
+        int error = getaddrinfo(node->address, NULL, &hints, &found);
+        if (error == 0) {
+            freeaddrinfo(found);
+            resolved++;
+            continue;
+        }
+        if (bad++ < 8)
+            doctor_finding(doctor, RF_DOCTOR_FAIL,
+                           "give it an 'address', or add it to /etc/hosts or the name server",
+                           "%.120s:%d: host '%s' cannot be resolved: %s", config->path, node->line,
+                           node->address, gai_strerror(error));
+    }
+    if (skipped > 0)
+        doctor_finding(doctor, RF_DOCTOR_NOTE, "give hosts an 'address', or mend the name server",
+                       "names resolve slowly; %u host(s) were not looked up", skipped);
+    else if (bad == 0 && resolved > 0)
+        doctor_good(doctor, "%u host name(s) resolve", resolved);
+}
+
+void doctor_check_transports(doctor_t *doctor)
+{
+    const rf_config_t *config = doctor->options->config;
+    const char *seen[8] = {"tcp"};
+    unsigned n = 1;
+    if (!doctor->options->transport) return;
+    for (unsigned i = 0; config && i < config->n_nodes; i++) {
+        for (unsigned j = 0; j < config->n_nodes && n < 8; j++) {
+            const char *medium = config->medium[i][j];
+            bool known = i == j;
+            for (unsigned k = 0; k < n; k++) known |= strcmp(seen[k], medium) == 0;
+            if (!known) seen[n++] = medium;
+        }
+    }
+    for (unsigned i = 0; i < n; i++) {
+        char why[160] = "";
+        if (doctor->options->transport(seen[i], why, sizeof why) == RF_OK)
+            doctor_good(doctor, "transport %s can be loaded", seen[i]);
+        else
+            doctor_finding(doctor, RF_DOCTOR_FAIL, "install the module, or use tcp in 'transports'",
+                           "transport %s cannot be loaded: %s", seen[i], why[0] ? why : "no reason given");
+    }
+}

@@ -1,0 +1,198 @@
+/* Kernel, CPUs, clock, memory and limits. */
+#include "cluster-config/doctor_internal.h"
+
+#include "base/os.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/sysinfo.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#define KERNEL_MAJOR_MIN 5
+#define KERNEL_MINOR_MIN 10 /* pidfds that can be waited for, close_range, clone3 */
+
+static bool medium_used(const doctor_t *doctor, const char *medium)
+{
+    const rf_config_t *config = doctor->options->config;
+    for (unsigned i = 0; config && i < config->n_nodes; i++) {
+        for (unsigned j = 0; j < config->n_nodes; j++) {
+            if (strcmp(config->medium[i][j], medium) == 0) return true;
+        }
+    }
+    return false;
+}
+
+void doctor_check_kernel(doctor_t *doctor)
+{
+    struct utsname name;
+    unsigned major = 0, minor = 0;
+    int fd;
+    if (uname(&name) < 0 || sscanf(name.release, "%u.%u", &major, &minor) != 2) {
+        doctor_finding(doctor, RF_DOCTOR_NOTE, "check that it is Linux 5.10 or later",
+                       "the kernel's version is unknown");
+        return;
+    }
+    if (major < KERNEL_MAJOR_MIN || (major == KERNEL_MAJOR_MIN && minor < KERNEL_MINOR_MIN)) {
+        doctor_finding(doctor, RF_DOCTOR_FAIL, "boot Linux 5.10 or later", "Linux %.60s is too old",
+                       name.release);
+        return;
+    }
+    if (rf_memory_create("rf-doctor", 4096, &fd) != RF_OK) {
+        doctor_finding(doctor, RF_DOCTOR_FAIL,
+                       "allow memfd_create, which links need, in this container or kernel",
+                       "Linux %.60s makes no sealed memory objects: %m", name.release);
+        return;
+    }
+    close(fd);
+    doctor_good(doctor, "Linux %.60s on %.30s", name.release, name.machine);
+}
+
+void doctor_check_cpus(doctor_t *doctor)
+{
+    unsigned cpus[RF_CORES_PER_NODE_MAX];
+    unsigned n = rf_cpu_allowed(cpus, RF_CORES_PER_NODE_MAX);
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    const rf_config_t *config = doctor->options->config;
+    unsigned wanted = !config                                   ? 4
+                      : config->emulated                        ? config->n_cores
+                      : doctor->options->node < config->n_nodes ? config->nodes[doctor->options->node].n_cores
+                                                                : 0;
+    if (n == 0)
+        doctor_finding(doctor, RF_DOCTOR_FAIL, "give this process CPUs (taskset, cpuset)",
+                       "no CPU may be used: %m");
+    else if (wanted > n)
+        doctor_finding(doctor, RF_DOCTOR_NOTE, "use fewer cores, or more CPUs, for measurements",
+                       "%u cores share %u CPU(s): right for trying out, latencies will be those of sharing",
+                       wanted, n);
+    else
+        doctor_good(doctor, "%u of %ld online CPU(s) may be used", n, online);
+}
+
+void doctor_check_clock(doctor_t *doctor)
+{
+    static const char *const fast[] = {"tsc", "kvm-clock", "hyperv_clocksource_tsc_page", "arch_sys_counter"};
+    char source[64] = "";
+    if (rf_file_read("/sys/devices/system/clocksource/clocksource0/current_clocksource", source,
+                     sizeof source) < 0) {
+        doctor_finding(doctor, RF_DOCTOR_NOTE, "mount /sys to let it be read", "the clock source is unknown");
+        return;
+    }
+    source[strcspn(source, "\n")] = '\0';
+    for (unsigned i = 0; i < sizeof fast / sizeof *fast; i++) {
+        if (strcmp(source, fast[i]) == 0) {
+            doctor_good(doctor, "clock source %s", source);
+            return;
+        }
+    }
+    doctor_finding(doctor, RF_DOCTOR_NOTE, "boot with clocksource=tsc if the processor's counter is stable",
+                   "clock source %s: reading the time costs a system call, and benches show it", source);
+}
+
+void doctor_check_memory(doctor_t *doctor)
+{
+    struct sysinfo info;
+    rf_doctor_need_t need;
+    const rf_config_t *config = doctor->options->config;
+    if (sysinfo(&info) < 0) {
+        doctor_finding(doctor, RF_DOCTOR_NOTE, "see that there is enough",
+                       "the amount of memory is unknown: %m");
+        return;
+    }
+    uint64_t total = (uint64_t)info.totalram * info.mem_unit;
+    rf_doctor_need(config, doctor->options->node, &need);
+    uint64_t promised = config && doctor->options->node < config->n_nodes
+                            ? config->nodes[doctor->options->node].memory_bytes
+                            : 0;
+    if (promised > total)
+        doctor_finding(doctor, RF_DOCTOR_NOTE, "lower 'memory' of this node",
+                       "the configuration promises %llu MiB of this host, which has %llu MiB",
+                       (unsigned long long)(promised >> 20), (unsigned long long)(total >> 20));
+    else
+        doctor_good(doctor, "%llu MiB; links need %llu KiB at first", (unsigned long long)(total >> 20),
+                    (unsigned long long)((need.memory_bytes + 1023) >> 10));
+}
+
+void doctor_check_files(doctor_t *doctor)
+{
+    struct rlimit limit;
+    rf_doctor_need_t need;
+    rf_doctor_need(doctor->options->config, doctor->options->node, &need);
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0) {
+        doctor_finding(doctor, RF_DOCTOR_NOTE, "look at 'ulimit -n'",
+                       "the limit of open files is unknown: %m");
+        return;
+    }
+    unsigned long long wanted = need.files_per_process;
+    if (limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < wanted)
+        doctor_finding(doctor, limit.rlim_max < wanted && !doctor->root ? RF_DOCTOR_FAIL : RF_DOCTOR_NOTE,
+                       limit.rlim_max < wanted
+                           ? "raise it: 'nofile' in /etc/security/limits.conf, LimitNOFILE= in the unit"
+                           : "raise it before starting: ulimit -n $(ulimit -H -n)",
+                       "%llu open files a process are allowed; this machine may want %llu",
+                       (unsigned long long)limit.rlim_cur, wanted);
+    else
+        doctor_good(doctor, "%llu open files a process are allowed; at most %llu are wanted",
+                    (unsigned long long)limit.rlim_cur, wanted);
+}
+
+void doctor_check_processes(doctor_t *doctor)
+{
+    struct rlimit limit;
+    rf_doctor_need_t need;
+    char text[32] = "";
+    rf_doctor_need(doctor->options->config, doctor->options->node, &need);
+    unsigned long long wanted = need.processes + 64, most = RLIM_INFINITY;
+    if (!doctor->root && getrlimit(RLIMIT_NPROC, &limit) == 0) most = limit.rlim_cur;
+    if (rf_file_read("/proc/sys/kernel/pid_max", text, sizeof text) > 0 && strtoull(text, NULL, 10) < most)
+        most = strtoull(text, NULL, 10);
+    if (most < wanted)
+        doctor_finding(doctor, RF_DOCTOR_FAIL,
+                       "raise it: 'nproc' in /etc/security/limits.conf, TasksMax= in the unit",
+                       "%llu processes are allowed; this machine wants %llu and those of its programs", most,
+                       (unsigned long long)need.processes);
+    else
+        doctor_good(doctor, "%llu processes are allowed; this machine itself is %llu", most,
+                    (unsigned long long)need.processes);
+}
+
+void doctor_check_memlock(doctor_t *doctor)
+{
+    struct rlimit limit;
+    rf_doctor_need_t need;
+    rf_doctor_need(doctor->options->config, doctor->options->node, &need);
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) < 0) {
+        doctor_finding(doctor, RF_DOCTOR_NOTE, "look at 'ulimit -l'",
+                       "the limit of locked memory is unknown: %m");
+        return;
+    }
+    unsigned long long kib = limit.rlim_cur == RLIM_INFINITY ? ~0ull : limit.rlim_cur >> 10;
+    bool pins = medium_used(doctor, "rdma");
+    if (pins && limit.rlim_cur < need.memory_bytes)
+        doctor_finding(doctor, RF_DOCTOR_FAIL,
+                       "raise it: 'memlock' in /etc/security/limits.conf, LimitMEMLOCK= in the unit",
+                       "%llu KiB may be locked; rdma would lock %llu KiB", kib,
+                       (unsigned long long)(need.memory_bytes >> 10));
+    else if (limit.rlim_cur == RLIM_INFINITY)
+        doctor_good(doctor, "any amount of memory may be locked");
+    else
+        doctor_good(doctor, "%llu KiB may be locked; %s", kib, pins ? "enough" : "shm and tcp lock none");
+}
+
+void doctor_check_hugepages(doctor_t *doctor)
+{
+    char text[16384];
+    unsigned long long total = 0;
+    if (rf_file_read("/proc/meminfo", text, sizeof text) > 0) {
+        const char *at = strstr(text, "HugePages_Total:");
+        if (at) total = strtoull(at + strlen("HugePages_Total:"), NULL, 10);
+    }
+    if (total == 0 && medium_used(doctor, "dpdk"))
+        doctor_finding(doctor, RF_DOCTOR_NOTE, "reserve some: sysctl vm.nr_hugepages=256",
+                       "no huge pages are reserved; dpdk is faster with them");
+    else
+        doctor_good(doctor, "%llu huge pages are reserved%s", total,
+                    total == 0 ? "; shm and tcp want none" : "");
+}

@@ -1,0 +1,51 @@
+/* What the parts of the preflight share. Private to cluster-config. */
+#ifndef RF_CLUSTER_CONFIG_DOCTOR_INTERNAL_H
+#define RF_CLUSTER_CONFIG_DOCTOR_INTERNAL_H
+
+#include "cluster-config/doctor.h"
+
+/* One run: what is asked, what was found. Findings beyond RF_DOCTOR_FINDINGS_MAX are dropped. */
+typedef struct doctor {
+    const rf_doctor_options_t *options;
+    rf_doctor_report_t *report;
+    const char *check; /* that is running */
+    bool root;         /* a machine started by us would be a privileged one */
+} doctor_t;
+
+typedef void (*doctor_check_fn)(doctor_t *doctor);
+
+void doctor_good(doctor_t *doctor, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* For notes and failures: `mend` is a whole sentence or command of its own. */
+void doctor_finding(doctor_t *doctor, rf_doctor_severity_t severity, const char *mend, const char *format,
+                    ...) __attribute__((format(printf, 4, 5)));
+
+/* Runs `attempt` in a forked child, at most five seconds: its exit status (0 to 125), or -1 when it died or hung. */
+int doctor_try(int (*attempt)(void));
+
+/* doctor_host.c: what the host is */
+void doctor_check_kernel(doctor_t *doctor);
+void doctor_check_cpus(doctor_t *doctor);
+void doctor_check_clock(doctor_t *doctor);
+void doctor_check_memory(doctor_t *doctor);
+void doctor_check_memlock(doctor_t *doctor);
+void doctor_check_hugepages(doctor_t *doctor);
+void doctor_check_files(doctor_t *doctor);
+void doctor_check_processes(doctor_t *doctor);
+
+/* doctor_rights.c: what we may do on it */
+void doctor_check_user(doctor_t *doctor);
+void doctor_check_capabilities(doctor_t *doctor);
+void doctor_check_isolation(doctor_t *doctor);
+void doctor_check_cgroup(doctor_t *doctor);
+void doctor_check_realtime(doctor_t *doctor);
+void doctor_check_run_dir(doctor_t *doctor);
+
+/* doctor_config.c: whether the configuration fits it */
+void doctor_check_node(doctor_t *doctor);
+void doctor_check_key(doctor_t *doctor);
+void doctor_check_ports(doctor_t *doctor);
+void doctor_check_hosts(doctor_t *doctor);
+void doctor_check_transports(doctor_t *doctor);
+
+#endif

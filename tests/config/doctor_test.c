@@ -1,0 +1,141 @@
+/* The preflight: every finding is whole; what a test can break is found; needs grow with the configuration. */
+#include "cluster-config/doctor.h"
+#include "cluster-config/parse.h"
+
+#include <arpa/inet.h>
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static rf_doctor_report_t report;
+
+static rf_config_t *parse(const char *text)
+{
+    char error[RF_CONFIG_ERROR_MAX] = "";
+    rf_config_t *config = NULL;
+    rf_err_t err = rf_config_parse("text", text, strlen(text), &config, NULL, error);
+    assert_string_equal(error, "");
+    assert_int_equal(err, RF_OK);
+    return config;
+}
+
+static const rf_doctor_finding_t *finding(const char *check, rf_doctor_severity_t severity)
+{
+    for (unsigned i = 0; i < report.n; i++) {
+        if (strcmp(report.findings[i].check, check) == 0 && report.findings[i].severity == severity)
+            return &report.findings[i];
+    }
+    return NULL;
+}
+
+static rf_err_t only_tcp(const char *name, char *why, size_t why_max)
+{
+    if (strcmp(name, "tcp") == 0) return RF_OK;
+    snprintf(why, why_max, "no module rackfish-%s.so", name);
+    return RF_ERR_NOT_FOUND;
+}
+
+static void test_findings_are_whole(void **state)
+{
+    (void)state;
+    rf_doctor_options_t options = {.node = RF_NODE_NONE, .run_base = "/tmp", .transport = only_tcp};
+    rf_doctor_run(&options, &report);
+    assert_true(report.n >= 14 && report.n < RF_DOCTOR_FINDINGS_MAX);
+    for (unsigned i = 0; i < report.n; i++) {
+        const rf_doctor_finding_t *f = &report.findings[i];
+        print_message("%-5s %-12s %s%s%s\n",
+                      f->severity == RF_DOCTOR_GOOD   ? "good"
+                      : f->severity == RF_DOCTOR_NOTE ? "note"
+                                                      : "FAIL",
+                      f->check, f->what, f->mend[0] ? "; " : "", f->mend);
+        assert_true(f->check[0] && f->what[0] && !strchr(f->what, '\n'));
+        assert_int_equal(f->severity == RF_DOCTOR_GOOD, f->mend[0] == '\0');
+    }
+    assert_non_null(finding("transports", RF_DOCTOR_GOOD));
+    assert_non_null(finding("kernel", RF_DOCTOR_GOOD));
+}
+
+static void test_port_in_use(void **state)
+{
+    (void)state;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof address;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(fd, 1), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
+    char text[200];
+    snprintf(text, sizeof text, "nodes:\n  - hosts: a\n    address: 127.0.0.1\n    cores: 1\n    port: %u\n",
+             ntohs(address.sin_port));
+    rf_config_t *config = parse(text);
+    snprintf(config->path, sizeof config->path, "/x/y.yaml");
+    rf_doctor_options_t options = {.config = config, .node = 0};
+    rf_doctor_run(&options, &report);
+    const rf_doctor_finding_t *f = finding("ports", RF_DOCTOR_FAIL);
+    assert_non_null(f);
+    assert_true(strncmp(f->what, "/x/y.yaml:5: port ", 18) == 0);
+    assert_int_equal(rf_doctor_worst(&report), RF_DOCTOR_FAIL);
+    close(fd);
+    rf_doctor_run(&options, &report);
+    assert_null(finding("ports", RF_DOCTOR_FAIL));
+    free(config);
+}
+
+static void test_transport_and_host_that_are_not_there(void **state)
+{
+    (void)state;
+    rf_config_t *config = parse("nodes: [{hosts: \"a,b\", address: \"127.0.0.1,name.invalid\", cores: 1}]\n"
+                                "transports: [{between: [a, b], use: rdma}]\n");
+    rf_doctor_options_t options = {.config = config, .node = 0, .transport = only_tcp};
+    rf_doctor_run(&options, &report);
+    const rf_doctor_finding_t *f = finding("transports", RF_DOCTOR_FAIL);
+    assert_non_null(f);
+    assert_non_null(strstr(f->what, "rackfish-rdma.so"));
+    assert_non_null(finding("hosts", RF_DOCTOR_FAIL));
+    free(config);
+}
+
+static void test_socket_path_too_long(void **state)
+{
+    (void)state;
+    char base[120] = "/tmp/";
+    memset(base + 5, 'x', 100);
+    rf_doctor_options_t options = {.node = RF_NODE_NONE, .run_base = base};
+    rf_doctor_run(&options, &report);
+    assert_non_null(finding("run-dir", RF_DOCTOR_FAIL));
+}
+
+static void test_need_grows_with_cores(void **state)
+{
+    (void)state;
+    rf_doctor_need_t small, large, all;
+    rf_config_t *config = parse("nodes: [{hosts: a, cores: 2}, {hosts: b, cores: 64}]\n");
+    rf_doctor_need(config, 0, &small);
+    rf_doctor_need(config, 1, &large);
+    assert_int_equal(small.processes, 5);
+    assert_int_equal(large.processes, 129);
+    assert_true(large.files_all > 64 * 64 * 3 && large.memory_bytes > small.memory_bytes);
+    config->emulated = true;
+    rf_doctor_need(config, RF_NODE_NONE, &all);
+    assert_int_equal(all.processes, 134);
+    assert_int_equal(all.files_all, small.files_all + large.files_all);
+    free(config);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_findings_are_whole),
+        cmocka_unit_test(test_port_in_use),
+        cmocka_unit_test(test_transport_and_host_that_are_not_there),
+        cmocka_unit_test(test_socket_path_too_long),
+        cmocka_unit_test(test_need_grows_with_cores),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
