@@ -45,9 +45,15 @@ endfunction()
 
 # rf_program(NAME rf-monitor SOURCES main.c DEPS monitor): a system program; lands in <build>/bin
 # and is installed to libexec/rackfish unless BIN is given (then to bin).
+# `programs` is the target of all of them, with the loadable transports: what a machine needs to run.
+if(NOT TARGET programs)
+  add_custom_target(programs)
+endif()
+
 function(rf_program)
   cmake_parse_arguments(P "BIN;NO_INSTALL" "NAME" "SOURCES;DEPS" ${ARGN})
   add_executable(${P_NAME} ${P_SOURCES})
+  add_dependencies(programs ${P_NAME})
   target_link_libraries(${P_NAME} PRIVATE ${P_DEPS} rf_options)
   set_target_properties(${P_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
   if(P_BIN)

@@ -19,6 +19,7 @@ pkg-config|build|command -v pkg-config
 libgnutls28-dev|build|pkg-config --exists gnutls
 libprotobuf-c-dev|build|pkg-config --exists libprotobuf-c
 protobuf-c-compiler|build|command -v protoc-c
+libcap-ng-dev|build|pkg-config --exists libcap-ng
 libyaml-dev|build|pkg-config --exists yaml-0.1
 libhwloc-dev|build|pkg-config --exists hwloc
 libcmocka-dev|build|pkg-config --exists cmocka
