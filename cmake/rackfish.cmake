@@ -46,9 +46,7 @@ endfunction()
 # rf_program(NAME rf-monitor SOURCES main.c DEPS monitor): a system program; lands in <build>/bin
 # and is installed to libexec/rackfish unless BIN is given (then to bin).
 # `programs` is the target of all of them, with the loadable transports: what a machine needs to run.
-if(NOT TARGET programs)
-  add_custom_target(programs)
-endif()
+add_custom_target(programs)
 
 function(rf_program)
   cmake_parse_arguments(P "BIN;NO_INSTALL" "NAME" "SOURCES;DEPS" ${ARGN})
