@@ -1,0 +1,655 @@
+/* status, cores, nodes, ps, links, names, mem, ping, events: the machine as one, as tables or JSON. */
+#include "cli/show.h"
+
+#include "base/clock.h"
+#include "cli/json.h"
+#include "cli/table.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static Rackfish__Empty empty = RACKFISH__EMPTY__INIT;
+
+int show_ask(const cli_t *cli, client_t *client, Rackfish__ControlRequest__KindCase kind,
+             Rackfish__ControlReply__KindCase reply_kind, reply_t **reply)
+{
+    request_t request = REQUEST_INIT;
+    request.kind_case = kind;
+    request.status = &empty; /* the members of the union that are Empty share this place */
+    int status = client_ask(cli, client, &request, CLI_REPLY_TIMEOUT_MS, reply);
+    if (status == CLI_OK && (*reply)->kind_case != reply_kind) {
+        client_reply_free(*reply);
+        *reply = NULL;
+        return client_lost(cli, client, RF_ERR_PROTOCOL);
+    }
+    return status;
+}
+
+const char *show_ranges(char *buffer, size_t max, const uint32_t *numbers, size_t n)
+{
+    size_t used = 0;
+    buffer[0] = '\0';
+    for (size_t i = 0; i < n && used < max;) {
+        size_t last = i;
+        while (last + 1 < n && numbers[last + 1] == numbers[last] + 1) last++;
+        int k = last > i ? snprintf(buffer + used, max - used, "%s%u-%u", used ? "," : "", numbers[i],
+                                    numbers[last])
+                         : snprintf(buffer + used, max - used, "%s%u", used ? "," : "", numbers[i]);
+        used += k > 0 ? (size_t)k : 0;
+        i = last + 1;
+    }
+    return buffer;
+}
+
+static table_colour_t state_colour(const char *state)
+{
+    if (strcmp(state, "up") == 0 || strcmp(state, "running") == 0) return TABLE_GOOD;
+    if (strcmp(state, "down") == 0 || strcmp(state, "dead") == 0 || strcmp(state, "broken") == 0)
+        return TABLE_BAD;
+    return TABLE_DIM;
+}
+
+/* Runs a command that has no options of its own and shows one reply. */
+typedef void (*show_fn)(const cli_t *cli, const client_t *client, const reply_t *reply);
+
+static int show_simple(cli_t *cli, int argc, char **argv, Rackfish__ControlRequest__KindCase kind,
+                       Rackfish__ControlReply__KindCase reply_kind, show_fn show)
+{
+    if (cli_option_next(cli, argc, argv) == CLI_OPTION_STOP) return cli->status;
+    if (optind < argc) return cli_usage(cli, "takes no arguments, but \"%s\" was given", argv[optind]);
+    client_t client;
+    reply_t *reply;
+    int status = client_open(cli, &client);
+    if (status != CLI_OK) return status;
+    status = show_ask(cli, &client, kind, reply_kind, &reply);
+    if (status == CLI_OK) {
+        show(cli, &client, reply);
+        client_reply_free(reply);
+    }
+    client_close(&client);
+    return status;
+}
+
+/* ---- status ---- */
+
+static void status_json(const Rackfish__Status *s)
+{
+    json_t json = json_on(stdout);
+    json_object_begin(&json, NULL);
+    json_string(&json, "machine", s->machine);
+    json_hex(&json, "machine_id", s->machine_id.data, s->machine_id.len);
+    json_u64(&json, "view", s->view);
+    json_u64(&json, "term", s->term);
+    json_u64(&json, "log_committed", s->log_committed);
+    json_u64(&json, "log_applied", s->log_applied);
+    if (s->leader >= 0)
+        json_i64(&json, "leader", s->leader);
+    else
+        json_null(&json, "leader");
+    json_bool(&json, "has_quorum", s->has_quorum);
+    json_bool(&json, "forming", s->forming);
+    json_u64(&json, "voters", s->voters);
+    json_u64(&json, "nodes", s->nodes);
+    json_u64(&json, "nodes_up", s->nodes_up);
+    json_u64(&json, "cores", s->cores);
+    json_u64(&json, "cores_up", s->cores_up);
+    json_u64(&json, "domains", s->domains);
+    json_string(&json, "survives", s->survives);
+    json_u64(&json, "uptime_ns", s->uptime_ns);
+    json_string(&json, "scheduler", s->scheduler);
+    json_string(&json, "isolation", s->isolation);
+    json_bool(&json, "encrypted", s->encrypted);
+    json_string(&json, "answered_by", s->answered_by);
+    json_object_end(&json);
+    json_line_end(&json);
+}
+
+static void show_status(const cli_t *cli, const client_t *client, const reply_t *reply)
+{
+    const Rackfish__Status *s = reply->status;
+    (void)client;
+    if (cli->json) {
+        status_json(s);
+        return;
+    }
+    bool c = cli->colour;
+    char text[64], leader[64];
+    bool whole = s->cores_up == s->cores && s->nodes_up == s->nodes;
+    if (s->leader >= 0)
+        snprintf(leader, sizeof leader, "core %d", s->leader);
+    else
+        snprintf(leader, sizeof leader, "none in reach");
+    printf("machine    %s%s%s (", table_escape(TABLE_BOLD, c), s->machine, table_escape(TABLE_PLAIN, c));
+    for (size_t i = 0; i < s->machine_id.len; i++) printf("%02x", s->machine_id.data[i]);
+    printf(")\nup         %s\n", table_duration(text, sizeof text, s->uptime_ns));
+    printf("nodes      %s%u of %u up%s\n", table_escape(whole ? TABLE_GOOD : TABLE_BAD, c), s->nodes_up,
+           s->nodes, table_escape(TABLE_PLAIN, c));
+    printf("cores      %s%u of %u up%s\n", table_escape(whole ? TABLE_GOOD : TABLE_BAD, c), s->cores_up,
+           s->cores, table_escape(TABLE_PLAIN, c));
+    printf("domains    %u\n", s->domains);
+    printf("view       %llu, term %llu, leader %s, %u voter%s\n", (unsigned long long)s->view,
+           (unsigned long long)s->term, leader, s->voters, s->voters == 1 ? "" : "s");
+    printf("log        %llu committed, %llu applied\n", (unsigned long long)s->log_committed,
+           (unsigned long long)s->log_applied);
+    const char *quorum = s->forming      ? "no: the machine is still forming"
+                         : s->has_quorum ? "yes"
+                                         : "no: agreed changes are refused until its cores are back";
+    printf("quorum     %s%s%s\n", table_escape(s->has_quorum ? TABLE_GOOD : TABLE_BAD, c), quorum,
+           table_escape(TABLE_PLAIN, c));
+    printf("survives   %s\n", s->survives);
+    printf("links      TCP %s\n", s->encrypted ? "encrypted" : "not encrypted");
+    printf("scheduler  %s\n", s->scheduler);
+    printf("isolation  %s\n", s->isolation);
+    printf("answered   by %s\n", s->answered_by);
+}
+
+int cli_status(cli_t *cli, int argc, char **argv)
+{
+    return show_simple(cli, argc, argv, RACKFISH__CONTROL_REQUEST__KIND_STATUS,
+                       RACKFISH__CONTROL_REPLY__KIND_STATUS, show_status);
+}
+
+/* ---- cores ---- */
+
+static void show_cores(const cli_t *cli, const client_t *client, const reply_t *reply)
+{
+    const Rackfish__CoreList *list = reply->cores;
+    (void)client;
+    if (cli->json) {
+        json_t json = json_on(stdout);
+        for (size_t i = 0; i < list->n_cores; i++) {
+            const Rackfish__Core *core = list->cores[i];
+            json_object_begin(&json, NULL);
+            json_u64(&json, "core", core->core);
+            json_string(&json, "node", core->node);
+            json_string(&json, "state", core->state);
+            json_u64(&json, "incarnation", core->incarnation);
+            json_u64(&json, "cpu", core->cpu);
+            json_bool(&json, "shared_cpu", core->shared_cpu);
+            json_i64(&json, "package", core->package);
+            json_i64(&json, "numa", core->numa);
+            json_object_end(&json);
+            json_line_end(&json);
+        }
+        return;
+    }
+    table_t *table = table_new("CORE> NODE STATE LIFE> CPU> SHARED PACKAGE> NUMA>", cli->colour);
+    for (size_t i = 0; i < list->n_cores; i++) {
+        const Rackfish__Core *core = list->cores[i];
+        table_cell(table, "%u", core->core);
+        table_cell(table, "%s", core->node);
+        table_cell_coloured(table, state_colour(core->state), "%s", core->state);
+        table_cell(table, "%u", core->incarnation);
+        table_cell(table, "%u", core->cpu);
+        table_cell(table, "%s", core->shared_cpu ? "yes" : "no");
+        core->package >= 0 ? table_cell(table, "%d", core->package) : table_cell(table, "-");
+        core->numa >= 0 ? table_cell(table, "%d", core->numa) : table_cell(table, "-");
+    }
+    table_print(table, stdout, 0);
+}
+
+int cli_cores(cli_t *cli, int argc, char **argv)
+{
+    return show_simple(cli, argc, argv, RACKFISH__CONTROL_REQUEST__KIND_CORES,
+                       RACKFISH__CONTROL_REPLY__KIND_CORES, show_cores);
+}
+
+/* ---- nodes ---- */
+
+static void show_nodes(const cli_t *cli, const client_t *client, const reply_t *reply)
+{
+    const Rackfish__NodeList *list = reply->nodes;
+    (void)client;
+    if (cli->json) {
+        json_t json = json_on(stdout);
+        for (size_t i = 0; i < list->n_nodes; i++) {
+            const Rackfish__Node *node = list->nodes[i];
+            json_object_begin(&json, NULL);
+            json_string(&json, "name", node->name);
+            json_u64(&json, "node", node->node);
+            json_string(&json, "address", node->address);
+            json_string(&json, "state", node->state);
+            json_u64(&json, "first_core", node->first_core);
+            json_u64(&json, "cores", node->cores);
+            json_u64(&json, "cores_up", node->cores_up);
+            json_u64(&json, "memory_bytes", node->memory_bytes);
+            json_u64(&json, "memory_free_bytes", node->memory_free_bytes);
+            json_string(&json, "cpu_model", node->cpu_model);
+            json_object_end(&json);
+            json_line_end(&json);
+        }
+        return;
+    }
+    table_t *table = table_new("NODE> NAME STATE ADDRESS CORES UP> MEMORY> FREE> CPU", cli->colour);
+    for (size_t i = 0; i < list->n_nodes; i++) {
+        const Rackfish__Node *node = list->nodes[i];
+        char cores[32], memory[32];
+        if (node->cores > 1)
+            snprintf(cores, sizeof cores, "%u-%u", node->first_core, node->first_core + node->cores - 1);
+        else
+            snprintf(cores, sizeof cores, "%u", node->first_core);
+        table_cell(table, "%u", node->node);
+        table_cell(table, "%s", node->name);
+        table_cell_coloured(table, state_colour(node->state), "%s", node->state);
+        table_cell(table, "%s", node->address);
+        table_cell(table, "%s", node->cores ? cores : "-");
+        table_cell(table, "%u", node->cores_up);
+        table_cell(table, "%s",
+                   node->memory_bytes ? table_bytes(memory, sizeof memory, node->memory_bytes) : "-");
+        table_cell(table, "%s",
+                   node->memory_bytes ? table_bytes(memory, sizeof memory, node->memory_free_bytes) : "-");
+        table_cell(table, "%s", node->cpu_model);
+    }
+    table_print(table, stdout, 0);
+}
+
+int cli_nodes(cli_t *cli, int argc, char **argv)
+{
+    return show_simple(cli, argc, argv, RACKFISH__CONTROL_REQUEST__KIND_NODES,
+                       RACKFISH__CONTROL_REPLY__KIND_NODES, show_nodes);
+}
+
+/* ---- ps ---- */
+
+const cli_option_t cli_ps_options[] = {
+    {"all", 'a', NULL, "also domains that have ended"},
+    {NULL, 0, NULL, NULL},
+};
+
+static void status_words(const Rackfish__Domain *domain, char *text, size_t max)
+{
+    int status = domain->wait_status;
+    if (strcmp(domain->state, "ended") != 0)
+        snprintf(text, max, "-");
+    else if (domain->reason != RF_OK)
+        snprintf(text, max, "%s",
+                 domain->reason == RF_ERR_PEER_DEAD ? "lost: its core died"
+                                                    : rf_err_text((rf_err_t)domain->reason));
+    else if (WIFSIGNALED(status))
+        snprintf(text, max, "signal %s", cli_signal_name(WTERMSIG(status)));
+    else
+        snprintf(text, max, "exit %d", WEXITSTATUS(status));
+}
+
+static void domain_json(json_t *json, const Rackfish__Domain *domain)
+{
+    bool ended = strcmp(domain->state, "ended") == 0;
+    json_object_begin(json, NULL);
+    json_u64(json, "domain", domain->domain);
+    json_string(json, "state", domain->state);
+    json_string(json, "user", domain->user);
+    json_string(json, "program", domain->program);
+    json_array_begin(json, "cores");
+    for (size_t i = 0; i < domain->n_cores; i++) json_u64(json, NULL, domain->cores[i]);
+    json_array_end(json);
+    json_array_begin(json, "alive");
+    for (size_t i = 0; i < domain->n_alive; i++) json_bool(json, NULL, domain->alive[i]);
+    json_array_end(json);
+    json_u64(json, "started_ns", domain->started_ns);
+    if (ended) {
+        json_u64(json, "ended_ns", domain->ended_ns);
+        if (domain->reason != RF_OK)
+            json_string(json, "reason", rf_err_name((rf_err_t)domain->reason));
+        else if (WIFSIGNALED(domain->wait_status))
+            json_i64(json, "signal", WTERMSIG(domain->wait_status));
+        else
+            json_i64(json, "exit", WEXITSTATUS(domain->wait_status));
+    }
+    json_object_end(json);
+    json_line_end(json);
+}
+
+int cli_ps(cli_t *cli, int argc, char **argv)
+{
+    bool all = false;
+    for (int c; (c = cli_option_next(cli, argc, argv)) != CLI_OPTION_END;) {
+        if (c == CLI_OPTION_STOP) return cli->status;
+        all = true;
+    }
+    if (optind < argc) return cli_usage(cli, "takes no arguments, but \"%s\" was given", argv[optind]);
+    client_t client;
+    reply_t *reply;
+    int status = client_open(cli, &client);
+    if (status != CLI_OK) return status;
+    status = show_ask(cli, &client, RACKFISH__CONTROL_REQUEST__KIND_DOMAINS,
+                      RACKFISH__CONTROL_REPLY__KIND_DOMAINS, &reply);
+    if (status != CLI_OK) {
+        client_close(&client);
+        return status;
+    }
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t now_ns = (uint64_t)now.tv_sec * RF_NS_PER_S + (uint64_t)now.tv_nsec;
+    json_t json = json_on(stdout);
+    table_t *table = cli->json ? NULL : table_new("ID> STATE USER CORES TIME> RESULT PROGRAM", cli->colour);
+    for (size_t i = 0; i < reply->domains->n_domains; i++) {
+        const Rackfish__Domain *domain = reply->domains->domains[i];
+        bool ended = strcmp(domain->state, "ended") == 0;
+        if (ended && !all) continue;
+        if (cli->json) {
+            domain_json(&json, domain);
+            continue;
+        }
+        char text[128];
+        uint64_t until = ended && domain->ended_ns ? domain->ended_ns : now_ns;
+        table_cell(table, "%llu", (unsigned long long)domain->domain);
+        table_cell_coloured(table, state_colour(domain->state), "%s", domain->state);
+        table_cell(table, "%s", domain->user);
+        table_cell(table, "%s", show_ranges(text, sizeof text, domain->cores, domain->n_cores));
+        table_cell(
+            table, "%s",
+            table_duration(text, sizeof text, until > domain->started_ns ? until - domain->started_ns : 0));
+        status_words(domain, text, sizeof text);
+        table_cell(table, "%s", text);
+        table_cell(table, "%s", domain->program);
+    }
+    if (!cli->json) table_print(table, stdout, 0);
+    client_reply_free(reply);
+    client_close(&client);
+    return CLI_OK;
+}
+
+/* ---- links ---- */
+
+static void show_links(const cli_t *cli, const client_t *client, const reply_t *reply)
+{
+    const Rackfish__LinkList *list = reply->links;
+    (void)client;
+    if (cli->json) {
+        json_t json = json_on(stdout);
+        for (size_t i = 0; i < list->n_links; i++) {
+            const Rackfish__Link *link = list->links[i];
+            json_object_begin(&json, NULL);
+            json_u64(&json, "from", link->from);
+            json_u64(&json, "to", link->to);
+            json_string(&json, "medium", link->medium);
+            json_string(&json, "state", link->state);
+            json_bool(&json, "encrypted", link->encrypted);
+            if (link->one_way_ns_p50)
+                json_u64(&json, "one_way_ns_p50", link->one_way_ns_p50);
+            else
+                json_null(&json, "one_way_ns_p50");
+            json_u64(&json, "slots_sent", link->slots_sent);
+            json_u64(&json, "slots_received", link->slots_received);
+            json_u64(&json, "broken", link->broken);
+            json_string(&json, "address", link->address);
+            json_object_end(&json);
+            json_line_end(&json);
+        }
+        return;
+    }
+    table_t *table =
+        table_new("FROM> TO> MEDIUM STATE ONE-WAY> SENT> RECEIVED> BROKEN> ENCRYPTED", cli->colour);
+    for (size_t i = 0; i < list->n_links; i++) {
+        const Rackfish__Link *link = list->links[i];
+        char text[32];
+        table_cell(table, "%u", link->from);
+        table_cell(table, "%u", link->to);
+        table_cell(table, "%s", link->medium);
+        table_cell_coloured(table, state_colour(link->state), "%s", link->state);
+        table_cell(table, "%s",
+                   link->one_way_ns_p50 ? table_ns(text, sizeof text, link->one_way_ns_p50) : "-");
+        table_cell(table, "%llu", (unsigned long long)link->slots_sent);
+        table_cell(table, "%llu", (unsigned long long)link->slots_received);
+        table_cell(table, "%llu", (unsigned long long)link->broken);
+        table_cell(table, "%s", link->encrypted ? "yes" : "no");
+    }
+    table_print(table, stdout, 0);
+}
+
+int cli_links(cli_t *cli, int argc, char **argv)
+{
+    return show_simple(cli, argc, argv, RACKFISH__CONTROL_REQUEST__KIND_LINKS,
+                       RACKFISH__CONTROL_REPLY__KIND_LINKS, show_links);
+}
+
+/* ---- names ---- */
+
+static void show_names(const cli_t *cli, const client_t *client, const reply_t *reply)
+{
+    const Rackfish__NameList *list = reply->names;
+    (void)client;
+    json_t json = json_on(stdout);
+    table_t *table = cli->json ? NULL : table_new("NAME DOMAIN> PART> CORE>", cli->colour);
+    for (size_t i = 0; i < list->n_names; i++) {
+        const Rackfish__Name *name = list->names[i];
+        if (cli->json) {
+            json_object_begin(&json, NULL);
+            json_string(&json, "name", name->name);
+            json_u64(&json, "domain", name->domain);
+            json_u64(&json, "index", name->index);
+            json_u64(&json, "core", name->core);
+            json_object_end(&json);
+            json_line_end(&json);
+            continue;
+        }
+        table_cell(table, "%s", name->name);
+        table_cell(table, "%llu", (unsigned long long)name->domain);
+        table_cell(table, "%u", name->index);
+        table_cell(table, "%u", name->core);
+    }
+    if (!cli->json) table_print(table, stdout, 0);
+}
+
+int cli_names(cli_t *cli, int argc, char **argv)
+{
+    return show_simple(cli, argc, argv, RACKFISH__CONTROL_REQUEST__KIND_NAMES,
+                       RACKFISH__CONTROL_REPLY__KIND_NAMES, show_names);
+}
+
+/* ---- mem ---- */
+
+static void show_mem(const cli_t *cli, const client_t *client, const reply_t *reply)
+{
+    const Rackfish__ResourceList *list = reply->resources;
+    (void)client;
+    json_t json = json_on(stdout);
+    table_t *table =
+        cli->json ? NULL : table_new("CORE> DOMAIN> PART> PROCESSES> RESIDENT> PROGRAM", cli->colour);
+    uint64_t total_kib = 0;
+    for (size_t i = 0; i < list->n_resources; i++) {
+        const Rackfish__Resource *r = list->resources[i];
+        total_kib += r->rss_kib;
+        if (cli->json) {
+            json_object_begin(&json, NULL);
+            json_u64(&json, "core", r->core);
+            json_u64(&json, "domain", r->domain);
+            json_u64(&json, "index", r->index);
+            json_u64(&json, "processes", r->processes);
+            json_u64(&json, "rss_kib", r->rss_kib);
+            json_string(&json, "program", r->domain ? r->program : "(system)");
+            json_object_end(&json);
+            json_line_end(&json);
+            continue;
+        }
+        char text[32];
+        table_cell(table, "%u", r->core);
+        r->domain ? table_cell(table, "%llu", (unsigned long long)r->domain) : table_cell(table, "-");
+        r->domain ? table_cell(table, "%u", r->index) : table_cell(table, "-");
+        table_cell(table, "%u", r->processes);
+        table_cell(table, "%s", table_bytes(text, sizeof text, r->rss_kib << 10));
+        table_cell_coloured(table, r->domain ? TABLE_PLAIN : TABLE_DIM, "%s",
+                            r->domain ? r->program : "(system)");
+    }
+    if (!cli->json) {
+        char text[32];
+        table_print(table, stdout, 0);
+        printf("total %s\n", table_bytes(text, sizeof text, total_kib << 10));
+    }
+}
+
+int cli_mem(cli_t *cli, int argc, char **argv)
+{
+    return show_simple(cli, argc, argv, RACKFISH__CONTROL_REQUEST__KIND_RESOURCES,
+                       RACKFISH__CONTROL_REPLY__KIND_RESOURCES, show_mem);
+}
+
+/* ---- ping ---- */
+
+const cli_option_t cli_ping_options[] = {
+    {"count", 'c', "N", "how many rounds (default 1)"},
+    {"interval", 'i', "TIME", "pause between rounds (default 100ms)"},
+    {NULL, 0, NULL, NULL},
+};
+
+typedef struct ping_series {
+    uint32_t core; /* UINT32_MAX: the node itself */
+    uint64_t *ns;
+} ping_series_t;
+
+static int compare_u64(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static uint64_t percentile(const uint64_t *sorted, size_t n, unsigned percent)
+{
+    size_t rank = (n * percent + 99) / 100;
+    return sorted[rank ? rank - 1 : 0];
+}
+
+static void show_pings(const cli_t *cli, const client_t *client, ping_series_t *series, size_t n_series,
+                       size_t n)
+{
+    json_t json = json_on(stdout);
+    table_t *table = cli->json ? NULL : table_new("WHO N> MIN> P50> P99> MAX>", cli->colour);
+    for (size_t i = 0; i < n_series; i++) {
+        uint64_t *ns = series[i].ns;
+        qsort(ns, n, sizeof *ns, compare_u64);
+        if (cli->json) {
+            json_object_begin(&json, NULL);
+            if (series[i].core == UINT32_MAX)
+                json_string(&json, "node", client->node);
+            else
+                json_u64(&json, "core", series[i].core);
+            json_u64(&json, "n", n);
+            json_u64(&json, "min_ns", ns[0]);
+            json_u64(&json, "p50_ns", percentile(ns, n, 50));
+            json_u64(&json, "p99_ns", percentile(ns, n, 99));
+            json_u64(&json, "max_ns", ns[n - 1]);
+            json_object_end(&json);
+            json_line_end(&json);
+            continue;
+        }
+        char text[32];
+        if (series[i].core == UINT32_MAX)
+            table_cell(table, "node %s", client->node);
+        else
+            table_cell(table, "core %u", series[i].core);
+        table_cell(table, "%zu", n);
+        table_cell(table, "%s", table_ns(text, sizeof text, ns[0]));
+        table_cell(table, "%s", table_ns(text, sizeof text, percentile(ns, n, 50)));
+        table_cell(table, "%s", table_ns(text, sizeof text, percentile(ns, n, 99)));
+        table_cell(table, "%s", table_ns(text, sizeof text, ns[n - 1]));
+    }
+    if (!cli->json) table_print(table, stdout, 0);
+}
+
+int cli_ping(cli_t *cli, int argc, char **argv)
+{
+    uint64_t count = 1, interval_ms = 100;
+    for (int c; (c = cli_option_next(cli, argc, argv)) != CLI_OPTION_END;) {
+        if (c == CLI_OPTION_STOP) return cli->status;
+        if (c == 'c' && !cli_parse_number(optarg, 1, 100000, &count))
+            return cli_usage(cli, "--count takes a number from 1 to 100000, not \"%s\"", optarg);
+        if (c == 'i' && !cli_parse_duration_ms(optarg, &interval_ms))
+            return cli_usage(cli, "--interval takes a time such as 100ms, not \"%s\"", optarg);
+    }
+    if (optind < argc) return cli_usage(cli, "takes no arguments, but \"%s\" was given", argv[optind]);
+    client_t client;
+    int status = client_open(cli, &client);
+    if (status != CLI_OK) return status;
+    ping_series_t *series = NULL;
+    size_t n_series = 0, done = 0;
+    for (; done < count && status == CLI_OK; done++) {
+        reply_t *reply;
+        if (done > 0) usleep((useconds_t)(interval_ms * 1000));
+        uint64_t before = rf_clock_ns();
+        status = show_ask(cli, &client, RACKFISH__CONTROL_REQUEST__KIND_PING,
+                          RACKFISH__CONTROL_REPLY__KIND_PING, &reply);
+        if (status != CLI_OK) break;
+        uint64_t round_trip = rf_clock_ns() - before;
+        const Rackfish__PingReply *ping = reply->ping;
+        size_t n = 1 + (ping->n_core < ping->n_monitor_ns ? ping->n_core : ping->n_monitor_ns);
+        if (!series) {
+            series = calloc(n, sizeof *series);
+            for (size_t i = 0; series && i < n; i++) {
+                series[i].core = i == 0 ? UINT32_MAX : ping->core[i - 1];
+                series[i].ns = calloc(count, sizeof *series[i].ns);
+                if (!series[i].ns) status = cli_error(cli, "out of memory");
+            }
+            n_series = series ? n : 0;
+        }
+        if (!series)
+            status = cli_error(cli, "out of memory");
+        else if (n != n_series)
+            status = cli_error(cli, "cores came or went while pinging; try again");
+        for (size_t i = 0; i < n && status == CLI_OK; i++)
+            series[i].ns[done] =
+                i == 0 ? (ping->node_ns ? ping->node_ns : round_trip) : ping->monitor_ns[i - 1];
+        client_reply_free(reply);
+    }
+    if (status == CLI_OK) show_pings(cli, &client, series, n_series, done);
+    for (size_t i = 0; i < n_series; i++) free(series[i].ns);
+    free(series);
+    client_close(&client);
+    return status;
+}
+
+/* ---- events ---- */
+
+int cli_events(cli_t *cli, int argc, char **argv)
+{
+    if (cli_option_next(cli, argc, argv) == CLI_OPTION_STOP) return cli->status;
+    if (optind < argc) return cli_usage(cli, "takes no arguments, but \"%s\" was given", argv[optind]);
+    client_t client;
+    int status = client_open(cli, &client);
+    if (status != CLI_OK) return status;
+    request_t request = REQUEST_INIT;
+    request.kind_case = RACKFISH__CONTROL_REQUEST__KIND_EVENTS;
+    request.events = &empty;
+    client_queue(&client, &request);
+    json_t json = json_on(stdout);
+    for (reply_t *reply; status == CLI_OK;) {
+        rf_err_t err = client_receive(&client, RF_NEVER, &reply);
+        if (err != RF_OK) {
+            status = client_lost(cli, &client, err);
+            break;
+        }
+        if (reply->err != RF_OK) {
+            status = client_refused(cli, reply);
+        } else if (reply->kind_case == RACKFISH__CONTROL_REPLY__KIND_EVENT && cli->json) {
+            const Rackfish__MachineEvent *e = reply->event;
+            json_object_begin(&json, NULL);
+            json_string(&json, "what", e->what);
+            json_u64(&json, "at_ns", e->at_ns);
+            json_i64(&json, "core", e->core);
+            json_string(&json, "node", e->node);
+            json_u64(&json, "domain", e->domain);
+            json_string(&json, "err", rf_err_name((rf_err_t)e->err));
+            json_object_end(&json);
+            json_line_end(&json);
+        } else if (reply->kind_case == RACKFISH__CONTROL_REPLY__KIND_EVENT) {
+            const Rackfish__MachineEvent *e = reply->event;
+            char when[32] = "";
+            time_t seconds = (time_t)(e->at_ns / RF_NS_PER_S);
+            struct tm tm;
+            if (localtime_r(&seconds, &tm)) strftime(when, sizeof when, "%H:%M:%S", &tm);
+            printf("%s.%03u %s", when, (unsigned)(e->at_ns / RF_NS_PER_MS % 1000), e->what);
+            if (e->domain) printf(" domain %llu", (unsigned long long)e->domain);
+            if (e->core >= 0) printf(" core %d", e->core);
+            if (e->node && e->node[0]) printf(" node %s", e->node);
+            if (e->err) printf(": %s", rf_err_text((rf_err_t)e->err));
+            printf("\n");
+            fflush(stdout);
+        }
+        client_reply_free(reply);
+        if (ferror(stdout)) status = CLI_FAILED;
+    }
+    client_close(&client);
+    return status;
+}

@@ -1,0 +1,610 @@
+#include "cli/up.h"
+
+#include "base/clock.h"
+#include "cli/down.h"
+#include "cli/json.h"
+#include "cli/show.h"
+#include "cli/sweep.h"
+#include "cli/table.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define DEFAULT_NODES   2
+#define DEFAULT_CORES   2
+#define BOOT_TIMEOUT_MS 60000
+#define LOCK_TIMEOUT_MS 10000
+
+enum {
+    OPTION_NODES = 256,
+    OPTION_CORES,
+    OPTION_LAUNCH,
+    OPTION_TRANSPORT,
+    OPTION_ENCRYPT,
+    OPTION_ALLOW_ROOT,
+    OPTION_NO_ALLOW_ROOT,
+    OPTION_USER,
+    OPTION_NODE,
+    OPTION_TIMEOUT,
+    OPTION_REMOTE_PATH,
+    OPTION_FROM_STDIN,
+    OPTION_RELAY,
+    OPTION_STAY,
+};
+
+const cli_option_t cli_up_options[] = {
+    {"nodes", OPTION_NODES, "N", "emulate N nodes on this host (default 2)"},
+    {"cores", OPTION_CORES, "M", "... of M cores each (default 2)"},
+    {"config", 'f', "FILE", "boot this host's entry of a configuration instead"},
+    {"node", OPTION_NODE, "NAME", "... this entry, when the host's name does not tell"},
+    {"launch", OPTION_LAUNCH, "HOW", "... and the other hosts: ssh, srun or none (default none)"},
+    {"remote-path", OPTION_REMOTE_PATH, "PATH", "... with rackfish at this path there (default: as here)"},
+    {"transport", OPTION_TRANSPORT, "NAME", "between emulated nodes (default tcp)"},
+    {"encrypt", OPTION_ENCRYPT, "on|off", "links between emulated nodes (default on)"},
+    {"allow-root", OPTION_ALLOW_ROOT, NULL, "root may run programs (default when root emulates)"},
+    {"no-allow-root", OPTION_NO_ALLOW_ROOT, NULL, "root may not"},
+    {"user", OPTION_USER, "NAME", "who else may use it, @NAME for a group; may be repeated"},
+    {"timeout", OPTION_TIMEOUT, "TIME", "give up a boot after this long (default 60s)"},
+    {"from-stdin", OPTION_FROM_STDIN, NULL, "for launchers: configuration and key come on stdin"},
+    {"relay", OPTION_RELAY, NULL, "for launchers: progress as lines on stdout"},
+    {"stay", OPTION_STAY, NULL, "stay until the machine ends"},
+    {NULL, 0, NULL, NULL},
+};
+
+static int parse_on_off(const cli_t *cli, const char *name, bool *out)
+{
+    if (strcmp(optarg, "on") != 0 && strcmp(optarg, "off") != 0)
+        return cli_usage(cli, "--%s takes on or off, not \"%s\"", name, optarg);
+    *out = strcmp(optarg, "on") == 0;
+    return CLI_OK;
+}
+
+static int parse_count(const cli_t *cli, const char *name, uint64_t max, unsigned *out)
+{
+    uint64_t number;
+    if (!cli_parse_number(optarg, 1, max, &number))
+        return cli_usage(cli, "--%s takes a number from 1 to %llu, not \"%s\"", name, (unsigned long long)max,
+                         optarg);
+    *out = (unsigned)number;
+    return CLI_OK;
+}
+
+static int parse_launch(const cli_t *cli, launch_t *out)
+{
+    static const char *const names[] = {[LAUNCH_NONE] = "none", [LAUNCH_SSH] = "ssh", [LAUNCH_SRUN] = "srun"};
+    for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(optarg, names[i]) == 0) {
+            *out = (launch_t)i;
+            return CLI_OK;
+        }
+    }
+    return cli_usage(cli, "--launch takes ssh, srun or none, not \"%s\"", optarg);
+}
+
+static int parse_option(const cli_t *cli, up_options_t *o, int c)
+{
+    switch (c) {
+    case OPTION_NODES:
+        o->shape_given = true;
+        return parse_count(cli, "nodes", RF_NODES_MAX, &o->nodes);
+    case OPTION_CORES:
+        o->shape_given = true;
+        return parse_count(cli, "cores", RF_CORES_PER_NODE_MAX, &o->cores);
+    case 'f':
+        o->config = optarg;
+        return CLI_OK;
+    case OPTION_NODE:
+        o->node = optarg;
+        return CLI_OK;
+    case OPTION_LAUNCH:
+        return parse_launch(cli, &o->launch);
+    case OPTION_REMOTE_PATH:
+        o->remote_path = optarg;
+        return CLI_OK;
+    case OPTION_TRANSPORT:
+        if (strcmp(optarg, "tcp") != 0)
+            return cli_usage(cli, "no transport \"%s\" between nodes; this version has tcp", optarg);
+        o->transport = optarg;
+        return CLI_OK;
+    case OPTION_ENCRYPT:
+        return parse_on_off(cli, "encrypt", &o->encrypt);
+    case OPTION_ALLOW_ROOT:
+    case OPTION_NO_ALLOW_ROOT:
+        o->allow_root = c == OPTION_ALLOW_ROOT;
+        return CLI_OK;
+    case OPTION_USER:
+        if (o->n_users == RF_CONFIG_USERS_MAX)
+            return cli_usage(cli, "more than %d users; name a group with @NAME", RF_CONFIG_USERS_MAX);
+        o->users[o->n_users++] = optarg;
+        return CLI_OK;
+    case OPTION_TIMEOUT:
+        if (!cli_parse_duration_ms(optarg, &o->timeout_ms) || o->timeout_ms < 100 || o->timeout_ms > 3600000)
+            return cli_usage(cli, "--timeout takes a time from 100ms to 1h, not \"%s\"", optarg);
+        return CLI_OK;
+    case OPTION_FROM_STDIN:
+        o->from_stdin = true;
+        return CLI_OK;
+    case OPTION_RELAY:
+        o->relay = true;
+        return CLI_OK;
+    default:
+        o->stay = true;
+        return CLI_OK;
+    }
+}
+
+static int check_options(const cli_t *cli, const up_options_t *o)
+{
+    if ((o->config || o->from_stdin) && o->shape_given)
+        return cli_usage(cli, "--config says itself how many nodes and cores; leave out --nodes and --cores");
+    if (o->config && o->from_stdin) return cli_usage(cli, "--config and --from-stdin exclude each other");
+    if (!o->config && !o->from_stdin && (o->launch != LAUNCH_NONE || o->node))
+        return cli_usage(cli, "--launch and --node go with --config");
+    if ((uint64_t)o->nodes * o->cores > RF_CORES_MAX)
+        return cli_usage(cli, "%u nodes of %u cores are more than the %d cores of a machine", o->nodes,
+                         o->cores, RF_CORES_MAX);
+    return CLI_OK;
+}
+
+bool up_find_program(const cli_t *cli, const char *name, char *path, size_t max)
+{
+    static const char *const folders[] = {"", "../libexec/rackfish/", "../lib/rackfish/"};
+    char self[CLI_PATH_MAX / 2];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n > 0) {
+        self[n] = '\0';
+        char *slash = strrchr(self, '/');
+        slash[1] = '\0';
+        for (unsigned i = 0; i < sizeof folders / sizeof folders[0]; i++) {
+            if (snprintf(path, max, "%s%s%s", self, folders[i], name) < (int)max && access(path, X_OK) == 0)
+                return true;
+        }
+    }
+    cli_error(cli,
+              "%s is neither beside this program nor in ../libexec/rackfish; is Rackfish installed whole?",
+              name);
+    return false;
+}
+
+/* ---- one node ---- */
+
+/* rackfishd's stderr. In a privileged machine it goes on as the system user, who has to be able to rotate it. */
+static int open_log(const up_t *up, const char *node, char *path, size_t max)
+{
+    char folder[CLI_PATH_MAX / 2 + RF_NAME_MAX];
+    snprintf(folder, sizeof folder, "%s/%s", up->dir.path, node);
+    if (mkdir(folder, 0700) < 0 && errno != EEXIST) return -1;
+    snprintf(path, max, "%s/rackfishd.log", folder);
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    const struct passwd *system_user = geteuid() == 0 ? getpwnam("rackfish") : NULL;
+    if (fd >= 0 && system_user && fchown(fd, system_user->pw_uid, system_user->pw_gid) < 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+int up_start_node(up_t *up, rf_node_t node, bool form)
+{
+    char program[CLI_PATH_MAX], listen_fd[16], ready_fd[16];
+    const char *name = up->config->nodes[node].name;
+    starter_t *starter = &up->starters[up->n_starters];
+    *starter = (starter_t){.fd = -1};
+    snprintf(starter->name, sizeof starter->name, "%s", name);
+    if (!up_find_program(up->cli, "rackfishd", program, sizeof program)) return CLI_FAILED;
+    int log_fd = open_log(up, name, starter->log, sizeof starter->log);
+    if (log_fd < 0)
+        return cli_error(up->cli, "cannot write the log of node %s in %s: %s", name, up->dir.path,
+                         strerror(errno));
+    const char *argv[16] = {program, "--config", up->config_path, "--node", name, "--run-dir", up->dir.path};
+    size_t n = 7;
+    snprintf(ready_fd, sizeof ready_fd, "%d", UP_LINE_FD);
+    argv[n++] = "--ready-fd";
+    argv[n++] = ready_fd;
+    if (form) argv[n++] = "--form";
+    if (up->listen_fds[node] >= 0) {
+        snprintf(listen_fd, sizeof listen_fd, "%d", up->listen_fds[node]);
+        argv[n++] = "--listen-fd";
+        argv[n++] = listen_fd;
+    }
+    starter_exec_t exec = {.argv = argv,
+                           .log_fd = log_fd,
+                           .stdin_fd = -1,
+                           .pass_fd = up->listen_fds[node],
+                           .line_fd_target = UP_LINE_FD};
+    bool started = starter_start(starter, &exec);
+    int saved = errno;
+    close(log_fd);
+    if (up->listen_fds[node] >= 0) {
+        close(up->listen_fds[node]);
+        up->listen_fds[node] = -1;
+    }
+    if (!started) return cli_error(up->cli, "cannot start rackfishd: %s", strerror(saved));
+    up->n_starters++;
+    return CLI_OK;
+}
+
+/* ---- progress ---- */
+
+static void show_progress(const starter_t *starters, size_t n, void *context)
+{
+    const up_t *up = context;
+    size_t ready = 0;
+    const starter_t *waiting = NULL;
+    for (size_t i = 0; i < n; i++) {
+        ready += starters[i].state == STARTER_READY;
+        if (starters[i].state == STARTER_WAITING && !waiting) waiting = &starters[i];
+    }
+    if (up->options.relay) {
+        if (waiting) printf("progress %s\n", waiting->said);
+        fflush(stdout);
+        return;
+    }
+    if (!isatty(STDERR_FILENO)) return;
+    double seconds = (double)(rf_clock_ns() - up->started_ns) / 1e9;
+    fprintf(stderr, "\r\033[K%zu of %zu node%s ready, %.1f s", ready, n, n == 1 ? "" : "s", seconds);
+    if (waiting && waiting->said[0]) fprintf(stderr, "; %s: %.60s", waiting->name, waiting->said);
+    fflush(stderr);
+}
+
+static void clear_progress(const up_t *up)
+{
+    if (!up->options.relay && isatty(STDERR_FILENO)) fprintf(stderr, "\r\033[K");
+}
+
+/* ---- what is there already ---- */
+
+typedef struct found {
+    unsigned n_live, n_dead_with_cores, n_dead;
+    bool live[RF_NODES_MAX], cores[RF_NODES_MAX]; /* by index in dir.nodes */
+} found_t;
+
+static bool look_around(const up_t *up, found_t *found)
+{
+    sweep_t sweep;
+    bool fine = sweep_collect(&up->dir, &sweep);
+    *found = (found_t){.n_live = 0};
+    for (unsigned i = 0; i < up->dir.n_nodes && fine; i++) {
+        found->live[i] = sweep_node_is_live(&up->dir, i);
+        found->cores[i] =
+            sweep_alive(&sweep, SWEEP_CPUDRIVER, (int)i) + sweep_alive(&sweep, SWEEP_MONITOR, (int)i) > 0;
+        found->n_live += found->live[i];
+        found->n_dead_with_cores += !found->live[i] && found->cores[i];
+        found->n_dead += !found->live[i] && !found->cores[i];
+    }
+    sweep_free(&sweep);
+    return fine;
+}
+
+static int index_of(const machine_dir_t *dir, const char *node)
+{
+    for (unsigned i = 0; i < dir->n_nodes; i++) {
+        if (strcmp(dir->nodes[i], node) == 0) return (int)i;
+    }
+    return -1;
+}
+
+/* Nothing of it lives: what it left is removed, so that the new one starts from nothing. The far end of a launcher has
+ * just written its files there: they stay. */
+static int clear_leftovers(up_t *up)
+{
+    if (up->options.from_stdin || up->dir.n_nodes == 0) return CLI_OK;
+    sweep_t sweep;
+    sweep_report_t report;
+    if (!sweep_collect(&up->dir, &sweep)) {
+        sweep_free(&sweep);
+        return cli_error(up->cli, "out of memory");
+    }
+    sweep_run(&up->dir, &sweep, 0, &report);
+    sweep_free(&sweep);
+    close(up->lock);
+    up->lock = -1;
+    up->dir.n_nodes = 0;
+    return CLI_OK;
+}
+
+/* Makes the machine's folder and takes its lock; again when a `down` removed it in between. */
+static int take_folder(up_t *up)
+{
+    for (unsigned i = 0; i < 10; i++) {
+        if (mkdir(up->dir.path, geteuid() == 0 ? 0711 : 0700) == 0) {
+            if (chmod(up->dir.path, geteuid() == 0 ? 0711 : 0700) < 0) break;
+        } else if (errno != EEXIST) {
+            break;
+        }
+        up->lock = machine_lock(up->dir.path, LOCK_TIMEOUT_MS);
+        struct stat here, there;
+        if (up->lock >= 0 && fstat(up->lock, &here) == 0 && stat(up->dir.path, &there) == 0 &&
+            here.st_ino == there.st_ino) {
+            if (here.st_uid != geteuid())
+                return cli_error(up->cli, "%s belongs to another user; choose another name with -m",
+                                 up->dir.path);
+            return CLI_OK;
+        }
+        if (up->lock < 0 && errno == EWOULDBLOCK)
+            return cli_error(up->cli,
+                             "another `rackfish up` or `down` of machine \"%s\" is at work; try again",
+                             up->cli->machine);
+        if (up->lock >= 0) close(up->lock);
+        up->lock = -1;
+    }
+    return cli_error(up->cli, "cannot create %s: %s", up->dir.path, strerror(errno));
+}
+
+static int load_config(up_t *up)
+{
+    char error[RF_CONFIG_ERROR_MAX];
+    if (rf_config_load(up->config_path, &up->config, error) == RF_OK) return CLI_OK;
+    return cli_error(up->cli, "%s", error);
+}
+
+/* ---- the two ways to boot ---- */
+
+static int already_up(const up_t *up)
+{
+    return cli_error(up->cli,
+                     "machine \"%s\" is up already; `rackfish -m %s down` ends it, -m NAME boots another",
+                     up->cli->machine, up->cli->machine);
+}
+
+/* rackfishd of some nodes died and their cores live: new ones take them over. */
+static int readopt(up_t *up, const found_t *found, bool only_this, rf_node_t this_node)
+{
+    unsigned started = 0;
+    for (rf_node_t i = 0; i < up->config->n_nodes; i++) {
+        int k = index_of(&up->dir, up->config->nodes[i].name);
+        if ((only_this && i != this_node) || k < 0 || found->live[k]) continue;
+        if (!found->cores[k]) {
+            fprintf(
+                stderr,
+                "rackfish up: node %s died with its cores and cannot rejoin; after `down`, `up` boots all\n",
+                up->dir.nodes[k]);
+            continue;
+        }
+        int status = up_start_node(up, i, false);
+        if (status != CLI_OK) return status;
+        started++;
+    }
+    return started ? CLI_OK : already_up(up);
+}
+
+static int start_emulated(up_t *up)
+{
+    found_t found;
+    int status = take_folder(up);
+    if (status != CLI_OK) return status;
+    machine_list_nodes(&up->dir);
+    if (!look_around(up, &found)) return cli_error(up->cli, "out of memory");
+    if (found.n_live + found.n_dead_with_cores > 0) {
+        snprintf(up->config_path, sizeof up->config_path, "%s/config.yaml", up->dir.path);
+        if (access(up->config_path, R_OK) < 0) return already_up(up); /* booted with --config, elsewhere */
+        status = load_config(up);
+        return status == CLI_OK ? readopt(up, &found, false, 0) : status;
+    }
+    up->fresh = true;
+    if (up->dir.n_nodes > 0) {
+        status = clear_leftovers(up);
+        if (status == CLI_OK) status = take_folder(up);
+    } else {
+        /* A boot that was cut off may have left these two. */
+        char path[CLI_PATH_MAX];
+        snprintf(path, sizeof path, "%s/config.yaml", up->dir.path);
+        unlink(path);
+    }
+    if (status == CLI_OK) status = up_write_emulated(up);
+    if (status == CLI_OK) status = load_config(up);
+    for (rf_node_t i = 0; status == CLI_OK && i < up->config->n_nodes; i++)
+        status = up_start_node(up, i, i == 0);
+    return status;
+}
+
+static int start_configured(up_t *up)
+{
+    char base[CLI_PATH_MAX / 4], path[CLI_PATH_MAX];
+    found_t found;
+    int status = load_config(up);
+    if (status != CLI_OK) return status;
+    if (up->cli->machine_chosen && strcmp(up->cli->machine, up->config->machine) != 0)
+        return cli_usage(up->cli, "%s is about machine \"%s\", not \"%s\"", up->config_path,
+                         up->config->machine, up->cli->machine);
+    up->cli->machine = up->config->machine;
+    rf_node_t this_node = rf_config_this_node(up->config, up->options.node);
+    if (this_node == RF_NODE_NONE)
+        return cli_error(up->cli,
+                         up->options.node ? "%s has no node \"%s\""
+                                          : "%s has no entry for this host; name one with --node%s",
+                         up->config_path, up->options.node ? up->options.node : "");
+    if (!machine_base_prepare(up->cli, base, sizeof base)) return CLI_FAILED;
+    snprintf(up->dir.path, sizeof up->dir.path, "%s/%s", base, up->config->machine);
+    status = take_folder(up);
+    if (status != CLI_OK) return status;
+    machine_list_nodes(&up->dir);
+    if (!look_around(up, &found)) return cli_error(up->cli, "out of memory");
+    int k = index_of(&up->dir, up->config->nodes[this_node].name);
+    if (k >= 0 && found.live[k]) return already_up(up);
+    if (k >= 0 && found.cores[k]) return readopt(up, &found, true, this_node);
+    up->fresh = found.n_live + found.n_dead_with_cores == 0;
+    if (up->fresh && k >= 0) {
+        status = clear_leftovers(up);
+        if (status == CLI_OK && up->lock < 0) status = take_folder(up);
+    }
+    if (status != CLI_OK) return status;
+    /* A node that once was part of a machine joins; only node 0 of a new one forms it. */
+    snprintf(path, sizeof path, "%s/%s/machine", up->dir.path, up->config->nodes[this_node].name);
+    bool form = this_node == 0 && access(path, F_OK) < 0;
+    status = up_start_node(up, this_node, form);
+    return status == CLI_OK ? up_launch_others(up, this_node) : status;
+}
+
+/* ---- the report ---- */
+
+static int report_machine(up_t *up)
+{
+    client_t client;
+    reply_t *reply;
+    double seconds = (double)(rf_clock_ns() - up->started_ns) / 1e9;
+    int status = client_open(up->cli, &client);
+    if (status != CLI_OK) return status;
+    status = show_ask(up->cli, &client, RACKFISH__CONTROL_REQUEST__KIND_STATUS,
+                      RACKFISH__CONTROL_REPLY__KIND_STATUS, &reply);
+    client_close(&client);
+    if (status != CLI_OK) return status;
+    const Rackfish__Status *s = reply->status;
+    if (up->cli->json) {
+        json_t json = json_on(stdout);
+        json_object_begin(&json, NULL);
+        json_string(&json, "machine", s->machine);
+        json_u64(&json, "nodes", s->nodes);
+        json_u64(&json, "nodes_up", s->nodes_up);
+        json_u64(&json, "cores", s->cores);
+        json_u64(&json, "cores_up", s->cores_up);
+        json_double(&json, "seconds", seconds);
+        json_bool(&json, "taken_over", !up->fresh);
+        json_string(&json, "survives", s->survives);
+        json_string(&json, "scheduler", s->scheduler);
+        json_string(&json, "isolation", s->isolation);
+        json_string(&json, "run_dir", up->dir.path);
+        json_object_end(&json);
+        json_line_end(&json);
+    } else if (!up->options.relay) {
+        printf("machine \"%s\" %s: %u node%s, %u core%s, in %.2f s\n", s->machine,
+               up->fresh ? "is up" : "is up again, its cores taken over", s->nodes_up,
+               s->nodes_up == 1 ? "" : "s", s->cores_up, s->cores_up == 1 ? "" : "s", seconds);
+        printf("survives: %s\n", s->survives);
+        if (strncmp(s->isolation, "none", 4) == 0) printf("isolation: %s\n", s->isolation);
+    }
+    client_reply_free(reply);
+    return CLI_OK;
+}
+
+static int report_failure(up_t *up, int outcome)
+{
+    if (outcome == CLI_TIMEOUT) {
+        for (size_t i = 0; i < up->n_starters; i++) {
+            const starter_t *s = &up->starters[i];
+            if (s->state == STARTER_WAITING)
+                cli_error(up->cli, "node %s was not ready within %.0f s%s%s; its log is %s", s->name,
+                          (double)up->options.timeout_ms / 1000, s->said[0] ? ", it was at: " : "", s->said,
+                          s->log[0] ? s->log : "on its host");
+        }
+        return CLI_TIMEOUT;
+    }
+    for (size_t i = 0; i < up->n_starters; i++) {
+        if (up->starters[i].state == STARTER_FAILED)
+            cli_error(up->cli, "node %s: %s", up->starters[i].name, up->starters[i].said);
+    }
+    return outcome;
+}
+
+/* All or nothing: a boot that failed is taken back. */
+static void take_back(up_t *up)
+{
+    for (size_t i = 0; i < up->n_starters; i++) kill(up->starters[i].pid, SIGTERM);
+    if (!up->fresh || !up->dir.path[0]) return;
+    /* TERM to rackfishd takes its cores down; what is still there after a while is swept. */
+    for (size_t i = 0; i < up->n_starters; i++) {
+        for (unsigned k = 0; k < 150 && waitpid(up->starters[i].pid, NULL, WNOHANG) == 0; k++) usleep(20000);
+    }
+    machine_list_nodes(&up->dir);
+    sweep_t sweep;
+    sweep_report_t report;
+    if (sweep_collect(&up->dir, &sweep)) sweep_run(&up->dir, &sweep, 0, &report);
+    sweep_free(&sweep);
+    char base[CLI_PATH_MAX];
+    if (machine_base(base, sizeof base)) rmdir(base);
+}
+
+/* --stay: rackfishd is our child; when it ends, so do we. */
+static int stay(up_t *up)
+{
+    int result = CLI_OK;
+    for (size_t i = 0; i < up->n_starters; i++) {
+        int status = 0;
+        while (waitpid(up->starters[i].pid, &status, 0) < 0 && errno == EINTR)
+            ;
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) result = CLI_FAILED;
+    }
+    return result;
+}
+
+static int boot(up_t *up)
+{
+    int status;
+    if (!starter_signals()) return cli_error(up->cli, "signalfd: %s", strerror(errno));
+    if (up->options.from_stdin) {
+        status = up_read_stdin(up);
+        if (status == CLI_OK) status = start_configured(up);
+    } else if (up->options.config) {
+        status = start_configured(up);
+    } else {
+        status = start_emulated(up);
+    }
+    if (status == CLI_OK) {
+        uint64_t deadline = up->started_ns + up->options.timeout_ms * RF_NS_PER_MS;
+        status = starter_follow(up->starters, up->n_starters, deadline, show_progress, up);
+        clear_progress(up);
+        if (status != CLI_OK) status = report_failure(up, status);
+    }
+    if (status != CLI_OK && up->n_starters + (size_t)up->fresh > 0) take_back(up);
+    return status;
+}
+
+int cli_up(cli_t *cli, int argc, char **argv)
+{
+    static up_t up; /* large */
+    up = (up_t){.cli = cli,
+                .lock = -1,
+                .started_ns = rf_clock_ns(),
+                .options = {.nodes = DEFAULT_NODES,
+                            .cores = DEFAULT_CORES,
+                            .transport = "tcp",
+                            .encrypt = true,
+                            .allow_root = geteuid() == 0,
+                            .timeout_ms = BOOT_TIMEOUT_MS}};
+    memset(up.listen_fds, -1, sizeof up.listen_fds);
+    for (int c; (c = cli_option_next(cli, argc, argv)) != CLI_OPTION_END;) {
+        if (c == CLI_OPTION_STOP) return cli->status;
+        int status = parse_option(cli, &up.options, c);
+        if (status != CLI_OK) return status;
+    }
+    if (optind < argc)
+        return cli_usage(cli, "takes no arguments, but \"%s\" was given; name the machine with -m",
+                         argv[optind]);
+    int status = check_options(cli, &up.options);
+    if (status != CLI_OK) return status;
+    if (!machine_name_valid(cli->machine))
+        return cli_usage(cli, "\"%s\" is no name for a machine: letters, digits, - _ and . only",
+                         cli->machine);
+    if (up.options.config) {
+        char *absolute = realpath(up.options.config, NULL);
+        snprintf(up.config_path, sizeof up.config_path, "%s", absolute ? absolute : up.options.config);
+        free(absolute);
+    } else if (!up.options.from_stdin) {
+        char base[CLI_PATH_MAX / 4];
+        if (!machine_base_prepare(cli, base, sizeof base)) return CLI_FAILED;
+        snprintf(up.dir.path, sizeof up.dir.path, "%s/%s", base, cli->machine);
+    }
+    status = boot(&up);
+    if (up.lock >= 0) close(up.lock);
+    if (status == CLI_OK) status = report_machine(&up);
+    if (status == CLI_OK && up.options.relay)
+        for (size_t i = 0; i < up.n_starters; i++) printf("ready %s\n", up.starters[i].name);
+    fflush(stdout);
+    if (status == CLI_OK && up.options.stay) status = stay(&up);
+    free(up.config);
+    if (status > 128) {
+        signal(status - 128, SIG_DFL);
+        sigset_t none;
+        sigemptyset(&none);
+        raise(status - 128);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+    }
+    return status;
+}

@@ -1,0 +1,61 @@
+/*
+ * Booting a machine.
+ *
+ *   up.c      options; what to do about a machine that is there already; progress and report
+ *   up_emulated.c   writes the configuration of an emulated machine, hands over its listening sockets
+ *   launch.c  the other hosts, by ssh or srun
+ */
+#ifndef RF_CLI_UP_H
+#define RF_CLI_UP_H
+
+#include "cli/machine.h"
+#include "cli/starter.h"
+#include "cluster-config/config.h"
+
+#define UP_LINE_FD 3  /* descriptor that rackfishd writes its lines to */
+#define UP_HIGH_FD 64 /* descriptors handed over lie at or above */
+
+typedef enum launch { LAUNCH_NONE, LAUNCH_SSH, LAUNCH_SRUN } launch_t;
+
+typedef struct up_options {
+    const char *config, *node, *transport, *remote_path;
+    launch_t launch;
+    unsigned nodes, cores;
+    bool shape_given; /* --nodes or --cores */
+    bool encrypt, allow_root;
+    bool from_stdin, relay, stay; /* at the far end of a launcher */
+    const char *users[RF_CONFIG_USERS_MAX];
+    unsigned n_users;
+    uint64_t timeout_ms;
+} up_options_t;
+
+typedef struct up {
+    cli_t *cli;
+    up_options_t options;
+    machine_dir_t dir;
+    int lock;
+    rf_config_t *config;
+    char config_path[CLI_PATH_MAX];
+    int listen_fds[RF_NODES_MAX]; /* emulated; -1 */
+    starter_t starters[RF_NODES_MAX];
+    size_t n_starters;
+    bool fresh; /* a new machine, torn down when its boot fails */
+    uint64_t started_ns;
+} up_t;
+
+/* Writes key and configuration of an emulated machine into the run directory, and binds its sockets. */
+int up_write_emulated(up_t *up);
+
+/* Takes configuration and key from stdin into the run directory (the far end of a launcher). */
+int up_read_stdin(up_t *up);
+
+/* Starts rackfishd of one node of the configuration on this host. */
+int up_start_node(up_t *up, rf_node_t node, bool form);
+
+/* Starts the other hosts' rackfishds through the launcher. */
+int up_launch_others(up_t *up, rf_node_t this_node);
+
+/* A program that comes with this one: beside it, or in ../libexec/rackfish; false with its message printed. */
+bool up_find_program(const cli_t *cli, const char *name, char *path, size_t max);
+
+#endif
