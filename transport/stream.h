@@ -22,6 +22,9 @@ rf_err_t rf_stream_open(rf_link_t *link, unsigned id, size_t ring_size, rf_strea
 /* Takes up to `size` bytes and returns how many; 0 when full, when not open at the other end, or dead. The bytes are copied. */
 size_t rf_stream_write(rf_stream_t *stream, const void *bytes, size_t size);
 
+/* How many bytes write() would take now. */
+size_t rf_stream_room(const rf_stream_t *stream);
+
 /* Everything written has been read by the peer's program. */
 bool rf_stream_drained(const rf_stream_t *stream);
 
