@@ -111,7 +111,7 @@ RF_API rf_err_t rf_channel_info(rf_channel_t *channel, rf_channel_info_t *out);
 
 /* A message received, and where to put it. */
 typedef struct rf_message {
-    void *bytes;   /* in: the caller's buffer */
+    void *bytes;   /* in: the caller's buffer; what lies behind `size` bytes in it is lost */
     size_t room;   /* in: its size; RF_CHANNEL_MESSAGE_MAX is always enough */
     size_t size;   /* out: bytes of the message; with RF_ERR_TRUNCATED the room it needs */
     uint32_t call; /* out: not 0: the sender waits in rf_call() for rf_reply() with this number */
@@ -180,8 +180,8 @@ RF_API rf_err_t rf_call(rf_channel_t *channel, uint8_t type, const void *request
 RF_API rf_err_t rf_reply(rf_channel_t *channel, uint32_t call, uint8_t type, const void *bytes, size_t size,
                          uint64_t deadline_ns);
 
-/* Answers a call and waits for the next message, with one system call less than doing both: the server's
- * loop. `call` 0: nothing to answer yet, only waits. `next` may use the buffer that `bytes` points into. */
+/* Answers a call and waits for the next message: the loop of a server. `call` 0: nothing to answer yet, only
+ * waits. `next` may use the buffer that `bytes` points into. */
 RF_API rf_err_t rf_reply_and_wait(rf_channel_t *channel, uint32_t call, uint8_t type, const void *bytes,
                                   size_t size, rf_message_t *next, uint64_t deadline_ns);
 
