@@ -1,0 +1,3 @@
+#include "conformance.h"
+const struct CMUnitTest cases_life[] = {};
+const size_t cases_life_n = 0;

@@ -1,0 +1,3 @@
+#include "conformance.h"
+const struct CMUnitTest cases_wait[] = {};
+const size_t cases_wait_n = 0;

@@ -1,0 +1,136 @@
+/*
+ * One suite for every medium: a transport is right when this passes on it.
+ *
+ * A medium plugs in by a `fixture`: its table of operations, what it can do beyond slots, and hooks for the faults
+ * that only it knows how to make. A case works on a `world`: two ends, `a` that connects and `b` that listens, driven
+ * in one thread by world_pump(), or each in a thread or a process of its own.
+ *
+ * Nothing here depends on time being short: waits end when what they wait for has come, and deadlines only keep a
+ * broken medium from hanging the suite.
+ */
+#ifndef RF_TESTS_CONFORMANCE_CONFORMANCE_H
+#define RF_TESTS_CONFORMANCE_CONFORMANCE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/prng.h"
+#include "transport/message.h"
+#include "transport/transport.h"
+
+#define CONFORMANCE_HANG_NS (30 * RF_NS_PER_S)
+#define CONFORMANCE_SLOT    1 /* type of the numbered slots */
+
+typedef struct world world_t;
+typedef struct fixture fixture_t;
+
+#define FIXTURE_BREAKS    1u /* break_connections() exists: a connection can be lost and made again */
+#define FIXTURE_BULK      2u /* regions and remote writes */
+#define FIXTURE_THREADS   4u /* the two ends may run in two threads */
+#define FIXTURE_PROCESSES 8u /* ... and in two processes */
+#define FIXTURE_FDS       16u
+#define FIXTURE_VIRTUAL   32u /* time is the fixture's; world_pump() moves it */
+
+struct fixture {
+    const char *name;
+    const rf_transport_t *transport;
+    unsigned flags;
+    uint64_t deadline_ns;       /* of the endpoints */
+    const char *why_not_breaks; /* printed for cases that need FIXTURE_BREAKS */
+
+    /* Makes what one world needs (a network, a folder); world->medium is the fixture's. May be NULL. */
+    void (*open)(world_t *world);
+    void (*close)(world_t *world);
+    /* The address to listen on; fills `out` of RF_ADDRESS_MAX bytes. */
+    void (*address)(world_t *world, char *out);
+    /* Completes the parameters of an endpoint: key, network. May be NULL. */
+    void (*params)(world_t *world, unsigned side, rf_endpoint_params_t *params);
+    /* Virtual media: lets time pass. NULL: real time. */
+    void (*step)(world_t *world);
+    uint64_t (*now_ns)(world_t *world);
+    /* Loses every connection of this process, with what is in flight on it. */
+    void (*break_connections)(world_t *world);
+    /* Connects to `address` as a stranger and says `size` bytes of garbage. False: not possible on this medium. */
+    bool (*garbage)(world_t *world, const char *address, const uint8_t *bytes, size_t size);
+    /* Makes `side` hostile on an UP link, way number `way`: the other end must end its link with RF_ERR_PROTOCOL, or go
+     * on unharmed (*harmless). False: no such way. */
+    bool (*hostile)(world_t *world, unsigned side, unsigned way, bool *harmless);
+};
+
+/* One end, and what its events said. */
+typedef struct end {
+    world_t *world;
+    unsigned side; /* 0: a, connects; 1: b, listens */
+    rf_endpoint_t *endpoint;
+    rf_link_t *link;
+    rf_doorbell_t doorbell;
+    unsigned incoming, up, broken, room, fds, written, closed, dead;
+    rf_err_t why; /* of DEAD */
+    rf_err_t written_err;
+    rf_hello_t hello;    /* the peer's */
+    uint64_t sent, got;  /* numbered slots */
+    bool leave_incoming; /* do not accept by itself */
+    rf_link_params_t accept;
+    void (*on_event)(struct end *end, rf_link_event_t event, const rf_link_event_info_t *info);
+    void *user;
+} end_t;
+
+struct world {
+    const fixture_t *fixture;
+    void *medium;
+    end_t end[2];
+    char address[RF_ADDRESS_MAX];
+    unsigned slots, slots_max; /* of both links; 0: the medium's defaults */
+    uint64_t deadline_ns;      /* 0: the fixture's */
+    rf_prng_t prng;
+};
+
+extern const fixture_t *conformance_fixture;
+
+/* Opens both endpoints. */
+world_t *world_open(void);
+/* ... and a link between them, UP at both ends. */
+world_t *world_linked(unsigned slots, unsigned slots_max);
+void world_close(world_t *world);
+
+rf_endpoint_params_t world_params(world_t *world, unsigned side);
+void end_listen(end_t *end);
+void end_connect(end_t *end);
+/* Opens one end, as a process or thread of its own would. */
+void end_open(world_t *world, unsigned side);
+void end_close(end_t *end);
+void end_progress(end_t *end);
+
+/* Progress at both ends, and virtual time. */
+void world_pump(world_t *world);
+/* Pumps until `condition(world)`; fails the case when nothing comes of it. */
+void world_until(world_t *world, bool (*condition)(world_t *), const char *what);
+void hang_check(uint64_t since_ns, const char *what);
+
+/* Numbered slots: contents follow from the number, so that damage, loss, doubling and disorder all show. */
+rf_slot_t slot_make(uint64_t number);
+void slot_check(const rf_slot_t *slot, uint64_t number);
+/* Sends as many of `n` next numbers as are taken, flushes, and returns how many. */
+unsigned end_send(end_t *end, unsigned n);
+/* Polls up to `max` and checks them; returns how many. */
+unsigned end_receive(end_t *end, unsigned max);
+/* Sends and receives until `n` numbers went from `from` to the other end. */
+void world_stream(world_t *world, unsigned from, uint64_t n);
+
+bool is_up(world_t *world);
+bool is_b_ended(world_t *world);
+bool is_a_ended(world_t *world);
+
+bool fixture_can(unsigned flag, const char *what);
+
+/* The cases, by subject. */
+extern const struct CMUnitTest cases_slots[], cases_life[], cases_break[], cases_bulk[], cases_wait[],
+    cases_process[];
+extern const size_t cases_slots_n, cases_life_n, cases_break_n, cases_bulk_n, cases_wait_n, cases_process_n;
+
+#endif
