@@ -15,6 +15,7 @@
 #define LOCK_TIMEOUT_MS 30000
 #define GRACE_MS        2000
 #define DOWN_SLACK_MS   15000 /* on top of the grace: what ending all processes of a large machine takes */
+#define OTHERS_SLACK_MS 5000  /* ... and the other nodes of this host, once the first has ended */
 
 enum { OPTION_GRACE = 256, OPTION_THIS_NODE };
 
@@ -39,7 +40,7 @@ static bool ask(const machine_dir_t *dir, uint64_t grace_ms, bool this_host, cha
             continue;
         }
         Rackfish__DownRequest down = RACKFISH__DOWN_REQUEST__INIT;
-        down.grace_ms = (uint32_t)grace_ms;
+        down.grace_ms = grace_ms ? (uint32_t)grace_ms : 1; /* 0 would be the node's own default */
         down.this_node_only = this_host;
         request_t request = REQUEST_INIT;
         request.kind_case = RACKFISH__CONTROL_REQUEST__KIND_DOWN;
@@ -54,8 +55,10 @@ static bool ask(const machine_dir_t *dir, uint64_t grace_ms, bool this_host, cha
         else if (err != RF_OK && err != RF_ERR_CLOSED)
             snprintf(why, why_max, "node %s: %s", dir->nodes[i], rf_err_text(err));
         client_reply_free(reply);
+        /* The answer comes first, then this node ends, and with it the connection. */
+        while (!refused && err == RF_OK && (err = client_receive(&client, deadline, &reply)) == RF_OK)
+            client_reply_free(reply);
         client_close(&client);
-        /* A connection that just closes is a rackfishd that has gone down. */
         if (!refused && (err == RF_OK || err == RF_ERR_CLOSED)) return true;
     }
     return false;
@@ -173,7 +176,7 @@ int down_machine(const cli_t *cli, const machine_dir_t *dir, uint64_t grace_ms, 
         if (asked && !cli->json) printf("machine \"%s\" is down\n", cli->machine);
         return status;
     }
-    /* A machine that went down by itself takes a moment to let go of its processes. */
+    /* The node that was asked has gone; the others of an emulated machine are on their way. */
     if (asked) sweep_wait(&sweep, 3000);
     status = sweep_and_report(cli, dir, &sweep, asked ? 0 : (int)grace_ms, asked ? NULL : why, started_ns);
     sweep_free(&sweep);

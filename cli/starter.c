@@ -104,7 +104,8 @@ static void last_words(starter_t *starter)
     text[n] = '\0';
     while (n > 0 && text[n - 1] == '\n') text[--n] = '\0';
     const char *line = strrchr(text, '\n');
-    snprintf(starter->said, sizeof starter->said, "%.*s", (int)sizeof starter->said - 1, line ? line + 1 : text);
+    snprintf(starter->said, sizeof starter->said, "%.*s", (int)sizeof starter->said - 1,
+             line ? line + 1 : text);
 }
 
 static void on_end(starter_t *starter)

@@ -164,31 +164,13 @@ static process_row_t *list_processes(size_t *n)
     return rows;
 }
 
-/* The environment that the CPU driver gives its dispatchers names the run directory; a child that left its session and
- * was orphaned still has it, unless it wiped it. */
-static bool environment_names(pid_t pid, const char *run_dir)
-{
-    static char text[256 << 10];
-    char path[64], wanted[CLI_PATH_MAX];
-    snprintf(path, sizeof path, "/proc/%d/environ", pid);
-    ssize_t size = rf_file_read(path, text, sizeof text);
-    size_t n = (size_t)snprintf(wanted, sizeof wanted, "RACKFISH_RUN_DIR=%s", run_dir);
-    for (ssize_t at = 0; at < size; at += (ssize_t)strlen(text + at) + 1) {
-        const char *entry = text + at;
-        if (strncmp(entry, wanted, n) == 0 && (entry[n] == '\0' || entry[n] == '/')) return true;
-    }
-    return false;
-}
-
-/* Descendants of what was collected (but not of rackfishd itself, whose children are CPU drivers), members of their
- * sessions, and orphans that carry the run directory in their environment. */
-static bool collect_descendants(const machine_dir_t *dir, sweep_t *sweep)
+/* Descendants of what was collected (but not of rackfishd itself, whose children are CPU drivers), and members of their
+ * sessions. Orphans of a domain stay below its rf-init, a PID namespace's first process or a subreaper. */
+static bool collect_descendants(sweep_t *sweep)
 {
     size_t n;
     process_row_t *rows = list_processes(&n);
     bool fine = true;
-    for (size_t i = 0; i < n; i++)
-        rows[i].ours = rows[i].parent <= 2 && environment_names(rows[i].pid, dir->path);
     for (bool changed = true; changed;) {
         changed = false;
         for (size_t i = 0; i < n; i++) {
@@ -211,12 +193,12 @@ static bool collect_descendants(const machine_dir_t *dir, sweep_t *sweep)
     return fine;
 }
 
-static bool collect_domains(const machine_dir_t *dir, sweep_t *sweep)
+static bool collect_domains(sweep_t *sweep)
 {
     for (size_t i = 0; i < sweep->n_cgroups; i++) {
         if (!collect_cgroup(sweep->cgroups[i], FOLDER_DEPTH, sweep)) return false;
     }
-    return collect_descendants(dir, sweep);
+    return collect_descendants(sweep);
 }
 
 bool sweep_collect(const machine_dir_t *dir, sweep_t *out)
@@ -225,7 +207,7 @@ bool sweep_collect(const machine_dir_t *dir, sweep_t *out)
     for (unsigned i = 0; i < dir->n_nodes; i++) {
         if (!read_state(dir, i, out) || !read_cgroup(dir, i, out)) return false;
     }
-    return collect_domains(dir, out);
+    return collect_domains(out);
 }
 
 void sweep_free(sweep_t *sweep)
@@ -320,7 +302,7 @@ static void remove_cgroup(const char *path, unsigned depth)
     for (unsigned i = 0; i < 50 && rmdir(path) < 0 && errno == EBUSY; i++) usleep(10000);
 }
 
-static void end_processes(const machine_dir_t *dir, sweep_t *sweep, int grace_ms, sweep_report_t *report)
+static void end_processes(sweep_t *sweep, int grace_ms, sweep_report_t *report)
 {
     /* In order: rackfishd may still do it properly; a CPU driver ends its domains when it is asked to. */
     if (grace_ms > 0 && sweep_alive(sweep, -1, -1) > 0) {
@@ -336,7 +318,7 @@ static void end_processes(const machine_dir_t *dir, sweep_t *sweep, int grace_ms
         }
         sweep_wait(sweep, 2000);
         size_t before = sweep->n;
-        if (!collect_domains(dir, sweep) || sweep->n == before) break;
+        if (!collect_domains(sweep) || sweep->n == before) break;
     }
     report->survivors = sweep_alive(sweep, -1, -1);
 }
@@ -344,7 +326,7 @@ static void end_processes(const machine_dir_t *dir, sweep_t *sweep, int grace_ms
 void sweep_run(const machine_dir_t *dir, sweep_t *sweep, int grace_ms, sweep_report_t *report)
 {
     *report = (sweep_report_t){.survivors = 0};
-    end_processes(dir, sweep, grace_ms, report);
+    end_processes(sweep, grace_ms, report);
     for (size_t i = 0; i < sweep->n_cgroups; i++) remove_cgroup(sweep->cgroups[i], FOLDER_DEPTH);
     int fd = open(dir->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0) return; /* gone already */
