@@ -59,7 +59,7 @@ static bool ask(const machine_dir_t *dir, uint64_t grace_ms, bool this_host, cha
         while (!refused && err == RF_OK && (err = client_receive(&client, deadline, &reply)) == RF_OK)
             client_reply_free(reply);
         client_close(&client);
-        if (!refused && (err == RF_OK || err == RF_ERR_CLOSED)) return true;
+        if (!refused && err == RF_ERR_CLOSED) return true;
     }
     return false;
 }
@@ -177,7 +177,7 @@ int down_machine(const cli_t *cli, const machine_dir_t *dir, uint64_t grace_ms, 
         return status;
     }
     /* The node that was asked has gone; the others of an emulated machine are on their way. */
-    if (asked) sweep_wait(&sweep, 3000);
+    if (asked) sweep_wait(&sweep, (int)grace_ms + OTHERS_SLACK_MS);
     status = sweep_and_report(cli, dir, &sweep, asked ? 0 : (int)grace_ms, asked ? NULL : why, started_ns);
     sweep_free(&sweep);
     close(lock);

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -47,6 +48,9 @@ _Noreturn static void become(const starter_exec_t *exec, int line_fd)
                                                : null_fd,
          STDOUT_FILENO);
     if (exec->line_fd_target != STDOUT_FILENO) dup2(lines, exec->line_fd_target);
+    /* Nothing else that our caller gave us goes to a process that outlives us. */
+    close_range(STDERR_FILENO + 1, ~0u, CLOSE_RANGE_CLOEXEC);
+    if (exec->line_fd_target != STDOUT_FILENO) fcntl(exec->line_fd_target, F_SETFD, 0);
     if (pass >= 0) fcntl(pass, F_SETFD, 0);
     signal(SIGPIPE, SIG_DFL);
     sigprocmask(SIG_SETMASK, &mask_before, NULL);
