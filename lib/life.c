@@ -188,6 +188,7 @@ rf_err_t rf_init(uint64_t deadline_ns)
     (void)rf_transport_register(&rf_transport_shm);
     rf_lib_threads_start();
     rf_me.up = true;
+    rf_lib_fail(RF_OK, "%s", "");
     rf_err_t err = start(socket, deadline_ns);
     if (err != RF_OK) {
         rf_finish();

@@ -3,8 +3,9 @@
  * sleeping peer.
  *
  * Two ways to make a link: listen on a path and connect to it; or both ends connect() over the two ends of one
- * SOCK_SEQPACKET socket pair (rf_link_params.socket), which needs no listener. A connect to a path on which nobody
- * listens yet is tried again until the endpoint's deadline.
+ * SOCK_SEQPACKET socket pair (rf_link_params.socket), which needs no listener; there, a process that does not know
+ * its machine yet may say zeros in its hello. A connect to a path on which nobody listens yet is tried again until
+ * the endpoint's deadline.
  *
  * A peer that blocks on a futex doorbell is woken by that; any other is woken by a message on the link's side
  * socket, which makes its endpoint_fd readable: a process that waits in epoll has endpoint_fd in its set.
