@@ -1,0 +1,281 @@
+/*
+ * One cgroup a dispatcher, under the folder that the node was given (boot->cgroup):
+ *
+ *   <prefix>/core-N/monitor
+ *                  /r-DOMAIN.INDEX        reserved shares
+ *                  /best/DOMAIN.INDEX     best effort; `best` has what is not reserved
+ *
+ * Weights are share.h's, written as cpu.shares (v1) or cpu.weight (v2). The kernel's scheduler is work-conserving, so
+ * an idle reservation is used by others. All core-N groups have the same weight: emulated cores that share a CPU share
+ * it equally. Groups are joined by the new process itself before it changes its user (v1 lets only root and a process's
+ * own user move it), and removed when its processes are gone.
+ */
+#include "cpudriver/scheduler.h"
+
+#include "base/log.h"
+#include "base/os.h"
+#include "cpudriver/share.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define GROUP_NAME_MAX 64
+#define MOVE_PASSES    64 /* over a group's processes, which may fork meanwhile */
+
+static rf_err_t write_at(int folder, const char *path, const char *text)
+{
+    int fd = openat(folder, path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0) return RF_ERR_OS;
+    ssize_t wrote = write(fd, text, strlen(text));
+    int saved = errno;
+    close(fd);
+    errno = saved;
+    return wrote == (ssize_t)strlen(text) ? RF_OK : RF_ERR_OS;
+}
+
+static ssize_t read_at(int folder, const char *path, char *out, size_t max)
+{
+    int fd = openat(folder, path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return -1;
+    ssize_t got = read(fd, out, max - 1);
+    close(fd);
+    if (got >= 0) out[got] = 0;
+    return got;
+}
+
+static rf_err_t set_weight(rf_cpudriver_t *driver, const char *group, uint32_t weight)
+{
+    char path[GROUP_NAME_MAX + 16], text[16];
+    snprintf(path, sizeof path, "%s/%s", group, driver->cgroup_v2 ? "cpu.weight" : "cpu.shares");
+    snprintf(text, sizeof text, "%u", weight);
+    return write_at(driver->cgroup_fd, path, text);
+}
+
+static void group_name(char out[GROUP_NAME_MAX], const rf_dispatcher_t *d, bool reserved)
+{
+    if (d->is_monitor)
+        snprintf(out, GROUP_NAME_MAX, "monitor");
+    else
+        snprintf(out, GROUP_NAME_MAX, "%s%llu.%u", reserved ? "r-" : "best/", (unsigned long long)d->domain,
+                 d->index);
+}
+
+/* Removes the groups below `folder` and then `name` itself; those that hold processes stay. */
+static void remove_groups(int folder, const char *name, unsigned depth)
+{
+    int fd = openat(folder, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    struct dirent *entry;
+    if (dir) {
+        while (depth > 0 && (entry = readdir(dir))) {
+            if (entry->d_type == DT_DIR && entry->d_name[0] != '.')
+                remove_groups(dirfd(dir), entry->d_name, depth - 1);
+        }
+        closedir(dir);
+    } else if (fd >= 0) {
+        close(fd);
+    }
+    unlinkat(folder, name, AT_REMOVEDIR);
+}
+
+static rf_err_t cgroup_open(rf_cpudriver_t *driver, char *why, size_t why_max)
+{
+    const rf_boot_core_t *core = &driver->boot->cores[driver->core];
+    char name[32], text[256];
+    if (driver->boot->cgroup[0] == 0) {
+        snprintf(why, why_max, "no cgroup with a cpu controller was given to this node");
+        return RF_ERR_NOT_SUPPORTED;
+    }
+    int prefix = open(driver->boot->cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (prefix < 0) {
+        snprintf(why, why_max, "%.100s: %s", driver->boot->cgroup, strerror(errno));
+        return RF_ERR_NOT_SUPPORTED;
+    }
+    driver->cgroup_v2 = faccessat(prefix, "cpu.shares", F_OK, 0) < 0;
+    if (driver->cgroup_v2) {
+        write_at(prefix, "cgroup.subtree_control", "+cpu");
+        write_at(prefix, "cgroup.subtree_control", "+cpuset");
+    }
+    snprintf(name, sizeof name, "core-%u", driver->core);
+    remove_groups(prefix, name, 2); /* what a predecessor may have left */
+    if ((mkdirat(prefix, name, 0755) < 0 && errno != EEXIST) ||
+        (driver->cgroup_fd = openat(prefix, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) {
+        snprintf(why, why_max, "%.100s/%s: %s", driver->boot->cgroup, name, strerror(errno));
+        close(prefix);
+        return RF_ERR_NOT_SUPPORTED;
+    }
+    close(prefix);
+    if (driver->cgroup_v2) {
+        snprintf(text, sizeof text, "%u", core->cpu);
+        write_at(driver->cgroup_fd, "cpuset.cpus", text); /* where the controller is delegated too */
+        write_at(driver->cgroup_fd, "cgroup.subtree_control", "+cpu");
+    }
+    if (mkdirat(driver->cgroup_fd, "best", 0755) == 0 && driver->cgroup_v2)
+        write_at(driver->cgroup_fd, "best/cgroup.subtree_control", "+cpu");
+    mkdirat(driver->cgroup_fd, "monitor", 0755); /* whether these are there, setting their weights tells */
+    if (set_weight(driver, "monitor", rf_share_weight_monitor()) != RF_OK ||
+        set_weight(driver, "best", rf_share_weight_permille(1000)) != RF_OK) {
+        snprintf(why, why_max, "%.100s has no cpu controller that may be used: %s", driver->boot->cgroup,
+                 strerror(errno));
+        close(driver->cgroup_fd);
+        driver->cgroup_fd = -1;
+        return RF_ERR_NOT_SUPPORTED;
+    }
+    if (core->cpu_shared)
+        snprintf(driver->scheduler_text, sizeof driver->scheduler_text,
+                 "cgroup %s weights; shares its CPU equally with other emulated cores, promises nothing",
+                 driver->cgroup_v2 ? "v2" : "v1");
+    else
+        snprintf(driver->scheduler_text, sizeof driver->scheduler_text,
+                 "cgroup %s weights; reserved shares hold under load%s", driver->cgroup_v2 ? "v2" : "v1",
+                 driver->realtime ? ", the CPU driver preempts" : "");
+    return RF_OK;
+}
+
+static void cgroup_close(rf_cpudriver_t *driver)
+{
+    char name[32];
+    close(driver->cgroup_fd);
+    driver->cgroup_fd = -1;
+    int prefix = open(driver->boot->cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (prefix < 0) return;
+    snprintf(name, sizeof name, "core-%u", driver->core);
+    remove_groups(prefix, name, 2);
+    close(prefix);
+}
+
+static rf_err_t group_make(rf_cpudriver_t *driver, const rf_dispatcher_t *d, uint16_t reserved_permille,
+                           uint16_t weight)
+{
+    char group[GROUP_NAME_MAX];
+    group_name(group, d, reserved_permille > 0);
+    if (mkdirat(driver->cgroup_fd, group, 0755) < 0 && errno != EEXIST) return RF_ERR_OS;
+    rf_err_t err = set_weight(driver, group,
+                              reserved_permille > 0 ? rf_share_weight_permille(reserved_permille)
+                                                    : rf_share_weight_best_effort(weight));
+    if (err != RF_OK) {
+        int saved = errno;
+        unlinkat(driver->cgroup_fd, group, AT_REMOVEDIR);
+        errno = saved;
+    }
+    return err;
+}
+
+static rf_err_t cgroup_add(rf_cpudriver_t *driver, rf_dispatcher_t *d)
+{
+    return d->is_monitor ? RF_OK : group_make(driver, d, d->reserved_permille, d->weight);
+}
+
+static void cgroup_remove(rf_cpudriver_t *driver, rf_dispatcher_t *d)
+{
+    char group[GROUP_NAME_MAX];
+    group_name(group, d, d->reserved_permille > 0);
+    if (unlinkat(driver->cgroup_fd, group, AT_REMOVEDIR) < 0 && errno != ENOENT)
+        rf_log(RF_LOG_WARN, "group of %s stays: %s", rf_dispatcher_name(d), strerror(errno));
+}
+
+static int cgroup_entry_open(rf_cpudriver_t *driver, rf_dispatcher_t *d)
+{
+    char group[GROUP_NAME_MAX], path[GROUP_NAME_MAX + 16];
+    group_name(group, d, d->reserved_permille > 0);
+    snprintf(path, sizeof path, "%s/cgroup.procs", group);
+    return openat(driver->cgroup_fd, path, O_WRONLY | O_CLOEXEC);
+}
+
+/* Moves every process of one group to another. On v1 the host may refuse to move other users' processes. */
+static rf_err_t move_processes(rf_cpudriver_t *driver, const char *from, const char *to)
+{
+    char from_path[GROUP_NAME_MAX + 16], to_path[GROUP_NAME_MAX + 16], pids[4096];
+    snprintf(from_path, sizeof from_path, "%s/cgroup.procs", from);
+    snprintf(to_path, sizeof to_path, "%s/cgroup.procs", to);
+    for (unsigned pass = 0; pass < MOVE_PASSES; pass++) {
+        ssize_t got = read_at(driver->cgroup_fd, from_path, pids, sizeof pids);
+        if (got < 0) return RF_ERR_OS;
+        if (got == 0) return RF_OK;
+        char *rest = pids;
+        for (char *pid; (pid = strsep(&rest, "\n")) && rest;) {
+            if (write_at(driver->cgroup_fd, to_path, pid) != RF_OK && errno != ESRCH)
+                return errno == EACCES || errno == EPERM ? RF_ERR_PERMISSION : RF_ERR_OS;
+        }
+    }
+    return RF_ERR_BUSY; /* it forks faster than it can be moved */
+}
+
+static rf_err_t cgroup_change(rf_cpudriver_t *driver, rf_dispatcher_t *d, uint16_t reserved_permille,
+                              uint16_t weight)
+{
+    char from[GROUP_NAME_MAX], to[GROUP_NAME_MAX];
+    if (d->is_monitor) return RF_ERR_NOT_SUPPORTED;
+    if ((reserved_permille > 0) == (d->reserved_permille > 0))
+        return RF_OK; /* the same group with another weight */
+    rf_err_t err = group_make(driver, d, reserved_permille, weight);
+    if (err != RF_OK) return err;
+    group_name(from, d, d->reserved_permille > 0);
+    group_name(to, d, reserved_permille > 0);
+    err = move_processes(driver, from, to);
+    if (err != RF_OK) {
+        rf_log(RF_LOG_WARN, "cannot move %s between reserved and best effort: %s", rf_dispatcher_name(d),
+               strerror(errno));
+        move_processes(driver, to, from);
+        unlinkat(driver->cgroup_fd, to, AT_REMOVEDIR);
+        return err;
+    }
+    unlinkat(driver->cgroup_fd, from, AT_REMOVEDIR);
+    return RF_OK;
+}
+
+static void cgroup_update(rf_cpudriver_t *driver)
+{
+    set_weight(driver, "best",
+               rf_share_weight_permille(rf_share_best_effort(driver->reserved_permille_total)));
+    for (size_t i = 0; i < RF_CORE_DISPATCHERS_MAX; i++) {
+        rf_dispatcher_t *d = &driver->dispatchers[i];
+        if (d->state != RF_DISPATCHER_FREE && d->state != RF_DISPATCHER_ENDED)
+            group_make(driver, d, d->reserved_permille, d->weight);
+    }
+}
+
+static rf_err_t cgroup_cpu_ns(rf_cpudriver_t *driver, const rf_dispatcher_t *d, uint64_t *out)
+{
+    char group[GROUP_NAME_MAX], path[GROUP_NAME_MAX + 16], text[512];
+    group_name(group, d, d->reserved_permille > 0);
+    snprintf(path, sizeof path, "%s/%s", group, driver->cgroup_v2 ? "cpu.stat" : "cpuacct.usage");
+    if (read_at(driver->cgroup_fd, path, text, sizeof text) <= 0)
+        return RF_ERR_NOT_SUPPORTED; /* v1 with cpuacct mounted elsewhere */
+    if (!driver->cgroup_v2) {
+        *out = strtoull(text, NULL, 10);
+        return RF_OK;
+    }
+    const char *usage = strstr(text, "usage_usec ");
+    if (!usage) return RF_ERR_NOT_SUPPORTED;
+    *out = strtoull(usage + strlen("usage_usec "), NULL, 10) * 1000;
+    return RF_OK;
+}
+
+static rf_err_t cgroup_freeze(rf_cpudriver_t *driver, rf_dispatcher_t *d, bool frozen)
+{
+    char group[GROUP_NAME_MAX], path[GROUP_NAME_MAX + 16];
+    if (!driver->cgroup_v2) return RF_ERR_NOT_SUPPORTED; /* v1 has a freezer of its own, elsewhere */
+    group_name(group, d, d->reserved_permille > 0);
+    snprintf(path, sizeof path, "%s/cgroup.freeze", group);
+    return write_at(driver->cgroup_fd, path, frozen ? "1" : "0") == RF_OK ? RF_OK : RF_ERR_NOT_SUPPORTED;
+}
+
+const rf_scheduler_t rf_scheduler_cgroup = {
+    .name = "cgroup",
+    .open = cgroup_open,
+    .close = cgroup_close,
+    .add = cgroup_add,
+    .remove = cgroup_remove,
+    .entry_open = cgroup_entry_open,
+    .change = cgroup_change,
+    .update = cgroup_update,
+    .cpu_ns = cgroup_cpu_ns,
+    .freeze = cgroup_freeze,
+};
