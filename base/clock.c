@@ -1,5 +1,6 @@
 #include "base/clock.h"
 
+#include <errno.h>
 #include <stdatomic.h>
 
 uint64_t rf_clock_ticks_per_us(void)
@@ -15,4 +16,11 @@ uint64_t rf_clock_ticks_per_us(void)
     if (per_us == 0) per_us = 1;
     atomic_store_explicit(&cached, per_us, memory_order_relaxed);
     return per_us;
+}
+
+void rf_clock_sleep_ms(uint64_t ms)
+{
+    uint64_t end_ns = rf_clock_ns() + ms * RF_NS_PER_MS;
+    struct timespec end = {.tv_sec = (time_t)(end_ns / RF_NS_PER_S), .tv_nsec = (long)(end_ns % RF_NS_PER_S)};
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &end, NULL) == EINTR) continue;
 }

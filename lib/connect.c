@@ -184,7 +184,7 @@ rf_err_t rf_export(const char *name, unsigned backlog, rf_export_t **out, uint64
             return rf_lib_fail(RF_ERR_EXISTS, "this dispatcher exports \"%s\" already", name);
     rf_export_t *export_ = calloc(1, sizeof *export_);
     if (!export_) return RF_ERR_NO_MEMORY;
-    strcpy(export_->name, name);
+    snprintf(export_->name, sizeof export_->name, "%s", name);
     export_->backlog = backlog ? backlog : BACKLOG_DEFAULT;
     /* In the list first: clients can come before the answer does. */
     export_->next = rf_me.exports;
@@ -192,7 +192,7 @@ rf_err_t rf_export(const char *name, unsigned backlog, rf_export_t **out, uint64
     rf_me.n_exports++;
     if (*name) {
         rf_client_name_request_t request = {0};
-        strcpy(request.name, name);
+        snprintf(request.name, sizeof request.name, "%s", name);
         rf_err_t err = rf_lib_request(&rf_me.client, RF_CLIENT_NAME_PUT, &request, sizeof request, NULL, 0, 0,
                                       NULL, NULL, deadline_ns);
         if (err != RF_OK) {
@@ -225,7 +225,7 @@ rf_err_t rf_export_close(rf_export_t *export_, uint64_t deadline_ns)
     }
     if (export_->name[0] && deadline_ns) {
         rf_client_name_request_t request = {0};
-        strcpy(request.name, export_->name);
+        snprintf(request.name, sizeof request.name, "%s", export_->name);
         err = rf_lib_request(&rf_me.client, RF_CLIENT_NAME_DELETE, &request, sizeof request, NULL, 0, 0, NULL,
                              NULL, deadline_ns);
     }
@@ -448,7 +448,7 @@ rf_err_t rf_connect(const char *name, const rf_channel_options_t *options, rf_ch
     rf_client_connect_t request = {0};
     if (!name || !*name || strlen(name) >= RF_NAME_MAX)
         return rf_lib_fail(RF_ERR_INVALID, "a name has 1 to %d bytes", RF_NAME_MAX - 1);
-    strcpy(request.name, name);
+    snprintf(request.name, sizeof request.name, "%s", name);
     return connect_channel(&request, options, out, deadline_ns);
 }
 

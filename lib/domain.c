@@ -196,7 +196,7 @@ static rf_err_t make_block(const char *const *argv, const rf_spawn_options_t *op
     if (options->cwd) {
         if (strlen(options->cwd) >= sizeof cwd)
             return rf_lib_fail(RF_ERR_INVALID, "the folder's name is too long");
-        strcpy(cwd, options->cwd);
+        snprintf(cwd, sizeof cwd, "%s", options->cwd);
     } else if (!getcwd(cwd, sizeof cwd)) {
         return rf_lib_fail(RF_ERR_OS, "getcwd: %s", strerror(errno));
     }

@@ -144,7 +144,7 @@ rf_err_t rf_name_find(const char *name, rf_name_info_t *out, uint64_t deadline_n
     rf_client_name_request_t request = {0};
     if (!name || !*name || strlen(name) >= RF_NAME_MAX)
         return rf_lib_fail(RF_ERR_INVALID, "a name has 1 to %d bytes", RF_NAME_MAX - 1);
-    strcpy(request.name, name);
+    snprintf(request.name, sizeof request.name, "%s", name);
     rf_client_name_t found;
     rf_err_t err = rf_lib_request(&rf_me.client, RF_CLIENT_NAME_GET, &request, sizeof request, &found,
                                   sizeof found, sizeof found, NULL, NULL, deadline_ns);

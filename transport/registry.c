@@ -47,7 +47,7 @@ static unsigned module_folders(char folders[MODULE_PATHS_MAX][PATH_MAX])
 {
     unsigned n = 0;
     const char *chosen = secure_getenv("RACKFISH_MODULE_PATH");
-    if (chosen && *chosen && strlen(chosen) < PATH_MAX) strcpy(folders[n++], chosen);
+    if (chosen && *chosen && strlen(chosen) < PATH_MAX) snprintf(folders[n++], PATH_MAX, "%s", chosen);
     char program[PATH_MAX];
     ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
     if (length > 0) {

@@ -177,7 +177,7 @@ static rf_err_t name_put(domain_t *domain, const char *name)
     if (name_owner(name)) return RF_ERR_EXISTS;
     for (unsigned i = 0; i < NAMES_MAX; i++) {
         if (fake.names[i].owner) continue;
-        strcpy(fake.names[i].name, name);
+        snprintf(fake.names[i].name, sizeof fake.names[i].name, "%s", name);
         fake.names[i].owner = domain;
         return RF_OK;
     }
@@ -201,7 +201,7 @@ static void about_peer(const domain_t *self, const domain_t *peer, uint64_t id, 
     out->kind = remote ? RF_CHANNEL_NETWORK : same_core ? RF_CHANNEL_LMP : RF_CHANNEL_URPC;
     out->same_cpu = same_core;
     snprintf(out->medium, sizeof out->medium, "%s", remote ? fake.medium : "shm");
-    strcpy(out->user, "tester");
+    snprintf(out->user, sizeof out->user, "tester");
 }
 
 static void connect_domains(domain_t *client, uint32_t tag, const rf_client_connect_t *request)
@@ -297,7 +297,7 @@ static void client_message(domain_t *domain, const rf_wire_header_t *head, const
         if (spawn->core == 3) { /* where nothing can be started */
             err = RF_ERR_EXEC;
             spawned.os_errno = ENOENT;
-            strcpy(spawned.what, "exec ./missing");
+            snprintf(spawned.what, sizeof spawned.what, "exec ./missing");
         }
         say(&domain->client, RF_CLIENT_REPLY, head->tag, head->op, err, &spawned, sizeof spawned);
         return;

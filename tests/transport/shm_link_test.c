@@ -300,7 +300,7 @@ static house_t *house_open(void)
 {
     house_t *house = calloc(1, sizeof *house);
     assert_non_null(house);
-    strcpy(house->folder, "/tmp/rf-shm-XXXXXX");
+    snprintf(house->folder, sizeof house->folder, "/tmp/rf-shm-XXXXXX");
     assert_non_null(mkdtemp(house->folder));
     snprintf(house->path, sizeof house->path, "%s/sock", house->folder);
     return house;
