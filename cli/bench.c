@@ -67,8 +67,9 @@ int cli_bench(cli_t *cli, int argc, char **argv)
             own_machine = true;
             const char *const up[] = {"rackfish", "-m", machine, "up", "--nodes", "1", "--cores", "2", NULL};
             /* Ctrl-C ends the bench, which is in our process group too; we go on to take the machine down. */
-            signal(SIGINT, ignore_signal);
-            signal(SIGTERM, ignore_signal);
+            struct sigaction ignore = {.sa_handler = ignore_signal};
+            sigaction(SIGINT, &ignore, NULL);
+            sigaction(SIGTERM, &ignore, NULL);
             status = run_program(cli, self, up);
         }
     }

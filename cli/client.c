@@ -171,7 +171,7 @@ rf_err_t client_connect(client_t *client, const char *socket_path, int timeout_m
                  socket_path);
         return RF_ERR_INVALID;
     }
-    strcpy(address.sun_path, socket_path);
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", socket_path);
     client->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (client->fd < 0) return RF_ERR_OS;
     rf_err_t err;

@@ -80,8 +80,9 @@ static void dump_from_files(dump_t *dump, const char *folder, const char *prefix
                       snprintf(member, sizeof member, "%s%s", prefix, name) < (int)sizeof member - 1 &&
                       lstat(path, &st) == 0;
         if (wanted && S_ISDIR(st.st_mode) && depth > 0 && !strstr(name, ".lib-")) {
-            strcat(member, "/");
-            dump_from_files(dump, path, member, depth - 1);
+            char below[sizeof member + 1];
+            snprintf(below, sizeof below, "%s/", member);
+            dump_from_files(dump, path, below, depth - 1);
         } else if (wanted && S_ISREG(st.st_mode)) {
             char chunk[16384];
             int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);

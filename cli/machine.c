@@ -151,7 +151,7 @@ int machine_lock(const char *path, int timeout_ms)
             close(fd);
             return -1;
         }
-        usleep(20000);
+        rf_clock_sleep_ms(20);
     }
     return fd;
 }

@@ -556,7 +556,7 @@ int cli_ping(cli_t *cli, int argc, char **argv)
         if (c == CLI_OPTION_STOP) return cli->status;
         if (c == 'c' && !cli_parse_number(optarg, 1, 100000, &count))
             return cli_usage(cli, "--count takes a number from 1 to 100000, not \"%s\"", optarg);
-        if (c == 'i' && !cli_parse_duration_ms(optarg, &interval_ms))
+        if (c == 'i' && (!cli_parse_duration_ms(optarg, &interval_ms) || interval_ms > 3600000))
             return cli_usage(cli, "--interval takes a time such as 100ms, not \"%s\"", optarg);
     }
     if (optind < argc) return cli_usage(cli, "takes no arguments, but \"%s\" was given", argv[optind]);
@@ -567,7 +567,7 @@ int cli_ping(cli_t *cli, int argc, char **argv)
     size_t n_series = 0, done = 0;
     for (; done < count && status == CLI_OK; done++) {
         reply_t *reply;
-        if (done > 0) usleep((useconds_t)(interval_ms * 1000));
+        if (done > 0) rf_clock_sleep_ms(interval_ms);
         uint64_t before = rf_clock_ns();
         status = show_ask(cli, &client, RACKFISH__CONTROL_REQUEST__KIND_PING,
                           RACKFISH__CONTROL_REPLY__KIND_PING, &reply);

@@ -120,7 +120,7 @@ static void on_end(starter_t *starter)
     if (starter->state != STARTER_WAITING) return;
     /* Closed without "ready": it has died, or is about to. */
     starter->state = STARTER_FAILED;
-    for (unsigned i = 0; i < 100 && waitpid(starter->pid, &status, WNOHANG) == 0; i++) usleep(10000);
+    for (unsigned i = 0; i < 100 && waitpid(starter->pid, &status, WNOHANG) == 0; i++) rf_clock_sleep_ms(10);
     if (!starter->said[0] || starter->log[0]) last_words(starter);
     if (!starter->said[0])
         snprintf(starter->said, sizeof starter->said,

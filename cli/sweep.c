@@ -94,7 +94,7 @@ static bool read_cgroup(const machine_dir_t *dir, unsigned node, sweep_t *sweep)
         void *fresh = realloc(sweep->cgroups, (sweep->n_cgroups + 1) * sizeof sweep->cgroups[0]);
         if (!fresh) return false;
         sweep->cgroups = fresh;
-        strcpy(sweep->cgroups[sweep->n_cgroups++], group);
+        snprintf(sweep->cgroups[sweep->n_cgroups++], sizeof sweep->cgroups[0], "%s", group);
     }
     return true;
 }
@@ -158,7 +158,7 @@ static process_row_t *list_processes(size_t *n)
             if (!fresh) break;
             rows = fresh;
         }
-        if (parse_stat(atoi(entry->d_name), &rows[*n])) (*n)++;
+        if (parse_stat((pid_t)strtol(entry->d_name, NULL, 10), &rows[*n])) (*n)++;
     }
     if (folder) closedir(folder);
     return rows;
@@ -299,7 +299,7 @@ static void remove_cgroup(const char *path, unsigned depth)
     }
     if (folder) closedir(folder);
     /* The kernel lets go of a group a moment after its last process. */
-    for (unsigned i = 0; i < 50 && rmdir(path) < 0 && errno == EBUSY; i++) usleep(10000);
+    for (unsigned i = 0; i < 50 && rmdir(path) < 0 && errno == EBUSY; i++) rf_clock_sleep_ms(10);
 }
 
 static void end_processes(sweep_t *sweep, int grace_ms, sweep_report_t *report)

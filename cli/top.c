@@ -194,7 +194,7 @@ int cli_top(cli_t *cli, int argc, char **argv)
     uint64_t pause_ms = delay_ms < 300 ? delay_ms : 300; /* the first rates soon */
     while (status == CLI_OK) {
         if (!screen.live)
-            usleep((useconds_t)(delay_ms * 1000));
+            rf_clock_sleep_ms((unsigned)delay_ms);
         else if (!screen_wait(&screen, pause_ms))
             break;
         pause_ms = delay_ms;

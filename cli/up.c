@@ -510,7 +510,8 @@ static void take_back(up_t *up)
     if (!up->fresh || !up->dir.path[0]) return;
     /* TERM to rackfishd takes its cores down; what is still there after a while is swept. */
     for (size_t i = 0; i < up->n_starters; i++) {
-        for (unsigned k = 0; k < 150 && waitpid(up->starters[i].pid, NULL, WNOHANG) == 0; k++) usleep(20000);
+        for (unsigned k = 0; k < 150 && waitpid(up->starters[i].pid, NULL, WNOHANG) == 0; k++)
+            rf_clock_sleep_ms(20);
     }
     machine_list_nodes(&up->dir);
     sweep_t sweep;
