@@ -50,7 +50,7 @@ enum rf_client_op {
     RF_CLIENT_NODE_ADDRESSES = 32, /* N rf_client_addresses: where the monitors of another node listen */
     RF_CLIENT_LISTEN_ADDRESS = 33, /* N -> rf_client_address: where this monitor listens for other hosts */
     RF_CLIENT_RELOAD = 34,         /* N rf_client_reload: reloadable settings */
-    RF_CLIENT_SHUTDOWN = 35,       /* N: end the domains of this core (TERM, then KILL), answer, exit */
+    RF_CLIENT_SHUTDOWN = 35,       /* N rf_client_shutdown: end the domains of this core (TERM, then KILL), answer, exit */
 };
 
 enum rf_client_event_op {
@@ -80,8 +80,8 @@ typedef struct rf_client_status {
     uint32_t domains;
     uint32_t survives_cores; /* how many any cores may still die without losing agreed changes */
     uint64_t uptime_ns;
-    char scheduler[64]; /* the CPU driver's mechanism and what it promises */
-    char isolation[64]; /* ... and of isolation */
+    char scheduler[96]; /* the CPU driver's mechanism and what it promises */
+    char isolation[96]; /* ... and of isolation */
 } rf_client_status_t;
 
 enum { RF_CORE_DOWN = 0, RF_CORE_UP = 1, RF_CORE_JOINING = 2 };
@@ -237,6 +237,11 @@ typedef struct rf_client_addresses { /* several messages for a large node */
     char medium[16];
     char address[RF_CLIENT_ADDRESSES_MAX][RF_CLIENT_ADDRESS_MAX];
 } rf_client_addresses_t;
+
+typedef struct rf_client_shutdown {
+    uint32_t grace_ms; /* between TERM and KILL */
+    uint32_t reserved;
+} rf_client_shutdown_t;
 
 typedef struct rf_client_reload {
     uint32_t log_level;

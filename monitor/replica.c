@@ -1,0 +1,217 @@
+/*
+ * The agreed state. replica_apply() is a function of the log alone: it reads nothing that was only told, no clock and no
+ * link, so it gives the same result at every monitor (asserted by the tests, which compare replicas).
+ */
+#include "monitor/state.h"
+
+bool text_is_valid(const char *text, size_t max)
+{
+    size_t length = strnlen(text, max);
+    if (length == 0 || length == max) return false;
+    for (size_t i = 0; i < length; i++) {
+        if ((unsigned char)text[i] <= ' ' || text[i] == 127) return false;
+    }
+    return true;
+}
+
+domain_t *domain_find(monitor_t *m, rf_domain_t id)
+{
+    domain_t *d = &m->domains[id % MONITOR_DOMAINS_MAX];
+    return id != RF_DOMAIN_NONE && d->id == id ? d : NULL;
+}
+
+bool domain_has_ended(const domain_t *d) { return d->state == RF_DOMAIN_ENDED || d->told_ended; }
+
+static bool alive_agreed(const domain_t *d, unsigned index)
+{
+    return index < d->n_dispatchers && d->state != RF_DOMAIN_ENDED && (d->alive >> index & 1);
+}
+
+bool dispatcher_is_alive(const monitor_t *m, const domain_t *d, unsigned index)
+{
+    return alive_agreed(d, index) && !d->told_ended && !(d->told_dead >> index & 1) && !m->cores[d->cores[index]].dead;
+}
+
+name_t *name_find(monitor_t *m, const char *name)
+{
+    for (unsigned i = 0; i < MONITOR_NAMES_MAX; i++) {
+        if (m->names[i].used && strncmp(m->names[i].name, name, RF_NAME_MAX) == 0) return &m->names[i];
+    }
+    return NULL;
+}
+
+bool name_is_alive(monitor_t *m, const name_t *name)
+{
+    const domain_t *d = domain_find(m, name->domain);
+    return d && dispatcher_is_alive(m, d, name->index);
+}
+
+static void remove_names(monitor_t *m, rf_domain_t domain, int index)
+{
+    for (unsigned i = 0; i < MONITOR_NAMES_MAX; i++) {
+        name_t *n = &m->names[i];
+        if (n->used && n->domain == domain && (index < 0 || n->index == index)) n->used = false;
+    }
+}
+
+/* What follows when a domain is first seen to have ended, agreed or told. */
+static void ended_seen(monitor_t *m, domain_t *d, rf_err_t reason)
+{
+    machine_event(m, RF_MACHINE_DOMAIN_ENDED, reason, d->cores[0], m->boot->cores[d->cores[0]].node, d->id);
+    wait_domain_ended(m, d->id);
+    local_kill_domain(m, d->id);
+}
+
+static void dispatcher_ended(monitor_t *m, domain_t *d, unsigned index, int32_t wait_status, rf_err_t reason,
+                             uint64_t at_ns)
+{
+    d->alive &= ~(1ull << index);
+    remove_names(m, d->id, (int)index);
+    if (index != 0) return;
+    bool seen = d->told_ended;
+    d->state = RF_DOMAIN_ENDED;
+    d->wait_status = wait_status;
+    d->reason = reason;
+    d->ended_ns = at_ns;
+    d->alive = 0;
+    m->n_domains_live--;
+    remove_names(m, d->id, -1);
+    if (!seen) ended_seen(m, d, reason);
+}
+
+static rf_err_t apply_domain_add(monitor_t *m, const command_t *c, uint64_t *value)
+{
+    if (m->cores[c->core].down) return RF_ERR_PEER_DEAD;
+    if (!text_is_valid(c->user, sizeof c->user) || strnlen(c->name, sizeof c->name) == sizeof c->name)
+        return RF_ERR_INVALID;
+    if (m->n_domains_live == MONITOR_DOMAINS_MAX) return RF_ERR_LIMIT;
+    /* The next number whose place is free, or remembers one that ended: the oldest is forgotten first, as numbers rise.
+     */
+    rf_domain_t id = m->domain_last + 1;
+    while (m->domains[id % MONITOR_DOMAINS_MAX].id != 0 &&
+           m->domains[id % MONITOR_DOMAINS_MAX].state != RF_DOMAIN_ENDED)
+        id++;
+    domain_t *d = &m->domains[id % MONITOR_DOMAINS_MAX];
+    *d = (domain_t){.id = id,
+                    .uid = c->uid,
+                    .state = RF_DOMAIN_STARTING,
+                    .n_dispatchers = 1,
+                    .started_ns = c->at_ns,
+                    .alive = 1};
+    d->cores[0] = c->core;
+    memcpy(d->user, c->user, sizeof d->user);
+    memcpy(d->program, c->name, sizeof d->program);
+    m->domain_last = id;
+    m->n_domains_live++;
+    *value = id;
+    return RF_OK;
+}
+
+static rf_err_t apply_dispatcher_add(monitor_t *m, const command_t *c, uint64_t *value)
+{
+    domain_t *d = domain_find(m, c->domain);
+    if (!d) return RF_ERR_NOT_FOUND;
+    if (d->state == RF_DOMAIN_ENDED || m->cores[c->core].down) return RF_ERR_PEER_DEAD;
+    if (d->n_dispatchers == RF_DISPATCHERS_PER_DOMAIN_MAX) return RF_ERR_LIMIT;
+    unsigned index = d->n_dispatchers++;
+    d->cores[index] = c->core;
+    d->alive |= 1ull << index;
+    *value = index;
+    return RF_OK;
+}
+
+static rf_err_t apply_dispatcher_state(monitor_t *m, const command_t *c)
+{
+    domain_t *d = domain_find(m, c->domain);
+    if (!d || !alive_agreed(d, c->index)) return RF_ERR_NOT_FOUND;
+    if (c->state == RF_DOMAIN_ENDED) {
+        dispatcher_ended(m, d, c->index, c->wait_status, (rf_err_t)(c->reason < RF_ERR_COUNT ? c->reason : 0),
+                         c->at_ns);
+    } else if (c->index == 0 && d->state == RF_DOMAIN_STARTING) {
+        d->state = RF_DOMAIN_RUNNING;
+        machine_event(m, RF_MACHINE_DOMAIN_STARTED, RF_OK, d->cores[0], m->boot->cores[d->cores[0]].node, d->id);
+    }
+    return RF_OK;
+}
+
+static rf_err_t apply_name_put(monitor_t *m, const command_t *c)
+{
+    domain_t *d = domain_find(m, c->domain);
+    if (!text_is_valid(c->name, sizeof c->name)) return RF_ERR_INVALID;
+    if (!d || !alive_agreed(d, c->index)) return RF_ERR_PEER_DEAD;
+    if (name_find(m, c->name)) return RF_ERR_EXISTS;
+    for (unsigned i = 0; i < MONITOR_NAMES_MAX; i++) {
+        name_t *n = &m->names[i];
+        if (n->used) continue;
+        *n = (name_t){.used = true, .domain = c->domain, .index = c->index, .core = d->cores[c->index]};
+        memcpy(n->name, c->name, sizeof n->name);
+        return RF_OK;
+    }
+    return RF_ERR_LIMIT;
+}
+
+static rf_err_t apply_name_delete(monitor_t *m, const command_t *c)
+{
+    if (!text_is_valid(c->name, sizeof c->name)) return RF_ERR_INVALID;
+    name_t *n = name_find(m, c->name);
+    if (!n) return RF_ERR_NOT_FOUND;
+    if (n->domain != c->domain || n->index != c->index) return RF_ERR_PERMISSION;
+    n->used = false;
+    return RF_OK;
+}
+
+rf_err_t replica_apply(monitor_t *m, const command_t *c, size_t size, uint64_t *value)
+{
+    *value = 0;
+    if (size != sizeof *c || c->core >= m->boot->n_cores) return RF_ERR_INVALID;
+    switch (c->op) {
+    case COMMAND_DOMAIN_ADD:
+        return apply_domain_add(m, c, value);
+    case COMMAND_DISPATCHER_ADD:
+        return apply_dispatcher_add(m, c, value);
+    case COMMAND_DISPATCHER_STATE:
+        return apply_dispatcher_state(m, c);
+    case COMMAND_NAME_PUT:
+        return apply_name_put(m, c);
+    case COMMAND_NAME_DELETE:
+        return apply_name_delete(m, c);
+    default:
+        return RF_ERR_INVALID;
+    }
+}
+
+void replica_member_down(monitor_t *m, rf_core_t core)
+{
+    m->cores[core].down = true;
+    for (unsigned i = 0; i < MONITOR_DOMAINS_MAX; i++) {
+        domain_t *d = &m->domains[i];
+        if (d->id == 0 || d->state == RF_DOMAIN_ENDED) continue;
+        for (unsigned index = d->n_dispatchers; index-- > 0;) { /* the first last: it ends the domain */
+            if (alive_agreed(d, index) && d->cores[index] == core)
+                dispatcher_ended(m, d, index, 0, RF_ERR_PEER_DEAD, m->real_ns);
+        }
+    }
+}
+
+void replica_tell_ended(monitor_t *m, rf_domain_t domain, unsigned index, int32_t wait_status, rf_err_t reason,
+                        uint64_t at_ns)
+{
+    domain_t *d = domain_find(m, domain);
+    if (!d || index >= d->n_dispatchers || domain_has_ended(d)) return;
+    d->told_dead |= 1ull << index;
+    if (index != 0) return;
+    d->told_ended = true;
+    d->told_status = wait_status;
+    d->told_reason = reason;
+    d->told_ns = at_ns;
+    ended_seen(m, d, reason);
+}
+
+void replica_tell_core_dead(monitor_t *m, rf_core_t core)
+{
+    for (unsigned i = 0; i < MONITOR_DOMAINS_MAX; i++) {
+        domain_t *d = &m->domains[i];
+        if (d->id != 0 && !domain_has_ended(d) && d->cores[0] == core)
+            replica_tell_ended(m, d->id, 0, 0, RF_ERR_PEER_DEAD, m->real_ns);
+    }
+}

@@ -1,0 +1,438 @@
+/*
+ * Inside of monitor_step; only monitor/ includes it.
+ *
+ *   step.c           memory, the step: one flat switch; timers
+ *   output.c         making actions
+ *   agree.c          the engine: proposals of this monitor, entries to apply, deaths
+ *   replica.c        the agreed state: cores, domains, names; a function of the log alone
+ *   peers.c          links to other monitors: dialling on demand, messages by type
+ *   clients.c        clients and what each may ask; query.c answers what needs no operation
+ *   kernel.c         the CPU driver: its answers and events, the dispatchers of this core
+ *   op_*.c           one distributed operation each, as a state machine with named states
+ *   op_member.c      forming, deaths; heartbeat.c: hosts
+ *   names.c          exporting and withdrawing names
+ *   machine_events.c what subscribers are told
+ *
+ * Two layers of truth about who is alive:
+ *   agreed   in the replica, changed only by applied entries; the same function of the log at every monitor
+ *   told     what this monitor knows besides: evidence of deaths, ends of dispatchers, that are not (or, without a
+ *            quorum, cannot be) agreed yet. Every answer to a question shows both; no applied entry depends on it.
+ */
+#ifndef RF_MONITOR_STATE_H
+#define RF_MONITOR_STATE_H
+
+#include "monitor/peer.h"
+#include "monitor/step.h"
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "consensus/agreement.h"
+
+#include <string.h>
+
+#define BOOT_NS           (30 * RF_NS_PER_S)  /* forming waits so long for all configured cores */
+#define REQUEST_NS        (5 * RF_NS_PER_S)   /* another monitor's, CPU driver's or exporter's answer */
+#define SPAWN_NS          (30 * RF_NS_PER_S)  /* a spawn, all in all */
+#define SHUTDOWN_GRACE_NS (2 * RF_NS_PER_S)   /* between TERM and KILL */
+#define SHUTDOWN_KILL_NS  (3 * RF_NS_PER_S)   /* after KILL */
+#define RETRY_NS          (20 * RF_NS_PER_MS) /* after a full log */
+#define REDIAL_NS         (20 * RF_NS_PER_MS) /* while the machine forms */
+#define PING_ROUNDS       5
+#define PING_NS           (300 * RF_NS_PER_MS)
+#define PING_FRESH_NS     RF_NS_PER_S /* so long a measurement serves further pages of the list */
+#define OPS_RESERVED      (2 * MONITOR_LOCAL_MAX) /* operations that only ends of dispatchers may use */
+#define OPS_WAITS_MAX     (MONITOR_OPS_MAX / 4)   /* outstanding WAITs at this monitor */
+#define INCOMING_MAX      32 /* connects that one exporter has not answered yet */
+#define NO_CLIENT         UINT32_MAX
+#define AGREE_LOG_MAX       256 /* entries */
+#define AGREE_ENTRY_MAX     192 /* bytes */
+#define AGREE_PROPOSALS_MAX AGREEMENT_WINDOW
+
+/* ---- replica: agreed ---- */
+
+enum command_op { /* what proposals say; a struct command */
+    COMMAND_DOMAIN_ADD = 1,       /* -> value: the domain */
+    COMMAND_DISPATCHER_ADD = 2,   /* -> value: the index */
+    COMMAND_DISPATCHER_STATE = 3, /* running, or ended */
+    COMMAND_NAME_PUT = 4,
+    COMMAND_NAME_DELETE = 5,
+};
+
+typedef struct command {
+    uint16_t op;
+    rf_core_t core;
+    uint32_t uid;
+    rf_domain_t domain;
+    uint16_t index;
+    uint16_t state;
+    int32_t wait_status;
+    uint32_t reason;
+    uint32_t reserved;
+    uint64_t at_ns; /* CLOCK_REALTIME at the proposer */
+    char name[RF_NAME_MAX]; /* program, or exported name */
+    char user[32];
+} command_t;
+_Static_assert(sizeof(command_t) == 136, "wire layout");
+
+typedef struct domain {
+    rf_domain_t id; /* 0: free */
+    uint32_t uid;
+    uint16_t state; /* RF_DOMAIN_* */
+    uint16_t n_dispatchers;
+    int32_t wait_status;
+    rf_err_t reason;
+    uint64_t started_ns, ended_ns, alive; /* alive: bit per index, agreed */
+    rf_core_t cores[RF_DISPATCHERS_PER_DOMAIN_MAX];
+    char user[32];
+    char program[RF_NAME_MAX];
+    /* told */
+    bool told_ended;
+    int32_t told_status;
+    rf_err_t told_reason;
+    uint64_t told_ns, told_dead; /* told_dead: bit per index */
+} domain_t;
+
+typedef struct name {
+    bool used;
+    char name[RF_NAME_MAX];
+    rf_domain_t domain;
+    uint16_t index;
+    rf_core_t core;
+} name_t;
+
+typedef struct core {
+    /* agreed */
+    bool member, down; /* was in the first view; has left by an entry */
+    /* told */
+    bool dead;          /* evidence here or elsewhere */
+    rf_err_t dead_err;
+    /* peer link */
+    enum { PEER_NONE, PEER_DIALING, PEER_LINKED, PEER_GONE } link;
+    uint16_t unanswered; /* requests at it */
+    bool ready;          /* core 0: it has said READY */
+    bool death_due, room_due; /* the engine is to be told */
+    uint64_t redial_ns;
+    uint64_t heard_ns;
+    /* last measurement */
+    uint64_t ping_sent_ns;  /* 0: none outstanding */
+    unsigned n_pings;
+    uint64_t pings[PING_ROUNDS];
+    bool wanted;         /* to be dialled when its address comes */
+    char address[RF_CLIENT_ADDRESS_MAX]; /* other hosts; "" : not known */
+} core_t;
+
+/* ---- this core ---- */
+
+typedef struct local { /* a dispatcher of this core */
+    enum { LOCAL_FREE, LOCAL_CREATING, LOCAL_RUNNING, LOCAL_ENDING } state; /* ENDING: gone, not agreed yet */
+    rf_domain_t domain;
+    uint16_t index;
+    uint32_t flags;      /* of its spawn block */
+    uint32_t block_size;
+    int block_fd, executable_fd; /* kept for spanning; -1: none */
+    uint32_t client;     /* NO_CLIENT: it has not identified itself */
+    bool started;        /* ... and never will again */
+    int32_t wait_status;
+    rf_err_t reason;
+    uint64_t ended_ns;
+} local_t;
+
+typedef struct client {
+    bool used;
+    rf_domain_t domain; /* 0: rackfishd */
+    uint16_t index;
+    uint16_t outstanding, incoming;
+    uint32_t mask;      /* subscribed */
+    bool blocked;       /* its link does not take events */
+    uint64_t event_next; /* number of the next machine event for it */
+} client_t;
+
+typedef struct parked { /* descriptors whose message has not come yet */
+    bool used, peer;
+    uint32_t who; /* client, or core */
+    uint32_t tag;
+    unsigned n_fds;
+    int fds[MONITOR_FDS_MAX];
+} parked_t;
+
+/* ---- operations ---- */
+
+typedef enum op_kind { OP_FREE, OP_SPAWN, OP_END, OP_WAIT, OP_KILL, OP_CONNECT, OP_NAME, OP_LINKS, OP_STATS, OP_LISTEN, OP_SHUTDOWN, OP_RUNNING } op_kind_t;
+
+typedef struct op {
+    op_kind_t kind;
+    uint8_t state;       /* of its kind's own enum */
+    uint16_t generation;
+    uint32_t client;     /* who asked; NO_CLIENT: nobody here */
+    uint32_t client_tag;
+    uint16_t client_op;
+    bool counted;        /* in core[peer].unanswered */
+    bool transfer;       /* SPAWN: counted in n_transfers */
+    rf_core_t peer;      /* RF_CORE_NONE, or the other monitor */
+    uint32_t peer_tag;   /* its operation, when it asked */
+    uint64_t deadline_ns;
+    bool proposing;      /* a proposal of it is queued or under way */
+    command_t command;   /* ... this one */
+    union {
+        struct {
+            bool span;
+            uint16_t index, n_fds, local; /* local: of the target, its place in locals */
+            rf_domain_t domain;
+            rf_core_t core;
+            int fds[MONITOR_FDS_MAX];
+            uint32_t size, sent, flags, uid;
+            char user[32];
+            char program[RF_NAME_MAX];
+        } spawn;
+        struct {
+            rf_domain_t domain;
+            uint16_t index;
+        } end; /* OP_END, OP_RUNNING */
+        struct {
+            rf_domain_t domain;
+        } wait;
+        struct {
+            uint16_t pending, done; /* of the one that collects */
+            rf_err_t err;
+            uint32_t parent;        /* of a part */
+            rf_kernel_signal_t signal;
+        } kill;
+        struct {
+            uint64_t channel;
+            uint32_t exporter; /* the client here that has been asked; NO_CLIENT */
+            rf_domain_t domain, from_domain;
+            uint16_t index, from_index, kind;
+            rf_core_t core, from_core;
+            uint32_t slots, from_uid;
+            int fds[2];        /* the asker's end and the exporter's; -1: none */
+            char name[RF_NAME_MAX];
+            char from_user[32];
+            uint8_t token[32], key[32];
+        } connect;
+        struct {
+            uint64_t from;
+            bool has_own;
+            rf_kernel_stat_t own;
+        } list;
+    };
+} op_t;
+
+/* What an operation does when something comes for it. NULL: does not happen to it. Each may end the operation. */
+typedef struct op_class {
+    const char *name;
+    void (*proposed)(monitor_t *m, op_t *op, rf_err_t err, uint64_t value);
+    void (*peer_up)(monitor_t *m, op_t *op);
+    void (*peer_dead)(monitor_t *m, op_t *op);
+    void (*kernel)(monitor_t *m, op_t *op, rf_err_t err, const uint8_t *bytes, size_t size);
+    void (*answer)(monitor_t *m, op_t *op, const monitor_event_t *event); /* BLOCK, CHUNK, SOCKETPAIR, ... */
+    void (*timeout)(monitor_t *m, op_t *op);
+    void (*client_gone)(monitor_t *m, op_t *op, uint32_t client);
+} op_class_t;
+
+typedef struct agree {
+    agreement_t *engine;
+    rf_err_t received_err; /* of the last message */
+    bool busy;            /* inside agree_run(): what comes meanwhile is queued */
+    uint64_t tick_ns;     /* the engine wants a tick; RF_NEVER */
+    uint64_t retry_ns;    /* the log was full: no proposal before that; 0 */
+    uint64_t sequence;    /* last used of this member's own session */
+    uint32_t queue[MONITOR_OPS_MAX]; /* operations that want to propose, in order */
+    unsigned queue_head, n_queue;
+    struct {
+        uint64_t sequence;
+        uint32_t op;
+    } inflight[AGREE_PROPOSALS_MAX];
+    unsigned n_inflight;
+    struct {
+        uint64_t index;
+        agreement_entry_kind_t kind;
+        rf_core_t core;   /* MEMBER_DOWN */
+        size_t size;
+        command_t command;
+    } applies[AGREE_LOG_MAX]; /* handed out, not applied yet */
+    unsigned applies_head, n_applies;
+} agree_t;
+
+typedef enum phase { PHASE_LINKING, PHASE_READY, PHASE_FORMED, PHASE_EXPELLED, PHASE_SHUTDOWN } phase_t;
+
+struct monitor {
+    const rf_boot_t *boot;
+    rf_core_t core;
+    rf_node_t node;
+    uint64_t now_ns, real_ns, started_ns;
+    char owner[32]; /* who did `up`; "" : not known */
+    phase_t phase;
+    bool forming; /* core 0: the first entry is proposed */
+    bool begun;
+    monitor_output_t *out;     /* of the step under way */
+    uint64_t next_deadline_ns; /* no operation's is earlier */
+
+    agree_t agree;
+    bool formed, quorum; /* quorum: changes can be agreed on */
+
+    core_t *cores; /* [boot->n_cores] */
+    bool nodes_dead[RF_NODES_MAX];
+    domain_t domains[MONITOR_DOMAINS_MAX]; /* of domain id at id % MONITOR_DOMAINS_MAX */
+    rf_domain_t domain_last;
+    unsigned n_domains_live;
+    name_t names[MONITOR_NAMES_MAX];
+
+    local_t locals[MONITOR_LOCAL_MAX];
+    client_t clients[MONITOR_CLIENTS_MAX];
+    parked_t parked[MONITOR_PARKED_FDS_MAX];
+    op_t ops[MONITOR_OPS_MAX];
+    unsigned n_ops, n_transfers, n_waits;
+    uint32_t op_next;
+
+    rf_client_machine_event_t events[MONITOR_EVENTS_KEPT];
+    uint64_t event_last; /* events are numbered from 1 */
+
+    bool kernel_up;
+    char scheduler[96], isolation[96];
+    uint64_t channel_next;
+    uint64_t heartbeat_ns, pinged_ns; /* pinged: when the last measurement was complete */
+    bool pinging, beating;
+    uint64_t ping_deadline_ns;
+    int exit_status; /* -1: goes on */
+    uint64_t logged_ns[4];
+};
+
+/* ---- output.c ---- */
+monitor_action_t *out_action(monitor_t *m, monitor_action_kind_t kind);
+/* Copies two parts into the output behind each other. */
+void out_bytes(monitor_t *m, monitor_action_t *action, const void *a, size_t a_size, const void *b, size_t b_size);
+void out_log(monitor_t *m, rf_log_level_t level, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void out_close_fds(monitor_t *m, int *fds, unsigned n);
+void out_close_fd(monitor_t *m, int *fd);
+bool out_is_nearly_full(const monitor_t *m);
+void kernel_invoke(monitor_t *m, uint32_t tag, uint16_t op, const void *body, size_t size, const int *fds, unsigned n_fds);
+void client_reply(monitor_t *m, uint32_t client, uint32_t tag, uint16_t op, rf_err_t err, const void *body, size_t size);
+void client_reply_fd(monitor_t *m, uint32_t client, uint32_t tag, uint16_t op, const void *body, size_t size, int fd);
+void client_event_fd(monitor_t *m, uint32_t client, uint16_t op, uint64_t key, const void *body, size_t size, int fd);
+void client_close(monitor_t *m, uint32_t client, const char *why);
+
+/* ---- agree.c ---- */
+rf_err_t agree_init(monitor_t *m, void *memory, size_t size);
+agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core);
+/* Proposes for `op`, when there is room; its class's `proposed` gets the answer, never before this returns. */
+void agree_propose(monitor_t *m, op_t *op, const command_t *command);
+void agree_form(monitor_t *m, const rf_core_t *cores, unsigned n);
+void agree_death(monitor_t *m, rf_core_t core);
+void agree_room(monitor_t *m, rf_core_t core);
+rf_err_t agree_receive(monitor_t *m, rf_core_t from, uint8_t type, const void *bytes, size_t size);
+void agree_tick(monitor_t *m);
+
+/* ---- replica.c ---- */
+domain_t *domain_find(monitor_t *m, rf_domain_t id);
+bool domain_has_ended(const domain_t *d); /* agreed or told */
+bool dispatcher_is_alive(const monitor_t *m, const domain_t *d, unsigned index); /* agreed, and nothing else told */
+name_t *name_find(monitor_t *m, const char *name);
+bool name_is_alive(monitor_t *m, const name_t *name); /* its dispatcher is, agreed and told */
+rf_err_t replica_apply(monitor_t *m, const command_t *command, size_t size, uint64_t *value);
+void replica_member_down(monitor_t *m, rf_core_t core);
+/* Besides the log: dispatcher `index` has ended. */
+void replica_tell_ended(monitor_t *m, rf_domain_t domain, unsigned index, int32_t wait_status, rf_err_t reason,
+                        uint64_t at_ns);
+void replica_tell_core_dead(monitor_t *m, rf_core_t core);
+bool text_is_valid(const char *text, size_t max); /* printable, ends within max, not empty */
+
+/* ---- ops ---- */
+op_t *op_begin(monitor_t *m, op_kind_t kind, uint64_t deadline_ns); /* NULL: too many */
+void op_end(monitor_t *m, op_t *op);
+void op_deadline(monitor_t *m, op_t *op, uint64_t deadline_ns);
+uint32_t op_id(const monitor_t *m, const op_t *op);
+op_t *op_find(monitor_t *m, uint32_t id, op_kind_t kind); /* OP_FREE: of any kind */
+/* For a request of a client. Answers RF_ERR_LIMIT itself and returns NULL when there are too many. */
+op_t *op_begin_for_client(monitor_t *m, op_kind_t kind, uint32_t client, const rf_wire_header_t *request,
+                          uint64_t deadline_ns);
+void op_reply(monitor_t *m, op_t *op, rf_err_t err, const void *body, size_t size); /* to its client, and ends it */
+
+extern const op_class_t op_spawn_class, op_end_class, op_running_class, op_wait_class, op_kill_class, op_connect_class,
+    op_name_class, op_links_class, op_stats_class, op_listen_class, op_shutdown_class;
+
+const op_class_t *op_class_of(const op_t *op);
+
+/* ---- peers.c ---- */
+/* RF_OK: linked. RF_ERR_AGAIN: being dialled, or will be when its address comes: peer_up() of the operation follows.
+ * RF_ERR_PEER_DEAD. */
+rf_err_t peer_need(monitor_t *m, rf_core_t core);
+void peer_send(monitor_t *m, rf_core_t core, uint8_t type, const void *a, size_t a_size, const void *b, size_t b_size);
+/* A request for an operation; counted. RF_ERR_AGAIN: too many unanswered. */
+rf_err_t peer_request(monitor_t *m, op_t *op, rf_core_t core, uint8_t type, const void *body, size_t size,
+                      const int *fds, unsigned n_fds);
+void peer_answered(monitor_t *m, op_t *op);
+void peer_up(monitor_t *m, rf_core_t core);
+void peer_fail_ops(monitor_t *m, rf_core_t core); /* those that wait for it */
+void peer_down(monitor_t *m, rf_core_t core, rf_err_t err);
+void peer_message(monitor_t *m, rf_core_t core, uint8_t type, const uint8_t *bytes, size_t size);
+void peer_address(monitor_t *m, rf_core_t core, const char *address);
+static inline bool same_node(const monitor_t *m, rf_core_t core) { return m->boot->cores[core].node == m->node; }
+void park_fds(monitor_t *m, bool peer, uint32_t who, uint32_t tag, const monitor_event_t *event);
+unsigned unpark_fds(monitor_t *m, bool peer, uint32_t who, uint32_t tag, int *fds); /* how many */
+void unpark_all(monitor_t *m, bool peer, uint32_t who);
+
+/* ---- clients.c, query.c, machine_events.c ---- */
+void client_up(monitor_t *m, uint32_t client, rf_domain_t domain, uint16_t index);
+void client_gone(monitor_t *m, uint32_t client);
+void client_message(monitor_t *m, uint32_t client, uint8_t type, const uint8_t *bytes, size_t size);
+bool query_answer(monitor_t *m, uint32_t client, const rf_wire_header_t *request, const uint8_t *body);
+void query_domain(const monitor_t *m, const domain_t *d, rf_client_domain_t *out);
+void machine_event(monitor_t *m, uint32_t what, rf_err_t err, rf_core_t core, rf_node_t node, rf_domain_t domain);
+void machine_events_deliver(monitor_t *m);
+
+/* ---- kernel.c ---- */
+void kernel_up(monitor_t *m);
+void kernel_message(monitor_t *m, uint8_t type, const uint8_t *bytes, size_t size);
+void kernel_fds(monitor_t *m, const monitor_event_t *event);
+local_t *local_find(monitor_t *m, rf_domain_t domain, unsigned index);
+local_t *local_add(monitor_t *m);
+void local_free(monitor_t *m, local_t *local);
+void local_kill_domain(monitor_t *m, rf_domain_t domain); /* its dispatchers here: the domain has ended */
+
+/* ---- operations ---- */
+void spawn_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, const rf_client_spawn_t *body);
+void spawn_peer(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
+void spawn_peer_chunk(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
+void spawn_peer_more(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
+void spawn_peer_spawned(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
+void spawn_check_span(op_t *op); /* op_span.c's operation waits for its block */
+void span_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, const rf_client_spawn_t *body);
+void end_local(monitor_t *m, local_t *local, int32_t wait_status, rf_err_t reason);
+void end_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
+void end_tell_all(monitor_t *m, rf_core_t to); /* RF_CORE_NONE: everybody in reach */
+void wait_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, rf_domain_t domain);
+void wait_cancel(monitor_t *m, uint32_t client, uint32_t tag);
+void wait_domain_ended(monitor_t *m, rf_domain_t domain);
+void kill_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, const rf_client_kill_t *body);
+void kill_peer(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
+void kill_peer_killed(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
+void connect_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, const rf_client_connect_t *body);
+void connect_accept(monitor_t *m, uint32_t client, const rf_client_accept_t *body);
+void connect_peer(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
+void connect_peer_connected(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
+void name_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, const char *name);
+void links_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, uint64_t from);
+void links_pong(monitor_t *m, rf_core_t core, const uint8_t *bytes, size_t size);
+void links_tick(monitor_t *m);
+void stats_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, uint64_t from);
+void listen_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request);
+void shutdown_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request);
+void shutdown_progress(monitor_t *m);
+
+/* ---- op_member.c, heartbeat.c ---- */
+void member_start(monitor_t *m);
+void member_tick(monitor_t *m);
+uint64_t member_next_ns(const monitor_t *m);
+void member_linked(monitor_t *m, rf_core_t core);
+void member_ready(monitor_t *m, rf_core_t core);
+void member_formed(monitor_t *m);
+/* Evidence of a core's death: first-hand, or told. */
+void member_dead(monitor_t *m, rf_core_t core, rf_err_t err, bool first_hand);
+void member_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
+void member_expelled(monitor_t *m, rf_core_t from, rf_err_t err);
+void heartbeat_tick(monitor_t *m);
+uint64_t heartbeat_next_ns(const monitor_t *m);
+rf_core_t heartbeat_gateway(const monitor_t *m, rf_node_t node);
+
+#endif

@@ -1,0 +1,317 @@
+#include "monitor/state.h"
+
+#include <stdio.h>
+
+/* ---- memory ---- */
+
+static size_t padded(size_t size) { return (size + 15) & ~(size_t)15; }
+
+size_t monitor_size(const rf_boot_t *boot, rf_core_t core)
+{
+    agreement_params_t params = agree_params(boot, core);
+    return padded(sizeof(monitor_t)) + padded(boot->n_cores * sizeof(core_t)) + agreement_size(&params);
+}
+
+rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_t core, const char *owner,
+                      uint64_t now_ns, monitor_t **out)
+{
+    if (core >= boot->n_cores || boot->cores[core].node != boot->node) return RF_ERR_INVALID;
+    if (size < monitor_size(boot, core)) return RF_ERR_NO_MEMORY;
+    memset(memory, 0, monitor_size(boot, core));
+    monitor_t *m = memory;
+    m->boot = boot;
+    snprintf(m->owner, sizeof m->owner, "%s", owner);
+    m->core = core;
+    m->node = boot->node;
+    m->started_ns = m->now_ns = now_ns;
+    m->next_deadline_ns = RF_NEVER;
+    m->heartbeat_ns = RF_NEVER;
+    m->exit_status = -1;
+    m->cores = (core_t *)(void *)((uint8_t *)memory + padded(sizeof *m));
+    uint8_t *engine = (uint8_t *)m->cores + padded(boot->n_cores * sizeof(core_t));
+    for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++)
+        m->locals[i] = (local_t){.block_fd = -1, .executable_fd = -1, .client = NO_CLIENT};
+    rf_err_t err = agree_init(m, engine, size - (size_t)(engine - (uint8_t *)memory));
+    if (err == RF_OK) *out = m;
+    return err;
+}
+
+/* ---- operations ---- */
+
+static const op_class_t *const classes[] = {
+    [OP_SPAWN] = &op_spawn_class,   [OP_END] = &op_end_class,         [OP_RUNNING] = &op_running_class,
+    [OP_WAIT] = &op_wait_class,     [OP_KILL] = &op_kill_class,       [OP_CONNECT] = &op_connect_class,
+    [OP_NAME] = &op_name_class,     [OP_LINKS] = &op_links_class,     [OP_STATS] = &op_stats_class,
+    [OP_LISTEN] = &op_listen_class, [OP_SHUTDOWN] = &op_shutdown_class,
+};
+
+const op_class_t *op_class_of(const op_t *op) { return classes[op->kind]; }
+
+op_t *op_begin(monitor_t *m, op_kind_t kind, uint64_t deadline_ns)
+{
+    unsigned limit = kind == OP_END || kind == OP_RUNNING ? MONITOR_OPS_MAX : MONITOR_OPS_MAX - OPS_RESERVED;
+    if (m->n_ops >= limit) return NULL;
+    while (m->ops[m->op_next].kind != OP_FREE)
+        m->op_next = (m->op_next + 1) % MONITOR_OPS_MAX;
+    op_t *op = &m->ops[m->op_next];
+    m->op_next = (m->op_next + 1) % MONITOR_OPS_MAX;
+    uint16_t generation = (uint16_t)(op->generation + 1);
+    memset(op, 0, sizeof *op);
+    op->kind = kind;
+    op->generation = generation ? generation : 1;
+    op->client = NO_CLIENT;
+    op->peer = RF_CORE_NONE;
+    op_deadline(m, op, deadline_ns);
+    m->n_ops++;
+    return op;
+}
+
+void op_deadline(monitor_t *m, op_t *op, uint64_t deadline_ns)
+{
+    op->deadline_ns = deadline_ns;
+    if (deadline_ns < m->next_deadline_ns) m->next_deadline_ns = deadline_ns;
+}
+
+void op_end(monitor_t *m, op_t *op)
+{
+    rf_assert(op->kind != OP_FREE && m->n_ops > 0);
+    peer_answered(m, op);
+    if (op->client != NO_CLIENT) {
+        rf_assert(m->clients[op->client].outstanding > 0);
+        m->clients[op->client].outstanding--;
+    }
+    if (op->kind == OP_WAIT) m->n_waits--;
+    op->kind = OP_FREE;
+    op->proposing = false;
+    m->n_ops--;
+}
+
+uint32_t op_id(const monitor_t *m, const op_t *op)
+{
+    return (uint32_t)op->generation << 16 | (uint32_t)(op - m->ops);
+}
+
+op_t *op_find(monitor_t *m, uint32_t id, op_kind_t kind)
+{
+    uint32_t index = id & 0xffff;
+    if (index >= MONITOR_OPS_MAX) return NULL;
+    op_t *op = &m->ops[index];
+    if (op->kind == OP_FREE || op->generation != id >> 16 || (kind != OP_FREE && op->kind != kind)) return NULL;
+    return op;
+}
+
+op_t *op_begin_for_client(monitor_t *m, op_kind_t kind, uint32_t client, const rf_wire_header_t *request,
+                          uint64_t deadline_ns)
+{
+    client_t *c = &m->clients[client];
+    op_t *op = NULL;
+    rf_err_t err = RF_ERR_AGAIN;
+    if (c->outstanding < MONITOR_CLIENT_REQUESTS_MAX) {
+        err = RF_ERR_LIMIT;
+        op = op_begin(m, kind, deadline_ns);
+    }
+    if (!op) {
+        client_reply(m, client, request->tag, request->op, err, NULL, 0);
+        return NULL;
+    }
+    c->outstanding++;
+    op->client = client;
+    op->client_tag = request->tag;
+    op->client_op = request->op;
+    return op;
+}
+
+void op_reply(monitor_t *m, op_t *op, rf_err_t err, const void *body, size_t size)
+{
+    if (op->client != NO_CLIENT) client_reply(m, op->client, op->client_tag, op->client_op, err, body, size);
+    op_end(m, op);
+}
+
+static void expire(monitor_t *m)
+{
+    if (m->now_ns < m->next_deadline_ns) return;
+    m->next_deadline_ns = RF_NEVER;
+    for (unsigned i = 0; i < MONITOR_OPS_MAX; i++) {
+        op_t *op = &m->ops[i];
+        if (op->kind == OP_FREE) continue;
+        if (op->deadline_ns <= m->now_ns) {
+            op->deadline_ns = RF_NEVER;
+            op_class_of(op)->timeout(m, op);
+        } else if (op->deadline_ns < m->next_deadline_ns) {
+            m->next_deadline_ns = op->deadline_ns;
+        }
+    }
+}
+
+static uint64_t earliest(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+/* ---- the step ---- */
+
+static void answer(monitor_t *m, const monitor_event_t *event)
+{
+    op_t *op = op_find(m, event->op, OP_FREE);
+    if (op && op_class_of(op)->answer) {
+        op_class_of(op)->answer(m, op, event);
+        return;
+    }
+    for (unsigned i = 0; i < event->n_fds; i++) { /* nobody waits for it any more */
+        int fd = event->fds[i];
+        out_close_fd(m, &fd);
+    }
+}
+
+static void handle(monitor_t *m, const monitor_event_t *event)
+{
+    bool core_valid = event->core < m->boot->n_cores && event->core != m->core;
+    bool client_valid = event->client < MONITOR_CLIENTS_MAX && m->clients[event->client].used;
+    switch (event->kind) {
+    case MONITOR_TICK:
+        break;
+    case MONITOR_KERNEL_UP:
+        kernel_up(m);
+        break;
+    case MONITOR_KERNEL_MESSAGE:
+        kernel_message(m, event->type, event->bytes, event->size);
+        break;
+    case MONITOR_KERNEL_FDS:
+        kernel_fds(m, event);
+        break;
+    case MONITOR_PEER_UP:
+        rf_assert(core_valid);
+        peer_up(m, event->core);
+        break;
+    case MONITOR_PEER_DOWN:
+        rf_assert(core_valid);
+        peer_down(m, event->core, event->err);
+        break;
+    case MONITOR_PEER_ROOM:
+        rf_assert(core_valid);
+        agree_room(m, event->core);
+        break;
+    case MONITOR_PEER_MESSAGE:
+        rf_assert(core_valid);
+        peer_message(m, event->core, event->type, event->bytes, event->size);
+        break;
+    case MONITOR_PEER_FDS: {
+        peer_fds_t head = {0};
+        rf_assert(core_valid);
+        if (event->size == sizeof head) memcpy(&head, event->bytes, sizeof head);
+        park_fds(m, true, event->core, head.tag, event);
+        break;
+    }
+    case MONITOR_CLIENT_UP:
+        client_up(m, event->client, event->domain, event->index);
+        break;
+    case MONITOR_CLIENT_GONE:
+        if (client_valid) client_gone(m, event->client);
+        break;
+    case MONITOR_CLIENT_FULL:
+        if (client_valid) {
+            client_t *c = &m->clients[event->client];
+            uint32_t back = (uint32_t)c->event_next - event->op;
+            c->blocked = true;
+            if (back <= c->event_next && back <= MONITOR_EVENTS_KEPT) c->event_next -= back;
+        }
+        break;
+    case MONITOR_CLIENT_ROOM:
+        if (client_valid) m->clients[event->client].blocked = false;
+        break;
+    case MONITOR_CLIENT_MESSAGE:
+        if (client_valid) client_message(m, event->client, event->type, event->bytes, event->size);
+        break;
+    case MONITOR_CLIENT_FDS: {
+        rf_client_fds_t head = {0};
+        if (event->size == sizeof head) memcpy(&head, event->bytes, sizeof head);
+        park_fds(m, false, client_valid ? event->client : NO_CLIENT, head.tag, event);
+        break;
+    }
+    case MONITOR_BLOCK:
+    case MONITOR_CHUNK:
+    case MONITOR_SOCKETPAIR:
+    case MONITOR_RANDOM:
+    case MONITOR_LISTENING:
+    case MONITOR_LINK_STATS:
+        answer(m, event);
+        break;
+    }
+}
+
+void monitor_step(monitor_t *m, const monitor_event_t *event, monitor_output_t *output)
+{
+    rf_assert(event->now_ns >= m->now_ns);
+    m->now_ns = event->now_ns;
+    m->real_ns = event->real_ns;
+    m->out = output;
+    output->n_actions = 0;
+    output->n_bytes = 0;
+    output->more = false;
+
+    if (!m->begun) {
+        m->begun = true;
+        member_start(m);
+    }
+    handle(m, event);
+    expire(m);
+    member_tick(m);
+    heartbeat_tick(m);
+    links_tick(m);
+    agree_tick(m);
+    machine_events_deliver(m);
+    shutdown_progress(m);
+
+    uint64_t next = earliest(m->next_deadline_ns, m->agree.tick_ns);
+    next = earliest(next, member_next_ns(m));
+    next = earliest(next, heartbeat_next_ns(m));
+    if (m->pinging) next = earliest(next, m->ping_deadline_ns);
+    if (m->agree.n_queue > 0) next = earliest(next, m->agree.retry_ns);
+    output->next_tick_ns = next;
+    if (m->exit_status >= 0) {
+        monitor_action_t *action = out_action(m, MONITOR_DO_EXIT);
+        action->size = (size_t)m->exit_status;
+    }
+    m->out = NULL;
+}
+
+void monitor_check(const monitor_t *m)
+{
+    unsigned ops = 0, waits = 0, live = 0, transfers = 0;
+    unsigned outstanding[MONITOR_CLIENTS_MAX] = {0};
+    for (unsigned i = 0; i < MONITOR_OPS_MAX; i++) {
+        const op_t *op = &m->ops[i];
+        if (op->kind == OP_FREE) continue;
+        ops++;
+        waits += op->kind == OP_WAIT;
+        if (op->client != NO_CLIENT) {
+            rf_assert(op->client < MONITOR_CLIENTS_MAX && m->clients[op->client].used);
+            outstanding[op->client]++;
+        }
+        transfers += op->kind == OP_SPAWN && op->transfer;
+        rf_assert(op->deadline_ns == RF_NEVER || op->deadline_ns >= m->next_deadline_ns);
+    }
+    rf_assert(ops == m->n_ops && waits == m->n_waits && transfers == m->n_transfers);
+    for (unsigned i = 0; i < MONITOR_CLIENTS_MAX; i++)
+        rf_assert(m->clients[i].outstanding == outstanding[i] && outstanding[i] <= MONITOR_CLIENT_REQUESTS_MAX);
+    for (unsigned i = 0; i < MONITOR_DOMAINS_MAX; i++) {
+        const domain_t *d = &m->domains[i];
+        if (d->id == 0) continue;
+        rf_assert(d->id % MONITOR_DOMAINS_MAX == i && d->id <= m->domain_last);
+        rf_assert(d->n_dispatchers >= 1 && d->n_dispatchers <= RF_DISPATCHERS_PER_DOMAIN_MAX);
+        rf_assert((d->state == RF_DOMAIN_ENDED) == !(d->alive & 1));
+        for (unsigned k = 0; k < d->n_dispatchers; k++)
+            rf_assert(d->cores[k] < m->boot->n_cores);
+        live += d->state != RF_DOMAIN_ENDED;
+    }
+    rf_assert(live == m->n_domains_live);
+    for (unsigned i = 0; i < MONITOR_NAMES_MAX; i++) {
+        const name_t *n = &m->names[i];
+        if (!n->used) continue;
+        const domain_t *d = &m->domains[n->domain % MONITOR_DOMAINS_MAX];
+        rf_assert(d->id == n->domain && n->index < d->n_dispatchers && (d->alive >> n->index & 1));
+    }
+    for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++) {
+        const local_t *l = &m->locals[i];
+        if (l->state != LOCAL_FREE && l->client != NO_CLIENT)
+            rf_assert(m->clients[l->client].used && m->clients[l->client].domain == l->domain);
+    }
+    rf_assert(m->agree.n_inflight <= AGREE_PROPOSALS_MAX && m->agree.n_applies == 0 && !m->agree.busy);
+}
