@@ -74,7 +74,14 @@ static void say(port_t *port, uint8_t type, uint32_t tag, uint16_t op, rf_err_t 
 {
     if (port->dead || !port->link) return;
     rf_wire_header_t head = {.tag = tag, .op = op, .err = (uint16_t)err};
-    check(rf_message_send2(port->link, type, &head, sizeof head, body, size) == RF_OK, "a full link");
+    rf_err_t sent;
+    for (unsigned tries = 0; tries < 10000; tries++) {
+        sent = rf_message_send2(port->link, type, &head, sizeof head, body, size);
+        if (sent != RF_ERR_AGAIN) break;
+        (void)rf_transport_shm.flush(port->link);
+        usleep(100);
+    }
+    check(sent == RF_OK, "a full link");
     (void)rf_transport_shm.flush(port->link);
 }
 
