@@ -28,10 +28,12 @@ size_t rf_stream_room(const rf_stream_t *stream);
 /* Everything written has been read by the peer's program. */
 bool rf_stream_drained(const rf_stream_t *stream);
 
-/* No more will be written: the peer's read sees the end after the last byte. */
+/* No more will be written: the peer's read sees the end after the last byte. RF_ERR_AGAIN: the link has no room to
+ * say so now; call it again. */
 rf_err_t rf_stream_finish(rf_stream_t *stream);
 
-/* Copies out up to `size` bytes. RF_OK with *got > 0; RF_ERR_AGAIN: none now; RF_ERR_CLOSED: the end. */
+/* Copies out up to `size` bytes. RF_OK with *got > 0; RF_ERR_AGAIN: none now; RF_ERR_CLOSED: the end; RF_ERR_PEER_DEAD:
+ * the link ended before that. */
 rf_err_t rf_stream_read(rf_stream_t *stream, void *out, size_t size, size_t *got);
 
 /* Without a copy: the readable bytes that lie in one piece, and giving them back. From an untrusted peer the bytes may
@@ -39,10 +41,13 @@ rf_err_t rf_stream_read(rf_stream_t *stream, void *out, size_t size, size_t *got
 size_t rf_stream_peek(rf_stream_t *stream, const void **bytes);
 void rf_stream_consume(rf_stream_t *stream, size_t size);
 
-/* Feeds a slot or a completion. RF_ERR_PROTOCOL for nonsense; the caller ends the link. */
+/* Feeds a slot or a completion. RF_ERR_PROTOCOL for nonsense; the caller ends the link. Completions are fed also for
+ * streams that have been closed. */
 rf_err_t rf_stream_slot(rf_link_t *link, rf_stream_t *const *streams, unsigned n, const rf_slot_t *slot);
 rf_err_t rf_stream_written(rf_stream_t *const *streams, unsigned n, uint64_t cookie, rf_err_t err);
 
+/* Ends this side and frees it; before its link is closed. Not from within rf_stream_written(). Bytes that the peer has
+ * not read may be lost: see rf_stream_drained(). */
 void rf_stream_close(rf_stream_t *stream);
 
 #endif

@@ -97,9 +97,15 @@ void end_close(end_t *end)
 
 world_t *world_open(void)
 {
+    return world_open_until(0);
+}
+
+world_t *world_open_until(uint64_t deadline_ns)
+{
     world_t *world = calloc(1, sizeof *world);
     assert_non_null(world);
     world->fixture = conformance_fixture;
+    world->deadline_ns = deadline_ns;
     rf_prng_seed(&world->prng, 1);
     if (world->fixture->open) world->fixture->open(world);
     end_open(world, 1);

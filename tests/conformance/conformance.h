@@ -92,8 +92,9 @@ struct world {
 
 extern const fixture_t *conformance_fixture;
 
-/* Opens both endpoints. */
+/* Opens both endpoints; with the fixture's deadline, or another. */
 world_t *world_open(void);
+world_t *world_open_until(uint64_t deadline_ns);
 /* ... and a link between them, UP at both ends. */
 world_t *world_linked(unsigned slots, unsigned slots_max);
 void world_close(world_t *world);

@@ -533,7 +533,10 @@ void tcp_fence(rf_link_t *link_head)
     link->dead_ns = RF_NEVER;
     link->rx_head = link->rx_tail = 0;
     link->rx_slots = 0;
-    if (link->bulk) link->bulk->notify_head = link->bulk->notify_tail;
+    if (link->bulk) {
+        link->bulk->notify_head = link->bulk->notify_tail;
+        link->bulk->acked = link->bulk->full = link->bulk->head; /* the buffers are their owner's again */
+    }
     link->head.state = RF_LINK_STATE_DEAD;
     tcp_leave(ep);
 }
