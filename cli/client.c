@@ -139,6 +139,8 @@ static rf_err_t say_hello(client_t *client, uint64_t deadline_ns, char *why, siz
     hello.major = CLIENT_PROTOCOL_MAJOR;
     hello.minor = CLIENT_PROTOCOL_MINOR;
     hello.software = (char *)(uintptr_t) "rackfish";
+    const char *token = getenv("RACKFISH_CONTROL"); /* inside a domain that was started with --control */
+    if (token) hello.control_token = (char *)(uintptr_t)token;
     request_t request = REQUEST_INIT;
     request.kind_case = RACKFISH__CONTROL_REQUEST__KIND_HELLO;
     request.hello = &hello;

@@ -1,0 +1,99 @@
+# Bad input from outside costs the machine nothing.
+source "$(dirname "$0")/lib.sh" "$1"
+
+# Configurations: one error with file, line and mend, and nothing is started.
+head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$work/good.key"
+chmod 600 "$work/good.key"
+refused() {
+    local what=$1 pattern=$2 output status
+    output=$(timeout 60 rackfish up --config "$work/bad.yaml" --node a 2>&1)
+    status=$?
+    check "$what: refused" test $status -ne 0
+    matches "$what: names file, line and mend" "$output" "bad.yaml:[0-9]+: .*$pattern"
+    equal "$what: one line" "$(wc -l <<<"$output")" 1
+    check "$what: nothing is left" test ! -e "$base/t$$-config"
+}
+head="machine: t$$-config
+key_file: $work/good.key"
+node='nodes:
+  - {hosts: a, address: 127.0.0.1, port: 17117, cores: "0-0"}'
+printf '%s\nfrobnicate: 1\n%s\n' "$head" "$node" >"$work/bad.yaml"
+refused "unknown key" frobnicate
+printf '%s\n%s\n  - {hosts: a, address: 127.0.0.1, port: 17118, cores: "0-0"}\n' "$head" "$node" >"$work/bad.yaml"
+refused "duplicate host" a
+printf '%s\nnodes:\n  - {hosts: "a[1-", address: 127.0.0.1, port: 17117, cores: "0-0"}\n' "$head" >"$work/bad.yaml"
+refused "bad hostlist" 'a\['
+printf 'machine: t%s-config\nkey_file: %s/none.key\n%s\n' $$ "$work" "$node" >"$work/bad.yaml"
+refused "missing key file" none.key
+printf '%s\nnodes:\n  - {hosts: a, address: 127.0.0.1, port: 17117, cores: "0-9999"}\n' "$head" >"$work/bad.yaml"
+refused "core that does not exist" 9999
+printf '%s\nnodes: [[[\n' "$head" >"$work/bad.yaml"
+refused "no YAML" ""
+
+machine_up input --nodes 2 --cores 1
+port=$(grep -o 'port: [0-9]*' "$dir/config.yaml" | head -1 | awk '{ print $2 }')
+printf '%s\nnodes:\n  - {hosts: a, address: 127.0.0.1, port: %s, cores: "0-0"}\n' "$head" "$port" >"$work/bad.yaml"
+output=$(timeout 60 rackfish up --config "$work/bad.yaml" --node a 2>&1)
+check "port in use: refused" test $? -ne 0
+matches "port in use: says so" "$output" "$port|in use"
+check "port in use: nothing is left" test ! -e "$base/t$$-config"
+
+# The bootstrap port: garbage, half-open connections, a wrong key.
+for size in 1 4 100 100000; do
+    head -c $size /dev/urandom | timeout 5 bash -c "cat >/dev/tcp/127.0.0.1/$port" 2>/dev/null
+done
+half_open=()
+for _ in 1 2 3 4 5 6 7 8; do
+    exec {fd}<>"/dev/tcp/127.0.0.1/$port" && half_open+=("$fd")
+done
+printf 'GET / HTTP/1.0\r\n\r\n' | timeout 5 bash -c "cat >/dev/tcp/127.0.0.1/$port" 2>/dev/null
+if command -v gnutls-cli >/dev/null; then
+    timeout 10 gnutls-cli --pskusername rackfish --pskkey "$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')" \
+        --priority 'NORMAL:-VERS-ALL:+VERS-TLS1.3:-KX-ALL:+DHE-PSK:+ECDHE-PSK' -p "$port" 127.0.0.1 </dev/null >/dev/null 2>&1
+    check "a wrong key is refused" test $? -ne 0
+fi
+equal "the machine is whole" "$(rackfish --json status | json cores_up)" 2
+equal "and serves across nodes" "$(rackfish run --core 1 -- echo well)" well
+lines=$(grep -c . "$dir"/node0/rackfishd.log)
+check "it does not fill its log with it ($lines lines)" test "$lines" -lt 200
+for fd in "${half_open[@]}"; do exec {fd}>&-; done
+
+# A node that holds another key cannot join, nor learn anything.
+if ((EUID == 0)); then
+    sed "s/cluster.key/$test_name.key/" "$dir/config.yaml" >"$work/forged.yaml"
+    cp "$work/good.key" "$work/$test_name.key"
+    mkdir -p "$work/forged"
+    output=$(cd "$work" && timeout 8 rackfishd --config "$work/forged.yaml" --node node1 --run-dir "$work/forged/t$$-forged" --log-stderr 2>&1)
+    equal "a node with a wrong key does not get in" "$(rackfish --json status | json nodes_up)" 2
+    timeout 20 rackfish --via node0 ps >/dev/null
+    check "the others do not mind" test $? -eq 0
+    rackfishd --sweep --node node1 --run-dir "$work/forged/t$$-forged" >/dev/null 2>&1
+fi
+
+# The control socket: garbage, a length that promises too much, nothing at all.
+python=$(command -v python3) || python=""
+if [[ -n $python ]]; then
+    "$python" - "$dir/node0.sock" <<'PY'
+import os, socket, sys
+def connect():
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    s.settimeout(5)
+    s.connect(sys.argv[1])
+    return s
+held = [connect() for _ in range(20)]           # silent
+for payload in (b"\xff\xff\xff\xff" + b"x" * 100, b"\x00\x00\x00\x00", os.urandom(1000), b"\x05\x00\x00\x00\xff\xff\xff\xff\xff",
+                b"\x04\x00\x00\x00\x08\x01\x12\x00" + b"\x02\x00\x00\x00\x08\x02"):
+    s = connect()
+    try:
+        s.sendall(payload)
+        s.recv(4096)
+    except OSError:
+        pass
+    s.close()
+PY
+    pass "garbage on the control socket was sent"
+fi
+check "the control socket serves on" rackfish ps
+equal "no core was lost" "$(rackfish --json status | json cores_up)" 2
+machine_down
+finish

@@ -1,0 +1,144 @@
+# Programs on any core as if they were local.
+source "$(dirname "$0")/lib.sh" "$1"
+
+machine_up run --nodes 2 --cores 2
+
+# Exit statuses and signals.
+for core in 0 3; do
+    expect "exit status 0 on core $core" 0 rackfish run --core $core -- true
+    expect "exit status 1 on core $core" 1 rackfish run --core $core -- false
+    expect "exit status 42 on core $core" 42 rackfish run --core $core -- sh -c 'exit 42'
+    expect "no such program on core $core" 127 rackfish run --core $core -- /nowhere/program
+    expect "no such program by name on core $core" 127 rackfish run --core $core -- no-such-program-$$
+    expect "a folder cannot be executed, core $core" 126 rackfish run --core $core -- /tmp
+    expect "death by TERM on core $core kills by TERM" 143 rackfish run --core $core -- sh -c 'kill -TERM $$'
+    expect "death by KILL on core $core kills by KILL" 137 rackfish run --core $core -- sh -c 'kill -KILL $$'
+    expect "a missing folder is an error on core $core" 125 rackfish run --core $core --chdir /nowhere -- true
+done
+echo 'not executable' >"$work/plain"
+expect "not executable" 126 rackfish run -- "$work/plain"
+expect "no such core" 125 rackfish run --core 99 -- true
+expect "no such node" 125 rackfish run --node nowhere -- true
+printf '#!/nowhere/interpreter\n' >"$work/script"
+chmod 755 "$work/script"
+output=$(rackfish run -- "$work/script" 2>&1)
+status=$?
+matches "a missing interpreter is named" "$output" "/nowhere/interpreter"
+check "... and is no success" test $status -ge 126
+
+# Streams.
+for core in 0 3; do
+    size=$((core == 3 ? 200 : 20))
+    sums=$(head -c ${size}M /dev/urandom | tee >(sha256sum >"$work/local") | rackfish run --core $core -- sha256sum)
+    within "the local sum is there" 20 test -s "$work/local"
+    equal "$size MB through core $core agree" "$sums" "$(cat "$work/local")"
+    : >"$work/local"
+done
+rackfish run --core 2 -- sh -c 'head -c 30000000 /dev/zero; head -c 20000000 /dev/zero >&2' >"$work/out" 2>"$work/err"
+equal "30 MB of stdout" "$(stat -c %s "$work/out")" 30000000
+equal "20 MB of stderr at the same time" "$(stat -c %s "$work/err")" 20000000
+equal "stdin closes for the program alone" "$(printf 'a\nb\n' | rackfish run --core 3 -- sh -c 'wc -l; echo after')" "$(printf '2\nafter')"
+equal "stdin of nothing" "$(rackfish run --core 1 -- wc -c </dev/null)" 0
+(exec 0<&-; rackfish run --core 1 -- cat)
+equal "a closed stdin is an empty one" $? 0
+timeout 60 rackfish run --core 3 -- yes | head -1 >"$work/yes"
+statuses=(${PIPESTATUS[@]})
+equal "a reader that goes away ends the writer" "$(cat "$work/yes") ${statuses[0]}" "y 141"
+check "a slow reader loses nothing" test "$(rackfish run --core 2 -- seq 300000 | { sleep 0.5; sha256sum; })" = "$(seq 300000 | sha256sum)"
+equal "stdout and stderr stay apart" "$(rackfish run --core 3 -- sh -c 'echo out; echo err >&2' 2>/dev/null)" out
+
+# What goes with the program.
+equal "environment" "$(MARK="a b'c" rackfish run --core 3 -- sh -c 'echo "$MARK"')" "a b'c"
+equal "--env sets" "$(rackfish run --core 3 --env NEW=1 -- sh -c 'echo $NEW')" 1
+equal "--env unsets" "$(MARK=1 rackfish run --core 3 --env MARK -- sh -c 'echo ${MARK-none}')" none
+equal "working directory" "$(cd /usr/share && rackfish run --core 3 -- pwd)" /usr/share
+equal "--chdir" "$(rackfish run --core 3 --chdir /usr -- pwd)" /usr
+equal "umask" "$(umask 0137; rackfish run --core 3 -- sh -c umask)" 0137
+equal "soft limits" "$(ulimit -S -n 321; rackfish run --core 3 -- sh -c 'ulimit -S -n')" 321
+equal "arguments of any kind" "$(rackfish run --core 3 -- printf '%s|' 'a b' '' '*' "q\"'" $'n\nl')" "$(printf '%s|' 'a b' '' '*' "q\"'" $'n\nl')"
+cp "$(command -v cat)" "$work/renamed"
+equal "argv[0] as given" "$(cd "$work" && rackfish run --core 2 -- ./renamed /proc/self/comm)" renamed
+
+# Signals from here.
+signal_reaches() {
+    local signal=$1 wanted=$2 pid status
+    : >"$work/ready"
+    rackfish run --core 3 -- sh -c "trap 'exit 33' $signal; echo ready; while :; do sleep 0.05; done" >"$work/ready" &
+    pid=$!
+    for _ in $(seq 600); do [[ -s $work/ready ]] && break; sleep 0.02; done
+    kill "-$signal" $pid
+    wait $pid
+    status=$?
+    equal "$signal reaches the program" $status "$wanted"
+}
+set -m # or the shell's background jobs ignore INT and QUIT, as they should
+for signal in INT TERM QUIT HUP; do signal_reaches $signal 33; done
+: >"$work/ready"
+rackfish run --core 3 -- sh -c 'echo ready; while :; do sleep 0.05; done' >"$work/ready" &
+pid=$!
+for _ in $(seq 600); do [[ -s $work/ready ]] && break; sleep 0.02; done
+id=$(rackfish ps --json | grep '"program":"sh"' | json domain)
+remote_states() { # of the processes of that domain on this host
+    ps -eo stat=,args= | grep '[w]hile :; do sleep 0.05' | awk '{ print substr($1, 1, 1) }' | sort -u | tr -d '\n'
+}
+kill -TSTP $pid
+within "TSTP stops the program" 20 bash -c 'ps -eo stat=,args= | grep "^T.*[e]cho ready; while" | grep -vq rackfish'
+within "... and the command" 20 bash -c "grep -q 'State:.T' /proc/$pid/status"
+kill -CONT $pid
+within "CONT lets both go on" 20 bash -c '! ps -eo stat=,args= | grep "[e]cho ready; while" | grep -v rackfish | grep -q "^T"'
+kill -TERM $pid
+wait $pid
+equal "TERM ends it and the command" $? 143
+set +m
+
+# The client goes: hang-up, then KILL.
+: >"$work/ready"
+rackfish run --core 3 -- sh -c "trap '' HUP; echo ready; while :; do sleep 0.0317; done" >"$work/ready" &
+pid=$!
+for _ in $(seq 600); do [[ -s $work/ready ]] && break; sleep 0.02; done
+kill -KILL $pid
+wait $pid 2>/dev/null
+within "a program whose client died is ended" 30 bash -c '! pgrep -f "[s]leep 0.0317; done"'
+
+# A terminal.
+printf 'tty; stty size; test -t 1 && echo terminal; exit 5\n' >"$work/terminal.sh"
+output=$(script -qec "stty rows 33 cols 77; rackfish run -t --core 3 -- sh $work/terminal.sh" /dev/null </dev/null)
+status=$?
+matches "-t gives a terminal" "$output" "/dev/"
+matches "... of this one's size" "$output" "33 77"
+matches "... on stdout too" "$output" "terminal"
+equal "... and the exit status" $status 5
+output=$(script -qec "rackfish run -t --core 1 -- true; stty -a" /dev/null </dev/null)
+matches "the terminal is put back" "$output" "[^-]echo .*"
+
+# Detached, wait, kill, ps.
+id=$(rackfish run -d --core 2 -- sh -c 'exit 9')
+expect "wait gives the exit status of a detached program" 9 rackfish wait "$id"
+id=$(rackfish run -d --core 2 -- sleep 1000)
+matches "ps lists it" "$(rackfish ps --json | grep "\"domain\":$id,")" '"state":"running"'
+expect "wait gives up at its timeout" 124 rackfish wait --timeout 200ms "$id"
+expect "kill" 0 rackfish kill -KILL "$id"
+expect "wait tells the signal" 137 rackfish wait "$id"
+expect "wait for what never was" 125 rackfish wait 999999
+expect "kill what never was" 1 rackfish kill 999999
+id=$(rackfish run -d --core 3 -- sh -c 'setsid sleep 1234.5 & sleep 1234.5')
+rackfish kill -KILL "$id"
+within "a process that left its session dies with its domain" 20 bash -c '! pgrep -f "[s]leep 1234.5"'
+
+# On all cores.
+output=$(rackfish run --all -l -- sh -c 'for i in 1 2 3; do echo "line $i"; done' | sort)
+equal "--all -l labels whole lines" "$output" "$(for c in 0 1 2 3; do for i in 1 2 3; do echo "core $c: line $i"; done; done | sort)"
+output=$(rackfish run --all -- sh -c 'yes "$(printf "%0100d" 7)" | head -2000' | sort -u)
+equal "lines of all cores stay whole" "$output" "$(printf '%0100d' 7)"
+expect "--all: the highest exit status" 3 bash -c "rackfish run --all -- sh -c 'mkdir $work/first 2>/dev/null && exit 3; exit 1'"
+equal "--all: stdin goes to the first" "$(echo word | rackfish run --all -- cat)" word
+equal "--stdin all: to each" "$(echo word | rackfish run --all --stdin all -- cat | grep -c word)" 4
+
+# Domains may use the machine only when they were told so.
+output=$(rackfish run --core 1 -- "$build/bin/rackfish" ps 2>&1)
+check "a domain may not use the control socket" test $? -ne 0
+if ((EUID == 0)); then
+    check "... unless it was started with --control" rackfish run --core 1 --control -- "$build/bin/rackfish" ps
+fi
+machine_down
+finish
