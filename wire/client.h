@@ -110,6 +110,7 @@ typedef struct rf_client_domain {
     uint64_t started_ns, ended_ns; /* CLOCK_REALTIME */
     char user[32];
     char program[RF_NAME_MAX]; /* last part of argv[0] */
+    uint64_t user_us, system_us, max_rss_kib; /* ENDED, where the core that ran dispatcher 0 answers; else 0 */
 } rf_client_domain_t;
 
 typedef struct rf_client_name {
