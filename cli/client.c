@@ -135,7 +135,8 @@ void client_close(client_t *client)
 
 static rf_err_t say_hello(client_t *client, uint64_t deadline_ns, char *why, size_t why_max)
 {
-    Rackfish__Hello hello = RACKFISH__HELLO__INIT;
+    Rackfish__Hello hello;
+    rackfish__hello__init(&hello);
     hello.major = CLIENT_PROTOCOL_MAJOR;
     hello.minor = CLIENT_PROTOCOL_MINOR;
     hello.software = (char *)(uintptr_t) "rackfish";

@@ -161,7 +161,8 @@ static int logs_from_node(const cli_t *cli, client_t *client, request_t *request
 
 int cli_logs(cli_t *cli, int argc, char **argv)
 {
-    Rackfish__LogsRequest logs = RACKFISH__LOGS_REQUEST__INIT;
+    Rackfish__LogsRequest logs;
+    rackfish__logs_request__init(&logs);
     uint64_t lines = 0, core = 0;
     for (int c; (c = cli_option_next(cli, argc, argv)) != CLI_OPTION_END;) {
         if (c == CLI_OPTION_STOP) return cli->status;

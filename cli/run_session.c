@@ -325,7 +325,8 @@ static void ship(run_t *run, session_t *s)
             session_end(run, s, CLI_RUN_FAILED);
             return;
         }
-        Rackfish__RunExecutable piece = RACKFISH__RUN_EXECUTABLE__INIT;
+        Rackfish__RunExecutable piece;
+        rackfish__run_executable__init(&piece);
         piece.path = path;
         piece.data = (ProtobufCBinaryData){(size_t)n, chunk};
         piece.end = n == 0;
