@@ -19,9 +19,9 @@ rf_err_t rf_frame_decode(const uint8_t *bytes, size_t size, size_t *frame_size, 
         *wanted = LENGTH_SIZE;
         return RF_ERR_AGAIN;
     }
-    size_t length = (size_t)bytes[0] | (size_t)bytes[1] << 8 | (size_t)bytes[2] << 16 | (size_t)bytes[3] << 24;
-    if (length > RF_FRAME_MAX)
-        return RF_ERR_PROTOCOL;
+    size_t length =
+        (size_t)bytes[0] | (size_t)bytes[1] << 8 | (size_t)bytes[2] << 16 | (size_t)bytes[3] << 24;
+    if (length > RF_FRAME_MAX) return RF_ERR_PROTOCOL;
     if (size < LENGTH_SIZE + length) {
         *wanted = LENGTH_SIZE + length;
         return RF_ERR_AGAIN;
@@ -32,8 +32,7 @@ rf_err_t rf_frame_decode(const uint8_t *bytes, size_t size, size_t *frame_size, 
 
 static void end_with(rf_conn_t *conn, rf_err_t err, const char *why)
 {
-    if (conn->closed || conn->closing)
-        return;
+    if (conn->closed || conn->closing) return;
     conn->closed = true;
     rf_loop_remove(conn->loop, &conn->source);
     rf_timer_clear(&conn->again);
@@ -53,33 +52,31 @@ static void fail_now(void *context)
 /* Ends the connection in the loop's next turn: for failures inside the owner's own calls. */
 static void fail_later(rf_conn_t *conn, rf_err_t err, const char *why)
 {
-    if (conn->failure != RF_OK)
-        return;
+    if (conn->failure != RF_OK) return;
     conn->failure = err;
     conn->failure_why = why;
     rf_loop_remove(conn->loop, &conn->source);
     rf_timer_set(conn->loop, &conn->again, 0, fail_now, conn);
 }
 
-static bool is_over(const rf_conn_t *conn) { return conn->closed || conn->closing || conn->failure != RF_OK; }
+static bool is_over(const rf_conn_t *conn)
+{
+    return conn->closed || conn->closing || conn->failure != RF_OK;
+}
 
 /* What epoll should watch for now. */
 static void update_events(rf_conn_t *conn)
 {
-    if (is_over(conn))
-        return;
+    if (is_over(conn)) return;
     uint32_t events = 0;
-    if (conn->connecting || rf_conn_queued(conn) > 0)
-        events |= EPOLLOUT;
-    if (!conn->connecting && !conn->paused && !conn->finishing)
-        events |= EPOLLIN;
+    if (conn->connecting || rf_conn_queued(conn) > 0) events |= EPOLLOUT;
+    if (!conn->connecting && !conn->paused && !conn->finishing) events |= EPOLLIN;
     rf_loop_modify(conn->loop, &conn->source, events);
 }
 
 static rf_err_t raw_read(rf_conn_t *conn, void *bytes, size_t size, size_t *done)
 {
-    if (conn->tls)
-        return rf_tls_read(conn->tls, bytes, size, done);
+    if (conn->tls) return rf_tls_read(conn->tls, bytes, size, done);
     ssize_t n;
     do {
         n = recv(conn->source.fd, bytes, size, MSG_DONTWAIT);
@@ -93,8 +90,7 @@ static rf_err_t raw_read(rf_conn_t *conn, void *bytes, size_t size, size_t *done
 
 static rf_err_t raw_write(rf_conn_t *conn, const void *bytes, size_t size, size_t *done)
 {
-    if (conn->tls)
-        return rf_tls_write(conn->tls, bytes, size, done);
+    if (conn->tls) return rf_tls_write(conn->tls, bytes, size, done);
     ssize_t n;
     do {
         n = send(conn->source.fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -111,16 +107,14 @@ static void flush_out(rf_conn_t *conn)
     while (conn->ready && !is_over(conn) && conn->out_start < conn->out_end) {
         size_t done = 0;
         rf_err_t err = raw_write(conn, conn->out + conn->out_start, conn->out_end - conn->out_start, &done);
-        if (err == RF_ERR_AGAIN)
-            break;
+        if (err == RF_ERR_AGAIN) break;
         if (err != RF_OK) {
             fail_later(conn, RF_ERR_CLOSED, "the connection broke while sending");
             return;
         }
         conn->out_start += done;
     }
-    if (conn->out_start == conn->out_end)
-        conn->out_start = conn->out_end = 0;
+    if (conn->out_start == conn->out_end) conn->out_start = conn->out_end = 0;
     if (conn->finishing && conn->out_end == 0) {
         rf_conn_close(conn);
         return;
@@ -130,19 +124,17 @@ static void flush_out(rf_conn_t *conn)
 
 static bool reserve_in(rf_conn_t *conn, size_t wanted)
 {
-    if (conn->in_start > 0 && (conn->in_start == conn->in_end || conn->in_start + wanted > conn->in_capacity)) {
+    if (conn->in_start > 0 &&
+        (conn->in_start == conn->in_end || conn->in_start + wanted > conn->in_capacity)) {
         memmove(conn->in, conn->in + conn->in_start, conn->in_end - conn->in_start);
         conn->in_end -= conn->in_start;
         conn->in_start = 0;
     }
-    if (wanted <= conn->in_capacity)
-        return true;
+    if (wanted <= conn->in_capacity) return true;
     size_t capacity = conn->in_capacity ? conn->in_capacity : IN_START_SIZE;
-    while (capacity < wanted)
-        capacity *= 2;
+    while (capacity < wanted) capacity *= 2;
     uint8_t *bytes = realloc(conn->in, capacity);
-    if (!bytes)
-        return false;
+    if (!bytes) return false;
     conn->in = bytes;
     conn->in_capacity = capacity;
     return true;
@@ -153,10 +145,10 @@ static void input(rf_conn_t *conn)
     unsigned reads = 0, frames = 0;
     while (!is_over(conn) && !conn->paused && !conn->finishing) {
         size_t frame_size = 0, wanted = 0;
-        rf_err_t err = rf_frame_decode(conn->in + conn->in_start, conn->in_end - conn->in_start, &frame_size, &wanted);
+        rf_err_t err =
+            rf_frame_decode(conn->in + conn->in_start, conn->in_end - conn->in_start, &frame_size, &wanted);
         if (err == RF_OK) {
-            if (++frames > FRAMES_PER_TURN)
-                break;
+            if (++frames > FRAMES_PER_TURN) break;
             const uint8_t *frame = conn->in + conn->in_start + LENGTH_SIZE;
             conn->in_start += LENGTH_SIZE + frame_size;
             conn->handlers->on_frame(conn->context, frame, frame_size);
@@ -166,18 +158,18 @@ static void input(rf_conn_t *conn)
             end_with(conn, RF_ERR_PROTOCOL, "a message is longer than the protocol allows");
             return;
         }
-        if (reads++ >= READS_PER_TURN)
-            break;
+        if (reads++ >= READS_PER_TURN) break;
         if (!reserve_in(conn, wanted)) {
             end_with(conn, RF_ERR_NO_MEMORY, "no memory for a message");
             return;
         }
         size_t done = 0;
         err = raw_read(conn, conn->in + conn->in_end, conn->in_capacity - conn->in_end, &done);
-        if (err == RF_ERR_AGAIN)
-            return;
+        if (err == RF_ERR_AGAIN) return;
         if (err != RF_OK) {
-            end_with(conn, err, err == RF_ERR_CLOSED ? "the peer closed the connection" : "the peer broke the TLS session");
+            end_with(conn, err,
+                     err == RF_ERR_CLOSED ? "the peer closed the connection"
+                                          : "the peer broke the TLS session");
             return;
         }
         conn->in_end += done;
@@ -190,11 +182,10 @@ static void input_again(void *context);
 static void run_input(rf_conn_t *conn)
 {
     input(conn);
-    if (is_over(conn) || conn->paused || conn->finishing)
-        return;
+    if (is_over(conn) || conn->paused || conn->finishing) return;
     size_t frame_size, wanted;
-    bool frame_left =
-        rf_frame_decode(conn->in + conn->in_start, conn->in_end - conn->in_start, &frame_size, &wanted) != RF_ERR_AGAIN;
+    bool frame_left = rf_frame_decode(conn->in + conn->in_start, conn->in_end - conn->in_start, &frame_size,
+                                      &wanted) != RF_ERR_AGAIN;
     if (frame_left || (conn->tls && rf_tls_pending(conn->tls)))
         rf_timer_set(conn->loop, &conn->again, 0, input_again, conn);
 }
@@ -219,14 +210,11 @@ static void handshake(rf_conn_t *conn)
         return;
     }
     conn->ready = true;
-    if (conn->handlers->on_ready)
-        conn->handlers->on_ready(conn->context);
-    if (is_over(conn))
-        return;
+    if (conn->handlers->on_ready) conn->handlers->on_ready(conn->context);
+    if (is_over(conn)) return;
     update_events(conn);
     flush_out(conn);
-    if (!is_over(conn))
-        run_input(conn);
+    if (!is_over(conn)) run_input(conn);
 }
 
 static void on_events(void *context, uint32_t events)
@@ -240,8 +228,7 @@ static void on_events(void *context, uint32_t events)
             end_with(conn, RF_ERR_CLOSED, strerror(failed));
             return;
         }
-        if (!(events & EPOLLOUT))
-            return;
+        if (!(events & EPOLLOUT)) return;
         conn->connecting = false;
     }
     if (!conn->ready) {
@@ -253,44 +240,37 @@ static void on_events(void *context, uint32_t events)
     }
     if (events & EPOLLOUT) {
         flush_out(conn);
-        if (is_over(conn))
-            return;
+        if (is_over(conn)) return;
         if (conn->was_full && rf_conn_queued(conn) < RF_CONN_FULL / 2) {
             conn->was_full = false;
-            if (conn->handlers->on_room)
-                conn->handlers->on_room(conn->context);
-            if (is_over(conn))
-                return;
+            if (conn->handlers->on_room) conn->handlers->on_room(conn->context);
+            if (is_over(conn)) return;
         }
     }
     if (events & (EPOLLHUP | EPOLLERR) && (conn->paused || conn->finishing)) {
         end_with(conn, RF_ERR_CLOSED, "the peer closed the connection");
         return;
     }
-    if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
-        run_input(conn);
+    if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) run_input(conn);
 }
 
-rf_err_t rf_conn_open(rf_loop_t *loop, int fd, rf_tls_t *tls, bool connecting, const rf_conn_handlers_t *handlers,
-                      void *context, rf_conn_t **out)
+rf_err_t rf_conn_open(rf_loop_t *loop, int fd, rf_tls_t *tls, bool connecting,
+                      const rf_conn_handlers_t *handlers, void *context, rf_conn_t **out)
 {
     rf_err_t err = RF_ERR_NO_MEMORY;
     rf_conn_t *conn = calloc(1, sizeof *conn);
-    if (!conn)
-        goto close_fd;
+    if (!conn) goto close_fd;
     conn->loop = loop;
     conn->tls = tls;
     conn->handlers = handlers;
     conn->context = context;
     conn->connecting = connecting;
     conn->ready = !tls;
-    if (!reserve_in(conn, IN_START_SIZE))
-        goto free_conn;
+    if (!reserve_in(conn, IN_START_SIZE)) goto free_conn;
     /* A TLS client speaks first: it is woken by being able to write. */
     uint32_t events = connecting ? EPOLLOUT : tls ? EPOLLIN | EPOLLOUT : EPOLLIN;
     err = rf_loop_add(loop, &conn->source, fd, events, on_events, conn);
-    if (err != RF_OK)
-        goto free_conn;
+    if (err != RF_OK) goto free_conn;
     *out = conn;
     return RF_OK;
 
@@ -305,8 +285,7 @@ close_fd:
 
 uint8_t *rf_conn_reserve(rf_conn_t *conn, size_t size)
 {
-    if (is_over(conn) || size > RF_FRAME_MAX)
-        return NULL;
+    if (is_over(conn) || size > RF_FRAME_MAX) return NULL;
     size_t whole = LENGTH_SIZE + size;
     if (rf_conn_queued(conn) + whole > RF_CONN_QUEUE_MAX) {
         fail_later(conn, RF_ERR_LIMIT, "the peer does not take what it asked for");
@@ -319,8 +298,7 @@ uint8_t *rf_conn_reserve(rf_conn_t *conn, size_t size)
     }
     if (conn->out_end + whole > conn->out_capacity) {
         size_t capacity = conn->out_capacity ? conn->out_capacity : IN_START_SIZE;
-        while (capacity < conn->out_end + whole)
-            capacity *= 2;
+        while (capacity < conn->out_end + whole) capacity *= 2;
         uint8_t *bytes = realloc(conn->out, capacity);
         if (!bytes) {
             fail_later(conn, RF_ERR_NO_MEMORY, "no memory for a message");
@@ -330,8 +308,7 @@ uint8_t *rf_conn_reserve(rf_conn_t *conn, size_t size)
         conn->out_capacity = capacity;
     }
     uint8_t *at = conn->out + conn->out_end;
-    for (unsigned i = 0; i < LENGTH_SIZE; i++)
-        at[i] = (uint8_t)(size >> (8 * i));
+    for (unsigned i = 0; i < LENGTH_SIZE; i++) at[i] = (uint8_t)(size >> (8 * i));
     conn->out_reserved = whole;
     return at + LENGTH_SIZE;
 }
@@ -351,8 +328,7 @@ void rf_conn_commit(rf_conn_t *conn)
 bool rf_conn_send(rf_conn_t *conn, const void *bytes, size_t size)
 {
     uint8_t *room = rf_conn_reserve(conn, size);
-    if (!room)
-        return false;
+    if (!room) return false;
     memcpy(room, bytes, size);
     rf_conn_commit(conn);
     return true;
@@ -360,8 +336,7 @@ bool rf_conn_send(rf_conn_t *conn, const void *bytes, size_t size)
 
 bool rf_conn_full(rf_conn_t *conn)
 {
-    if (rf_conn_queued(conn) < RF_CONN_FULL)
-        return false;
+    if (rf_conn_queued(conn) < RF_CONN_FULL) return false;
     conn->was_full = true;
     return true;
 }
@@ -369,14 +344,12 @@ bool rf_conn_full(rf_conn_t *conn)
 void rf_conn_pause(rf_conn_t *conn)
 {
     conn->paused = true;
-    if (conn->ready)
-        update_events(conn);
+    if (conn->ready) update_events(conn);
 }
 
 void rf_conn_resume(rf_conn_t *conn)
 {
-    if (!conn->paused || is_over(conn))
-        return;
+    if (!conn->paused || is_over(conn)) return;
     conn->paused = false;
     if (conn->ready) {
         update_events(conn);
@@ -384,12 +357,14 @@ void rf_conn_resume(rf_conn_t *conn)
     }
 }
 
-static void finish_late(void *context) { rf_conn_close(context); }
+static void finish_late(void *context)
+{
+    rf_conn_close(context);
+}
 
 void rf_conn_finish(rf_conn_t *conn, unsigned deadline_ms)
 {
-    if (!conn || conn->closing)
-        return;
+    if (!conn || conn->closing) return;
     conn->finishing = true;
     if (is_over(conn) || rf_conn_queued(conn) == 0) {
         rf_conn_close(conn);
@@ -401,13 +376,11 @@ void rf_conn_finish(rf_conn_t *conn, unsigned deadline_ms)
 
 void rf_conn_close(rf_conn_t *conn)
 {
-    if (!conn || conn->closing)
-        return;
+    if (!conn || conn->closing) return;
     conn->closing = true;
     rf_loop_remove(conn->loop, &conn->source);
     rf_timer_clear(&conn->again);
-    if (conn->tls)
-        rf_tls_close(conn->tls);
+    if (conn->tls) rf_tls_close(conn->tls);
     conn->tls = NULL;
     close(conn->source.fd);
     free(conn->in);

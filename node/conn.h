@@ -47,8 +47,8 @@ typedef struct rf_conn {
 
 /* Takes over `fd` (closed with the connection, also when this fails) and `tls` (NULL: plain; same ownership).
  * `connecting`: a connect() on fd is still under way. */
-rf_err_t rf_conn_open(rf_loop_t *loop, int fd, rf_tls_t *tls, bool connecting, const rf_conn_handlers_t *handlers,
-                      void *context, rf_conn_t **out);
+rf_err_t rf_conn_open(rf_loop_t *loop, int fd, rf_tls_t *tls, bool connecting,
+                      const rf_conn_handlers_t *handlers, void *context, rf_conn_t **out);
 
 /* Room for one frame of exactly `size` bytes at the end of the queue, to be filled at once and committed; NULL when
  * the connection has ended, `size` is above RF_FRAME_MAX, or the queue overflows (the connection then ends). */
@@ -58,7 +58,10 @@ void rf_conn_commit(rf_conn_t *conn);
 /* Copies one frame into the queue; false as above. */
 bool rf_conn_send(rf_conn_t *conn, const void *bytes, size_t size);
 
-static inline size_t rf_conn_queued(const rf_conn_t *conn) { return conn->out_end - conn->out_start; }
+static inline size_t rf_conn_queued(const rf_conn_t *conn)
+{
+    return conn->out_end - conn->out_start;
+}
 
 /* True: callers should hold on until on_room(). */
 bool rf_conn_full(rf_conn_t *conn);

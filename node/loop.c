@@ -30,19 +30,18 @@ void rf_loop_finish(rf_loop_t *loop)
     loop->epoll_fd = -1;
 }
 
-rf_err_t rf_loop_add(rf_loop_t *loop, rf_source_t *source, int fd, uint32_t events, rf_source_fn fn, void *context)
+rf_err_t rf_loop_add(rf_loop_t *loop, rf_source_t *source, int fd, uint32_t events, rf_source_fn fn,
+                     void *context)
 {
     struct epoll_event event = {.events = events, .data.ptr = source};
-    if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)
-        return RF_ERR_OS;
+    if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0) return RF_ERR_OS;
     *source = (rf_source_t){.fd = fd, .events = events, .fn = fn, .context = context, .active = true};
     return RF_OK;
 }
 
 void rf_loop_modify(rf_loop_t *loop, rf_source_t *source, uint32_t events)
 {
-    if (!source->active || source->events == events)
-        return;
+    if (!source->active || source->events == events) return;
     struct epoll_event event = {.events = events, .data.ptr = source};
     int failed = epoll_ctl(loop->epoll_fd, EPOLL_CTL_MOD, source->fd, &event);
     rf_assert(!failed);
@@ -51,23 +50,19 @@ void rf_loop_modify(rf_loop_t *loop, rf_source_t *source, uint32_t events)
 
 void rf_loop_remove(rf_loop_t *loop, rf_source_t *source)
 {
-    if (!source->active)
-        return;
+    if (!source->active) return;
     epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, source->fd, NULL);
     source->active = false;
     for (int i = loop->batch_at; i < loop->batch_size; i++) {
-        if (loop->batch[i].data.ptr == source)
-            loop->batch[i].data.ptr = NULL;
+        if (loop->batch[i].data.ptr == source) loop->batch[i].data.ptr = NULL;
     }
 }
 
 void rf_timer_clear(rf_timer_t *timer)
 {
-    if (!timer->link)
-        return;
+    if (!timer->link) return;
     *timer->link = timer->next;
-    if (timer->next)
-        timer->next->link = timer->link;
+    if (timer->next) timer->next->link = timer->link;
     timer->link = NULL;
     timer->next = NULL;
 }
@@ -79,12 +74,10 @@ void rf_timer_set(rf_loop_t *loop, rf_timer_t *timer, uint64_t deadline_ns, rf_t
     timer->fn = fn;
     timer->context = context;
     rf_timer_t **at = &loop->timers;
-    while (*at && (*at)->deadline_ns <= deadline_ns)
-        at = &(*at)->next;
+    while (*at && (*at)->deadline_ns <= deadline_ns) at = &(*at)->next;
     timer->next = *at;
     timer->link = at;
-    if (timer->next)
-        timer->next->link = &timer->next;
+    if (timer->next) timer->next->link = &timer->next;
     *at = timer;
 }
 
@@ -107,7 +100,8 @@ static void fire_timers(rf_loop_t *loop)
 
 void rf_loop_turn(rf_loop_t *loop, uint64_t limit_ns)
 {
-    uint64_t until = loop->timers && loop->timers->deadline_ns < limit_ns ? loop->timers->deadline_ns : limit_ns;
+    uint64_t until =
+        loop->timers && loop->timers->deadline_ns < limit_ns ? loop->timers->deadline_ns : limit_ns;
     int timeout_ms = -1;
     if (until != RF_NEVER) {
         uint64_t now = rf_clock_ns();
@@ -119,8 +113,7 @@ void rf_loop_turn(rf_loop_t *loop, uint64_t limit_ns)
     for (loop->batch_at = 0; loop->batch_at < loop->batch_size;) {
         struct epoll_event *event = &loop->batch[loop->batch_at++];
         rf_source_t *source = event->data.ptr;
-        if (source)
-            source->fn(source->context, event->events);
+        if (source) source->fn(source->context, event->events);
     }
     loop->batch_size = 0;
     fire_timers(loop);

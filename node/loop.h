@@ -54,7 +54,8 @@ rf_err_t rf_loop_init(rf_loop_t *loop);
 void rf_loop_finish(rf_loop_t *loop);
 
 /* Watches `fd` for `events`. The source is the caller's and must stay until removed. */
-rf_err_t rf_loop_add(rf_loop_t *loop, rf_source_t *source, int fd, uint32_t events, rf_source_fn fn, void *context);
+rf_err_t rf_loop_add(rf_loop_t *loop, rf_source_t *source, int fd, uint32_t events, rf_source_fn fn,
+                     void *context);
 
 /* Changes what is watched for; nothing happens when it is the same. */
 void rf_loop_modify(rf_loop_t *loop, rf_source_t *source, uint32_t events);
@@ -65,7 +66,10 @@ void rf_loop_remove(rf_loop_t *loop, rf_source_t *source);
 /* (Re)sets a timer; it fires once at or after `deadline_ns`. A zeroed timer is a valid unset one. */
 void rf_timer_set(rf_loop_t *loop, rf_timer_t *timer, uint64_t deadline_ns, rf_timer_fn fn, void *context);
 void rf_timer_clear(rf_timer_t *timer);
-static inline bool rf_timer_is_set(const rf_timer_t *timer) { return timer->link != NULL; }
+static inline bool rf_timer_is_set(const rf_timer_t *timer)
+{
+    return timer->link != NULL;
+}
 
 /* free()s `object` (allocated by malloc, with its rf_garbage_t first) between events. */
 void rf_loop_free_later(rf_loop_t *loop, rf_garbage_t *object);

@@ -8,8 +8,7 @@ static size_t budget;
 static void *budget_alloc(void *unused, size_t size)
 {
     (void)unused;
-    if (size > budget)
-        return NULL;
+    if (size > budget) return NULL;
     budget -= size;
     return malloc(size);
 }
@@ -30,8 +29,7 @@ Rackfish__ControlRequest *rf_control_request_unpack(const uint8_t *bytes, size_t
 
 void rf_control_request_free(Rackfish__ControlRequest *request)
 {
-    if (request)
-        rackfish__control_request__free_unpacked(request, &allocator);
+    if (request) rackfish__control_request__free_unpacked(request, &allocator);
 }
 
 Rackfish__ControlReply *rf_control_reply_unpack(const uint8_t *bytes, size_t size)
@@ -42,8 +40,7 @@ Rackfish__ControlReply *rf_control_reply_unpack(const uint8_t *bytes, size_t siz
 
 void rf_control_reply_free(Rackfish__ControlReply *reply)
 {
-    if (reply)
-        rackfish__control_reply__free_unpacked(reply, &allocator);
+    if (reply) rackfish__control_reply__free_unpacked(reply, &allocator);
 }
 
 Rackfish__Node__PeerFrame *rf_peer_frame_unpack(const uint8_t *bytes, size_t size)
@@ -54,6 +51,5 @@ Rackfish__Node__PeerFrame *rf_peer_frame_unpack(const uint8_t *bytes, size_t siz
 
 void rf_peer_frame_free(Rackfish__Node__PeerFrame *frame)
 {
-    if (frame)
-        rackfish__node__peer_frame__free_unpacked(frame, &allocator);
+    if (frame) rackfish__node__peer_frame__free_unpacked(frame, &allocator);
 }

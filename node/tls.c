@@ -25,11 +25,9 @@ struct rf_tls {
 static int server_key(gnutls_session_t session, const char *identity, gnutls_datum_t *key)
 {
     rf_tls_t *tls = gnutls_session_get_ptr(session);
-    if (strcmp(identity, RF_TLS_IDENTITY) != 0)
-        return -1;
+    if (strcmp(identity, RF_TLS_IDENTITY) != 0) return -1;
     key->data = gnutls_malloc(tls->key_size);
-    if (!key->data)
-        return -1;
+    if (!key->data) return -1;
     memcpy(key->data, tls->key, tls->key_size);
     key->size = (unsigned)tls->key_size;
     return 0;
@@ -38,37 +36,31 @@ static int server_key(gnutls_session_t session, const char *identity, gnutls_dat
 rf_err_t rf_tls_open(bool server, int fd, const uint8_t *key, size_t key_size, rf_tls_t **out)
 {
     rf_tls_t *tls = calloc(1, sizeof *tls);
-    if (!tls)
-        return RF_ERR_NO_MEMORY;
+    if (!tls) return RF_ERR_NO_MEMORY;
     if (key_size > sizeof tls->key) {
         free(tls);
         return RF_ERR_INVALID;
     }
     memcpy(tls->key, key, key_size);
     tls->key_size = key_size;
-    int e = gnutls_init(&tls->session,
-                        (server ? GNUTLS_SERVER : GNUTLS_CLIENT) | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL |
-                            GNUTLS_NO_TICKETS);
-    if (e < 0)
-        goto free_tls;
+    int e = gnutls_init(&tls->session, (server ? GNUTLS_SERVER : GNUTLS_CLIENT) | GNUTLS_NONBLOCK |
+                                           GNUTLS_NO_SIGNAL | GNUTLS_NO_TICKETS);
+    if (e < 0) goto free_tls;
     gnutls_session_set_ptr(tls->session, tls);
-    if ((e = gnutls_priority_set_direct(tls->session, PRIORITIES, NULL)) < 0)
-        goto free_tls;
+    if ((e = gnutls_priority_set_direct(tls->session, PRIORITIES, NULL)) < 0) goto free_tls;
     if (server) {
-        if ((e = gnutls_psk_allocate_server_credentials(&tls->server)) < 0)
-            goto free_tls;
+        if ((e = gnutls_psk_allocate_server_credentials(&tls->server)) < 0) goto free_tls;
         gnutls_psk_set_server_credentials_function(tls->server, server_key);
         e = gnutls_credentials_set(tls->session, GNUTLS_CRD_PSK, tls->server);
     } else {
-        if ((e = gnutls_psk_allocate_client_credentials(&tls->client)) < 0)
-            goto free_tls;
+        if ((e = gnutls_psk_allocate_client_credentials(&tls->client)) < 0) goto free_tls;
         gnutls_datum_t datum = {.data = tls->key, .size = (unsigned)key_size};
-        if ((e = gnutls_psk_set_client_credentials(tls->client, RF_TLS_IDENTITY, &datum, GNUTLS_PSK_KEY_RAW)) < 0)
+        if ((e = gnutls_psk_set_client_credentials(tls->client, RF_TLS_IDENTITY, &datum,
+                                                   GNUTLS_PSK_KEY_RAW)) < 0)
             goto free_tls;
         e = gnutls_credentials_set(tls->session, GNUTLS_CRD_PSK, tls->client);
     }
-    if (e < 0)
-        goto free_tls;
+    if (e < 0) goto free_tls;
     gnutls_handshake_set_timeout(tls->session, GNUTLS_INDEFINITE_TIMEOUT); /* the caller keeps the deadline */
     gnutls_transport_set_int(tls->session, fd);
     *out = tls;
@@ -82,14 +74,10 @@ free_tls:
 
 void rf_tls_close(rf_tls_t *tls)
 {
-    if (!tls)
-        return;
-    if (tls->session)
-        gnutls_deinit(tls->session);
-    if (tls->server)
-        gnutls_psk_free_server_credentials(tls->server);
-    if (tls->client)
-        gnutls_psk_free_client_credentials(tls->client);
+    if (!tls) return;
+    if (tls->session) gnutls_deinit(tls->session);
+    if (tls->server) gnutls_psk_free_server_credentials(tls->server);
+    if (tls->client) gnutls_psk_free_client_credentials(tls->client);
     gnutls_memset(tls->key, 0, sizeof tls->key);
     free(tls);
 }
@@ -118,8 +106,7 @@ rf_err_t rf_tls_handshake(rf_tls_t *tls, bool *wants_write, char *why, size_t wh
         *wants_write = gnutls_record_get_direction(tls->session) == 1;
         return RF_ERR_AGAIN;
     }
-    if (e == GNUTLS_E_SUCCESS)
-        return RF_OK;
+    if (e == GNUTLS_E_SUCCESS) return RF_OK;
     bool other_key = means_other_key(tls, e);
     if (e != GNUTLS_E_FATAL_ALERT_RECEIVED && e != GNUTLS_E_PREMATURE_TERMINATION && e != GNUTLS_E_PULL_ERROR)
         gnutls_alert_send_appropriate(tls->session, e);
@@ -143,10 +130,8 @@ rf_err_t rf_tls_read(rf_tls_t *tls, void *bytes, size_t size, size_t *done)
             *done = (size_t)n;
             return RF_OK;
         }
-        if (n == 0 || n == GNUTLS_E_PREMATURE_TERMINATION)
-            return RF_ERR_CLOSED;
-        if (n == GNUTLS_E_AGAIN)
-            return RF_ERR_AGAIN;
+        if (n == 0 || n == GNUTLS_E_PREMATURE_TERMINATION) return RF_ERR_CLOSED;
+        if (n == GNUTLS_E_AGAIN) return RF_ERR_AGAIN;
         if (n == GNUTLS_E_REHANDSHAKE || (n != GNUTLS_E_INTERRUPTED && gnutls_error_is_fatal((int)n)))
             return n == GNUTLS_E_PULL_ERROR ? RF_ERR_CLOSED : RF_ERR_PROTOCOL;
     }
@@ -165,29 +150,29 @@ rf_err_t rf_tls_write(rf_tls_t *tls, const void *bytes, size_t size, size_t *don
         return RF_ERR_AGAIN;
     }
     tls->send_again = false;
-    if (n < 0)
-        return RF_ERR_CLOSED;
+    if (n < 0) return RF_ERR_CLOSED;
     *done = (size_t)n;
     return RF_OK;
 }
 
-bool rf_tls_pending(const rf_tls_t *tls) { return gnutls_record_check_pending(tls->session) > 0; }
+bool rf_tls_pending(const rf_tls_t *tls)
+{
+    return gnutls_record_check_pending(tls->session) > 0;
+}
 
-rf_err_t rf_key_derive(const uint8_t *key, size_t key_size, const rf_machine_id_t *machine, const char *purpose,
-                       uint8_t out[32])
+rf_err_t rf_key_derive(const uint8_t *key, size_t key_size, const rf_machine_id_t *machine,
+                       const char *purpose, uint8_t out[32])
 {
     uint8_t extracted[32];
     uint8_t salt_bytes[sizeof machine->bytes], secret_bytes[64];
-    if (key_size > sizeof secret_bytes)
-        return RF_ERR_INVALID;
+    if (key_size > sizeof secret_bytes) return RF_ERR_INVALID;
     memcpy(salt_bytes, machine->bytes, sizeof salt_bytes);
     memcpy(secret_bytes, key, key_size);
     gnutls_datum_t secret = {.data = secret_bytes, .size = (unsigned)key_size};
     gnutls_datum_t salt = {.data = salt_bytes, .size = sizeof salt_bytes};
     char purpose_bytes[64];
     int length = snprintf(purpose_bytes, sizeof purpose_bytes, "rackfish 1 %s", purpose);
-    if (length < 0 || (size_t)length >= sizeof purpose_bytes)
-        return RF_ERR_INVALID;
+    if (length < 0 || (size_t)length >= sizeof purpose_bytes) return RF_ERR_INVALID;
     int e = gnutls_hkdf_extract(GNUTLS_MAC_SHA256, &secret, &salt, extracted);
     if (e >= 0) {
         gnutls_datum_t pseudo = {.data = extracted, .size = sizeof extracted};
@@ -199,18 +184,15 @@ rf_err_t rf_key_derive(const uint8_t *key, size_t key_size, const rf_machine_id_
     return e >= 0 ? RF_OK : RF_ERR_NOT_SUPPORTED;
 }
 
-rf_err_t rf_control_token(const uint8_t *key, size_t key_size, const rf_machine_id_t *machine, const char *user,
-                          char out[65])
+rf_err_t rf_control_token(const uint8_t *key, size_t key_size, const rf_machine_id_t *machine,
+                          const char *user, char out[65])
 {
     uint8_t control_key[32], mac[32];
     rf_err_t err = rf_key_derive(key, key_size, machine, "control token", control_key);
-    if (err != RF_OK)
-        return err;
+    if (err != RF_OK) return err;
     int e = gnutls_hmac_fast(GNUTLS_MAC_SHA256, control_key, sizeof control_key, user, strlen(user), mac);
     gnutls_memset(control_key, 0, sizeof control_key);
-    if (e < 0)
-        return RF_ERR_NOT_SUPPORTED;
-    for (unsigned i = 0; i < sizeof mac; i++)
-        snprintf(out + 2 * i, 3, "%02x", mac[i]);
+    if (e < 0) return RF_ERR_NOT_SUPPORTED;
+    for (unsigned i = 0; i < sizeof mac; i++) snprintf(out + 2 * i, 3, "%02x", mac[i]);
     return RF_OK;
 }

@@ -31,11 +31,11 @@ rf_err_t rf_tls_write(rf_tls_t *tls, const void *bytes, size_t size, size_t *don
 bool rf_tls_pending(const rf_tls_t *tls);
 
 /* HKDF-SHA256 of the cluster's key, salted with the machine's id; `purpose` keeps derivations apart. */
-rf_err_t rf_key_derive(const uint8_t *key, size_t key_size, const rf_machine_id_t *machine, const char *purpose,
-                       uint8_t out[32]);
+rf_err_t rf_key_derive(const uint8_t *key, size_t key_size, const rf_machine_id_t *machine,
+                       const char *purpose, uint8_t out[32]);
 
 /* The token of `user`'s domains that may use the control socket: 64 hexadecimal digits and a zero. */
-rf_err_t rf_control_token(const uint8_t *key, size_t key_size, const rf_machine_id_t *machine, const char *user,
-                          char out[65]);
+rf_err_t rf_control_token(const uint8_t *key, size_t key_size, const rf_machine_id_t *machine,
+                          const char *user, char out[65]);
 
 #endif

@@ -1,0 +1,391 @@
+#include "node/boot.h"
+
+#include "base/log.h"
+#include "base/os.h"
+#include "base/prng.h"
+#include "node/bootstrap.h"
+#include "node/cores.h"
+#include "node/down.h"
+#include "node/monitors.h"
+#include "node/run_dir.h"
+#include "node/tls.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define FORMED_POLL_NS (20 * RF_NS_PER_MS)
+#define WAITING_SAY_NS (2 * RF_NS_PER_S)
+
+static rf_monitor_call_t formed_call;
+static rf_timer_t formed_timer;
+static rf_monitor_call_t address_calls[RF_CORES_PER_NODE_MAX];
+static unsigned cores_told; /* how many were reported as up */
+
+static void ready_line(rf_daemon_t *daemon, const char *word, const char *text)
+{
+    char line[RF_LOG_LINE_MAX];
+    if (daemon->ready_fd < 0) return;
+    int n = snprintf(line, sizeof line, "%s%s%s\n", word, text[0] ? " " : "", text);
+    if (n >= (int)sizeof line) {
+        n = sizeof line - 1;
+        line[n - 1] = '\n';
+    }
+    /* Whoever listens may be gone; the boot goes on without him. */
+    if (rf_write_all(daemon->ready_fd, line, (size_t)n) != RF_OK) {
+        close(daemon->ready_fd);
+        daemon->ready_fd = -1;
+    }
+}
+
+static void ready_close(rf_daemon_t *daemon)
+{
+    if (daemon->ready_fd >= 0) close(daemon->ready_fd);
+    daemon->ready_fd = -1;
+}
+
+static void boot_log(rf_daemon_t *daemon, const char *word, const char *text)
+{
+    char path[RF_PATH_MAX + 16], line[RF_LOG_LINE_MAX];
+    if (!daemon->node_dir[0]) return;
+    snprintf(path, sizeof path, "%s/boot.log", daemon->node_dir);
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) return;
+    int n = snprintf(line, sizeof line, "%6lu ms %s%s%s\n",
+                     (unsigned long)((rf_clock_ns() - daemon->started_ns) / RF_NS_PER_MS), word,
+                     text[0] ? " " : "", text);
+    rf_write_all(fd, line, n < (int)sizeof line ? (size_t)n : sizeof line - 1);
+    close(fd);
+}
+
+void rf_boot_progress(rf_daemon_t *daemon, const char *format, ...)
+{
+    char text[RF_LOG_LINE_MAX - 32];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    boot_log(daemon, "progress", text);
+    ready_line(daemon, "progress", text);
+}
+
+void rf_boot_failed(rf_daemon_t *daemon, const char *format, ...)
+{
+    char text[RF_LOG_LINE_MAX - 32];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    rf_log(RF_LOG_ERROR, "%s", text);
+    boot_log(daemon, "error", text);
+    ready_line(daemon, "error", text);
+    ready_close(daemon);
+    daemon->exit_status = EXIT_FAILURE;
+    if (daemon->adopted) {
+        daemon->left_as_is = true;
+        daemon->phase = RF_PHASE_GONE;
+    } else {
+        rf_down_begin(daemon, 0);
+    }
+}
+
+void rf_boot_refused(rf_daemon_t *daemon, const char *error)
+{
+    rf_log(RF_LOG_ERROR, "%s", error);
+    ready_line(daemon, "error", error);
+    ready_close(daemon);
+}
+
+bool rf_boot_resolve_places(rf_daemon_t *daemon)
+{
+    unsigned total = 0;
+    for (unsigned i = 0; i < daemon->config->n_nodes; i++) {
+        rf_place_t *place = &daemon->places[i];
+        if (place->n_cores == 0) return false;
+        place->first_core = (rf_core_t)total;
+        total += place->n_cores;
+    }
+    if (total > RF_CORES_MAX) return false;
+    daemon->machine_cores = (rf_core_t)total;
+    for (unsigned i = 0; i < daemon->n_cores; i++)
+        daemon->cores[i].core = (rf_core_t)(daemon->places[daemon->node].first_core + i);
+    return true;
+}
+
+void rf_boot_find_programs(rf_daemon_t *daemon)
+{
+    char self[RF_PATH_MAX], candidate[RF_PATH_MAX + 32];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    self[n > 0 ? n : 0] = 0;
+    char *slash = strrchr(self, '/');
+    if (slash) *slash = 0;
+    snprintf(candidate, sizeof candidate, "%s/rf-cpudriver", self);
+    snprintf(daemon->libexec_dir, sizeof daemon->libexec_dir, "%s",
+             access(candidate, X_OK) == 0 ? self : RF_LIBEXEC_FOLDER);
+    slash = strrchr(self, '/');
+    if (slash) *slash = 0;
+    snprintf(candidate, sizeof candidate, "%s/modules", self);
+    if (access(candidate, X_OK) != 0 || strlen(candidate) >= sizeof daemon->module_dir)
+        snprintf(candidate, sizeof candidate, "%s", RF_MODULE_FOLDER);
+    memcpy(daemon->module_dir, candidate, strlen(candidate) + 1);
+}
+
+rf_err_t rf_boot_resolve_addresses(rf_daemon_t *daemon, char *error, size_t error_max)
+{
+    for (unsigned i = 0; i < daemon->config->n_nodes; i++) {
+        const rf_config_node_t *node = &daemon->config->nodes[i];
+        struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
+        int failed = getaddrinfo(node->address, NULL, &hints, &found);
+        if (!failed)
+            failed = getnameinfo(found->ai_addr, found->ai_addrlen, daemon->places[i].address,
+                                 sizeof daemon->places[i].address, NULL, 0, NI_NUMERICHOST);
+        if (found) freeaddrinfo(found);
+        if (failed) {
+            snprintf(error, error_max,
+                     "%s:%d: the address of node %s, '%s', cannot be resolved: %s; give it a numeric "
+                     "'address:'",
+                     daemon->config->path, node->line, node->name, node->address, gai_strerror(failed));
+            return RF_ERR_CONFIG;
+        }
+    }
+    return RF_OK;
+}
+
+static const rf_topology_cpu_t *topology_of_cpu(const rf_daemon_t *daemon, unsigned cpu)
+{
+    for (unsigned i = 0; i < daemon->topology.n_cpus; i++) {
+        if (daemon->topology.cpus[i].cpu == cpu) return &daemon->topology.cpus[i];
+    }
+    return NULL;
+}
+
+/* Another core of this host's nodes has the same CPU; on an emulated machine all nodes are on this host. */
+static bool cpu_is_shared(const rf_daemon_t *daemon, unsigned node, unsigned index)
+{
+    const rf_config_t *config = daemon->config;
+    unsigned cpu = config->nodes[node].cpus[index];
+    for (unsigned n = 0; n < config->n_nodes; n++) {
+        if (n != node && !config->emulated) continue;
+        for (unsigned i = 0; i < config->nodes[n].n_cores; i++) {
+            if (!(n == node && i == index) && config->nodes[n].cpus[i] == cpu) return true;
+        }
+    }
+    return false;
+}
+
+static void fill_nodes(const rf_daemon_t *daemon, rf_boot_t *boot)
+{
+    const rf_config_t *config = daemon->config;
+    for (unsigned n = 0; n < config->n_nodes; n++) {
+        const rf_place_t *place = &daemon->places[n];
+        rf_boot_node_t *node = &boot->nodes[n];
+        snprintf(node->name, sizeof node->name, "%s", config->nodes[n].name);
+        snprintf(node->address, sizeof node->address, "%s", place->address);
+        node->first_core = place->first_core;
+        node->n_cores = place->n_cores;
+        snprintf(boot->medium[n], sizeof boot->medium[n], "%s", config->medium[daemon->node][n]);
+        bool here = n == daemon->node || config->emulated;
+        for (unsigned i = 0; i < place->n_cores; i++) {
+            rf_boot_core_t *core = &boot->cores[place->first_core + i];
+            bool has_cpu = i < config->nodes[n].n_cores;
+            const rf_topology_cpu_t *cpu =
+                here && has_cpu ? topology_of_cpu(daemon, config->nodes[n].cpus[i]) : NULL;
+            *core = (rf_boot_core_t){
+                .node = (rf_node_t)n,
+                .cpu = has_cpu ? config->nodes[n].cpus[i] : 0,
+                .package = cpu ? cpu->package : UINT32_MAX,
+                .numa = cpu ? cpu->numa : UINT32_MAX,
+                .cpu_shared = has_cpu && cpu_is_shared(daemon, n, i),
+            };
+        }
+    }
+}
+
+static rf_err_t publish(rf_daemon_t *daemon, int *boot_fd)
+{
+    static rf_boot_t boot;
+    const rf_config_t *config = daemon->config;
+    boot = (rf_boot_t){
+        .magic = RF_BOOT_MAGIC,
+        .size = sizeof boot,
+        .machine = daemon->machine,
+        .node = daemon->node,
+        .n_nodes = config->n_nodes,
+        .n_cores = daemon->machine_cores,
+        .sched = (uint16_t)config->sched,
+        .privileged = daemon->privileged,
+        .allow_root = config->allow_root,
+        .encrypt = config->encrypt,
+        .system_uid = daemon->system_uid,
+        .system_gid = daemon->system_gid,
+        .owner_uid = daemon->owner_uid,
+        .heartbeat_ms = config->heartbeat_ms,
+        .host_deadline_ms = config->host_deadline_ms,
+        .log_level = config->log_level,
+        .memory_bytes_per_core = config->nodes[daemon->node].memory_bytes / daemon->n_cores,
+    };
+    snprintf(boot.machine_name, sizeof boot.machine_name, "%s", config->machine);
+    snprintf(boot.run_dir, sizeof boot.run_dir, "%s", daemon->node_dir);
+    snprintf(boot.libexec_dir, sizeof boot.libexec_dir, "%s", daemon->libexec_dir);
+    snprintf(boot.module_dir, sizeof boot.module_dir, "%s", daemon->module_dir);
+    snprintf(boot.cgroup, sizeof boot.cgroup, "%s", daemon->cgroup);
+    fill_nodes(daemon, &boot);
+    rf_err_t err = rf_key_derive(config->key, config->key_size, &daemon->machine, "links", boot.link_key);
+    if (err == RF_OK) err = rf_boot_publish(&boot, boot_fd);
+    explicit_bzero(boot.link_key, sizeof boot.link_key);
+    return err;
+}
+
+static bool start_cores(rf_daemon_t *daemon)
+{
+    char error[RF_CONFIG_ERROR_MAX];
+    int boot_fd = -1;
+    rf_err_t err = rf_run_dir_write_machine(daemon);
+    if (err == RF_OK) err = publish(daemon, &boot_fd);
+    if (err != RF_OK) {
+        rf_boot_failed(daemon, "the boot block cannot be made: %s", rf_err_text(err));
+        return false;
+    }
+    err = rf_monitors_open(daemon, error, sizeof error);
+    if (err == RF_OK) err = rf_cores_start(daemon, boot_fd, error, sizeof error);
+    close(boot_fd);
+    if (err != RF_OK) {
+        rf_boot_failed(daemon, "%s", error);
+        return false;
+    }
+    rf_boot_progress(daemon, "starting %u core%s", daemon->n_cores, daemon->n_cores == 1 ? "" : "s");
+    return true;
+}
+
+static void become_ready(rf_daemon_t *daemon)
+{
+    daemon->phase = RF_PHASE_READY;
+    rf_timer_clear(&daemon->boot_timer);
+    rf_log(RF_LOG_INFO, "node %s is ready: %u of %u cores, after %lu ms",
+           daemon->config->nodes[daemon->node].name, rf_cores_alive(daemon), daemon->n_cores,
+           (unsigned long)((rf_clock_ns() - daemon->started_ns) / RF_NS_PER_MS));
+    boot_log(daemon, "ready", "");
+    ready_line(daemon, "ready", "");
+    ready_close(daemon);
+}
+
+static void ask_formed_again(void *context)
+{
+    rf_boot_step(context);
+}
+
+static void on_formed_reply(void *context, rf_err_t err, const void *body, size_t size)
+{
+    rf_daemon_t *daemon = context;
+    rf_client_status_t status;
+    if (daemon->phase != RF_PHASE_BOOTING) return;
+    if (err == RF_OK && size >= sizeof status) {
+        memcpy(&status, body, sizeof status);
+        if (!status.forming) {
+            become_ready(daemon);
+            return;
+        }
+    }
+    rf_timer_set(&daemon->loop, &formed_timer, rf_clock_ns() + FORMED_POLL_NS, ask_formed_again, daemon);
+}
+
+static void say_waiting(void *context)
+{
+    rf_daemon_t *daemon = context;
+    char missing[512];
+    if (daemon->phase != RF_PHASE_BOOTING) return;
+    rf_peers_missing(daemon, missing, sizeof missing);
+    unsigned up = 0;
+    for (unsigned i = 0; i < daemon->n_cores; i++) up += daemon->cores[i].link_up;
+    if (missing[0])
+        rf_boot_progress(daemon, "waiting for %s", missing);
+    else if (up < daemon->n_cores)
+        rf_boot_progress(daemon, "waiting for %u of %u cores", daemon->n_cores - up, daemon->n_cores);
+    else
+        rf_boot_progress(daemon, "waiting for the machine to form");
+    rf_timer_set(&daemon->loop, &daemon->boot_timer, rf_clock_ns() + WAITING_SAY_NS, say_waiting, daemon);
+}
+
+/* Every living core of this node answers, and where it listens is known. */
+static bool cores_are_up(const rf_daemon_t *daemon)
+{
+    for (unsigned i = 0; i < daemon->n_cores; i++) {
+        const rf_local_core_t *core = &daemon->cores[i];
+        if (core->life == RF_LIFE_DOWN) continue;
+        if (!core->link_up || (daemon->config->n_nodes > 1 && !core->listen_address[0])) return false;
+    }
+    return true;
+}
+
+void rf_boot_step(rf_daemon_t *daemon)
+{
+    if (daemon->phase != RF_PHASE_BOOTING) return;
+    if (!rf_timer_is_set(&daemon->boot_timer))
+        rf_timer_set(&daemon->loop, &daemon->boot_timer, rf_clock_ns() + WAITING_SAY_NS, say_waiting, daemon);
+    if (!daemon->machine_known || !rf_boot_resolve_places(daemon)) return;
+    if (daemon->cores[0].life == RF_LIFE_NONE && !start_cores(daemon)) return;
+    if (daemon->adopted) {
+        /* What was formed stays formed; peers are met again as they come. */
+        bool linked = true;
+        for (unsigned i = 0; i < daemon->n_cores; i++)
+            linked = linked && (daemon->cores[i].life == RF_LIFE_DOWN || daemon->cores[i].link_up);
+        if (linked) become_ready(daemon);
+        return;
+    }
+    if (!cores_are_up(daemon) || !rf_peers_all_known(daemon)) return;
+    rf_local_core_t *first = rf_monitor_first(daemon, 0);
+    if (!first || rf_monitor_call_is_under_way(&formed_call)) return;
+    if (rf_monitor_call(first, &formed_call, RF_CLIENT_STATUS, NULL, 0, NULL, 0, RF_ANSWER_NS,
+                        on_formed_reply, daemon) != RF_OK)
+        rf_timer_set(&daemon->loop, &formed_timer, rf_clock_ns() + FORMED_POLL_NS, ask_formed_again, daemon);
+}
+
+static void on_address_reply(void *context, rf_err_t err, const void *body, size_t size)
+{
+    rf_local_core_t *core = context;
+    rf_client_address_t address;
+    if (err != RF_OK || size < sizeof address) {
+        if (err != RF_ERR_PEER_DEAD)
+            rf_log(RF_LOG_ERROR, "core %u does not tell where it listens for other hosts: %s", core->core,
+                   rf_err_text(err));
+        return;
+    }
+    memcpy(&address, body, sizeof address);
+    snprintf(core->listen_address, sizeof core->listen_address, "%.*s", (int)sizeof address.address - 1,
+             address.address);
+    rf_peers_cores_changed(core->daemon);
+    rf_boot_step(core->daemon);
+}
+
+void rf_boot_core_up(rf_local_core_t *core)
+{
+    rf_daemon_t *daemon = core->daemon;
+    if (daemon->phase == RF_PHASE_BOOTING)
+        rf_boot_progress(daemon, "core %u is up (%u of %u)", core->core, ++cores_told, daemon->n_cores);
+    if (daemon->config->n_nodes > 1) {
+        rf_peers_tell_monitor(daemon, core);
+        rf_monitor_call_t *call = &address_calls[core - daemon->cores];
+        rf_monitor_call_cancel(call);
+        if (rf_monitor_call(core, call, RF_CLIENT_LISTEN_ADDRESS, NULL, 0, NULL, 0, RF_ANSWER_NS,
+                            on_address_reply, core) != RF_OK)
+            rf_log(RF_LOG_ERROR, "core %u cannot be asked where it listens", core->core);
+    }
+    rf_boot_step(daemon);
+}
+
+void rf_boot_core_down(rf_local_core_t *core, const char *how)
+{
+    rf_daemon_t *daemon = core->daemon;
+    rf_peers_cores_changed(daemon);
+    if (daemon->phase == RF_PHASE_BOOTING && !daemon->adopted)
+        rf_boot_failed(daemon,
+                       "core %u did not start: its CPU driver %s; see %s/cpudriver-%u.log and monitor-%u.log",
+                       core->core, how, daemon->node_dir, core->core, core->core);
+    else
+        rf_boot_step(daemon);
+}

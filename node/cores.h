@@ -1,0 +1,32 @@
+/*
+ * The cores of this node: starting their CPU drivers, adopting those that an earlier rackfishd started, and noticing their
+ * death through pidfds. A core is the unit of failure: one whose CPU driver died is down for good, and said to be.
+ */
+#ifndef RF_NODE_CORES_H
+#define RF_NODE_CORES_H
+
+#include "node/daemon.h"
+
+/* Fills daemon->cores for this node; none runs yet. */
+void rf_cores_init(rf_daemon_t *daemon);
+
+/* Starts the CPU driver of every core, all at once; the first that cannot be started ends it. */
+rf_err_t rf_cores_start(rf_daemon_t *daemon, int boot_fd, char *error, size_t error_max);
+
+/* Takes over the CPU drivers that the state file names and that still live; the others are down. Returns how many live. */
+unsigned rf_cores_adopt(rf_daemon_t *daemon);
+
+/* How many are not down. */
+unsigned rf_cores_alive(const rf_daemon_t *daemon);
+
+/* Kills what is left of all cores. */
+void rf_cores_kill(rf_daemon_t *daemon);
+
+/* Ends and reaps processes that became this one's children because the CPU driver they belonged to died: where domains
+ * have no PID namespace, that is how what they forked is contained. */
+void rf_cores_end_orphans(rf_daemon_t *daemon);
+
+/* Stops watching; processes stay as they are. */
+void rf_cores_release(rf_daemon_t *daemon);
+
+#endif

@@ -1,0 +1,143 @@
+/*
+ * rackfishd: one process a node. It boots the node's cores, supervises them, serves the control socket, pumps the streams
+ * of programs, and meets the other nodes' rackfishds. It holds nothing that the machine could lose: everything here can be
+ * found again from the run directory, the monitors and the peers, and its death stops no core.
+ *
+ *   main.c         arguments, the table of start-up steps, the main loop
+ *   run_dir.c      folders, lock, state file, machine id            privileges.c   becoming the system user
+ *   cgroup.c       the node's control groups                        boot.c         from "nothing" to "ready"
+ *   cores.c        CPU drivers: start, adopt, supervise             monitors.c     client links to the monitors
+ *   bootstrap.c    the other nodes                                  tls.c conn.c   their connections
+ *   control_*.c    the control socket and its questions             run_*.c ship.c programs
+ *   logs.c dump.c reload.c down.c                                   what their names say
+ *
+ * One thread, one event loop; every module hangs its sources and timers into it and never blocks. (Looking up users may,
+ * for as long as the host's name service takes.)
+ */
+#ifndef RF_NODE_DAEMON_H
+#define RF_NODE_DAEMON_H
+
+#include "base/error.h"
+#include "base/types.h"
+#include "cluster-config/config.h"
+#include "cluster-config/topology.h"
+#include "node/loop.h"
+#include "transport/transport.h"
+#include "wire/boot.h"
+#include "wire/client.h"
+
+#include <sys/types.h>
+
+#define RF_PATH_MAX      256
+#define RF_RUN_DIR_MAX   90 /* so that sockets in it have room: 107 bytes are allowed */
+#define RF_SYSTEM_USER   "rackfish"
+#define RF_SOFTWARE      "rackfishd " RF_PROJECT_VERSION
+#define RF_USER_MAX      32
+#define RF_CONTROL_MAJOR 1
+#define RF_CONTROL_MINOR 0
+#define RF_ANSWER_NS     (2 * RF_NS_PER_S) /* how long a monitor or another node may take to answer a question */
+
+typedef struct rf_daemon rf_daemon_t;
+typedef struct rf_peers rf_peers_t;
+typedef struct rf_control rf_control_t;
+typedef struct rf_logs rf_logs_t;
+typedef struct rf_monitor_call rf_monitor_call_t;
+struct rf_run;
+
+typedef struct rf_options {
+    const char *config_path;
+    const char *node_name;
+    const char *run_dir; /* NULL: by the rules of run_dir.c */
+    bool form;           /* this node draws the machine's id, if the machine is new */
+    bool log_stderr;
+    int listen_fd; /* -1: listens by itself */
+    int ready_fd;  /* -1: nobody asks */
+} rf_options_t;
+
+typedef enum rf_core_life { RF_LIFE_NONE, RF_LIFE_STARTING, RF_LIFE_UP, RF_LIFE_DOWN } rf_core_life_t;
+
+/* One core of this node. */
+typedef struct rf_local_core {
+    rf_daemon_t *daemon;
+    rf_core_t core; /* machine-wide */
+    rf_core_life_t life;
+    bool child; /* started by this process, so that its exit status is ours to fetch */
+    /* cores.c */
+    pid_t pid;
+    uint64_t start_time;
+    int pidfd;
+    rf_source_t source;
+    /* monitors.c */
+    rf_link_t *link;
+    bool link_up;
+    pid_t monitor_pid;
+    uint64_t monitor_start_time;
+    struct rf_assembler *assembler;
+    rf_monitor_call_t *calls;
+    rf_timer_t retry;
+    char listen_address[RF_CLIENT_ADDRESS_MAX]; /* for monitors of other hosts; "" not known yet */
+} rf_local_core_t;
+
+/* What this node knows of each node's place in the machine. */
+typedef struct rf_place {
+    rf_core_t first_core, n_cores; /* n_cores 0: not told yet (cores: all) */
+    char address[64];              /* numeric */
+} rf_place_t;
+
+struct rf_daemon {
+    rf_options_t options;
+    rf_config_t *config;
+    uint8_t config_digest[32];
+    rf_topology_t topology;
+    rf_node_t node;
+    rf_place_t places[RF_NODES_MAX];
+    rf_core_t machine_cores; /* 0 until every place is known */
+
+    bool privileged;
+    uid_t system_uid, owner_uid;
+    gid_t system_gid;
+    char owner[RF_USER_MAX];
+
+    char run_dir[RF_RUN_DIR_MAX];  /* base/MACHINE */
+    char node_dir[RF_RUN_DIR_MAX]; /* base/MACHINE/NODE */
+    char cgroup[RF_PATH_MAX];      /* "" : none */
+    char libexec_dir[RF_PATH_MAX];
+    char module_dir[RF_PATH_MAX];
+    int lock_fd;
+    int ready_fd;
+
+    bool machine_known; /* its id */
+    bool adopted;       /* an earlier rackfishd booted this node */
+    bool left_as_is;    /* ends without touching its cores and files: they are not its to end */
+    rf_machine_id_t machine;
+    uint64_t started_ns;
+
+    rf_loop_t loop;
+    const rf_transport_t *shm;
+    rf_endpoint_t *endpoint;
+    rf_doorbell_t doorbell;
+    rf_source_t doorbell_source, endpoint_source, signal_source;
+    rf_timer_t endpoint_timer, boot_timer, down_timer;
+    int signal_fd;
+
+    unsigned n_cores;
+    rf_local_core_t cores[RF_CORES_PER_NODE_MAX];
+    unsigned next_core; /* where the next program without a wish goes */
+    int events_core;    /* index of the monitor subscribed to; -1 none */
+
+    rf_peers_t *peers;
+    rf_control_t *control;
+    rf_logs_t *logs;
+    struct rf_run *runs;
+
+    enum { RF_PHASE_BOOTING, RF_PHASE_READY, RF_PHASE_DOWN, RF_PHASE_GONE } phase;
+    int exit_status;
+};
+
+/* The local core with this machine-wide number; NULL when it is not of this node. */
+rf_local_core_t *rf_daemon_core(rf_daemon_t *daemon, int core);
+
+/* The node that a core belongs to; RF_NODE_NONE when there is no such core. */
+rf_node_t rf_daemon_node_of_core(const rf_daemon_t *daemon, int core);
+
+#endif
