@@ -4,7 +4,6 @@
 #include "base/os.h"
 
 #include <errno.h>
-#include <libgen.h>
 #include <linux/capability.h>
 #include <pwd.h>
 #include <sched.h>
@@ -234,8 +233,10 @@ void doctor_check_run_dir(doctor_t *doctor)
     char path[4096];
     struct stat st;
     snprintf(path, sizeof path, "%s", base);
-    while (stat(path, &st) < 0 && errno == ENOENT && strlen(path) > 1)
-        memmove(path, dirname(path), strlen(dirname(path)) + 1);
+    while (stat(path, &st) < 0 && errno == ENOENT && strrchr(path, '/')) {
+        char *slash = strrchr(path, '/');
+        slash[slash == path ? 1 : 0] = '\0';
+    }
     if (access(path, W_OK | X_OK) < 0)
         doctor_finding(doctor, RF_DOCTOR_FAIL, "make it writable, or set XDG_RUNTIME_DIR to a folder that is",
                        "the run directory %.100s cannot be made: %.100s: %m", base, path);
