@@ -217,7 +217,7 @@ static bool read_ready(void *context)
         return true;
     }
     w->err = rf_stream_read(w->stream->stream, w->out, w->size, &w->moved);
-    if (w->err == RF_ERR_AGAIN && end != RF_OK) w->err = end;
+    if ((w->err == RF_ERR_AGAIN || w->err == RF_ERR_PEER_DEAD) && end != RF_OK) w->err = end;
     if (w->err == RF_OK && end == RF_OK)
         (void)w->stream->channel->transport->flush(w->stream->channel->port.link);
     return w->err != RF_ERR_AGAIN;
@@ -247,7 +247,7 @@ static bool peek_ready(void *context)
     size_t got;
     w->err = rf_stream_read(w->stream->stream, &none, 0, &got); /* tells the end from "none now" */
     if (w->err == RF_OK) w->err = RF_ERR_AGAIN;
-    if (w->err == RF_ERR_AGAIN && end != RF_OK) w->err = end;
+    if ((w->err == RF_ERR_AGAIN || w->err == RF_ERR_PEER_DEAD) && end != RF_OK) w->err = end;
     return w->err != RF_ERR_AGAIN;
 }
 
