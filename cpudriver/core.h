@@ -174,7 +174,8 @@ struct rf_cpudriver {
     uint64_t nofile_soft; /* limit before ours was raised; programs get it back */
     uint64_t logged_protocol_ns, logged_refused_ns;
 
-    rf_processes_t processes; /* scratch, except while scheduler_signals ticks */
+    rf_processes_t processes; /* of all dispatchers, owners being their indices; the monitor's is one more */
+    uint64_t scanned_ns;      /* when `processes` was last filled */
 
     rf_dispatcher_t monitor;
     rf_dispatcher_t dispatchers[RF_CORE_DISPATCHERS_MAX];

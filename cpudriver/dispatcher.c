@@ -21,6 +21,7 @@
 #define FREEZE_PASSES   8
 #define KILL_AGAIN_NS   (50 * RF_NS_PER_MS) /* without a namespace: looks for what is left */
 #define KILL_INIT_LOOKS 20                  /* after which rf-init itself is killed */
+#define STAT_AGE_NS     (20 * RF_NS_PER_MS) /* figures may be this old: looking is dear, and anybody may ask */
 #define SIGNAL_BIT(n)   (1ull << ((n)-1))
 
 /* ---- reports of rf-init ---- */
@@ -194,14 +195,16 @@ void rf_dispatcher_clear(rf_dispatcher_t *d)
 
 void rf_dispatchers_scan(rf_cpudriver_t *driver)
 {
-    pid_t roots[RF_CORE_DISPATCHERS_MAX];
+    pid_t roots[RF_CORE_DISPATCHERS_MAX + 1];
     for (size_t i = 0; i < RF_CORE_DISPATCHERS_MAX; i++) roots[i] = driver->dispatchers[i].init_pid;
-    rf_processes_scan(&driver->processes, roots, RF_CORE_DISPATCHERS_MAX);
+    roots[RF_CORE_DISPATCHERS_MAX] = driver->monitor.init_pid;
+    rf_processes_scan(&driver->processes, roots, RF_CORE_DISPATCHERS_MAX + 1);
+    driver->scanned_ns = rf_clock_ns();
 }
 
 static int index_of(const rf_cpudriver_t *driver, const rf_dispatcher_t *d)
 {
-    return (int)(d - driver->dispatchers);
+    return d->is_monitor ? RF_CORE_DISPATCHERS_MAX : (int)(d - driver->dispatchers);
 }
 
 void rf_dispatcher_signal_all(rf_cpudriver_t *driver, rf_dispatcher_t *d, int signo)
@@ -296,7 +299,7 @@ void rf_adopted_end(rf_cpudriver_t *driver)
 {
     const pid_t self = getpid();
     siginfo_t info = {0};
-    rf_processes_scan(&driver->processes, &self, 1);
+    rf_dispatchers_scan(driver);
     for (unsigned i = 0; i < driver->processes.n; i++) {
         const rf_process_t *process = &driver->processes.at[i];
         if (process->parent == self && !is_ours(driver, process->pid)) kill(process->pid, SIGKILL);
@@ -313,12 +316,11 @@ void rf_adopted_end(rf_cpudriver_t *driver)
 void rf_dispatchers_stat(rf_cpudriver_t *driver, rf_dispatcher_t *const *dispatchers, unsigned n,
                          rf_kernel_stat_t *out)
 {
-    pid_t roots[RF_KERNEL_STATS_MAX] = {0};
-    for (unsigned i = 0; i < n; i++) roots[i] = dispatchers[i]->init_pid;
-    rf_processes_scan(&driver->processes, roots, n);
+    if (rf_clock_ns() - driver->scanned_ns > STAT_AGE_NS) rf_dispatchers_scan(driver);
     for (unsigned i = 0; i < n; i++) {
         const rf_dispatcher_t *d = dispatchers[i];
-        out[i] = (rf_kernel_stat_t){
+        const int owner = index_of(driver, d);
+        rf_kernel_stat_t stat = {
             .domain = d->domain,
             .index = d->index,
             .pid = d->pid,
@@ -327,20 +329,17 @@ void rf_dispatchers_stat(rf_cpudriver_t *driver, rf_dispatcher_t *const *dispatc
             .weight = d->weight,
             .frozen = d->frozen,
         };
+        for (unsigned k = 0; k < driver->processes.n; k++) {
+            const rf_process_t *process = &driver->processes.at[k];
+            if (process->owner != owner) continue;
+            stat.cpu_ns += process->cpu_ns; /* rf-init's too: what it reaped was the domain's */
+            if ((process->is_root && !d->is_monitor) || process->state == 'Z') continue;
+            stat.rss_kib += process->rss_kib;
+            if (stat.processes < UINT16_MAX) stat.processes++;
+        }
+        driver->scheduler->cpu_ns(driver, d, &stat.cpu_ns);
+        out[i] = stat;
     }
-    for (unsigned i = 0; i < driver->processes.n; i++) {
-        const rf_process_t *process = &driver->processes.at[i];
-        if (process->owner < 0 ||
-            (!dispatchers[process->owner]->is_monitor && process->is_root && process->state == 'Z'))
-            continue;
-        rf_kernel_stat_t *stat = &out[process->owner];
-        stat->cpu_ns += process->cpu_ns;
-        if (process->is_root && !dispatchers[process->owner]->is_monitor)
-            continue; /* rf-init itself is not the domain's */
-        if (process->state != 'Z' && stat->processes < UINT16_MAX) stat->processes++;
-        stat->rss_kib += process->rss_kib;
-    }
-    for (unsigned i = 0; i < n; i++) driver->scheduler->cpu_ns(driver, dispatchers[i], &out[i].cpu_ns);
 }
 
 /* ---- telling, ending, stopping ---- */

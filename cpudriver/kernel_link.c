@@ -12,7 +12,8 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#define MESSAGES_PER_TURN   16 /* a dispatcher */
+#define MESSAGES_PER_TURN   16                 /* a dispatcher ... */
+#define TURN_NS             (RF_NS_PER_MS / 2) /* ... or what takes this long */
 #define DISPATCHER_SLOTS    64
 #define MONITOR_SLOTS       256
 #define SLOTS_MAX           1024
@@ -221,7 +222,8 @@ static bool serve(rf_cpudriver_t *driver, rf_dispatcher_t *d, uint64_t now_ns)
         d->window_started_ns = now_ns;
         d->served_ns = 0;
     }
-    while (messages < MESSAGES_PER_TURN) {
+    uint64_t end_ns = now_ns;
+    while (messages < MESSAGES_PER_TURN && end_ns - now_ns < TURN_NS) {
         rf_slot_t slot;
         if (driver->transport->room(d->link, answer) < answer) {
             d->blocked_until_ns = now_ns + BLOCKED_LOOK_NS;
@@ -242,16 +244,17 @@ static bool serve(rf_cpudriver_t *driver, rf_dispatcher_t *d, uint64_t now_ns)
             return false;
         }
         messages++;
+        end_ns = rf_clock_ns();
     }
     if (messages == 0) return false;
     driver->transport->flush(d->link);
-    d->served_ns += rf_clock_ns() - now_ns;
+    d->served_ns += end_ns - now_ns;
     if (!d->is_monitor && d->served_ns >= RF_CORE_SERVE_BUDGET_NS) {
         d->blocked_until_ns = d->window_started_ns + RF_CORE_SERVE_WINDOW_NS;
         rf_core_wake_at(driver, d->blocked_until_ns);
         return false;
     }
-    return messages == MESSAGES_PER_TURN;
+    return messages == MESSAGES_PER_TURN || end_ns - now_ns >= TURN_NS;
 }
 
 bool rf_kernel_link_serve(rf_cpudriver_t *driver)

@@ -13,7 +13,7 @@
 #include "cpudriver/scheduler.h"
 
 #include "base/log.h"
-#include "base/os.h"
+#include "cpudriver/isolation.h"
 #include "cpudriver/share.h"
 
 #include <dirent.h>
@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define GROUP_NAME_MAX 64
@@ -188,23 +189,48 @@ static int cgroup_entry_open(rf_cpudriver_t *driver, rf_dispatcher_t *d)
     return openat(driver->cgroup_fd, path, O_WRONLY | O_CLOEXEC);
 }
 
-/* Moves every process of one group to another. On v1 the host may refuse to move other users' processes. */
-static rf_err_t move_processes(rf_cpudriver_t *driver, const char *from, const char *to)
+/* Moves every process of one group to another. errno says why not. */
+static rf_err_t move_processes(int folder, const char *from, const char *to)
 {
     char from_path[GROUP_NAME_MAX + 16], to_path[GROUP_NAME_MAX + 16], pids[4096];
     snprintf(from_path, sizeof from_path, "%s/cgroup.procs", from);
     snprintf(to_path, sizeof to_path, "%s/cgroup.procs", to);
     for (unsigned pass = 0; pass < MOVE_PASSES; pass++) {
-        ssize_t got = read_at(driver->cgroup_fd, from_path, pids, sizeof pids);
+        ssize_t got = read_at(folder, from_path, pids, sizeof pids);
         if (got < 0) return RF_ERR_OS;
         if (got == 0) return RF_OK;
         char *rest = pids;
         for (char *pid; (pid = strsep(&rest, "\n")) && rest;) {
-            if (write_at(driver->cgroup_fd, to_path, pid) != RF_OK && errno != ESRCH)
-                return errno == EACCES || errno == EPERM ? RF_ERR_PERMISSION : RF_ERR_OS;
+            if (write_at(folder, to_path, pid) != RF_OK && errno != ESRCH) return RF_ERR_OS;
         }
     }
-    return RF_ERR_BUSY; /* it forks faster than it can be moved */
+    errno = EBUSY; /* it forks faster than it can be moved */
+    return RF_ERR_BUSY;
+}
+
+/*
+ * The same, where v1 refuses: it lets only root, or a process's own user, move it. A child becomes root for that, by
+ * the right to set users that a privileged CPU driver has; the group's file is opened to our group before, since that
+ * root has no other right.
+ */
+static rf_err_t move_processes_as_root(int folder, const char *from, const char *to)
+{
+    static const rf_isolation_t plain = {.level = RF_ISOLATION_NONE};
+    char path[GROUP_NAME_MAX + 16];
+    int pidfd, status = -1;
+    snprintf(path, sizeof path, "%s/cgroup.procs", to);
+    if (fchmodat(folder, path, 0664, 0) < 0) return RF_ERR_OS;
+    pid_t pid = rf_isolation_clone(&plain, &pidfd);
+    if (pid == 0) {
+        if (setresuid((uid_t)-1, 0, (uid_t)-1) < 0) _exit(errno);
+        _exit(move_processes(folder, from, to) == RF_OK ? 0 : errno);
+    }
+    if (pid < 0) return RF_ERR_OS;
+    close(pidfd);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    errno = WIFEXITED(status) ? WEXITSTATUS(status) : EINVAL;
+    return errno == 0 ? RF_OK : RF_ERR_PERMISSION;
 }
 
 static rf_err_t cgroup_change(rf_cpudriver_t *driver, rf_dispatcher_t *d, uint16_t reserved_permille,
@@ -218,11 +244,13 @@ static rf_err_t cgroup_change(rf_cpudriver_t *driver, rf_dispatcher_t *d, uint16
     if (err != RF_OK) return err;
     group_name(from, d, d->reserved_permille > 0);
     group_name(to, d, reserved_permille > 0);
-    err = move_processes(driver, from, to);
+    err = move_processes(driver->cgroup_fd, from, to);
+    if (err == RF_ERR_OS && driver->isolation.changes_user)
+        err = move_processes_as_root(driver->cgroup_fd, from, to);
     if (err != RF_OK) {
         rf_log(RF_LOG_WARN, "cannot move %s between reserved and best effort: %s", rf_dispatcher_name(d),
                strerror(errno));
-        move_processes(driver, to, from);
+        move_processes(driver->cgroup_fd, to, from);
         unlinkat(driver->cgroup_fd, to, AT_REMOVEDIR);
         return err;
     }

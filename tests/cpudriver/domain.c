@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -150,11 +151,14 @@ static void identify(void)
     printf("domain %llu.%u core %u span %.*s\n", (unsigned long long)body.identity.domain,
            body.identity.index, body.identity.core, body.identity.span_args_size, body.identity.span_args);
     char text[8] = "";
-    if (passed_fd < 0 || send(passed_fd, "ping", 5, 0) != 5 || recv(passed_fd, text, sizeof text, 0) != 5 ||
-        strcmp(text, "pong") != 0)
+    progress(); /* the descriptor was sent before the answer */
+    struct pollfd answer = {.fd = passed_fd, .events = POLLIN};
+    if (passed_fd < 0 || send(passed_fd, "ping", 5, 0) != 5 || poll(&answer, 1, 10000) != 1 ||
+        recv(passed_fd, text, sizeof text, 0) != 5 || strcmp(text, "pong") != 0)
         fail("the way to the monitor does not work");
     passed_fd = -1;
     want(invoke(RF_KERNEL_IDENTIFY, NULL, 0, -1), RF_OK, "identify again");
+    progress();
     if (passed_fd >= 0) fail("a second client link");
 }
 

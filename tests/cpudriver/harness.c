@@ -7,6 +7,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <pwd.h>
 #include <sched.h>
@@ -20,6 +22,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -88,8 +91,46 @@ static bool make_cgroup(harness_t *h, uid_t uid)
     return false;
 }
 
+/* As rackfishd does for its CPU drivers when it was started by root. */
+static void become_system_user(uid_t uid)
+{
+    static const unsigned caps[] = {CAP_SETUID,   CAP_SETGID,    CAP_KILL,
+                                    CAP_SYS_NICE, CAP_SYS_ADMIN, CAP_SYS_RESOURCE};
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2], wanted[2] = {{0}, {0}};
+    prctl(PR_SET_KEEPCAPS, 1);
+    if (syscall(SYS_capget, &header, data) < 0 || setgroups(0, NULL) < 0 || setresgid(uid, uid, uid) < 0 ||
+        setresuid(uid, uid, uid) < 0)
+        _exit(97);
+    for (size_t i = 0; i < sizeof caps / sizeof *caps; i++)
+        wanted[caps[i] / 32].permitted |= data[caps[i] / 32].permitted & (1u << caps[i] % 32);
+    for (unsigned i = 0; i < 2; i++) wanted[i].effective = wanted[i].inheritable = wanted[i].permitted;
+    if (syscall(SYS_capset, &header, wanted) < 0) _exit(96);
+    for (size_t i = 0; i < sizeof caps / sizeof *caps; i++)
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, caps[i], 0, 0);
+}
+
+/* Whether `uid` can run what was built, wherever this tree lies. */
+static bool can_run(uid_t uid, const char *path)
+{
+    int status = 1;
+    pid_t pid = fork();
+    if (pid == 0) _exit(setuid(uid) < 0 || access(path, X_OK) < 0);
+    return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
+}
+
 void harness_start(harness_t *h, const harness_params_t *params)
 {
+    if (params->uid && getuid() != 0) {
+        print_message("skipped: needs root, to run as another user\n");
+        skip();
+    }
+    char bin[512];
+    snprintf(bin, sizeof bin, "%s/rf-cpudriver", harness_bin);
+    if (params->uid && !can_run(params->uid, bin)) {
+        print_message("skipped: user %u may not run %s\n", params->uid, bin);
+        skip();
+    }
     memset(h, 0, sizeof *h);
     h->fd_waiting = h->sock = -1;
     snprintf(h->run_dir, sizeof h->run_dir, "/tmp/rackfish-test-%d-XXXXXX", (int)getpid());
@@ -114,7 +155,7 @@ void harness_start(harness_t *h, const harness_params_t *params)
                         .n_nodes = 1,
                         .n_cores = 2,
                         .sched = params->sched,
-                        .privileged = 0,
+                        .privileged = params->privileged,
                         .allow_root = 1,
                         .system_uid = params->uid ? params->uid : getuid(),
                         .system_gid = params->uid ? params->uid : getgid(),
@@ -128,14 +169,17 @@ void harness_start(harness_t *h, const harness_params_t *params)
     snprintf(boot->cgroup, sizeof boot->cgroup, "%s", h->cgroup);
     int boot_fd, log;
     assert_int_equal(rf_boot_publish(boot, &boot_fd), RF_OK);
-    char path[512], bin[512];
+    char path[512];
     snprintf(path, sizeof path, "%s/cpudriver.log", h->run_dir);
     log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-    snprintf(bin, sizeof bin, "%s/rf-cpudriver", harness_bin);
     h->driver = fork();
     assert_true(h->driver >= 0);
     if (h->driver == 0) {
-        if (params->uid && (setgid(params->uid) < 0 || setuid(params->uid) < 0)) _exit(99);
+        if (params->privileged)
+            become_system_user(params->uid);
+        else if (params->uid &&
+                 (setgroups(0, NULL) < 0 || setgid(params->uid) < 0 || setuid(params->uid) < 0))
+            _exit(99);
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         dup2(boot_fd, RF_BOOT_FD);
         dup2(log, 2);

@@ -19,6 +19,7 @@ typedef struct harness_params {
     bool cgroup;        /* give it a cgroup, if this host has one for us */
     bool no_namespaces; /* isolation none */
     uid_t uid;          /* whom to run as; 0: the caller */
+    bool privileged;    /* as that user, but with the capabilities that rackfishd gives to its CPU drivers */
 } harness_params_t;
 
 typedef struct harness_event {
@@ -57,7 +58,7 @@ typedef struct harness_spawn {
 /* A folder that the built programs are in, and where the test's own are. */
 extern const char *harness_bin, *harness_tests;
 
-/* False and the reason printed: this host cannot. Fails the test on anything else. */
+/* Skips the test, with the reason printed, where this host cannot; fails it on anything else. */
 void harness_start(harness_t *h, const harness_params_t *params);
 void harness_stop(harness_t *h); /* TERM, and checks that nothing is left */
 /* Waits for the CPU driver itself; its exit status, 128 + signal if killed. */
