@@ -129,7 +129,10 @@ void rf_boot_find_programs(rf_daemon_t *daemon)
              access(candidate, X_OK) == 0 ? self : RF_LIBEXEC_FOLDER);
     slash = strrchr(self, '/');
     if (slash) *slash = 0;
+    /* In a build folder, in an installed tree wherever it was moved to, where it was to be installed. */
     snprintf(candidate, sizeof candidate, "%s/modules", self);
+    if (access(candidate, X_OK) != 0)
+        snprintf(candidate, sizeof candidate, "%s/../" RF_LIBDIR "/rackfish", self);
     if (access(candidate, X_OK) != 0 || strlen(candidate) >= sizeof daemon->module_dir)
         snprintf(candidate, sizeof candidate, "%s", RF_MODULE_FOLDER);
     memcpy(daemon->module_dir, candidate, strlen(candidate) + 1);

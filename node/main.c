@@ -49,23 +49,6 @@ static const char usage[] =
     "Signals: TERM and INT stop the node, HUP reads the configuration again.\n"
     "Exit status: 0 stopped as asked, 1 failed, 2 wrong use.\n";
 
-rf_local_core_t *rf_daemon_core(rf_daemon_t *daemon, int core)
-{
-    for (unsigned i = 0; i < daemon->n_cores; i++) {
-        if (daemon->cores[i].core == core) return &daemon->cores[i];
-    }
-    return NULL;
-}
-
-rf_node_t rf_daemon_node_of_core(const rf_daemon_t *daemon, int core)
-{
-    for (unsigned i = 0; i < daemon->config->n_nodes; i++) {
-        const rf_place_t *place = &daemon->places[i];
-        if (core >= place->first_core && core < place->first_core + place->n_cores) return (rf_node_t)i;
-    }
-    return RF_NODE_NONE;
-}
-
 /* ---- start-up ---- */
 
 static rf_err_t step_config(rf_daemon_t *daemon, char *error)
