@@ -12,7 +12,7 @@
 
 #define MODULE_SYMBOL    "rf_transport_module"
 #define MODULE_NAME_MAX  32
-#define MODULE_PATHS_MAX 4
+#define MODULE_PATHS_MAX 5
 
 static const rf_transport_t *registered[RF_TRANSPORTS_MAX];
 static unsigned n_registered;
@@ -53,7 +53,9 @@ static unsigned module_folders(char folders[MODULE_PATHS_MAX][PATH_MAX])
     if (length > 0) {
         program[length] = 0;
         const char *folder = dirname(program);
-        static const char *const beside[] = {"../lib/rackfish", "../modules"};
+        /* From bin, from libexec/rackfish, and in a build folder. */
+        static const char *const beside[] = {"../" RF_LIBDIR "/rackfish", "../../" RF_LIBDIR "/rackfish",
+                                             "../modules"};
         for (unsigned i = 0; i < sizeof beside / sizeof *beside; i++) {
             if (snprintf(folders[n], PATH_MAX, "%s/%s", folder, beside[i]) < PATH_MAX) n++;
         }

@@ -2,7 +2,7 @@
  * Finds a medium by name. Media linked into the program are registered by its composition; others are loadable
  * modules, "rackfish-<name>.so", whose only exported symbol is `rf_transport_module`, a const struct rf_transport.
  * Searched in the folder named by RACKFISH_MODULE_PATH (ignored when the program has more rights than its caller),
- * then in ../lib/rackfish and ../modules beside the program, then in the installed folder.
+ * then relative to the program (../lib/rackfish, ../../lib/rackfish, ../modules), then in the installed folder.
  */
 #ifndef RF_TRANSPORT_REGISTRY_H
 #define RF_TRANSPORT_REGISTRY_H
