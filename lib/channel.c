@@ -93,9 +93,7 @@ void rf_lib_channel_poison(rf_channel_t *channel, const char *why)
     rf_log(RF_LOG_WARN, "channel %llu: peer %llu.%u sent %s: the channel is fenced",
            (unsigned long long)channel->about.channel, (unsigned long long)channel->about.domain,
            channel->about.index, why);
-    channel->muted = true;
-    channel->in_head = channel->in_count = 0;
-    channel->front = LIB_FRONT_NONE;
+    channel->muted = true; /* what was staged before is still received */
     channel->port.end = RF_ERR_PROTOCOL;
     if (channel->port.link) channel->port.link->transport->fence(channel->port.link);
 }
@@ -118,7 +116,7 @@ bool rf_lib_channel_refill(rf_channel_t *channel)
     for (unsigned i = base; i < base + n; i++) {
         if (rf_unlikely(rf_control_type(channel->in[i].control) == RF_STREAM_SLOT)) {
             rf_lib_streams_slot(channel, &channel->in[i]);
-            if (channel->muted) return false;
+            if (channel->muted) break;
         } else {
             if (kept != i) channel->in[kept] = channel->in[i];
             kept++;
@@ -128,6 +126,13 @@ bool rf_lib_channel_refill(rf_channel_t *channel)
     return kept > base;
 }
 
+/* Nonsense at the front: nothing behind it is looked at. */
+static void poison_here(rf_channel_t *channel, const char *why)
+{
+    channel->in_head = channel->in_count = 0;
+    rf_lib_channel_poison(channel, why);
+}
+
 /* The slot at the front is no plain message of one slot. True: the front is known now; false: look at the next slot,
  * or the channel is poisoned. */
 static bool front_slow(rf_channel_t *channel, const rf_slot_t *slot)
@@ -135,14 +140,14 @@ static bool front_slow(rf_channel_t *channel, const rf_slot_t *slot)
     uint8_t type = rf_control_type(slot->control);
     bool program = type >= 1 && type <= TYPE_MAX;
     if (!program && type != LIB_CALL && type != LIB_REPLY) {
-        rf_lib_channel_poison(channel, "a slot of an unknown type");
+        poison_here(channel, "a slot of an unknown type");
         return false;
     }
     rf_err_t err = rf_assembler_feed(&channel->assembler, slot);
     channel->in_head++;
     if (err == RF_ERR_AGAIN) return false;
     if (err != RF_OK) {
-        rf_lib_channel_poison(channel, "a message that is too long or changes its type");
+        poison_here(channel, "a message that is too long or changes its type");
         return false;
     }
     const rf_assembler_t *whole = &channel->assembler;
@@ -153,13 +158,13 @@ static bool front_slow(rf_channel_t *channel, const rf_slot_t *slot)
     }
     lib_call_head_t head;
     if (whole->size < sizeof head) {
-        rf_lib_channel_poison(channel, "a call that is too short");
+        poison_here(channel, "a call that is too short");
         return false;
     }
     memcpy(&head, whole->bytes, sizeof head);
     if (head.tag == 0 || head.type < 1 || head.type > TYPE_MAX || head.reserved[0] || head.reserved[1] ||
         head.reserved[2]) {
-        rf_lib_channel_poison(channel, "a call without tag or type");
+        poison_here(channel, "a call without tag or type");
         return false;
     }
     if (type == LIB_REPLY) {

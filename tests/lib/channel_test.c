@@ -39,7 +39,8 @@ static int echo_server(void)
     rf_channel_t *channel = serve_as("echo");
     rf_channel_info_t info;
     CHECK_OK(rf_channel_info(channel, &info));
-    CHECK(info.domain == 2 && strcmp(info.medium, "shm") == 0 && strcmp(info.user, "tester") == 0);
+    CHECK(info.domain == 2 && strcmp(info.user, "tester") == 0);
+    CHECK(strcmp(info.medium, info.kind == RF_CHANNEL_KIND_NETWORK ? "tcp" : "shm") == 0);
     uint8_t bytes[RF_CHANNEL_MESSAGE_MAX];
     rf_message_t message = {.bytes = bytes, .room = sizeof bytes};
     rf_err_t err;
@@ -276,40 +277,55 @@ static int names_client(void)
 
 /* ---- */
 
-static void run_pair(int (*server)(void), int (*client)(void), rf_core_t client_core, int client_dies)
+enum { LMP, URPC, NETWORK };
+
+static void run_pair(int (*server)(void), int (*client)(void), int kind, int client_dies)
 {
     fake_domain_t domains[] = {{.run = server, .core = 0},
-                               {.run = client, .core = client_core, .dies = client_dies}};
+                               {.run = client,
+                                .core = kind == LMP    ? 0
+                                        : kind == URPC ? 1
+                                                       : 4,
+                                .node = kind == NETWORK,
+                                .dies = client_dies}};
     assert_int_equal(fake_machine_run(domains, 2, "tcp"), 0);
 }
 
 static void test_echo_lmp(void **state)
 {
-    (void)state, run_pair(echo_server, echo_client, 0, 0);
+    (void)state, run_pair(echo_server, echo_client, LMP, 0);
 }
 static void test_echo_urpc(void **state)
 {
-    (void)state, run_pair(echo_server, echo_client, 1, 0);
+    (void)state, run_pair(echo_server, echo_client, URPC, 0);
+}
+static void test_echo_network(void **state)
+{
+    (void)state, run_pair(echo_server, echo_client, NETWORK, 0);
 }
 static void test_flood_lmp(void **state)
 {
-    (void)state, run_pair(flood_server, flood_client, 0, 1);
+    (void)state, run_pair(flood_server, flood_client, LMP, 1);
 }
 static void test_flood_urpc(void **state)
 {
-    (void)state, run_pair(flood_server, flood_client, 1, 1);
+    (void)state, run_pair(flood_server, flood_client, URPC, 1);
 }
 static void test_calls_lmp(void **state)
 {
-    (void)state, run_pair(call_server, call_client, 0, 0);
+    (void)state, run_pair(call_server, call_client, LMP, 0);
 }
 static void test_calls_urpc(void **state)
 {
-    (void)state, run_pair(call_server, call_client, 1, 0);
+    (void)state, run_pair(call_server, call_client, URPC, 0);
+}
+static void test_calls_network(void **state)
+{
+    (void)state, run_pair(call_server, call_client, NETWORK, 0);
 }
 static void test_names(void **state)
 {
-    (void)state, run_pair(names_server, names_client, 1, 0);
+    (void)state, run_pair(names_server, names_client, URPC, 0);
 }
 
 static int outside(void)
@@ -329,10 +345,11 @@ static void test_outside(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_echo_lmp),  cmocka_unit_test(test_echo_urpc),
-        cmocka_unit_test(test_flood_lmp), cmocka_unit_test(test_flood_urpc),
-        cmocka_unit_test(test_calls_lmp), cmocka_unit_test(test_calls_urpc),
-        cmocka_unit_test(test_names),     cmocka_unit_test(test_outside),
+        cmocka_unit_test(test_echo_lmp),     cmocka_unit_test(test_echo_urpc),
+        cmocka_unit_test(test_echo_network), cmocka_unit_test(test_flood_lmp),
+        cmocka_unit_test(test_flood_urpc),   cmocka_unit_test(test_calls_lmp),
+        cmocka_unit_test(test_calls_urpc),   cmocka_unit_test(test_calls_network),
+        cmocka_unit_test(test_names),        cmocka_unit_test(test_outside),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

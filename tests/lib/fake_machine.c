@@ -454,6 +454,7 @@ int fake_machine_run(const fake_domain_t *domains, unsigned n, const char *mediu
 {
     memset(&fake, 0, sizeof fake);
     fake.medium = medium;
+    setenv("RACKFISH_MODULE_PATH", FAKE_MODULE_PATH, 1);
     fake.machine.bytes[0] = 1;
     check(rf_doorbell_create(RF_DOORBELL_EVENTFD, &fake.bell) == RF_OK, "doorbell");
     rf_endpoint_params_t params = {
