@@ -1,0 +1,57 @@
+/*
+ * rf-monitor CORE: the monitor of one core. Started by the core's CPU driver with the boot block on RF_BOOT_FD and the
+ * socket of its kernel link on RF_DISPATCHER_FD; ends with it. Exit statuses: monitor/step.h.
+ */
+#include "monitor/shell.h"
+
+#include "transport/registry.h"
+#include "transport/shm/shm.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+static bool parse_core(const char *text, rf_core_t *out)
+{
+    char *end;
+    unsigned long value = strtoul(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end || value >= RF_CORES_MAX) return false;
+    *out = (rf_core_t)value;
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    rf_core_t core;
+    if (argc != 2 || !parse_core(argv[1], &core)) {
+        fprintf(stderr, "usage: rf-monitor CORE\nStarted by rf-cpudriver, with the boot block on descriptor %d and the "
+                        "kernel link on %d; use `rackfish up`.\n",
+                RF_BOOT_FD, RF_DISPATCHER_FD);
+        return MONITOR_EXIT_USAGE;
+    }
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    sigaction(SIGPIPE, &ignore, NULL);
+
+    char who[32];
+    snprintf(who, sizeof who, "monitor/%u", core);
+    rf_log_init(who, RF_LOG_INFO);
+    const rf_boot_t *boot;
+    rf_err_t err = rf_boot_map(RF_BOOT_FD, &boot);
+    if (err != RF_OK || core >= boot->n_cores || boot->cores[core].node != boot->node) {
+        rf_log(RF_LOG_ERROR, "descriptor %d holds no boot block for core %u (%s); start the machine with `rackfish up`",
+               RF_BOOT_FD, core, rf_err_text(err));
+        return MONITOR_EXIT_FAILED;
+    }
+    rf_log_init(who, boot->log_level <= RF_LOG_DEBUG ? (rf_log_level_t)boot->log_level : RF_LOG_INFO);
+    fcntl(RF_BOOT_FD, F_SETFD, FD_CLOEXEC);
+    fcntl(RF_DISPATCHER_FD, F_SETFD, FD_CLOEXEC);
+    if (boot->module_dir[0]) setenv("RACKFISH_MODULE_PATH", boot->module_dir, 0);
+    err = rf_transport_register(&rf_transport_shm);
+    if (err != RF_OK) return MONITOR_EXIT_FAILED;
+    return shell_run(boot, core, RF_DISPATCHER_FD);
+}

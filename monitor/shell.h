@@ -1,0 +1,133 @@
+/*
+ * The thin shell around monitor_step: links, descriptors, clocks, secrets. Only rf-monitor and monitor/ include it.
+ *
+ *   shell.c     start, the loop, waiting
+ *   conn.c      links: who is at the other end, deaths, the tie of two links between the same monitors
+ *   actions.c   carrying out what a step wants
+ *
+ * One link for each pair of monitors: inside a host the higher core dials the lower. Between hosts both may dial at once;
+ * then the link that the higher core dialled stays, the other is refused with RF_ERR_EXISTS (which is no evidence of
+ * anything) or given up.
+ *
+ * Everything that happens inside a medium's callback is only noted, and told to the monitor by the loop: a step never runs
+ * inside another, nor inside a medium.
+ */
+#ifndef RF_MONITOR_SHELL_H
+#define RF_MONITOR_SHELL_H
+
+#include "monitor/step.h"
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "transport/message.h"
+#include "transport/transport.h"
+
+#define SHELL_NETWORKS_MAX 4
+#define SHELL_ANSWERS_MAX  2048       /* results of actions that wait to be told: two an operation */
+#define SHELL_ARRIVED_MAX  1024       /* descriptors that wait to be told */
+#define SHELL_SLOTS_MAX    8192       /* up to which a link's ring grows */
+#define SHELL_POLL_BATCH   64
+#define SHELL_ROUNDS_MAX   16         /* of one link in one turn, so that none keeps the loop */
+
+typedef enum conn_kind { CONN_KERNEL = 1, CONN_PEER, CONN_NODE, CONN_DISPATCHER } conn_kind_t;
+
+typedef struct conn {
+    conn_kind_t kind;
+    rf_link_t *link;
+    bool dialed, up, told_up;  /* told_up: the monitor knows of it */
+    bool ended;                /* to be told and freed by the loop; only conn_settle() frees */
+    bool forgotten;            /* ... without telling: the monitor wanted it so */
+    bool full;                 /* refused something: room is to be told */
+    bool room;                 /* room came */
+    bool dirty;                /* to be flushed */
+    rf_err_t err;
+    rf_core_t core;            /* PEER */
+    uint32_t client;           /* NODE, DISPATCHER */
+    rf_domain_t domain;
+    uint16_t index;
+    char address[RF_NAME_MAX];
+    rf_assembler_t assembler;
+    struct conn *next;
+} conn_t;
+
+typedef struct arrived { /* descriptors from a link */
+    conn_t *conn;
+    size_t size;
+    unsigned n_fds;
+    uint8_t bytes[256];
+    int fds[8];
+} arrived_t;
+
+typedef struct answer { /* of an action */
+    monitor_event_t event;
+    uint8_t *bytes; /* owned; NULL */
+} answer_t;
+
+typedef struct network {
+    char medium[16];
+    const rf_transport_t *transport;
+    rf_endpoint_t *endpoint;
+    char address[RF_ADDRESS_MAX];
+    uint64_t next_ns;
+} network_t;
+
+typedef struct transfer { /* a spawn block that comes in pieces */
+    uint32_t op;        /* 0: free */
+    uint32_t size, have;
+    uint8_t *bytes;
+} transfer_t;
+
+typedef struct shell {
+    const rf_boot_t *boot;
+    rf_core_t core;
+    monitor_t *monitor;
+    monitor_output_t *output;
+    int epoll, exit_status; /* -1: goes on */
+    uint64_t tick_ns;
+    rf_doorbell_t doorbell;
+    const rf_transport_t *shm;
+    rf_endpoint_t *host;    /* shm */
+    uint64_t host_next_ns;
+    network_t networks[SHELL_NETWORKS_MAX];
+    unsigned n_networks;
+    conn_t *conns;          /* all */
+    unsigned n_conns;
+    conn_t *kernel;
+    conn_t **peers;         /* [n_cores] the one link of each, or NULL */
+    bool *fenced;           /* [n_cores] */
+    conn_t *clients[MONITOR_CLIENTS_MAX];
+    answer_t answers[SHELL_ANSWERS_MAX];
+    unsigned answers_head, n_answers;
+    arrived_t arrived[SHELL_ARRIVED_MAX];
+    unsigned arrived_head, n_arrived;
+    transfer_t transfers[MONITOR_TRANSFERS_MAX];
+    char owner[32], self_user[32];
+    uint64_t logged_ns[3];
+    rf_link_t **links;      /* scratch, for arming */
+    unsigned links_room;
+} shell_t;
+
+/* shell.c */
+int shell_run(const rf_boot_t *boot, rf_core_t core, int kernel_socket); /* exit status */
+void shell_step(shell_t *s, monitor_event_t *event);
+void shell_flush(shell_t *s);
+void shell_progress(shell_t *s);
+void shell_tell_arrived(shell_t *s);
+
+/* conn.c */
+void conn_event(void *context, rf_link_t *link, rf_link_event_t event, const rf_link_event_info_t *info);
+conn_t *conn_new(shell_t *s, conn_kind_t kind);
+void conn_free(shell_t *s, conn_t *conn); /* closes its link */
+void conn_forget(conn_t *conn);           /* it is to end, and the monitor is not to be told */
+void conn_settle(shell_t *s);             /* tells the monitor of links that came up or ended */
+bool conn_pump(shell_t *s, conn_t *conn); /* tells the monitor what it says; false: nothing there */
+void conn_dial(shell_t *s, rf_core_t core, const char *address);
+void conn_adopt(shell_t *s, rf_domain_t domain, uint16_t index, int fd);
+network_t *conn_network(shell_t *s, const char *medium, rf_err_t *err);
+
+/* actions.c */
+void actions_run(shell_t *s);
+void actions_tell_answer(shell_t *s); /* the oldest; there is one */
+
+#endif
