@@ -195,11 +195,12 @@ static void close_in_a_callback(void **state)
     end_t *a = &world->end[0], *b = &world->end[1];
     a->on_event = close_on_room;
     uint64_t since_ns = rf_clock_ns();
+    bool refused = false;
     while (b->closed == 0) {
         if (a->link) {
-            end_send(a, 64);
             rf_slot_t none;
-            if (a->link) world->fixture->transport->poll(a->link, &none, 1);
+            if (!refused) refused = end_send(a, 64) < 64;
+            world->fixture->transport->poll(a->link, &none, 1);
         }
         world_pump(world);
         end_receive(b, 16);

@@ -1,3 +1,158 @@
+/* Waiting: no wake-up is lost, both ends in threads of their own, hammering at the moment between looking and sleeping. */
 #include "conformance.h"
-const struct CMUnitTest cases_wait[] = {};
-const size_t cases_wait_n = 0;
+
+#include "transport/wait.h"
+
+#include <poll.h>
+#include <pthread.h>
+
+#define ROUNDS    4000
+#define PAUSE_MAX 2000
+#define SLEEP_MS  20000 /* a wake-up that has not come by then is lost */
+
+static unsigned burst(rf_prng_t *prng)
+{
+    return 1 + (unsigned)rf_prng_below(prng, 5);
+}
+
+/* Blocks until the endpoint has something, by the protocol of transport/wait.h. */
+static void sleep_in_poll(end_t *end)
+{
+    uint64_t next_ns;
+    const rf_transport_t *t = end->world->fixture->transport;
+    t->endpoint_progress(end->endpoint, rf_clock_ns(), &next_ns);
+    if (!rf_wait_arm_all(&end->link, 1)) return;
+    struct pollfd fds[2] = {
+        {.fd = t->endpoint_fd(end->endpoint), .events = POLLIN},
+        {.fd = end->doorbell.kind == RF_DOORBELL_EVENTFD ? end->doorbell.fd : -1, .events = POLLIN}};
+    int n = poll(fds, 2, SLEEP_MS);
+    rf_wait_disarm_all(&end->link, 1);
+    if (n == 0) fail_msg("a wake-up was lost");
+    if (fds[1].revents) rf_doorbell_drain(&end->doorbell);
+    t->endpoint_progress(end->endpoint, rf_clock_ns(), &next_ns);
+}
+
+static void sleep_on_futex(end_t *end)
+{
+    uint64_t next_ns;
+    rf_wait_t wait;
+    rf_wait_init(&wait, 0);
+    const rf_transport_t *t = end->world->fixture->transport;
+    t->endpoint_progress(end->endpoint, rf_clock_ns(), &next_ns);
+    uint64_t deadline_ns = rf_clock_ns() + SLEEP_MS * RF_NS_PER_MS;
+    if (rf_wait_links(&wait, &end->doorbell, &end->link, 1, deadline_ns) == RF_ERR_TIMEOUT)
+        fail_msg("a wake-up was lost");
+}
+
+static void (*sleeper)(end_t *end);
+
+/* Sends bursts of random size and waits, asleep, until each slot has come back. */
+static void *asker(void *context)
+{
+    end_t *end = context;
+    rf_prng_t prng;
+    rf_prng_seed(&prng, 11);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        unsigned n = burst(&prng);
+        while (n > 0) {
+            unsigned sent = end_send(end, n);
+            n -= sent;
+            if (sent == 0) end_receive(end, 64);
+        }
+        /* Now and then a pause of random length, so that the other end is met at every point of falling asleep. */
+        for (uint64_t spin = rf_prng_below(&prng, PAUSE_MAX); spin > 0; spin--) rf_cpu_pause();
+        while (end->got < end->sent) {
+            if (end_receive(end, 64) == 0) sleeper(end);
+        }
+    }
+    return NULL;
+}
+
+static uint64_t goal;
+
+static void *echoer(void *context)
+{
+    end_t *end = context;
+    while (end->sent < goal) {
+        unsigned n = end_receive(end, 64);
+        while (n > 0) n -= end_send(end, n);
+        if (end->got == end->sent && end->sent < goal) sleeper(end);
+    }
+    return NULL;
+}
+
+static void hammer(rf_doorbell_kind_t kind, void (*with)(end_t *end))
+{
+    if (!fixture_can(FIXTURE_THREADS, "its two ends share one virtual time, and nobody sleeps")) return;
+    conformance_doorbell = kind;
+    world_t *world = world_linked(64, 256);
+    sleeper = with;
+    rf_prng_t prng;
+    rf_prng_seed(&prng, 11);
+    goal = 0;
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        goal += burst(&prng);
+        (void)rf_prng_below(&prng, PAUSE_MAX); /* the asker draws its pauses from the same numbers */
+    }
+    pthread_t threads[2];
+    assert_int_equal(pthread_create(&threads[0], NULL, asker, &world->end[0]), 0);
+    assert_int_equal(pthread_create(&threads[1], NULL, echoer, &world->end[1]), 0);
+    for (unsigned i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+    assert_int_equal(world->end[0].got, goal);
+    conformance_doorbell = RF_DOORBELL_FUTEX;
+    world_close(world);
+}
+
+static void no_wake_up_is_lost_in_poll(void **state)
+{
+    (void)state;
+    hammer(RF_DOORBELL_EVENTFD, sleep_in_poll);
+}
+
+static void no_wake_up_is_lost_on_a_futex(void **state)
+{
+    (void)state;
+    if (!(conformance_fixture->transport->flags & RF_TRANSPORT_POLLS_MEMORY)) {
+        print_message("[  not for %s ] who waits on a futex for it is woken by its CPU driver\n",
+                      conformance_fixture->name);
+        return;
+    }
+    hammer(RF_DOORBELL_FUTEX, sleep_on_futex);
+}
+
+/* Nothing there: not ready; a slot flushed: ready, armed or not; and poll() works in either state. */
+static void ready_tells_the_truth(void **state)
+{
+    (void)state;
+    world_t *world = world_linked(64, 256);
+    const rf_transport_t *t = world->fixture->transport;
+    end_t *a = &world->end[0], *b = &world->end[1];
+    for (unsigned round = 0; round < 20; round++) {
+        uint64_t since_ns = rf_clock_ns();
+        if (round % 2) t->arm(b->link);
+        assert_int_equal(end_send(a, 1), 1);
+        while (!t->ready(b->link)) {
+            world_pump(world);
+            hang_check(since_ns, "ready");
+        }
+        while (b->got < a->sent) {
+            if (end_receive(b, 8) == 0) world_pump(world);
+            hang_check(since_ns, "a slot that was said to be ready");
+        }
+        if (round % 2) t->disarm(b->link);
+        /* What is left may be word of the medium itself: it does not last. */
+        while (t->ready(b->link)) {
+            assert_int_equal(end_receive(b, 8), 0);
+            world_pump(world);
+            hang_check(since_ns, "quiet");
+        }
+    }
+    world_close(world);
+}
+
+const struct CMUnitTest cases_wait[] = {
+    cmocka_unit_test(ready_tells_the_truth),
+    cmocka_unit_test(no_wake_up_is_lost_in_poll),
+    cmocka_unit_test(no_wake_up_is_lost_on_a_futex),
+};
+const size_t cases_wait_n = sizeof cases_wait / sizeof *cases_wait;

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+rf_doorbell_kind_t conformance_doorbell = RF_DOORBELL_FUTEX;
+
 static void end_event(void *context, rf_link_t *link, rf_link_event_t event, const rf_link_event_info_t *info)
 {
     end_t *end = context;
@@ -72,7 +74,7 @@ void end_open(world_t *world, unsigned side)
     end->world = world;
     end->side = side;
     end->accept = (rf_link_params_t){.socket = -1, .slots = world->slots, .slots_max = world->slots_max};
-    assert_int_equal(rf_doorbell_create(RF_DOORBELL_FUTEX, &end->doorbell), RF_OK);
+    assert_int_equal(rf_doorbell_create(conformance_doorbell, &end->doorbell), RF_OK);
     rf_endpoint_params_t params = world_params(world, side);
     char address[RF_ADDRESS_MAX];
     if (side == 1) {

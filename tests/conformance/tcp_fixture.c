@@ -1,7 +1,7 @@
 /* TCP over loopback: plain, or encrypted when built with CONFORMANCE_TLS. */
 #include "conformance.h"
 
-#include "transport/tcp/tcp.h"
+#include "transport/tcp/internal.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -56,6 +56,112 @@ static bool tcp_garbage(world_t *world, const char *address, const uint8_t *byte
     return true;
 }
 
+/* ---- a peer that breaks the rules, on a connection that is up ---- */
+
+static void say(tcp_conn_t *conn, const void *bytes, size_t size)
+{
+    assert_int_equal(tcp_conn_send(conn, bytes, size), size);
+}
+
+typedef struct bad_frame {
+    tcp_frame_t frame;
+    uint64_t control; /* of one slot after it; 0: none */
+} bad_frame_t;
+
+/* `next` is the number of the next slot of a well-behaved peer. */
+static bool hostile_frame(tcp_conn_t *conn, unsigned way, uint64_t next)
+{
+    const uint64_t good = rf_control_make(CONFORMANCE_SLOT, RF_SLOT_PAYLOAD, false, 0);
+    const bad_frame_t bad[] = {
+        {.frame = {.slots = TCP_SLOTS_PER_FRAME_MAX + 1, .sequence = next}},
+        {.frame = {.flags = 0x80, .sequence = next}},
+        {.frame = {.reserved = 1, .sequence = next}},
+        {.frame = {.sequence = next + 1}},
+        {.frame = {.sequence = UINT64_MAX}},
+        {.frame = {.sequence = next, .delivered = 1000000}},
+        {.frame = {.sequence = next, .placed = 1}},
+        {.frame = {.sequence = next, .placed = UINT64_MAX}},
+        {.frame = {.slots = 1, .flags = TCP_FRAME_CLOSE, .sequence = next}},
+        {.frame = {.flags = TCP_FRAME_WANT_BULK, .sequence = next}},
+        {.frame = {.slots = 1, .sequence = next}, .control = good & ~0xffull},
+        {.frame = {.slots = 1, .sequence = next}, .control = good | 0xff},
+        {.frame = {.slots = 1, .sequence = next}, .control = good | 63ull << RF_CONTROL_LENGTH_SHIFT},
+        {.frame = {.slots = 1, .sequence = next}, .control = good | RF_CONTROL_PARITY},
+        {.frame = {.slots = 1, .sequence = next}, .control = good | 1ull << 63},
+    };
+    if (way >= sizeof bad / sizeof *bad) return false;
+    say(conn, &bad[way].frame, sizeof bad[way].frame);
+    if (bad[way].frame.slots == 1 && bad[way].control) {
+        rf_slot_t slot = {.control = bad[way].control};
+        say(conn, &slot, sizeof slot);
+    }
+    return true;
+}
+
+/* Region 0 has 4096 bytes, and one write has been placed in it. */
+static bool hostile_bulk(world_t *world, unsigned way)
+{
+    const tcp_bulk_t bad[] = {
+        {.size = 1, .flags = TCP_BULK_LAST, .write = 1, .region = 7, .total = 1},
+        {.size = 1, .flags = TCP_BULK_LAST, .write = 1, .offset = 4096, .total = 1},
+        {.size = 4097, .flags = TCP_BULK_LAST, .write = 1, .total = 4097},
+        {.size = 8, .flags = TCP_BULK_LAST, .write = 1, .offset = UINT64_MAX - 3, .total = 8},
+        {.size = TCP_BULK_CHUNK_MAX + 1, .flags = TCP_BULK_LAST, .write = 1, .total = TCP_BULK_CHUNK_MAX + 1},
+        {.size = 1, .flags = TCP_BULK_LAST, .write = 2, .total = 1},
+        {.size = 1, .flags = TCP_BULK_LAST, .write = 0, .total = 1},
+        {.size = 1, .flags = TCP_BULK_LAST, .write = 1, .done = 1, .total = 2},
+        {.size = 2, .flags = TCP_BULK_LAST, .write = 1, .total = 1},
+        {.size = 1, .flags = TCP_BULK_LAST, .write = 1, .total = 2},
+        {.size = 0, .write = 1, .total = 2},
+        {.size = 1, .flags = TCP_BULK_NOTIFY, .write = 1, .total = 2},
+        {.size = 1, .flags = 0x40, .write = 1, .total = 1},
+        {.size = 1, .flags = TCP_BULK_LAST, .write = 1, .total = 1, .reserved = {1}},
+        {.size = 1, .flags = TCP_BULK_LAST, .write = 1, .done = UINT64_MAX, .total = 0},
+        {.size = 0, .flags = TCP_BULK_LAST | TCP_BULK_NOTIFY, .write = 1}, /* its notify slot is of type 0 */
+    };
+    if (way >= sizeof bad / sizeof *bad) return false;
+    const rf_transport_t *t = &rf_transport_tcp;
+    end_t *a = &world->end[0], *b = &world->end[1];
+    rf_region_t *region;
+    assert_int_equal(t->region_create(b->link, 4096, &region), RF_OK);
+    assert_int_equal(t->remote_write(a->link, &region->key, 0, "x", 1, NULL, 0), RF_OK);
+    uint64_t since_ns = rf_clock_ns();
+    while (a->written == 0) {
+        rf_slot_t none;
+        world_pump(world);
+        t->poll(a->link, &none, 1);
+        t->poll(b->link, &none, 1);
+        hang_check(since_ns, "the bulk connection");
+    }
+    tcp_conn_t *conn = tcp_link_of(a->link)->bulk->conn;
+    say(conn, &bad[way], sizeof bad[way]);
+    if (bad[way].flags & TCP_BULK_NOTIFY) {
+        rf_slot_t slot = {.control = 0};
+        say(conn, &slot, sizeof slot);
+    }
+    return true;
+}
+
+static bool tcp_hostile(world_t *world, unsigned side, unsigned way, bool *harmless)
+{
+    tcp_link_t *link = tcp_link_of(world->end[side].link);
+    const unsigned frames = 15, junk = 2;
+    if (way < frames) return hostile_frame(link->conn, way, link->slots_head);
+    if (way == frames) { /* half a frame's head, and then silence */
+        tcp_frame_t frame = {.sequence = link->slots_head};
+        say(link->conn, &frame, sizeof frame / 2);
+        *harmless = true;
+        return true;
+    }
+    if (way < frames + junk) {
+        uint8_t bytes[4096];
+        for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)rf_prng_next(&world->prng);
+        say(link->conn, bytes, sizeof bytes);
+        return true;
+    }
+    return hostile_bulk(world, way - frames - junk);
+}
+
 static const fixture_t fixture = {
 #ifdef CONFORMANCE_TLS
     .name = "tcp-tls",
@@ -69,6 +175,7 @@ static const fixture_t fixture = {
     .address = tcp_address,
     .break_connections = tcp_break,
     .garbage = tcp_garbage,
+    .hostile = tcp_hostile,
 };
 
 const fixture_t *conformance_fixture = &fixture;

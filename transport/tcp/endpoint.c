@@ -24,7 +24,7 @@
 
 #define REFRESHES_PER_PROGRESS_MAX 4
 #define LISTEN_BACKLOG             256
-#define STEADY_NS                  RF_NS_PER_S /* a connection that lasted so long starts the back-off anew */
+#define STEADY_NS                  (20 * RF_NS_PER_MS) /* a connection that lasted so long starts the back-off anew */
 
 static tcp_endpoint_t *endpoint_of(rf_endpoint_t *endpoint)
 {

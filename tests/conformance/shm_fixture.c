@@ -1,0 +1,77 @@
+/* Shared memory, listening on a path in a folder of its own, which a watcher removes also when the suite is killed. */
+#include "conformance.h"
+
+#include "transport/shm/shm.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static char folder[64];
+
+/* Waits for the end of the suite's process, in which the only other end of the pipe is. */
+static void watch_folder(void)
+{
+    int ends[2];
+    if (pipe(ends) < 0) abort();
+    pid_t pid = fork();
+    if (pid < 0) abort();
+    if (pid > 0) {
+        close(ends[0]);
+        return; /* ends[1] stays open as long as this process and its children live */
+    }
+    setsid();
+    close(ends[1]);
+    char byte;
+    while (read(ends[0], &byte, 1) > 0) continue;
+    DIR *entries = opendir(folder);
+    for (struct dirent *entry; entries && (entry = readdir(entries));)
+        unlinkat(dirfd(entries), entry->d_name, 0);
+    rmdir(folder);
+    _exit(0);
+}
+
+static void shm_open_world(world_t *world)
+{
+    (void)world;
+    if (folder[0]) return;
+    snprintf(folder, sizeof folder, "/tmp/rackfish-conformance-XXXXXX");
+    if (!mkdtemp(folder)) abort();
+    watch_folder();
+}
+
+static void shm_address(world_t *world, char *out)
+{
+    (void)world;
+    static unsigned number;
+    snprintf(out, RF_ADDRESS_MAX, "%s/%u.sock", folder, number++);
+}
+
+static bool shm_garbage(world_t *world, const char *address, const uint8_t *bytes, size_t size)
+{
+    (void)world;
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    snprintf(to.sun_path, sizeof to.sun_path, "%s", address);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
+    if (size > 0) (void)!send(fd, bytes, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+    close(fd);
+    return true;
+}
+
+static const fixture_t fixture = {
+    .name = "shm",
+    .transport = &rf_transport_shm,
+    .flags = FIXTURE_BULK | FIXTURE_THREADS | FIXTURE_PROCESSES | FIXTURE_FDS,
+    .deadline_ns = 20 * RF_NS_PER_S,
+    .open = shm_open_world,
+    .address = shm_address,
+    .garbage = shm_garbage,
+};
+
+const fixture_t *conformance_fixture = &fixture;
