@@ -150,6 +150,7 @@ static void identify(void)
         fail("wrong identity");
     printf("domain %llu.%u core %u span %.*s\n", (unsigned long long)body.identity.domain,
            body.identity.index, body.identity.core, body.identity.span_args_size, body.identity.span_args);
+    fflush(stdout);
     char text[8] = "";
     progress(); /* the descriptor was sent before the answer */
     struct pollfd answer = {.fd = passed_fd, .events = POLLIN};
