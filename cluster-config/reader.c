@@ -404,7 +404,10 @@ static rf_err_t key_unknown(walk_t *walk, const yaml_node_t *key, const Protobuf
     unsigned n = 0;
     for (unsigned i = 0; i < schema->n_fields && n < FIELDS_MAX; i++) names[n++] = schema->fields[i].name;
     char mend[200];
-    mend_write(scalar_text(key), names, n, mend, sizeof mend);
+    if (scalar_text(key)[0] >= '0' && scalar_text(key)[0] <= '9')
+        snprintf(mend, sizeof mend, "within { }, quote a list: \"0-7,16-23\"");
+    else
+        mend_write(scalar_text(key), names, n, mend, sizeof mend);
     return rf_reader_fail(walk->reader, node_line(key), "unknown key '%.*s'%s; %s", VALUE_SHOWN_MAX,
                           scalar_text(key), where, mend);
 }
