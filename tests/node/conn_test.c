@@ -25,7 +25,10 @@ typedef struct side {
     bool echo;
 } side_t;
 
-static void on_ready(void *context) { ((side_t *)context)->ready++; }
+static void on_ready(void *context)
+{
+    ((side_t *)context)->ready++;
+}
 
 static void on_frame(void *context, const uint8_t *bytes, size_t size)
 {
@@ -35,11 +38,13 @@ static void on_frame(void *context, const uint8_t *bytes, size_t size)
     side->last_size = size;
     side->first = size ? bytes[0] : 0;
     side->last = size ? bytes[size - 1] : 0;
-    if (side->echo)
-        assert_true(rf_conn_send(side->conn, bytes, size));
+    if (side->echo) assert_true(rf_conn_send(side->conn, bytes, size));
 }
 
-static void on_room(void *context) { ((side_t *)context)->rooms++; }
+static void on_room(void *context)
+{
+    ((side_t *)context)->rooms++;
+}
 
 static void on_closed(void *context, rf_err_t err, const char *why)
 {
@@ -74,10 +79,12 @@ static void open_pair(pair_t *pair, bool second, const char *key_a, const char *
         assert_int_equal(rf_tls_open(false, fds[0], (const uint8_t *)key_a, strlen(key_a), &tls_a), RF_OK);
     if (key_b)
         assert_int_equal(rf_tls_open(true, fds[1], (const uint8_t *)key_b, strlen(key_b), &tls_b), RF_OK);
-    assert_int_equal(rf_conn_open(&pair->loop, fds[0], tls_a, false, &handlers, &pair->a, &pair->a.conn), RF_OK);
+    assert_int_equal(rf_conn_open(&pair->loop, fds[0], tls_a, false, &handlers, &pair->a, &pair->a.conn),
+                     RF_OK);
     pair->raw = fds[1];
     if (second)
-        assert_int_equal(rf_conn_open(&pair->loop, fds[1], tls_b, false, &handlers, &pair->b, &pair->b.conn), RF_OK);
+        assert_int_equal(rf_conn_open(&pair->loop, fds[1], tls_b, false, &handlers, &pair->b, &pair->b.conn),
+                         RF_OK);
 }
 
 static void close_pair(pair_t *pair)
@@ -124,8 +131,7 @@ static void frames_cross(pair_t *pair)
     frame[0] = 7;
     frame[RF_FRAME_MAX - 1] = 9;
     assert_true(rf_conn_send(pair->a.conn, "", 0));
-    for (unsigned i = 1; i <= 1000; i++)
-        assert_true(rf_conn_send(pair->a.conn, frame, i));
+    for (unsigned i = 1; i <= 1000; i++) assert_true(rf_conn_send(pair->a.conn, frame, i));
     assert_true(rf_conn_send(pair->a.conn, frame, RF_FRAME_MAX));
     turn_until(pair, pair->a.frames == 1002);
     assert_int_equal(pair->a.bytes, 1000 * 1001 / 2 + RF_FRAME_MAX);
@@ -211,8 +217,7 @@ static void a_peer_that_does_not_read_is_cut_off(void **state)
     open_pair(&pair, false, NULL, NULL);
     uint8_t *frame = calloc(1, RF_FRAME_MAX);
     unsigned sent = 0;
-    while (sent < 100 && rf_conn_send(pair.a.conn, frame, RF_FRAME_MAX))
-        sent++;
+    while (sent < 100 && rf_conn_send(pair.a.conn, frame, RF_FRAME_MAX)) sent++;
     assert_in_range(sent, 2, 20);
     assert_true(rf_conn_full(pair.a.conn));
     assert_int_equal(pair.a.closed, 0); /* never from inside a call */
@@ -229,8 +234,7 @@ static void room_is_told_once_it_is_there(void **state)
     open_pair(&pair, true, NULL, NULL);
     uint8_t *frame = calloc(1, RF_FRAME_MAX);
     rf_conn_pause(pair.b.conn);
-    while (!rf_conn_full(pair.a.conn))
-        assert_true(rf_conn_send(pair.a.conn, frame, RF_FRAME_MAX));
+    while (!rf_conn_full(pair.a.conn)) assert_true(rf_conn_send(pair.a.conn, frame, RF_FRAME_MAX));
     rf_loop_turn(&pair.loop, 0);
     assert_int_equal(pair.a.rooms, 0);
     assert_int_equal(pair.b.frames, 0);
@@ -246,8 +250,7 @@ static void finishing_sends_what_is_queued(void **state)
     pair_t pair;
     open_pair(&pair, true, NULL, NULL);
     uint8_t *frame = calloc(1, RF_FRAME_MAX);
-    for (unsigned i = 0; i < 4; i++)
-        assert_true(rf_conn_send(pair.a.conn, frame, RF_FRAME_MAX));
+    for (unsigned i = 0; i < 4; i++) assert_true(rf_conn_send(pair.a.conn, frame, RF_FRAME_MAX));
     rf_conn_finish(pair.a.conn, 10000);
     turn_until(&pair, pair.b.closed == 1);
     assert_int_equal(pair.b.frames, 4);
@@ -258,7 +261,10 @@ static void finishing_sends_what_is_queued(void **state)
     rf_loop_finish(&pair.loop);
 }
 
-static void count_up(void *context) { ++*(unsigned *)context; }
+static void count_up(void *context)
+{
+    ++*(unsigned *)context;
+}
 
 static void timers_fire_in_order_and_can_be_cleared(void **state)
 {
@@ -273,8 +279,7 @@ static void timers_fire_in_order_and_can_be_cleared(void **state)
     rf_timer_set(&loop, &first, now + 1000, count_up, &a);
     assert_ptr_equal(loop.timers, &first);
     rf_timer_clear(&second);
-    while (!a)
-        rf_loop_turn(&loop, rf_clock_ns() + RF_NS_PER_MS);
+    while (!a) rf_loop_turn(&loop, rf_clock_ns() + RF_NS_PER_MS);
     assert_int_equal(b, 0);
     assert_int_equal(c, 0);
     assert_false(rf_timer_is_set(&first));

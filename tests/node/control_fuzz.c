@@ -12,12 +12,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     for (size_t at = 0; at < size;) {
         rf_err_t err = rf_frame_decode(bytes + at, size - at, &frame, &wanted);
         if (err != RF_OK) {
-            if (err == RF_ERR_AGAIN && wanted <= size - at)
-                abort();
+            if (err == RF_ERR_AGAIN && wanted <= size - at) abort();
             break;
         }
-        if (frame > RF_FRAME_MAX || frame > size - at - 4)
-            abort();
+        if (frame > RF_FRAME_MAX || frame > size - at - 4) abort();
         rf_control_request_free(rf_control_request_unpack(bytes + at + 4, frame));
         at += 4 + frame;
     }

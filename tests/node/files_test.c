@@ -20,7 +20,8 @@ static void state_survives_a_round_trip(void **unused)
     static char text[64 * RF_STATE_PROCESSES_MAX];
     state.n = RF_STATE_PROCESSES_MAX;
     for (unsigned i = 0; i < state.n; i++) {
-        state.processes[i] = (rf_state_process_t){.core = i % 3 ? (int)i : -1, .pid = (pid_t)i + 2, .start_time = i + 77};
+        state.processes[i] =
+            (rf_state_process_t){.core = i % 3 ? (int)i : -1, .pid = (pid_t)i + 2, .start_time = i + 77};
         strcpy(state.processes[i].role, i % 2 ? "cpudriver" : i % 3 ? "monitor" : "node");
     }
     size_t size = rf_state_format(&state, text, sizeof text);
@@ -40,15 +41,15 @@ static void nonsense_is_no_state(void **unused)
     (void)unused;
     static rf_state_t state;
     const char *const bad[] = {
-        "cpudriver 0 123 456",              /* no end of line */
-        "cpudriver 0 123\n",                /* too little */
-        "cpudriver 0 123 456 789\n",        /* too much */
-        "cpudriver 0 1 456\n",              /* init is never ours */
-        "cpudriver 0 -5 456\n",             /* nor is a group */
-        "cpudriver 0 123 0\n",              /* any process would fit */
-        "cpudriver 99999 123 456\n",        /* no such core */
-        "init 0 123 456\n",                 /* no such role */
-        "\n",                               /* nothing */
+        "cpudriver 0 123 456",       /* no end of line */
+        "cpudriver 0 123\n",         /* too little */
+        "cpudriver 0 123 456 789\n", /* too much */
+        "cpudriver 0 1 456\n",       /* init is never ours */
+        "cpudriver 0 -5 456\n",      /* nor is a group */
+        "cpudriver 0 123 0\n",       /* any process would fit */
+        "cpudriver 99999 123 456\n", /* no such core */
+        "init 0 123 456\n",          /* no such role */
+        "\n",                        /* nothing */
         "averyveryverylongrole 0 123 456\n",
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
@@ -153,8 +154,8 @@ static void removing_leaves_other_nodes_alone(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(state_survives_a_round_trip), cmocka_unit_test(nonsense_is_no_state),
-        cmocka_unit_test(logs_belong_to_cores),        cmocka_unit_test(the_last_lines_are_found),
+        cmocka_unit_test(state_survives_a_round_trip),    cmocka_unit_test(nonsense_is_no_state),
+        cmocka_unit_test(logs_belong_to_cores),           cmocka_unit_test(the_last_lines_are_found),
         cmocka_unit_test(rotation_keeps_writers_writing), cmocka_unit_test(removing_leaves_other_nodes_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -25,8 +25,7 @@ static void set_up(void)
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
     char why[512] = "";
-    if (!daemon_of_test.config)
-        set_up();
+    if (!daemon_of_test.config) set_up();
     Rackfish__Node__PeerFrame *frame = rf_peer_frame_unpack(bytes, size);
     if (frame && frame->kind_case == RACKFISH__NODE__PEER_FRAME__KIND_HELLO) {
         /* As if the digest had matched, so that the checks behind it are reached. */
@@ -34,10 +33,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         if (frame->hello->config_digest.len == sizeof daemon_of_test.config_digest)
             memcpy(daemon_of_test.config_digest, digest, sizeof daemon_of_test.config_digest);
         rf_err_t err = rf_peer_judge(&daemon_of_test, frame->hello, RF_NODE_NONE, why, sizeof why);
-        if (err == RF_OK && frame->hello->node != 1)
-            abort();
-        if (strlen(why) >= sizeof why && err != RF_OK)
-            abort();
+        if (err == RF_OK && frame->hello->node != 1) abort();
+        if (strlen(why) >= sizeof why && err != RF_OK) abort();
     }
     rf_peer_frame_free(frame);
     return 0;
