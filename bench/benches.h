@@ -1,0 +1,15 @@
+/* Every bench there is, in the order `rf-bench list` shows them. One line here adds one. */
+#ifndef RF_BENCH_BENCHES_H
+#define RF_BENCH_BENCHES_H
+
+#include "bench.h"
+
+#define BENCHES(X)                                                                                           \
+    X(limits)                                                                                                \
+    X(urpc)
+
+#define BENCH_DECLARE(name) extern const bench_t bench_##name;
+BENCHES(BENCH_DECLARE)
+#undef BENCH_DECLARE
+
+#endif

@@ -1,0 +1,154 @@
+/* rf-bench: measures, and states beside each figure the raw limit of the same run. */
+#include "benches.h"
+
+#include "base/log.h"
+#include "base/os.h"
+
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TRIES_DEFAULT 5
+
+static const bench_t *const benches[] = {
+#define BENCH_ENTRY(name) &bench_##name,
+    BENCHES(BENCH_ENTRY)
+#undef BENCH_ENTRY
+};
+#define N_BENCHES (sizeof benches / sizeof *benches)
+
+static void usage(FILE *out)
+{
+    fprintf(out,
+            "usage: rf-bench NAME [options] [-- WORDS]\n"
+            "\n"
+            "Measures one thing and prints a table; beside each figure stands its ratio to the raw limit "
+            "measured\n"
+            "in the same run. Figures between two cores whose CPUs sat far apart are marked inconclusive.\n"
+            "\n"
+            "benches:\n");
+    for (unsigned i = 0; i < N_BENCHES; i++) fprintf(out, "  %-10s %s\n", benches[i]->name, benches[i]->help);
+    fprintf(out,
+            "\n"
+            "options:\n"
+            "  --cores A,B    CPUs of the two sides (default: the first two of this process)\n"
+            "  --slots N      ring size, a power of two from 64 to 32768 (default: a series)\n"
+            "  --batch N      slots a flush (default: a series)\n"
+            "  --samples N    samples of each piece\n"
+            "  --tries N      brackets tried until one was near (default %d)\n"
+            "  --json         one JSON object a line\n"
+            "  --hdr FILE     HdrHistogram percentile text of every latency\n"
+            "  -m NAME        the machine, for benches that need a running one\n"
+            "  --help         this\n",
+            TRIES_DEFAULT);
+}
+
+static bool parse_number(const char *text, unsigned min, unsigned max, unsigned *out)
+{
+    char *end;
+    unsigned long value = strtoul(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end != 0 || value < min || value > max) return false;
+    *out = (unsigned)value;
+    return true;
+}
+
+static bool parse_cores(const char *text, unsigned cores[2])
+{
+    char first[16];
+    size_t n = strcspn(text, ",");
+    if (text[n] != ',' || n >= sizeof first) return false;
+    memcpy(first, text, n);
+    first[n] = 0;
+    return parse_number(first, 0, RF_CORES_MAX, &cores[0]) &&
+           parse_number(text + n + 1, 0, RF_CORES_MAX, &cores[1]);
+}
+
+static void default_cores(unsigned cores[2])
+{
+    unsigned allowed[2];
+    unsigned n = rf_cpu_allowed(allowed, 2);
+    cores[0] = n > 0 ? allowed[0] : 0;
+    cores[1] = n > 1 ? allowed[1] : cores[0];
+}
+
+enum { OPT_CORES = 256, OPT_SLOTS, OPT_BATCH, OPT_SAMPLES, OPT_TRIES, OPT_NEAR, OPT_JSON, OPT_HDR, OPT_HELP };
+
+static const struct option long_options[] = {
+    {"cores", required_argument, NULL, OPT_CORES}, {"slots", required_argument, NULL, OPT_SLOTS},
+    {"batch", required_argument, NULL, OPT_BATCH}, {"samples", required_argument, NULL, OPT_SAMPLES},
+    {"tries", required_argument, NULL, OPT_TRIES}, {"near-ns", required_argument, NULL, OPT_NEAR},
+    {"json", no_argument, NULL, OPT_JSON},         {"hdr", required_argument, NULL, OPT_HDR},
+    {"help", no_argument, NULL, OPT_HELP},         {NULL, 0, NULL, 0},
+};
+
+/* False: the value makes no sense; the message is out. */
+static bool take_option(int option, const char *value, bench_options_t *o)
+{
+    bool good = true;
+    switch (option) {
+    case OPT_CORES:
+        good = parse_cores(value, o->cores);
+        break;
+    case OPT_SLOTS:
+        good = parse_number(value, 64, 32768, &o->slots) && (o->slots & (o->slots - 1)) == 0;
+        break;
+    case OPT_BATCH:
+        good = parse_number(value, 1, 4096, &o->batch);
+        break;
+    case OPT_SAMPLES:
+        good = parse_number(value, 1, 10000000, &o->samples);
+        break;
+    case OPT_TRIES:
+        good = parse_number(value, 1, 1000, &o->tries);
+        break;
+    case OPT_NEAR:
+        good = parse_number(value, 1, 1000000, &o->near_ns);
+        break;
+    case OPT_JSON:
+        o->json = true;
+        break;
+    case OPT_HDR:
+        o->hdr = fopen(value, "we");
+        good = o->hdr != NULL;
+        break;
+    case 'm':
+        o->machine = value;
+        break;
+    default: /* getopt has said what is wrong */
+        return false;
+    }
+    if (!good) fprintf(stderr, "rf-bench: \"%s\" is no good value there: see rf-bench --help\n", value);
+    return good;
+}
+
+int main(int argc, char **argv)
+{
+    enum { EXIT_USAGE = 2 };
+    bench_options_t options = {.tries = TRIES_DEFAULT};
+    default_cores(options.cores);
+    int option;
+    while ((option = getopt_long(argc, argv, "m:", long_options, NULL)) != -1) {
+        if (option == OPT_HELP) {
+            usage(stdout);
+            return 0;
+        }
+        if (!take_option(option, optarg, &options)) return EXIT_USAGE;
+    }
+    if (optind == argc) {
+        usage(stderr);
+        return EXIT_USAGE;
+    }
+    const char *name = argv[optind];
+    options.argc = argc - optind - 1;
+    options.argv = argv + optind + 1;
+    rf_log_init("rf-bench", RF_LOG_WARN);
+    for (unsigned i = 0; i < N_BENCHES; i++) {
+        if (strcmp(benches[i]->name, name) != 0) continue;
+        rf_err_t err = benches[i]->run(&options);
+        if (options.hdr && fclose(options.hdr) != 0) err = RF_ERR_OS;
+        if (err != RF_OK) fprintf(stderr, "rf-bench %s: %s\n", name, rf_err_text(err));
+        return err == RF_OK ? 0 : 1;
+    }
+    fprintf(stderr, "rf-bench: there is no bench \"%s\": see rf-bench --help\n", name);
+    return EXIT_USAGE;
+}
