@@ -71,6 +71,8 @@ static void identify_invoke(rf_cpudriver_t *driver, rf_dispatcher_t *caller, rf_
         .cpu_shared = core->cpu_shared,
         .encrypt = boot->encrypt,
         .span_args_size = caller->span_args_size,
+        .host_deadline_ms =
+            boot->host_deadline_ms < UINT16_MAX ? (uint16_t)boot->host_deadline_ms : UINT16_MAX,
     };
     snprintf(identity->machine_name, sizeof identity->machine_name, "%.*s", RF_NAME_MAX - 1,
              boot->machine_name);

@@ -23,10 +23,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#define BACKLOG_DEFAULT 64
-#define BACKLOG_MAX     256
-#define RETRY_NS_MIN    (2 * RF_NS_PER_MS) /* waiting for a name: between two questions */
-#define RETRY_NS_MAX    (50 * RF_NS_PER_MS)
+#define BACKLOG_DEFAULT     64
+#define NETWORK_DEADLINE_MS 1000
+#define BACKLOG_MAX         256
+#define RETRY_NS_MIN        (2 * RF_NS_PER_MS) /* waiting for a name: between two questions */
+#define RETRY_NS_MAX        (50 * RF_NS_PER_MS)
 
 /* ---- links ---- */
 
@@ -48,6 +49,12 @@ static bool key_wanted(void)
     return rf_me.identity.encrypt != 0;
 }
 
+static uint64_t network_deadline_ns(void)
+{
+    uint64_t ms = rf_me.identity.host_deadline_ms;
+    return (ms ? ms : NETWORK_DEADLINE_MS) * RF_NS_PER_MS;
+}
+
 /* An endpoint of this channel alone; listens at `address` unless that is NULL. */
 static rf_err_t open_endpoint(rf_channel_t *channel, const char *address)
 {
@@ -63,7 +70,7 @@ static rf_err_t open_endpoint(rf_channel_t *channel, const char *address)
         .address = address,
         .key = key_wanted() ? channel->about.key : NULL,
         .key_size = key_wanted() ? sizeof channel->about.key : 0,
-        .deadline_ns = LIB_NETWORK_DEADLINE_NS,
+        .deadline_ns = network_deadline_ns(),
     };
     rf_endpoint_t *endpoint;
     err = transport->endpoint_open(&params, &endpoint);

@@ -34,16 +34,15 @@
 
 #include <stdio.h>
 
-#define LIB_STAGE_SLOTS         32 /* slots taken from a channel's link at a time */
-#define LIB_LINKS_MAX           (RF_CHANNELS_MAX + 2)
-#define LIB_REQUESTS_MAX        512 /* outstanding, to CPU driver and monitor together */
-#define LIB_LOST_FDS_MAX        16  /* descriptors that came before the event they belong to */
-#define LIB_MACHINE_EVENTS      64
-#define LIB_NAP_NS              (100 * RF_NS_PER_US) /* look again after this, where no link can tell */
-#define LIB_DISPATCHER_FDS      0                    /* id of our one watch at the CPU driver */
-#define LIB_NETWORK_DEADLINE_NS (2 * RF_NS_PER_S)    /* a network channel out of reach this long is dead */
-#define LIB_CALL                0xe1 /* slot types of calls: lib_call_head_t, then the program's bytes */
-#define LIB_REPLY               0xe2
+#define LIB_STAGE_SLOTS    32 /* slots taken from a channel's link at a time */
+#define LIB_LINKS_MAX      (RF_CHANNELS_MAX + 2)
+#define LIB_REQUESTS_MAX   512 /* outstanding, to CPU driver and monitor together */
+#define LIB_LOST_FDS_MAX   16  /* descriptors that came before the event they belong to */
+#define LIB_MACHINE_EVENTS 64
+#define LIB_NAP_NS         (100 * RF_NS_PER_US) /* look again after this, where no link can tell */
+#define LIB_DISPATCHER_FDS 0                    /* id of our one watch at the CPU driver */
+#define LIB_CALL           0xe1 /* slot types of calls: lib_call_head_t, then the program's bytes */
+#define LIB_REPLY          0xe2
 
 _Static_assert(RF_CHANNEL_MESSAGE_MAX == RF_MESSAGE_MAX, "the public maximum is the transport's");
 _Static_assert(sizeof(rf_channel_slot_t) == sizeof(rf_slot_t), "a public slot lies as a slot does");

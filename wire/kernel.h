@@ -29,10 +29,9 @@ typedef struct rf_kernel_fds {
 /* Invocations. M: only for the monitor of the core. Arguments follow the header as the struct named after it.
  */
 enum rf_kernel_op {
-    RF_KERNEL_IDENTIFY =
-        1,               /* -> rf_kernel_identity, and (tag) the socket of the client link to the monitor;
+    RF_KERNEL_IDENTIFY = 1, /* -> rf_kernel_identity, and (tag) the socket of the client link to the monitor;
                             the socket comes with the first IDENTIFY of a dispatcher only, the monitor gets none */
-    RF_KERNEL_YIELD = 2, /* ends the caller's time slice, where the CPU driver slices time; else a no-op */
+    RF_KERNEL_YIELD = 2,    /* ends the caller's time slice, where the CPU driver slices time; else a no-op */
     RF_KERNEL_TIMER_SET = 3,    /* rf_kernel_timer */
     RF_KERNEL_TIMER_CANCEL = 4, /* rf_kernel_timer (id) */
     RF_KERNEL_FD_WATCH = 5,     /* rf_kernel_watch + fd: one event when ready, then disarmed */
@@ -82,7 +81,8 @@ typedef struct rf_kernel_identity {
     char host_address[64];  /* numeric address other nodes reach this host by */
     uint8_t span_args[256]; /* what rf_span was given; zero for index 0 */
     uint16_t span_args_size;
-    uint16_t reserved[3];
+    uint16_t host_deadline_ms; /* a peer on another host that is out of reach this long is dead; 0: 1000 */
+    uint16_t reserved[2];
     char scheduler[96]; /* how this core is shared, and what that may promise; one line for people */
     char isolation[96]; /* how domains are kept apart; "none: REASON" where they are not */
 } rf_kernel_identity_t;
