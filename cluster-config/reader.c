@@ -133,9 +133,12 @@ static rf_err_t yaml_fail(rf_reader_t *reader, const yaml_parser_t *parser, cons
     case YAML_COMPOSER_ERROR:
         if (line_indented_by_tab(text, size, line))
             return rf_reader_fail(reader, line, "a tab in the indentation; indent with spaces");
-        return rf_reader_fail(reader, line, "not YAML: %s%s%s; see cluster-config/samples for the form",
+        return rf_reader_fail(reader, line, "not YAML: %s%s%s; %s",
                               parser->problem ? parser->problem : "cannot be read",
-                              parser->context ? " " : "", parser->context ? parser->context : "");
+                              parser->context ? " " : "", parser->context ? parser->context : "",
+                              parser->context && strstr(parser->context, "flow")
+                                  ? "within [ ] and { }, quote what has brackets or commas of its own"
+                                  : "see cluster-config/samples for the form");
     default:
         return rf_reader_fail(reader, line, "out of memory while reading");
     }
