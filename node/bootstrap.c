@@ -104,7 +104,8 @@ void rf_peer_send_hello(rf_daemon_t *daemon, rf_conn_t *conn, bool control, cons
 {
     static char lines[CONFIG_LINES][320];
     char *pointers[CONFIG_LINES], software[] = RF_SOFTWARE;
-    Rackfish__Node__PeerHello hello = RACKFISH__NODE__PEER_HELLO__INIT;
+    Rackfish__Node__PeerHello hello;
+    rackfish__node__peer_hello__init(&hello);
     hello.major = RF_PEER_MAJOR;
     hello.minor = RF_PEER_MINOR;
     hello.software = software;
@@ -126,7 +127,8 @@ void rf_peer_send_hello(rf_daemon_t *daemon, rf_conn_t *conn, bool control, cons
         hello.user = (char *)(uintptr_t)user;
         hello.privileged_user = privileged_user;
     }
-    Rackfish__Node__PeerFrame frame = RACKFISH__NODE__PEER_FRAME__INIT;
+    Rackfish__Node__PeerFrame frame;
+    rackfish__node__peer_frame__init(&frame);
     frame.kind_case = RACKFISH__NODE__PEER_FRAME__KIND_HELLO;
     frame.hello = &hello;
     send_frame(conn, &frame);
@@ -134,10 +136,12 @@ void rf_peer_send_hello(rf_daemon_t *daemon, rf_conn_t *conn, bool control, cons
 
 static void send_refusal(rf_conn_t *conn, rf_err_t err, const char *why)
 {
-    Rackfish__Node__PeerRefused refused = RACKFISH__NODE__PEER_REFUSED__INIT;
+    Rackfish__Node__PeerRefused refused;
+    rackfish__node__peer_refused__init(&refused);
     refused.err = err;
     refused.message = (char *)(uintptr_t)why;
-    Rackfish__Node__PeerFrame frame = RACKFISH__NODE__PEER_FRAME__INIT;
+    Rackfish__Node__PeerFrame frame;
+    rackfish__node__peer_frame__init(&frame);
     frame.kind_case = RACKFISH__NODE__PEER_FRAME__KIND_REFUSED;
     frame.refused = &refused;
     send_frame(conn, &frame);
@@ -262,14 +266,16 @@ static void send_cores(peer_t *peer)
     char *addresses[RF_CORES_PER_NODE_MAX];
     if (!peer->conn || !peer->accepted || !own_cores_known(daemon)) return;
     for (unsigned i = 0; i < daemon->n_cores; i++) addresses[i] = daemon->cores[i].listen_address;
-    Rackfish__Node__PeerCores cores = RACKFISH__NODE__PEER_CORES__INIT;
+    Rackfish__Node__PeerCores cores;
+    rackfish__node__peer_cores__init(&cores);
     cores.first_core = daemon->places[daemon->node].first_core;
     cores.n_addresses = daemon->n_cores;
     cores.addresses = addresses;
     cores.medium = daemon->config->medium[daemon->node][peer->node];
     cores.memory_bytes = daemon->topology.memory_bytes;
     cores.cpu_model = daemon->topology.cpu_model;
-    Rackfish__Node__PeerFrame frame = RACKFISH__NODE__PEER_FRAME__INIT;
+    Rackfish__Node__PeerFrame frame;
+    rackfish__node__peer_frame__init(&frame);
     frame.kind_case = RACKFISH__NODE__PEER_FRAME__KIND_CORES;
     frame.cores = &cores;
     send_frame(peer->conn, &frame);
@@ -279,10 +285,12 @@ static void send_machine(peer_t *peer)
 {
     rf_daemon_t *daemon = peer->daemon;
     if (!peer->conn || !peer->accepted) return;
-    Rackfish__Node__PeerMachine machine = RACKFISH__NODE__PEER_MACHINE__INIT;
+    Rackfish__Node__PeerMachine machine;
+    rackfish__node__peer_machine__init(&machine);
     machine.machine_id =
         (ProtobufCBinaryData){.data = daemon->machine.bytes, .len = sizeof daemon->machine.bytes};
-    Rackfish__Node__PeerFrame frame = RACKFISH__NODE__PEER_FRAME__INIT;
+    Rackfish__Node__PeerFrame frame;
+    rackfish__node__peer_frame__init(&frame);
     frame.kind_case = RACKFISH__NODE__PEER_FRAME__KIND_MACHINE;
     frame.machine = &machine;
     send_frame(peer->conn, &frame);

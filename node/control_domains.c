@@ -2,6 +2,7 @@
 
 #include "node/monitors.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Asked of any living local monitor; what belongs to another core is its business. */
@@ -43,7 +44,8 @@ static void on_kill_reply(void *context, rf_err_t err, const void *body, size_t 
     rf_client_t *client = query->operation.client;
     uint64_t id = query->operation.id;
     if (err == RF_OK) {
-        Rackfish__ControlReply reply = RACKFISH__CONTROL_REPLY__INIT;
+        Rackfish__ControlReply reply;
+        rackfish__control_reply__init(&reply);
         reply.id = id;
         rf_client_reply(client, &reply);
     } else if (err == RF_ERR_NOT_FOUND) {
@@ -83,7 +85,8 @@ static void on_wait_reply(void *context, rf_err_t err, const void *body, size_t 
         Rackfish__Domain shown;
         memcpy(&domain, body, sizeof domain);
         rf_domain_show(&domain, &scratch, &shown);
-        Rackfish__ControlReply reply = RACKFISH__CONTROL_REPLY__INIT;
+        Rackfish__ControlReply reply;
+        rackfish__control_reply__init(&reply);
         reply.id = id;
         reply.kind_case = RACKFISH__CONTROL_REPLY__KIND_DOMAIN;
         reply.domain = &shown;

@@ -42,7 +42,8 @@ static const char *const what_names[] = {
 void rf_events_publish(rf_daemon_t *daemon, const rf_client_machine_event_t *event)
 {
     if (event->what == 0 || event->what >= sizeof what_names / sizeof what_names[0]) return;
-    Rackfish__MachineEvent shown = RACKFISH__MACHINE_EVENT__INIT;
+    Rackfish__MachineEvent shown;
+    rackfish__machine_event__init(&shown);
     static char none[] = "";
     bool is_node = event->what == RF_MACHINE_NODE_UP || event->what == RF_MACHINE_NODE_DOWN;
     shown.what = (char *)(uintptr_t)what_names[event->what];
@@ -51,7 +52,8 @@ void rf_events_publish(rf_daemon_t *daemon, const rf_client_machine_event_t *eve
     shown.domain = event->domain;
     shown.err = event->err;
     shown.at_ns = event->at_ns;
-    Rackfish__ControlReply reply = RACKFISH__CONTROL_REPLY__INIT;
+    Rackfish__ControlReply reply;
+    rackfish__control_reply__init(&reply);
     reply.more = true;
     reply.kind_case = RACKFISH__CONTROL_REPLY__KIND_EVENT;
     reply.event = &shown;

@@ -155,7 +155,8 @@ static void answer_status(replica_query_t *query, const void *body, size_t size)
     rf_survives_in_words(&s, survives, sizeof survives);
     snprintf(answered_by, sizeof answered_by, "%s, core %u", daemon->config->nodes[daemon->node].name,
              s.core);
-    Rackfish__Status status = RACKFISH__STATUS__INIT;
+    Rackfish__Status status;
+    rackfish__status__init(&status);
     status.machine = s.machine_name;
     status.machine_id = (ProtobufCBinaryData){.data = s.machine.bytes, .len = sizeof s.machine.bytes};
     status.view = s.view;
@@ -177,7 +178,8 @@ static void answer_status(replica_query_t *query, const void *body, size_t size)
     status.isolation = s.isolation;
     status.encrypted = daemon->config->encrypt;
     status.answered_by = answered_by;
-    Rackfish__ControlReply reply = RACKFISH__CONTROL_REPLY__INIT;
+    Rackfish__ControlReply reply;
+    rackfish__control_reply__init(&reply);
     reply.id = query->operation.id;
     reply.kind_case = RACKFISH__CONTROL_REPLY__KIND_STATUS;
     reply.status = &status;
@@ -231,10 +233,12 @@ static void answer_cores(replica_query_t *query, const void *body, size_t size)
             pointers[i] = &items[i];
         }
         at += n;
-        Rackfish__CoreList list = RACKFISH__CORE_LIST__INIT;
+        Rackfish__CoreList list;
+        rackfish__core_list__init(&list);
         list.n_cores = n;
         list.cores = pointers;
-        Rackfish__ControlReply reply = RACKFISH__CONTROL_REPLY__INIT;
+        Rackfish__ControlReply reply;
+        rackfish__control_reply__init(&reply);
         reply.id = query->operation.id;
         reply.more = at < query->n_records;
         reply.kind_case = RACKFISH__CONTROL_REPLY__KIND_CORES;
@@ -292,10 +296,12 @@ static void answer_nodes(replica_query_t *query, const void *body, size_t size)
         items[i].cpu_model = (char *)(uintptr_t)model;
         pointers[i] = &items[i];
     }
-    Rackfish__NodeList list = RACKFISH__NODE_LIST__INIT;
+    Rackfish__NodeList list;
+    rackfish__node_list__init(&list);
     list.n_nodes = n_nodes;
     list.nodes = pointers;
-    Rackfish__ControlReply reply = RACKFISH__CONTROL_REPLY__INIT;
+    Rackfish__ControlReply reply;
+    rackfish__control_reply__init(&reply);
     reply.id = query->operation.id;
     reply.kind_case = RACKFISH__CONTROL_REPLY__KIND_NODES;
     reply.nodes = &list;
@@ -353,10 +359,12 @@ static void answer_domains(replica_query_t *query, const void *body, size_t size
             pointers[i] = &items[i];
         }
         at += n;
-        Rackfish__DomainList list = RACKFISH__DOMAIN_LIST__INIT;
+        Rackfish__DomainList list;
+        rackfish__domain_list__init(&list);
         list.n_domains = n;
         list.domains = pointers;
-        Rackfish__ControlReply reply = RACKFISH__CONTROL_REPLY__INIT;
+        Rackfish__ControlReply reply;
+        rackfish__control_reply__init(&reply);
         reply.id = query->operation.id;
         reply.more = at < query->n_records;
         reply.kind_case = RACKFISH__CONTROL_REPLY__KIND_DOMAINS;
@@ -393,10 +401,12 @@ static void answer_names(replica_query_t *query, const void *body, size_t size)
             pointers[i] = &items[i];
         }
         at += n;
-        Rackfish__NameList list = RACKFISH__NAME_LIST__INIT;
+        Rackfish__NameList list;
+        rackfish__name_list__init(&list);
         list.n_names = n;
         list.names = pointers;
-        Rackfish__ControlReply reply = RACKFISH__CONTROL_REPLY__INIT;
+        Rackfish__ControlReply reply;
+        rackfish__control_reply__init(&reply);
         reply.id = query->operation.id;
         reply.more = at < query->n_records;
         reply.kind_case = RACKFISH__CONTROL_REPLY__KIND_NAMES;
@@ -435,7 +445,8 @@ static void ping_answer(ping_query_t *query)
 {
     uint64_t monitor_ns[RF_CORES_PER_NODE_MAX];
     uint32_t cores[RF_CORES_PER_NODE_MAX];
-    Rackfish__PingReply ping = RACKFISH__PING_REPLY__INIT;
+    Rackfish__PingReply ping;
+    rackfish__ping_reply__init(&ping);
     for (unsigned i = 0; i < query->n; i++) {
         monitor_ns[i] = query->ones[i].took_ns;
         cores[i] = query->ones[i].core;
@@ -444,7 +455,8 @@ static void ping_answer(ping_query_t *query)
     ping.n_monitor_ns = ping.n_core = query->n;
     ping.monitor_ns = monitor_ns;
     ping.core = cores;
-    Rackfish__ControlReply reply = RACKFISH__CONTROL_REPLY__INIT;
+    Rackfish__ControlReply reply;
+    rackfish__control_reply__init(&reply);
     reply.id = query->operation.id;
     reply.kind_case = RACKFISH__CONTROL_REPLY__KIND_PING;
     reply.ping = &ping;

@@ -59,7 +59,8 @@ bool rf_client_error(rf_client_t *client, uint64_t id, rf_err_t err, const char 
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    Rackfish__ControlReply reply = RACKFISH__CONTROL_REPLY__INIT;
+    Rackfish__ControlReply reply;
+    rackfish__control_reply__init(&reply);
     reply.id = id;
     reply.err = err;
     reply.message = text;
@@ -337,7 +338,8 @@ static void on_hello(rf_client_t *client, uint64_t id, const Rackfish__Hello *he
     client->needs_token = false;
     client->hello_done = true;
     rf_timer_clear(&client->hello_timer);
-    Rackfish__Hello own = RACKFISH__HELLO__INIT;
+    Rackfish__Hello own;
+    rackfish__hello__init(&own);
     own.major = RF_CONTROL_MAJOR;
     own.minor = lower_minor(hello->minor);
     char software[] = RF_SOFTWARE;
@@ -348,7 +350,8 @@ static void on_hello(rf_client_t *client, uint64_t id, const Rackfish__Hello *he
         own.machine_id.data = daemon->machine.bytes;
         own.machine_id.len = sizeof daemon->machine.bytes;
     }
-    Rackfish__ControlReply reply = RACKFISH__CONTROL_REPLY__INIT;
+    Rackfish__ControlReply reply;
+    rackfish__control_reply__init(&reply);
     reply.id = id;
     reply.kind_case = RACKFISH__CONTROL_REPLY__KIND_HELLO;
     reply.hello = &own;

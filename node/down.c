@@ -118,7 +118,8 @@ static void down_here(down_query_t *query)
     rf_client_t *client = query->operation.client;
     rf_daemon_t *daemon = client->daemon;
     unsigned grace_ms = query->grace_ms;
-    Rackfish__ControlReply reply = RACKFISH__CONTROL_REPLY__INIT;
+    Rackfish__ControlReply reply;
+    rackfish__control_reply__init(&reply);
     char message[320];
     reply.id = query->operation.id;
     if (query->failed[0]) {
@@ -189,10 +190,12 @@ void rf_query_down(rf_client_t *client, uint64_t id, const Rackfish__DownRequest
         part->query = query;
         part->node = (rf_node_t)i;
         if (i == daemon->node) continue;
-        Rackfish__DownRequest down = RACKFISH__DOWN_REQUEST__INIT;
+        Rackfish__DownRequest down;
+        rackfish__down_request__init(&down);
         down.grace_ms = query->grace_ms;
         down.this_node_only = true;
-        Rackfish__ControlRequest forward = RACKFISH__CONTROL_REQUEST__INIT;
+        Rackfish__ControlRequest forward;
+        rackfish__control_request__init(&forward);
         forward.id = 1;
         forward.kind_case = RACKFISH__CONTROL_REQUEST__KIND_DOWN;
         forward.down = &down;

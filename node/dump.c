@@ -33,11 +33,13 @@ static bool send_part(dump_query_t *query, const char *name, const void *bytes, 
     rf_client_t *client = query->gather.operation.client;
     char path[RF_NAME_MAX + RF_LOG_NAME_MAX + 16];
     snprintf(path, sizeof path, "%s/%s", client->daemon->config->nodes[client->daemon->node].name, name);
-    Rackfish__DumpFile file = RACKFISH__DUMP_FILE__INIT;
+    Rackfish__DumpFile file;
+    rackfish__dump_file__init(&file);
     file.path = path;
     file.data = (ProtobufCBinaryData){.data = (uint8_t *)(uintptr_t)bytes, .len = size};
     file.end = end;
-    Rackfish__ControlReply reply = RACKFISH__CONTROL_REPLY__INIT;
+    Rackfish__ControlReply reply;
+    rackfish__control_reply__init(&reply);
     reply.id = query->gather.operation.id;
     reply.more = true;
     reply.kind_case = RACKFISH__CONTROL_REPLY__KIND_DUMP;
@@ -182,8 +184,10 @@ void rf_query_dump(rf_client_t *client, uint64_t id)
         return;
     }
     scan(query);
-    Rackfish__Empty empty = RACKFISH__EMPTY__INIT;
-    Rackfish__ControlRequest request = RACKFISH__CONTROL_REQUEST__INIT;
+    Rackfish__Empty empty;
+    rackfish__empty__init(&empty);
+    Rackfish__ControlRequest request;
+    rackfish__control_request__init(&request);
     request.id = 1;
     request.kind_case = RACKFISH__CONTROL_REQUEST__KIND_DUMP;
     request.dump = &empty;

@@ -50,7 +50,8 @@ void rf_gather_missing(rf_gather_t *gather, const char *who)
 bool rf_gather_part_done(rf_gather_t *gather)
 {
     if (--gather->outstanding > 0) return true;
-    Rackfish__ControlReply last = RACKFISH__CONTROL_REPLY__INIT;
+    Rackfish__ControlReply last;
+    rackfish__control_reply__init(&last);
     char message[320];
     last.id = gather->operation.id;
     if (gather->missing[0]) {
@@ -188,10 +189,12 @@ static void send_links(core_list_t *list, const rf_client_link_t *records, size_
         items[i].broken = r->broken;
         pointers[i] = &items[i];
     }
-    Rackfish__LinkList links = RACKFISH__LINK_LIST__INIT;
+    Rackfish__LinkList links;
+    rackfish__link_list__init(&links);
     links.n_links = n;
     links.links = pointers;
-    Rackfish__ControlReply reply = RACKFISH__CONTROL_REPLY__INIT;
+    Rackfish__ControlReply reply;
+    rackfish__control_reply__init(&reply);
     reply.id = list->gather.operation.id;
     reply.more = true;
     reply.kind_case = RACKFISH__CONTROL_REPLY__KIND_LINKS;
@@ -217,11 +220,13 @@ static void send_resources(core_list_t *list, const rf_local_core_t *core, const
         items[i].weight = r->weight;
         pointers[i] = &items[i];
     }
-    Rackfish__ResourceList resources = RACKFISH__RESOURCE_LIST__INIT;
+    Rackfish__ResourceList resources;
+    rackfish__resource_list__init(&resources);
     resources.n_resources = n;
     resources.resources = pointers;
     resources.at_ns = rf_clock_ns();
-    Rackfish__ControlReply reply = RACKFISH__CONTROL_REPLY__INIT;
+    Rackfish__ControlReply reply;
+    rackfish__control_reply__init(&reply);
     reply.id = list->gather.operation.id;
     reply.more = true;
     reply.kind_case = RACKFISH__CONTROL_REPLY__KIND_RESOURCES;
@@ -268,7 +273,8 @@ static void on_core_page(void *context, rf_err_t err, const void *body, size_t s
 
 static void finish_links(rf_gather_t *gather, Rackfish__ControlReply *last)
 {
-    Rackfish__LinkList links = RACKFISH__LINK_LIST__INIT;
+    Rackfish__LinkList links;
+    rackfish__link_list__init(&links);
     last->kind_case = RACKFISH__CONTROL_REPLY__KIND_LINKS;
     last->links = &links;
     rf_client_reply(gather->operation.client, last);
@@ -276,7 +282,8 @@ static void finish_links(rf_gather_t *gather, Rackfish__ControlReply *last)
 
 static void finish_resources(rf_gather_t *gather, Rackfish__ControlReply *last)
 {
-    Rackfish__ResourceList resources = RACKFISH__RESOURCE_LIST__INIT;
+    Rackfish__ResourceList resources;
+    rackfish__resource_list__init(&resources);
     resources.at_ns = rf_clock_ns();
     last->kind_case = RACKFISH__CONTROL_REPLY__KIND_RESOURCES;
     last->resources = &resources;
@@ -309,8 +316,10 @@ static void query_core_lists(rf_client_t *client, uint64_t id, uint16_t op,
 
 void rf_query_links(rf_client_t *client, uint64_t id)
 {
-    Rackfish__Empty empty = RACKFISH__EMPTY__INIT;
-    Rackfish__ControlRequest request = RACKFISH__CONTROL_REQUEST__INIT;
+    Rackfish__Empty empty;
+    rackfish__empty__init(&empty);
+    Rackfish__ControlRequest request;
+    rackfish__control_request__init(&request);
     request.id = 1;
     request.kind_case = RACKFISH__CONTROL_REQUEST__KIND_LINKS;
     request.links = &empty;
@@ -319,8 +328,10 @@ void rf_query_links(rf_client_t *client, uint64_t id)
 
 void rf_query_resources(rf_client_t *client, uint64_t id)
 {
-    Rackfish__Empty empty = RACKFISH__EMPTY__INIT;
-    Rackfish__ControlRequest request = RACKFISH__CONTROL_REQUEST__INIT;
+    Rackfish__Empty empty;
+    rackfish__empty__init(&empty);
+    Rackfish__ControlRequest request;
+    rackfish__control_request__init(&request);
     request.id = 1;
     request.kind_case = RACKFISH__CONTROL_REQUEST__KIND_RESOURCES;
     request.resources = &empty;

@@ -189,10 +189,12 @@ static bool send_piece(logs_query_t *query, const char *name, const uint8_t *byt
     rf_client_t *client = query->gather.operation.client;
     char source[RF_NAME_MAX + RF_LOG_NAME_MAX + 2];
     snprintf(source, sizeof source, "%s/%s", client->daemon->config->nodes[client->daemon->node].name, name);
-    Rackfish__LogData data = RACKFISH__LOG_DATA__INIT;
+    Rackfish__LogData data;
+    rackfish__log_data__init(&data);
     data.source = source;
     data.data = (ProtobufCBinaryData){.data = (uint8_t *)(uintptr_t)bytes, .len = size};
-    Rackfish__ControlReply reply = RACKFISH__CONTROL_REPLY__INIT;
+    Rackfish__ControlReply reply;
+    rackfish__control_reply__init(&reply);
     reply.id = query->gather.operation.id;
     reply.more = true;
     reply.kind_case = RACKFISH__CONTROL_REPLY__KIND_LOGS;
@@ -287,7 +289,8 @@ void rf_query_logs(rf_client_t *client, uint64_t id, const Rackfish__LogsRequest
     query->follow = request->follow;
     query->files = calloc(FILES_MAX, sizeof *query->files);
 
-    Rackfish__ControlRequest forward = RACKFISH__CONTROL_REQUEST__INIT;
+    Rackfish__ControlRequest forward;
+    rackfish__control_request__init(&forward);
     Rackfish__LogsRequest copy = *request;
     forward.id = 1;
     forward.kind_case = RACKFISH__CONTROL_REQUEST__KIND_LOGS;

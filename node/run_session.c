@@ -66,7 +66,8 @@ static void run_free(rf_run_t *run)
 static void run_fail(rf_run_t *run, rf_err_t err, int os_errno, const char *message)
 {
     if (run->client) {
-        Rackfish__ControlReply reply = RACKFISH__CONTROL_REPLY__INIT;
+        Rackfish__ControlReply reply;
+        rackfish__control_reply__init(&reply);
         reply.id = run->id;
         reply.err = err;
         reply.os_errno = os_errno;
@@ -92,13 +93,15 @@ static void settle(rf_run_t *run)
         return;
     }
     if (run->client) {
-        Rackfish__RunExit exit_message = RACKFISH__RUN_EXIT__INIT;
+        Rackfish__RunExit exit_message;
+        rackfish__run_exit__init(&exit_message);
         exit_message.wait_status = run->wait_status;
         exit_message.reason = run->reason;
         exit_message.user_us = run->user_us;
         exit_message.system_us = run->system_us;
         exit_message.max_rss_kib = run->max_rss_kib;
-        Rackfish__ControlReply reply = RACKFISH__CONTROL_REPLY__INIT;
+        Rackfish__ControlReply reply;
+        rackfish__control_reply__init(&reply);
         reply.id = run->id;
         reply.kind_case = RACKFISH__CONTROL_REPLY__KIND_RUN_EXIT;
         reply.run_exit = &exit_message;
@@ -212,12 +215,14 @@ static void on_spawned(void *context, rf_err_t err, const void *body, size_t siz
     run->domain = spawned.domain;
     run->phase = RUNNING;
     if (run->client) {
-        Rackfish__RunStarted started = RACKFISH__RUN_STARTED__INIT;
+        Rackfish__RunStarted started;
+        rackfish__run_started__init(&started);
         started.domain = run->domain;
         started.core = run->core_number;
         started.node = run->daemon->config->nodes[run->daemon->node].name;
         started.stdin_credit = run->detach ? 0 : RF_RUN_STDIN_CREDIT;
-        Rackfish__ControlReply reply = RACKFISH__CONTROL_REPLY__INIT;
+        Rackfish__ControlReply reply;
+        rackfish__control_reply__init(&reply);
         reply.id = run->id;
         reply.more = !run->detach;
         reply.kind_case = RACKFISH__CONTROL_REPLY__KIND_RUN_STARTED;
@@ -377,10 +382,12 @@ static void on_shipped(void *context, rf_err_t err, const char *why)
 static void on_ship_needs(void *context, char **paths, size_t n_paths)
 {
     rf_run_t *run = context;
-    Rackfish__RunNeedExecutable need = RACKFISH__RUN_NEED_EXECUTABLE__INIT;
+    Rackfish__RunNeedExecutable need;
+    rackfish__run_need_executable__init(&need);
     need.n_paths = n_paths;
     need.paths = paths;
-    Rackfish__ControlReply reply = RACKFISH__CONTROL_REPLY__INIT;
+    Rackfish__ControlReply reply;
+    rackfish__control_reply__init(&reply);
     reply.id = run->id;
     reply.more = true;
     reply.kind_case = RACKFISH__CONTROL_REPLY__KIND_RUN_NEED_EXECUTABLE;

@@ -17,11 +17,13 @@
 
 static bool send_data(rf_run_output_t *output, const uint8_t *bytes, size_t size, bool end)
 {
-    Rackfish__RunData data = RACKFISH__RUN_DATA__INIT;
+    Rackfish__RunData data;
+    rackfish__run_data__init(&data);
     data.stream = output->stream;
     data.data = (ProtobufCBinaryData){.data = (uint8_t *)(uintptr_t)bytes, .len = size};
     data.end = end;
-    Rackfish__ControlReply reply = RACKFISH__CONTROL_REPLY__INIT;
+    Rackfish__ControlReply reply;
+    rackfish__control_reply__init(&reply);
     reply.id = output->streams->id;
     reply.more = true;
     reply.kind_case = RACKFISH__CONTROL_REPLY__KIND_RUN_DATA;
@@ -98,10 +100,12 @@ static void stdin_grant(rf_run_streams_t *streams)
     if (!streams->client || streams->stdin_owed == 0 ||
         (waiting > 0 && streams->stdin_owed < RF_RUN_STDIN_CREDIT / 4))
         return;
-    Rackfish__RunCredit credit = RACKFISH__RUN_CREDIT__INIT;
+    Rackfish__RunCredit credit;
+    rackfish__run_credit__init(&credit);
     credit.stream = RACKFISH__RUN_STREAM__STDIN;
     credit.bytes = streams->stdin_owed;
-    Rackfish__ControlReply reply = RACKFISH__CONTROL_REPLY__INIT;
+    Rackfish__ControlReply reply;
+    rackfish__control_reply__init(&reply);
     reply.id = streams->id;
     reply.more = true;
     reply.kind_case = RACKFISH__CONTROL_REPLY__KIND_RUN_CREDIT;

@@ -191,8 +191,10 @@ static ssize_t control_ask(int fd, Rackfish__ControlRequest *request, uint8_t *b
 static Rackfish__ControlReply *control_hello(int fd, uint32_t major)
 {
     static uint8_t bytes[1 << 16];
-    Rackfish__Hello hello = RACKFISH__HELLO__INIT;
-    Rackfish__ControlRequest request = RACKFISH__CONTROL_REQUEST__INIT;
+    Rackfish__Hello hello;
+    rackfish__hello__init(&hello);
+    Rackfish__ControlRequest request;
+    rackfish__control_request__init(&request);
     hello.major = major;
     request.id = 1;
     request.kind_case = RACKFISH__CONTROL_REQUEST__KIND_HELLO;
@@ -213,8 +215,10 @@ static void hello_is_answered_while_booting(void **state)
     rf_control_reply_free(reply);
 
     uint8_t bytes[4096];
-    Rackfish__Empty empty = RACKFISH__EMPTY__INIT;
-    Rackfish__ControlRequest request = RACKFISH__CONTROL_REQUEST__INIT;
+    Rackfish__Empty empty;
+    rackfish__empty__init(&empty);
+    Rackfish__ControlRequest request;
+    rackfish__control_request__init(&request);
     request.id = 2;
     request.kind_case = RACKFISH__CONTROL_REQUEST__KIND_STATUS;
     request.status = &empty;

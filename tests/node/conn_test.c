@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -51,7 +52,7 @@ static void on_closed(void *context, rf_err_t err, const char *why)
     side_t *side = context;
     side->closed++;
     side->err = err;
-    strncpy(side->why, why, sizeof side->why - 1);
+    snprintf(side->why, sizeof side->why, "%s", why);
 }
 
 static const rf_conn_handlers_t handlers = {

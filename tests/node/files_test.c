@@ -22,7 +22,10 @@ static void state_survives_a_round_trip(void **unused)
     for (unsigned i = 0; i < state.n; i++) {
         state.processes[i] =
             (rf_state_process_t){.core = i % 3 ? (int)i : -1, .pid = (pid_t)i + 2, .start_time = i + 77};
-        strcpy(state.processes[i].role, i % 2 ? "cpudriver" : i % 3 ? "monitor" : "node");
+        snprintf(state.processes[i].role, sizeof state.processes[i].role, "%s",
+                 i % 2   ? "cpudriver"
+                 : i % 3 ? "monitor"
+                         : "node");
     }
     size_t size = rf_state_format(&state, text, sizeof text);
     assert_in_range(size, 1, sizeof text - 1);
@@ -74,7 +77,7 @@ static void logs_belong_to_cores(void **unused)
 
 static int temporary_folder(char path[64])
 {
-    strcpy(path, "/tmp/rf-node-files-XXXXXX");
+    snprintf(path, 64, "/tmp/rf-node-files-XXXXXX");
     assert_non_null(mkdtemp(path));
     int fd = open(path, O_RDONLY | O_DIRECTORY);
     assert_true(fd >= 0);

@@ -66,7 +66,7 @@ static void write_config(const harness_t *h, const char *path, const char *key_f
 void harness_open(harness_t *h)
 {
     memset(h, 0, sizeof *h);
-    strcpy(h->base, "/tmp/rf-node-XXXXXX");
+    snprintf(h->base, sizeof h->base, "/tmp/rf-node-XXXXXX");
     assert_non_null(mkdtemp(h->base));
     chmod(h->base, 0755);
     snprintf(h->run_dir, sizeof h->run_dir, "%s/m", h->base);
@@ -287,7 +287,8 @@ void harness_hello(const harness_t *h, Rackfish__Node__PeerHello *hello)
 bool blocking_send_hello(blocking_t *b, Rackfish__Node__PeerHello *hello)
 {
     uint8_t bytes[4096];
-    Rackfish__Node__PeerFrame frame = RACKFISH__NODE__PEER_FRAME__INIT;
+    Rackfish__Node__PeerFrame frame;
+    rackfish__node__peer_frame__init(&frame);
     frame.kind_case = RACKFISH__NODE__PEER_FRAME__KIND_HELLO;
     frame.hello = hello;
     assert_in_range(rackfish__node__peer_frame__get_packed_size(&frame), 1, sizeof bytes);

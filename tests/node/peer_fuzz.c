@@ -4,6 +4,7 @@
 #include "node/proto.h"
 
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
@@ -13,10 +14,10 @@ static rf_daemon_t daemon_of_test;
 static void set_up(void)
 {
     static rf_config_t config;
-    strcpy(config.machine, "m");
+    snprintf(config.machine, sizeof config.machine, "m");
     config.n_nodes = 2;
-    strcpy(config.nodes[0].name, "a");
-    strcpy(config.nodes[1].name, "b");
+    snprintf(config.nodes[0].name, sizeof config.nodes[0].name, "a");
+    snprintf(config.nodes[1].name, sizeof config.nodes[1].name, "b");
     daemon_of_test.config = &config;
     daemon_of_test.places[0].n_cores = 2;
     rf_log_init("fuzz", RF_LOG_ERROR);
