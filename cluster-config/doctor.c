@@ -43,6 +43,7 @@ static const struct {
     {"cgroup", doctor_check_cgroup},
     {"realtime", doctor_check_realtime},
     {"run-dir", doctor_check_run_dir},
+    {"programs", doctor_check_programs},
     {"node", doctor_check_node},
     {"key", doctor_check_key},
     {"hosts", doctor_check_hosts},

@@ -42,6 +42,10 @@ typedef struct rf_doctor_options {
 /* Runs every check. Takes up to a few seconds where host names must be resolved. One thread; it forks. */
 void rf_doctor_run(const rf_doctor_options_t *options, rf_doctor_report_t *report);
 
+/* Whether users other than root and the owner can get to `path`: every folder on the way lets them. When not, `closed`
+ * names the first that does not. The programs of a machine started by root must be reachable so. */
+bool rf_doctor_reachable(const char *path, char *closed, size_t max);
+
 /* The worst severity of a report. */
 rf_doctor_severity_t rf_doctor_worst(const rf_doctor_report_t *report);
 

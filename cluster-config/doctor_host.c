@@ -125,17 +125,14 @@ void doctor_check_files(doctor_t *doctor)
                        "the limit of open files is unknown: %m");
         return;
     }
-    unsigned long long wanted = need.files_per_process;
-    if (limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < wanted)
-        doctor_finding(doctor, limit.rlim_max < wanted && !doctor->root ? RF_DOCTOR_FAIL : RF_DOCTOR_NOTE,
-                       limit.rlim_max < wanted
-                           ? "raise it: 'nofile' in /etc/security/limits.conf, LimitNOFILE= in the unit"
-                           : "raise it before starting: ulimit -n $(ulimit -H -n)",
-                       "%llu open files a process are allowed; this machine may want %llu",
-                       (unsigned long long)limit.rlim_cur, wanted);
+    /* rackfishd raises the soft limit to the hard one when it starts. */
+    unsigned long long wanted = need.files_per_process, most = limit.rlim_max;
+    if (limit.rlim_max != RLIM_INFINITY && most < wanted)
+        doctor_finding(doctor, doctor->root ? RF_DOCTOR_NOTE : RF_DOCTOR_FAIL,
+                       "raise it: 'nofile' in /etc/security/limits.conf, LimitNOFILE= in the unit",
+                       "%llu open files a process are allowed; this machine may want %llu", most, wanted);
     else
-        doctor_good(doctor, "%llu open files a process are allowed; at most %llu are wanted",
-                    (unsigned long long)limit.rlim_cur, wanted);
+        doctor_good(doctor, "%llu open files a process are allowed; at most %llu are wanted", most, wanted);
 }
 
 void doctor_check_processes(doctor_t *doctor)

@@ -39,6 +39,7 @@ void doctor_check_capabilities(doctor_t *doctor);
 void doctor_check_isolation(doctor_t *doctor);
 void doctor_check_cgroup(doctor_t *doctor);
 void doctor_check_realtime(doctor_t *doctor);
+void doctor_check_programs(doctor_t *doctor);
 void doctor_check_run_dir(doctor_t *doctor);
 
 /* doctor_config.c: whether the configuration fits it */

@@ -4,6 +4,7 @@
 #include "base/os.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <linux/capability.h>
 #include <pwd.h>
 #include <sched.h>
@@ -245,4 +246,35 @@ void doctor_check_run_dir(doctor_t *doctor)
                        "the run directory %.100s belongs to another user", base);
     else
         doctor_good(doctor, "run directories go below %.150s", base);
+}
+
+bool rf_doctor_reachable(const char *path, char *closed, size_t max)
+{
+    char whole[PATH_MAX];
+    struct stat st;
+    if (!realpath(path, whole)) {
+        snprintf(closed, max, "%s", path);
+        return false;
+    }
+    /* "/usr", "/usr/bin", and so on to the path itself: what is executed or searched must let others do so. */
+    for (char *end = whole; end; end = strchr(end + 1, '/')) {
+        char *cut = strchr(end + 1, '/');
+        if (cut) *cut = '\0';
+        bool open = stat(whole, &st) == 0 && (st.st_mode & S_IXOTH);
+        if (!open) {
+            snprintf(closed, max, "%s", whole);
+            return false;
+        }
+        if (cut) *cut = '/';
+    }
+    return true;
+}
+
+void doctor_check_programs(doctor_t *doctor)
+{
+    char closed[160];
+    if (!doctor->root || rf_doctor_reachable("/proc/self/exe", closed, sizeof closed)) return;
+    doctor_finding(doctor, RF_DOCTOR_FAIL,
+                   "install it where everybody may go: cmake --install build/release --prefix /usr/local",
+                   "the programs are below %.150s, which the user '" SYSTEM_USER "' may not enter", closed);
 }

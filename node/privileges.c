@@ -1,5 +1,7 @@
 #include "node/privileges.h"
 
+#include "cluster-config/doctor.h"
+
 #include <cap-ng.h>
 #include <errno.h>
 #include <grp.h>
@@ -42,6 +44,15 @@ rf_err_t rf_privileges_find(rf_daemon_t *daemon, char *error, size_t error_max)
                  "--no-create-home "
                  "--shell /usr/sbin/nologin " RF_SYSTEM_USER,
                  RF_SYSTEM_USER);
+        return RF_ERR_CONFIG;
+    }
+    char closed[128];
+    if (!rf_doctor_reachable(daemon->libexec_dir, closed, sizeof closed)) {
+        snprintf(error, error_max,
+                 "the programs in %s cannot be reached by the user " RF_SYSTEM_USER
+                 ": %s is closed to others; install "
+                 "them where everybody may go, with cmake --install",
+                 daemon->libexec_dir, closed);
         return RF_ERR_CONFIG;
     }
     daemon->system_uid = user->pw_uid;

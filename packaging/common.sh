@@ -3,7 +3,27 @@
 
 rf_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 rf_jobs=$(nproc)
-rf_log_dir=$rf_root/build/logs
+rf_build_root=$rf_root/build
+rf_log_dir=$rf_build_root/logs
+
+# A machine started by root runs its system processes as the user rackfish, who must be able to reach the programs. A clone
+# below a closed folder, such as /root, is therefore built in /var/cache, behind a link.
+rf_open_build_folder() {
+    local cache
+    if [[ $(id -u) == 0 ]] && ! setpriv --reuid rackfish --regid rackfish --clear-groups test -x "$rf_root"; then
+        cache=/var/cache/rackfish-build/$(cksum <<<"$rf_root" | cut -d' ' -f1)
+        if [[ -d $rf_root/build && ! -L $rf_root/build ]]; then
+            printf '%s\n' "$rf_root/build cannot be reached by the user rackfish; remove it and start again" >&2
+            return 2
+        fi
+        mkdir -p "$cache"
+        chmod 755 /var/cache/rackfish-build "$cache"
+        ln -sfn "$cache" "$rf_root/build"
+    fi
+    mkdir -p "$rf_root/build/logs"
+    rf_build_root=$(realpath "$rf_root/build")
+    rf_log_dir=$rf_build_root/logs
+}
 
 rf_say() { printf '%s\n' "$*"; }
 
@@ -39,13 +59,12 @@ rf_build() {
     shift
     local -a targets=()
     [[ $# == 0 ]] || targets=(--target "$@")
-    mkdir -p "$rf_log_dir"
-    if ! rf_in_group cmake -S "$rf_root" --preset "$preset" >"$log" 2>&1; then
+    if ! rf_in_group cmake -S "$rf_root" --preset "$preset" -B "$rf_build_root/$preset" >"$log" 2>&1; then
         cat "$log" >&2
         rf_say "build $preset: configuring failed" >&2
         return 1
     fi
-    local -a build=(cmake --build "$rf_root/build/$preset" -j "$rf_jobs" "${targets[@]}")
+    local -a build=(cmake --build "$rf_build_root/$preset" -j "$rf_jobs" "${targets[@]}")
     local status=0
     if [[ -t 1 ]]; then
         NINJA_STATUS="build $preset [%f/%t] " rf_in_group "${build[@]}" || status=$?
@@ -67,7 +86,7 @@ rf_processes_of() {
         exe=$(readlink "$link" 2>/dev/null) || continue
         for preset in "$@"; do
             case $exe in
-            "$rf_root/build/$preset/"*)
+            "$rf_build_root/$preset/"*)
                 link=${link#/proc/}
                 printf '%s\n' "${link%/exe}"
                 ;;

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static rf_doctor_report_t report;
@@ -111,6 +112,22 @@ static void test_socket_path_too_long(void **state)
     assert_non_null(finding("run-dir", RF_DOCTOR_FAIL));
 }
 
+static void test_closed_folder_is_found(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/rf-doctor-XXXXXX", below[64], closed[64] = "";
+    assert_non_null(mkdtemp(folder)); /* mode 0700 */
+    snprintf(below, sizeof below, "%s/bin", folder);
+    assert_int_equal(mkdir(below, 0755), 0);
+    assert_false(rf_doctor_reachable(below, closed, sizeof closed));
+    assert_int_equal(strncmp(closed, folder, strlen(folder)), 0);
+    assert_int_equal(chmod(folder, 0755), 0);
+    assert_true(rf_doctor_reachable(below, closed, sizeof closed));
+    assert_int_equal(rmdir(below), 0);
+    assert_int_equal(rmdir(folder), 0);
+    assert_false(rf_doctor_reachable(below, closed, sizeof closed));
+}
+
 static void test_need_grows_with_cores(void **state)
 {
     (void)state;
@@ -135,6 +152,7 @@ int main(void)
         cmocka_unit_test(test_port_in_use),
         cmocka_unit_test(test_transport_and_host_that_are_not_there),
         cmocka_unit_test(test_socket_path_too_long),
+        cmocka_unit_test(test_closed_folder_is_found),
         cmocka_unit_test(test_need_grows_with_cores),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
-# Installs into an empty prefix, moves that prefix, and builds a small domain against it with pkg-config and with CMake.
+# Installs into an empty prefix, moves that prefix, builds a small domain against it with pkg-config and with CMake, and runs it
+# on a machine booted from there.
 set -euo pipefail
 build=$1
 source_dir=$(cd "$(dirname "$0")/../.." && pwd)
 scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+chmod 755 "$scratch" # the system user of a machine started by root must reach the programs
+export RACKFISH_MACHINE=install-$$
+rackfish=:
+trap '"$rackfish" down --grace 0s >/dev/null 2>&1; rm -rf "$scratch"' EXIT
 trap 'exit 143' TERM INT HUP
 
 fail() {
@@ -38,9 +42,11 @@ cat >"$scratch/domain.c" <<'SOURCE'
 /* Outside of a machine rf_init() must say so, not crash. */
 int main(void)
 {
-    rf_err_t err = rf_init(0);
+    rf_err_t err = rf_init(rf_deadline_ms(10000));
     printf("%s\n", rf_err_name(err));
-    return err == RF_OK ? 1 : 0;
+    if (err == RF_OK)
+        rf_finish();
+    return 0;
 }
 SOURCE
 
@@ -76,7 +82,15 @@ for symbol in rf_init rf_finish rf_err_text; do
     grep -qx "$symbol" <<<"$exported" || fail "librackfish.so does not export $symbol"
 done
 
-# The command finds its own parts where they are now.
-"$prefix/bin/rackfish" --help >/dev/null || fail "the installed command does not run"
+# A machine from there: every part is found relative to the command.
+rackfish=$prefix/bin/rackfish
+"$rackfish" --help >/dev/null || fail "the installed command does not run"
+"$rackfish" up --nodes 2 --cores 1 >"$scratch/log" 2>&1 || { cat "$scratch/log" >&2; fail "no machine boots from there"; }
+for program in "$scratch/shared" "$scratch/project/build/with_static"; do
+    answer=$("$rackfish" run --core 1 -- "$program") || fail "$program fails on the machine"
+    [[ $answer == RF_OK ]] || fail "$program answers '$answer' on the machine"
+done
+"$rackfish" down >/dev/null || fail "the machine does not go down"
+
 cmp -s "$source_dir/README.md" "$prefix/share/doc/rackfish/README.md" || fail "README.md was not installed"
 echo "install_test: passed"
