@@ -4,6 +4,7 @@
  *   life.c      rf_init, rf_finish; the kernel link and the client link are made here
  *   loop.c      the dispatcher's loop: looks at links, makes threads ready, polls, blocks on the doorbell
  *   thread.c    user-level threads and what they wait with; context*.[cS] switch stacks
+ *   lookout.c   rings the doorbell when a descriptor is ready
  *   request.c   requests to the CPU driver and to the monitor, their replies and events
  *   channel.c   messages; call.c: calls; connect.c: export, accept, connect; stream.c: streams
  *   waitset.c   wait sets;  domain.c: spawn, span, wait;  machine.c: lists and events
@@ -13,9 +14,8 @@
  * so no wake-up can be lost between threads. Before the process blocks, the links of all blocked threads, the kernel link and the client
  * link are armed; then one fence, one look, and one futex wait.
  *
- * Descriptors (sockets of links, network links, the program's own) are in one epoll instance, which the CPU driver watches for
- * this dispatcher (RF_KERNEL_FD_WATCH): readiness comes as a message on the kernel link. The CPU driver never holds the
- * descriptors themselves, so closing one here really closes it.
+ * Descriptors (sockets of links, network links, the program's own) are in one epoll instance. A host thread of the library's own, the
+ * lookout, does nothing but wait for it and ring the doorbell (lookout.c says why it is not the CPU driver).
  */
 #ifndef RF_LIB_INTERNAL_H
 #define RF_LIB_INTERNAL_H
@@ -40,7 +40,6 @@
 #define LIB_LOST_FDS_MAX   16  /* descriptors that came before the event they belong to */
 #define LIB_MACHINE_EVENTS 64
 #define LIB_NAP_NS         (100 * RF_NS_PER_US) /* look again after this, where no link can tell */
-#define LIB_DISPATCHER_FDS 0                    /* id of our one watch at the CPU driver */
 #define LIB_CALL           0xe1 /* slot types of calls: lib_call_head_t, then the program's bytes */
 #define LIB_REPLY          0xe2
 
@@ -111,6 +110,13 @@ typedef struct lib_watch {
 
 rf_err_t rf_lib_watch_endpoint(lib_watch_t *watch, rf_endpoint_t *endpoint);
 void rf_lib_unwatch_endpoint(lib_watch_t *watch);
+
+/* The lookout rings `doorbell` once, when something in `epoll` is ready and it is armed. */
+rf_err_t rf_lib_lookout_start(int epoll, const rf_doorbell_t *doorbell);
+void rf_lib_lookout_stop(void);
+bool rf_lib_lookout_fired(void);
+/* Before blocking: descriptors that became ready have been looked at. */
+void rf_lib_lookout_arm(void);
 
 /* ---- ports: our ends of the kernel link and the client link ---- */
 
@@ -274,9 +280,8 @@ typedef struct lib_dispatcher {
     rf_self_t self;
 
     int epoll;
-    bool watch_set, watch_fired; /* our epoll instance is watched by the CPU driver; it has fired: rearm */
-    bool look_due;               /* ... and nobody has looked yet */
-    unsigned looks;              /* passes since the descriptors were last looked at */
+    bool looked;    /* at the descriptors, since the lookout was armed */
+    unsigned looks; /* passes since the descriptors were last looked at */
     lib_watch_t *endpoints;
 
     rf_wait_t wait;

@@ -1,6 +1,6 @@
 /*
  * From rf_init() to rf_finish(). Start-up, in order: the doorbell; an shm endpoint; the kernel link over the socket that the
- * environment names; IDENTIFY, which brings the client link's socket; our descriptors under the CPU driver's watch; the client link.
+ * environment names; IDENTIFY, which brings the client link's socket; the lookout; the client link.
  */
 #include "internal.h"
 
@@ -51,7 +51,7 @@ static int dispatcher_socket(void)
     return (int)fd;
 }
 
-/* Before the CPU driver watches our descriptors, we do. */
+/* Before the lookout watches our descriptors, we do. */
 static rf_err_t wait_kernel_up(uint64_t deadline_ns)
 {
     lib_port_t *port = &rf_me.kernel.port;
@@ -115,20 +115,6 @@ static rf_err_t identify(int *client_socket, uint64_t deadline_ns)
     return RF_OK;
 }
 
-/* Our epoll instance under the CPU driver's watch: from here on everything arrives through the doorbell. */
-static rf_err_t watch_descriptors(uint64_t deadline_ns)
-{
-    rf_kernel_watch_t watch = {.id = LIB_DISPATCHER_FDS, .events = EPOLLIN};
-    lib_request_t *request;
-    rf_err_t err = rf_lib_request_start(&rf_me.kernel, RF_KERNEL_FD_WATCH, &watch, sizeof watch, &rf_me.epoll,
-                                        1, NULL, 0, &request);
-    if (err != RF_OK) return err;
-    rf_me.watch_set = true;
-    err = rf_lib_request_wait(request, deadline_ns);
-    if (err != RF_OK) rf_me.watch_set = false;
-    return err;
-}
-
 static rf_err_t start(int socket, uint64_t deadline_ns)
 {
     int client_socket = -1;
@@ -153,7 +139,8 @@ static rf_err_t start(int socket, uint64_t deadline_ns)
     err = connect_server(&rf_me.kernel, socket);
     if (err == RF_OK) err = wait_kernel_up(deadline_ns);
     if (err == RF_OK) err = identify(&client_socket, deadline_ns);
-    if (err == RF_OK) err = watch_descriptors(deadline_ns);
+    if (err == RF_OK)
+        err = rf_lib_lookout_start(rf_me.epoll, &rf_me.doorbell); /* from here on everything rings */
     if (err != RF_OK) {
         if (client_socket >= 0) close(client_socket);
         return err;
@@ -210,6 +197,7 @@ void rf_finish(void)
     while (rf_me.exports)
         (void)rf_export_close(rf_me.exports, 0); /* the monitor withdraws names of who has left */
     while (rf_me.channels) rf_lib_channel_destroy(rf_me.channels, true);
+    rf_lib_lookout_stop();
     rf_lib_threads_stop();
     for (unsigned i = 0; i < LIB_REQUESTS_MAX; i++)
         if (rf_me.requests[i].used) rf_lib_request_free(&rf_me.requests[i]);

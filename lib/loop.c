@@ -1,7 +1,7 @@
 /*
  * The dispatcher's loop: what runs when no thread can.
  *
- *   look    take what arrived on the kernel and the client link, look at descriptors where the CPU driver said so, and
+ *   look    take what arrived on the kernel and the client link, look at descriptors where the lookout says so, and
  *           evaluate the predicates of blocked threads
  *   poll    the same for about the cost of a wake-up; not at all where a peer shares this CPU, or when everybody waits for the CPU
  *           driver or the monitor, which do
@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #define LOOKS_PER_DESCRIPTORS                                                                                \
-    256 /* looks after which descriptors are seen to even if the CPU driver was not asked */
+    256                     /* looks after which descriptors are seen to even if the lookout is not armed */
 #define POLLS_PER_LOOK   16 /* predicates are evaluated this often between two looks at everything else */
 #define FALSE_ALARMS_MAX 64 /* links that say "ready" this often and bring nothing: rest a moment */
 #define EPOLL_BATCH      32
@@ -77,7 +77,7 @@ static void progress(lib_watch_t *watch, uint64_t now_ns)
 void rf_lib_look_at_descriptors(void)
 {
     rf_me.looks = 0;
-    rf_me.look_due = false;
+    rf_me.looked = true;
     if (rf_me.epoll < 0) return;
     struct epoll_event events[EPOLL_BATCH];
     int n = epoll_wait(rf_me.epoll, events, EPOLL_BATCH, 0);
@@ -109,7 +109,8 @@ static void run_endpoint_timers(void)
 void rf_lib_service(void)
 {
     rf_lib_servers_poll();
-    if (rf_me.look_due || ++rf_me.looks >= LOOKS_PER_DESCRIPTORS) rf_lib_look_at_descriptors();
+    bool due = rf_lib_lookout_fired() && !rf_me.looked;
+    if (due || ++rf_me.looks >= LOOKS_PER_DESCRIPTORS) rf_lib_look_at_descriptors();
     run_endpoint_timers();
     rf_lib_connect_service();
 }
@@ -183,15 +184,6 @@ static bool poll_a_while(void)
     return false;
 }
 
-/* Asks the CPU driver to watch our descriptors again, if it has reported and nobody did yet. */
-static void rearm_descriptors(void)
-{
-    if (!rf_me.watch_set || !rf_me.watch_fired) return;
-    rf_kernel_watch_t watch = {.id = LIB_DISPATCHER_FDS, .events = EPOLLIN};
-    if (rf_lib_tell(&rf_me.kernel, RF_KERNEL_FD_REARM, &watch, sizeof watch) == RF_OK)
-        rf_me.watch_fired = false;
-}
-
 void rf_lib_loop_wait(void)
 {
     unsigned false_alarms = 0;
@@ -206,8 +198,10 @@ void rf_lib_loop_wait(void)
             if (poll_a_while()) return;
             continue; /* what is waited for may have changed */
         }
-        rearm_descriptors();
+        rf_lib_lookout_arm();
+        rf_me.looked = false;
         uint32_t value = rf_doorbell_value(&rf_me.doorbell);
+        if (rf_lib_lookout_fired()) continue; /* it rings after that, so from here on the value changes */
         if (!rf_wait_arm_all(arm->links, arm->n)) {
             if (++false_alarms < FALSE_ALARMS_MAX) continue;
             /* Something is to be done that polling a link does not do. */

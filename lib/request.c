@@ -156,9 +156,7 @@ static void take_reply(lib_server_port_t *server, const rf_wire_header_t *head, 
 
 static void take_kernel_event(const rf_wire_header_t *head, const uint8_t *bytes, size_t size)
 {
-    if (head->op == RF_KERNEL_EVENT_FD) {
-        rf_me.watch_fired = rf_me.look_due = true;
-    } else if (head->op == RF_KERNEL_EVENT_SIGNAL && size >= sizeof(rf_kernel_signal_event_t)) {
+    if (head->op == RF_KERNEL_EVENT_SIGNAL && size >= sizeof(rf_kernel_signal_event_t)) {
         rf_kernel_signal_event_t event;
         memcpy(&event, bytes, sizeof event);
         if (event.signo >= 1 && event.signo <= 64) rf_me.signals_pending |= 1ull << (event.signo - 1);

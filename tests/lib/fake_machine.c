@@ -32,10 +32,8 @@ typedef struct domain {
     const fake_domain_t *params;
     rf_domain_t id;
     pid_t pid;
-    bool running, failed, fired;
+    bool running, failed;
     port_t kernel, client;
-    int watched, parked; /* the dispatcher's epoll instance; descriptors that came before their message */
-    uint32_t watch_id;
     uint64_t signals;
 } domain_t;
 
@@ -129,12 +127,6 @@ static void identify(domain_t *domain, uint32_t tag)
     say(&domain->kernel, RF_KERNEL_REPLY, tag, RF_KERNEL_IDENTIFY, RF_OK, &id, sizeof id);
 }
 
-static void watch(domain_t *domain, int op)
-{
-    struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT, .data.ptr = domain};
-    check(epoll_ctl(fake.epoll, op, domain->watched, &event) == 0, "epoll_ctl");
-}
-
 static void kernel_message(domain_t *domain, const rf_wire_header_t *head, const uint8_t *bytes)
 {
     rf_err_t err = RF_OK;
@@ -142,15 +134,6 @@ static void kernel_message(domain_t *domain, const rf_wire_header_t *head, const
     case RF_KERNEL_IDENTIFY:
         identify(domain, head->tag);
         return;
-    case RF_KERNEL_FD_WATCH:
-        memcpy(&domain->watch_id, bytes, sizeof domain->watch_id);
-        domain->watched = domain->parked;
-        domain->parked = -1;
-        watch(domain, EPOLL_CTL_ADD);
-        break;
-    case RF_KERNEL_FD_REARM:
-        watch(domain, EPOLL_CTL_MOD);
-        break;
     case RF_KERNEL_SIGNALS_SET:
         memcpy(&domain->signals, bytes, sizeof domain->signals);
         break;
@@ -342,12 +325,7 @@ static void on_event(void *context, rf_link_t *link, rf_link_event_t event, cons
     port_t *port = link->user;
     if (event == RF_LINK_DEAD || event == RF_LINK_CLOSED) port->dead = true;
     if (event != RF_LINK_FDS) return;
-    for (unsigned i = 0; i < info->n_fds; i++) {
-        if (port->kernel && i == 0 && port->domain->parked < 0)
-            port->domain->parked = info->fds[i];
-        else
-            close(info->fds[i]);
-    }
+    for (unsigned i = 0; i < info->n_fds; i++) close(info->fds[i]);
 }
 
 static void port_poll(port_t *port)
@@ -393,7 +371,6 @@ static void domain_start(domain_t *domain)
     }
     close(pair[1]);
     domain->running = true;
-    domain->watched = domain->parked = -1;
     port_open(&domain->kernel, domain, true, pair[0]);
 }
 
@@ -402,7 +379,6 @@ static void domain_ended(domain_t *domain, int status)
     domain->running = false;
     domain->failed = !domain->params->dies && status != 0;
     names_drop(domain, NULL);
-    if (domain->watched >= 0) close(domain->watched);
     if (domain->kernel.link) rf_transport_shm.close(domain->kernel.link);
     if (domain->client.link) rf_transport_shm.close(domain->client.link);
     domain->kernel.link = domain->client.link = NULL;
@@ -438,16 +414,8 @@ static void turn(void)
     struct epoll_event events[16];
     int got = epoll_wait(fake.epoll, events, 16, 5); /* ends of children are noticed by time */
     rf_wait_disarm_all(links, n);
-    for (int i = 0; i < got; i++) {
-        domain_t *domain = events[i].data.ptr;
-        if (!domain) {
-            rf_doorbell_drain(&fake.bell);
-            continue;
-        }
-        if ((void *)domain == (void *)fake.endpoint) continue;
-        rf_kernel_watch_t watched = {.id = domain->watch_id, .events = events[i].events};
-        say(&domain->kernel, RF_KERNEL_EVENT, 0, RF_KERNEL_EVENT_FD, RF_OK, &watched, sizeof watched);
-    }
+    for (int i = 0; i < got; i++)
+        if (!events[i].data.ptr) rf_doorbell_drain(&fake.bell);
 }
 
 int fake_machine_run(const fake_domain_t *domains, unsigned n, const char *medium)
