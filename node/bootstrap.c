@@ -454,6 +454,9 @@ static const rf_conn_handlers_t peer_handlers = {.on_frame = on_peer_frame, .on_
 static void socket_options(int fd)
 {
     int on = 1, idle = 10, interval = 5, count = 3, timeout_ms = 20000;
+    /* Else what remains of a connection keeps a restarted rackfishd from the port: a listening socket that was handed over
+     * may not have had it. */
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
