@@ -280,8 +280,8 @@ typedef struct lib_dispatcher {
     rf_self_t self;
 
     int epoll;
-    bool looked;    /* at the descriptors, since the lookout was armed */
-    unsigned looks; /* passes since the descriptors were last looked at */
+    bool looked;           /* at the descriptors, since the lookout was armed */
+    uint64_t looked_ticks; /* ... and when */
     lib_watch_t *endpoints;
 
     rf_wait_t wait;

@@ -18,8 +18,10 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#define LOOKS_PER_DESCRIPTORS                                                                                \
-    256                     /* looks after which descriptors are seen to even if the lookout is not armed */
+/* How often descriptors are seen to while the dispatcher is too busy to block: with network channels, and without. */
+#define LOOK_NETWORK_US 10
+#define LOOK_LOCAL_US   500
+
 #define POLLS_PER_LOOK   16 /* predicates are evaluated this often between two looks at everything else */
 #define FALSE_ALARMS_MAX 64 /* links that say "ready" this often and bring nothing: rest a moment */
 #define EPOLL_BATCH      32
@@ -76,8 +78,8 @@ static void progress(lib_watch_t *watch, uint64_t now_ns)
 
 void rf_lib_look_at_descriptors(void)
 {
-    rf_me.looks = 0;
     rf_me.looked = true;
+    rf_me.looked_ticks = rf_clock_ticks();
     if (rf_me.epoll < 0) return;
     struct epoll_event events[EPOLL_BATCH];
     int n = epoll_wait(rf_me.epoll, events, EPOLL_BATCH, 0);
@@ -106,11 +108,17 @@ static void run_endpoint_timers(void)
 
 /* ---- looking ---- */
 
+static bool look_is_due(void)
+{
+    bool network = rf_me.endpoints && rf_me.endpoints->next;
+    uint64_t us = network ? LOOK_NETWORK_US : LOOK_LOCAL_US;
+    return rf_clock_ticks() - rf_me.looked_ticks > us * rf_clock_ticks_per_us();
+}
+
 void rf_lib_service(void)
 {
     rf_lib_servers_poll();
-    bool due = rf_lib_lookout_fired() && !rf_me.looked;
-    if (due || ++rf_me.looks >= LOOKS_PER_DESCRIPTORS) rf_lib_look_at_descriptors();
+    if ((rf_lib_lookout_fired() && !rf_me.looked) || look_is_due()) rf_lib_look_at_descriptors();
     run_endpoint_timers();
     rf_lib_connect_service();
 }
