@@ -213,7 +213,14 @@ static bool serve(rf_cpudriver_t *driver, rf_dispatcher_t *d, uint64_t now_ns)
 {
     const unsigned answer = d->is_monitor ? REPLY_SLOTS_MONITOR : REPLY_SLOTS;
     unsigned messages = 0;
-    if (!rf_kernel_link_up(d)) return false;
+    if (!d->link) return false;
+    if (!rf_kernel_link_up(d)) {
+        /* Its death may wait to be told; what it said before does not matter any more. Not to poll it here would keep
+         * us awake, and, as SCHED_FIFO, its rf-init from telling how it ended. */
+        rf_slot_t dropped[MESSAGES_PER_TURN];
+        driver->transport->poll(d->link, dropped, MESSAGES_PER_TURN);
+        return false;
+    }
     if (d->blocked_until_ns > now_ns) {
         rf_core_wake_at(driver, d->blocked_until_ns);
         return false;
