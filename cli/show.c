@@ -13,6 +13,46 @@
 
 static Rackfish__Empty empty = RACKFISH__EMPTY__INIT;
 
+/* Every list message begins like this: its items, as protobuf-c lays them out. */
+typedef struct list {
+    ProtobufCMessage base;
+    size_t n;
+    ProtobufCMessage **items;
+} list_t;
+
+/* Moves the items of `more` behind those of `whole`. A long list comes in several replies. */
+static bool list_append(list_t *whole, list_t *more)
+{
+    if (more->n == 0) return true;
+    ProtobufCMessage **items = realloc(whole->items, (whole->n + more->n) * sizeof *items);
+    if (!items) return false;
+    memcpy(items + whole->n, more->items, more->n * sizeof *items);
+    whole->items = items;
+    whole->n += more->n;
+    more->n = 0; /* they are whole's now; the array alone goes with `more` */
+    return true;
+}
+
+/* Takes the further replies of a list. Says on standard error who could not be asked. */
+static int show_ask_rest(const cli_t *cli, client_t *client, reply_t *whole)
+{
+    bool more = whole->more;
+    while (more) {
+        reply_t *next = NULL;
+        rf_err_t err = client_receive(client, rf_clock_ns() + CLI_REPLY_TIMEOUT_MS * RF_NS_PER_MS, &next);
+        if (err != RF_OK) return client_lost(cli, client, err);
+        bool fits = next->id == whole->id && next->kind_case == whole->kind_case;
+        more = next->id != whole->id || next->more;
+        int status = next->id == whole->id && next->err != RF_OK ? client_refused(cli, next) : CLI_OK;
+        if (status == CLI_OK && fits && !list_append((list_t *)whole->links, (list_t *)next->links))
+            status = client_lost(cli, client, RF_ERR_NO_MEMORY);
+        if (status == CLI_OK && fits && !more && next->message[0]) cli_error(cli, "%s", next->message);
+        client_reply_free(next);
+        if (status != CLI_OK) return status;
+    }
+    return CLI_OK;
+}
+
 int show_ask(const cli_t *cli, client_t *client, Rackfish__ControlRequest__KindCase kind,
              Rackfish__ControlReply__KindCase reply_kind, reply_t **reply)
 {
@@ -20,10 +60,12 @@ int show_ask(const cli_t *cli, client_t *client, Rackfish__ControlRequest__KindC
     request.kind_case = kind;
     request.status = &empty; /* the members of the union that are Empty share this place */
     int status = client_ask(cli, client, &request, CLI_REPLY_TIMEOUT_MS, reply);
-    if (status == CLI_OK && (*reply)->kind_case != reply_kind) {
+    if (status != CLI_OK) return status;
+    status = (*reply)->kind_case == reply_kind ? show_ask_rest(cli, client, *reply)
+                                               : client_lost(cli, client, RF_ERR_PROTOCOL);
+    if (status != CLI_OK) {
         client_reply_free(*reply);
         *reply = NULL;
-        return client_lost(cli, client, RF_ERR_PROTOCOL);
     }
     return status;
 }
