@@ -163,6 +163,7 @@ struct rf_cpudriver {
     char scheduler_text[96];
     int cgroup_fd; /* scheduler_cgroup: <prefix>/core-N */
     bool cgroup_v2;
+    uint32_t cgroup_best_weight;      /* as last written */
     uint64_t slice_ns, slice_next_ns; /* scheduler_signals: length, and when it ends */
     unsigned slices;                  /* scheduler_signals: since the last change */
     uint32_t reserved_permille_total;

@@ -405,6 +405,7 @@ void rf_core_stop(rf_cpudriver_t *driver, bool gently, int exit_status)
         driver->exit_status = exit_status;
         driver->stop_deadline_ns = rf_clock_ns() + (gently ? RF_CORE_STOP_GRACE_MS * RF_NS_PER_MS : 0);
     }
+    if (gently) rf_dispatchers_scan(driver);
     for (size_t i = 0; i < RF_CORE_DISPATCHERS_MAX; i++) {
         rf_dispatcher_t *d = &driver->dispatchers[i];
         if (d->state != RF_DISPATCHER_STARTING && d->state != RF_DISPATCHER_RUNNING) continue;
@@ -412,10 +413,10 @@ void rf_core_stop(rf_cpudriver_t *driver, bool gently, int exit_status)
             rf_dispatcher_destroy(driver, d);
             continue;
         }
-        rf_dispatcher_signal_all(driver, d, SIGTERM);
-        rf_dispatcher_freeze(driver, d, false);
-        rf_processes_signal(&driver->processes, index_of(driver, d),
-                            SIGCONT); /* time slicing may have stopped it */
+        rf_processes_signal(&driver->processes, (int)i, SIGTERM);
+        if (d->frozen) driver->scheduler->freeze(driver, d, false);
+        d->frozen = false;
+        rf_processes_signal(&driver->processes, (int)i, SIGCONT); /* frozen, or its time slice is over */
     }
 }
 

@@ -127,8 +127,12 @@ static const struct {
     const char *name;
     rf_err_t (*start)(rf_cpudriver_t *driver);
 } start_table[] = {
-    {"process", start_process},     {"processor", start_cpu},       {"event loop", start_loop},
-    {"isolation", start_isolation}, {"scheduler", start_scheduler}, {"kernel links", rf_kernel_link_open},
+    {"process", start_process},
+    {"isolation", start_isolation}, /* tries it in children, so before this process has its priority */
+    {"processor", start_cpu},
+    {"event loop", start_loop},
+    {"scheduler", start_scheduler},
+    {"kernel links", rf_kernel_link_open},
     {"monitor", rf_spawn_monitor},
 };
 

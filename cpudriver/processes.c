@@ -28,7 +28,8 @@ bool rf_process_parse(const char *text, uint64_t page_kib, uint64_t tick_ns, rf_
     }
     process.parent = (pid_t)field[4];
     process.group = (pid_t)field[5];
-    process.cpu_ns = (uint64_t)(field[14] + field[15] + field[16] + field[17]) * tick_ns;
+    process.cpu_ns =
+        ((uint64_t)field[14] + (uint64_t)field[15] + (uint64_t)field[16] + (uint64_t)field[17]) * tick_ns;
     process.rss_kib = field[24] > 0 ? (uint64_t)field[24] * page_kib : 0;
     if (process.pid <= 0) return false;
     *out = process;

@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "cpudriver/isolation.h"
+#include "cpudriver/realtime.h"
 #include "cpudriver/share.h"
 
 #include <dirent.h>
@@ -98,6 +99,7 @@ static rf_err_t cgroup_open(rf_cpudriver_t *driver, char *why, size_t why_max)
         snprintf(why, why_max, "%.100s: %s", driver->boot->cgroup, strerror(errno));
         return RF_ERR_NOT_SUPPORTED;
     }
+    driver->cgroup_best_weight = 0;
     driver->cgroup_v2 = faccessat(prefix, "cpu.shares", F_OK, 0) < 0;
     if (driver->cgroup_v2) {
         write_at(prefix, "cgroup.subtree_control", "+cpu");
@@ -213,22 +215,21 @@ static rf_err_t move_processes(int folder, const char *from, const char *to)
  * the right to set users that a privileged CPU driver has; the group's file is opened to our group before, since that
  * root has no other right.
  */
-static rf_err_t move_processes_as_root(int folder, const char *from, const char *to)
+static rf_err_t move_processes_as_root(rf_cpudriver_t *driver, const char *from, const char *to)
 {
     static const rf_isolation_t plain = {.level = RF_ISOLATION_NONE};
     char path[GROUP_NAME_MAX + 16];
     int pidfd, status = -1;
     snprintf(path, sizeof path, "%s/cgroup.procs", to);
-    if (fchmodat(folder, path, 0664, 0) < 0) return RF_ERR_OS;
+    if (fchmodat(driver->cgroup_fd, path, 0664, 0) < 0) return RF_ERR_OS;
     pid_t pid = rf_isolation_clone(&plain, &pidfd);
     if (pid == 0) {
         if (setresuid((uid_t)-1, 0, (uid_t)-1) < 0) _exit(errno);
-        _exit(move_processes(folder, from, to) == RF_OK ? 0 : errno);
+        _exit(move_processes(driver->cgroup_fd, from, to) == RF_OK ? 0 : errno);
     }
     if (pid < 0) return RF_ERR_OS;
     close(pidfd);
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        ;
+    rf_realtime_reap(driver->realtime, pid, &status, 0);
     errno = WIFEXITED(status) ? WEXITSTATUS(status) : EINVAL;
     return errno == 0 ? RF_OK : RF_ERR_PERMISSION;
 }
@@ -238,15 +239,14 @@ static rf_err_t cgroup_change(rf_cpudriver_t *driver, rf_dispatcher_t *d, uint16
 {
     char from[GROUP_NAME_MAX], to[GROUP_NAME_MAX];
     if (d->is_monitor) return RF_ERR_NOT_SUPPORTED;
-    if ((reserved_permille > 0) == (d->reserved_permille > 0))
-        return RF_OK; /* the same group with another weight */
     rf_err_t err = group_make(driver, d, reserved_permille, weight);
     if (err != RF_OK) return err;
+    if ((reserved_permille > 0) == (d->reserved_permille > 0))
+        return RF_OK; /* the same group with another weight */
     group_name(from, d, d->reserved_permille > 0);
     group_name(to, d, reserved_permille > 0);
     err = move_processes(driver->cgroup_fd, from, to);
-    if (err == RF_ERR_OS && driver->isolation.changes_user)
-        err = move_processes_as_root(driver->cgroup_fd, from, to);
+    if (err == RF_ERR_OS && driver->isolation.changes_user) err = move_processes_as_root(driver, from, to);
     if (err != RF_OK) {
         rf_log(RF_LOG_WARN, "cannot move %s between reserved and best effort: %s", rf_dispatcher_name(d),
                strerror(errno));
@@ -258,15 +258,12 @@ static rf_err_t cgroup_change(rf_cpudriver_t *driver, rf_dispatcher_t *d, uint16
     return RF_OK;
 }
 
+/* Groups keep their weights; what changes with every reservation is what is left for best effort. */
 static void cgroup_update(rf_cpudriver_t *driver)
 {
-    set_weight(driver, "best",
-               rf_share_weight_permille(rf_share_best_effort(driver->reserved_permille_total)));
-    for (size_t i = 0; i < RF_CORE_DISPATCHERS_MAX; i++) {
-        rf_dispatcher_t *d = &driver->dispatchers[i];
-        if (d->state != RF_DISPATCHER_FREE && d->state != RF_DISPATCHER_ENDED)
-            group_make(driver, d, d->reserved_permille, d->weight);
-    }
+    uint32_t weight = rf_share_weight_permille(rf_share_best_effort(driver->reserved_permille_total));
+    if (weight != driver->cgroup_best_weight && set_weight(driver, "best", weight) == RF_OK)
+        driver->cgroup_best_weight = weight;
 }
 
 static rf_err_t cgroup_cpu_ns(rf_cpudriver_t *driver, const rf_dispatcher_t *d, uint64_t *out)

@@ -111,7 +111,7 @@ static void signals_yield(rf_cpudriver_t *driver, rf_dispatcher_t *d)
 /* Adds what each used since the last look to its virtual time. Returns how many want time. */
 static unsigned account(rf_cpudriver_t *driver, uint64_t *behind_ns)
 {
-    uint64_t used[RF_CORE_DISPATCHERS_MAX] = {0};
+    uint64_t used[RF_CORE_DISPATCHERS_MAX + 1] = {0}; /* the last: the monitor's, which nobody slices */
     uint32_t weights = 0;
     unsigned n = 0;
     for (unsigned i = 0; i < driver->processes.n; i++) {

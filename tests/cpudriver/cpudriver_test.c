@@ -40,7 +40,7 @@ static int start(void **state)
 static int stop(void **state)
 {
     (void)state;
-    if (h.driver > 0) harness_cleanup(&h);
+    harness_give_up(&h);
     return 0;
 }
 

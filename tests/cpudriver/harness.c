@@ -138,6 +138,7 @@ void harness_start(harness_t *h, const harness_params_t *params)
     if (params->uid) assert_int_equal(chown(h->run_dir, params->uid, params->uid), 0);
     if (params->cgroup) make_cgroup(h, params->uid);
     start_guard(h);
+    h->started = true;
 
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     snprintf(address.sun_path, sizeof address.sun_path, "%.90s/test.sock", h->run_dir);
@@ -213,8 +214,19 @@ int harness_driver_status(harness_t *h)
     return -1;
 }
 
+void harness_give_up(harness_t *h)
+{
+    char path[256], text[8192] = "";
+    if (!h->started) return;
+    snprintf(path, sizeof path, "%s/cpudriver.log", h->run_dir);
+    rf_file_read(path, text, sizeof text);
+    print_message("%s", text);
+    harness_cleanup(h);
+}
+
 void harness_cleanup(harness_t *h)
 {
+    h->started = false;
     if (h->driver > 0) {
         kill(h->driver, SIGKILL);
         waitpid(h->driver, NULL, 0);

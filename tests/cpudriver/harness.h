@@ -31,6 +31,7 @@ typedef struct harness_event {
 typedef struct harness {
     char run_dir[128], cgroup[160];
     rf_boot_t boot;
+    bool started;
     int listener, sock, guard;
     pid_t driver;
     uint32_t tags;
@@ -64,6 +65,7 @@ void harness_stop(harness_t *h); /* TERM, and checks that nothing is left */
 /* Waits for the CPU driver itself; its exit status, 128 + signal if killed. */
 int harness_driver_status(harness_t *h);
 void harness_cleanup(harness_t *h);
+void harness_give_up(harness_t *h); /* after a failed test: shows the log, and cleans up */
 
 rf_err_t harness_ask(harness_t *h, uint16_t op, const void *argument, size_t size, const int *fds,
                      unsigned n_fds, void *reply, size_t reply_max);

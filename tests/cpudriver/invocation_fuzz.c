@@ -23,10 +23,9 @@ static unsigned open_descriptors(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
-    static unsigned before;
     rf_wire_header_t header;
     fake_reset();
-    if (!before) before = open_descriptors();
+    const unsigned before = open_descriptors();
     if (size < 1 || size > RF_MESSAGE_MAX) return 0;
     rf_dispatcher_t *caller = bytes[0] & 1 ? &fake_driver.monitor : &fake_driver.dispatchers[0];
     fake_room = bytes[0] & 2 ? 0 : 1024;
