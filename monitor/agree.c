@@ -123,6 +123,10 @@ static void apply_next(monitor_t *m, bool *more)
     case AGREEMENT_ENTRY_COMMAND:
         event.applied.err =
             replica_apply(m, &a->applies[at].command, a->applies[at].size, &event.applied.value);
+        /* Committed by an orderer that died before it said so: the spawn was given up, nothing runs. */
+        if (event.applied.err == RF_OK && !m->quorum && a->applies[at].command.op == COMMAND_DOMAIN_ADD &&
+            a->applies[at].command.core == m->core)
+            replica_tell_ended(m, event.applied.value, 0, 0, RF_ERR_NO_QUORUM, m->real_ns);
         break;
     case AGREEMENT_ENTRY_VOID:
         event.applied.err = RF_ERR_PROTOCOL;

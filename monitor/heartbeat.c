@@ -1,7 +1,10 @@
 /*
  * Hosts: the lowest live core of a host is its gateway. Gateways send each other a heartbeat every heartbeat_ms; a host
- * whose gateway was not heard for host_deadline_ms, by anything it says, is dead with all its cores. One stream per pair
- * of hosts, no matter how many cores.
+ * that was not heard for host_deadline_ms, by anything that any core of it says to me, is dead with all its cores. One
+ * stream per pair of hosts, no matter how many cores.
+ *
+ * Silence is counted in own beats, not in time: while this monitor itself could not run, it could not hear either, and
+ * must not take its own sleep for another's death.
  */
 #include "monitor/state.h"
 
@@ -20,15 +23,14 @@ static bool i_beat(const monitor_t *m)
            heartbeat_gateway(m, m->node) == m->core;
 }
 
-/* When anything was last heard of a host here. */
-static uint64_t heard_of(const monitor_t *m, rf_node_t node)
+/* Anything was heard of a host here since the last beat. */
+static bool was_heard(const monitor_t *m, rf_node_t node)
 {
     const rf_boot_node_t *n = &m->boot->nodes[node];
-    uint64_t latest = 0;
     for (rf_core_t core = n->first_core; core < n->first_core + n->n_cores; core++) {
-        if (m->cores[core].heard_ns > latest) latest = m->cores[core].heard_ns;
+        if (m->cores[core].heard_ns >= m->beat_ns) return true;
     }
-    return latest;
+    return false;
 }
 
 static void host_died(monitor_t *m, rf_node_t node)
@@ -47,19 +49,20 @@ void heartbeat_tick(monitor_t *m)
         return;
     }
     if (m->now_ns < m->heartbeat_ns) return;
-    uint64_t deadline_ns = m->boot->host_deadline_ms * RF_NS_PER_MS;
+    unsigned silent_max = (m->boot->host_deadline_ms + m->boot->heartbeat_ms - 1) / m->boot->heartbeat_ms;
     for (rf_node_t node = 0; node < m->boot->n_nodes; node++) {
         rf_core_t gateway = heartbeat_gateway(m, node);
         if (node == m->node || gateway == RF_CORE_NONE) continue;
-        if (!m->beating) { /* I have just become the gateway: nobody beat to me before */
-            m->cores[gateway].heard_ns = m->now_ns;
-        } else if (m->now_ns - heard_of(m, node) > deadline_ns) {
+        /* Not beating: I have just become the gateway, and nobody beat to me before. */
+        m->silent[node] = !m->beating || was_heard(m, node) ? 0 : (uint16_t)(m->silent[node] + 1);
+        if (m->silent[node] > silent_max) {
             host_died(m, node);
             continue;
         }
         if (peer_need(m, gateway) == RF_OK) peer_send(m, gateway, PEER_HEARTBEAT, NULL, 0, NULL, 0);
     }
     m->beating = true;
+    m->beat_ns = m->now_ns;
     m->heartbeat_ns = m->now_ns + m->boot->heartbeat_ms * RF_NS_PER_MS;
 }
 

@@ -153,6 +153,16 @@ static void spread(monitor_t *m, rf_core_t dead, rf_err_t err, bool first_hand)
     }
 }
 
+void member_tell_deaths(monitor_t *m, rf_core_t to)
+{
+    for (rf_core_t core = 0; core < m->boot->n_cores && m->formed; core++) {
+        const core_t *c = &m->cores[core];
+        if (!c->dead || !c->member || c->down) continue; /* what is agreed, the log tells */
+        peer_core_t who = {.core = core, .incarnation = 1, .err = (uint32_t)c->dead_err};
+        peer_send(m, to, PEER_DEATHS, &who, sizeof who, NULL, 0);
+    }
+}
+
 void member_dead(monitor_t *m, rf_core_t core, rf_err_t err, bool first_hand)
 {
     core_t *c = &m->cores[core];

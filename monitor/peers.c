@@ -75,6 +75,16 @@ void peer_up(monitor_t *m, rf_core_t core)
     agree_room(m, core);
     member_linked(m, core);
     each_op_of(m, core, true);
+    member_tell_deaths(m, core);
+    if (m->formed && !m->quorum) end_tell_all(m, core);
+}
+
+/* What was dropped while it did not read: agreement makes its messages again, and news are told again. */
+void peer_room(monitor_t *m, rf_core_t core)
+{
+    if (m->cores[core].link != PEER_LINKED) return;
+    agree_room(m, core);
+    member_tell_deaths(m, core);
     if (m->formed && !m->quorum) end_tell_all(m, core);
 }
 
@@ -83,6 +93,10 @@ void peer_down(monitor_t *m, rf_core_t core, rf_err_t err)
     core_t *c = &m->cores[core];
     bool was_linked = c->link == PEER_LINKED;
     if (c->dead || c->link == PEER_GONE) return;
+    if (err == RF_ERR_FENCED) {
+        member_expelled(m, core, err);
+        return;
+    }
     unpark_all(m, true, core);
     c->unanswered = 0;
     c->ready = false;

@@ -272,7 +272,6 @@ struct monitor {
     bool formed, quorum; /* quorum: changes can be agreed on */
 
     core_t *cores; /* [boot->n_cores] */
-    bool nodes_dead[RF_NODES_MAX];
     domain_t domains[MONITOR_DOMAINS_MAX]; /* of domain id at id % MONITOR_DOMAINS_MAX */
     rf_domain_t domain_last;
     unsigned n_domains_live;
@@ -291,7 +290,9 @@ struct monitor {
     bool kernel_up;
     char scheduler[96], isolation[96];
     uint64_t channel_next;
-    uint64_t heartbeat_ns, pinged_ns; /* pinged: when the last measurement was complete */
+    uint64_t heartbeat_ns, beat_ns;    /* the next one and the last */
+    uint16_t silent[RF_NODES_MAX];     /* beats of mine since a host was heard */
+    uint64_t pinged_ns;                /* when the last measurement was complete */
     bool pinging, beating;
     uint64_t ping_deadline_ns;
     int exit_status; /* -1: goes on */
@@ -364,6 +365,7 @@ rf_err_t peer_request(monitor_t *m, op_t *op, rf_core_t core, uint8_t type, cons
 void peer_answered(monitor_t *m, op_t *op);
 void peer_up(monitor_t *m, rf_core_t core);
 void peer_fail_ops(monitor_t *m, rf_core_t core); /* those that wait for it */
+void peer_room(monitor_t *m, rf_core_t core);
 void peer_down(monitor_t *m, rf_core_t core, rf_err_t err);
 void peer_message(monitor_t *m, rf_core_t core, uint8_t type, const uint8_t *bytes, size_t size);
 void peer_address(monitor_t *m, rf_core_t core, const char *address);
@@ -429,6 +431,7 @@ void member_ready(monitor_t *m, rf_core_t core);
 void member_formed(monitor_t *m);
 /* Evidence of a core's death: first-hand, or told. */
 void member_dead(monitor_t *m, rf_core_t core, rf_err_t err, bool first_hand);
+void member_tell_deaths(monitor_t *m, rf_core_t to);
 void member_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
 void member_expelled(monitor_t *m, rf_core_t from, rf_err_t err);
 void heartbeat_tick(monitor_t *m);

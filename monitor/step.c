@@ -15,7 +15,7 @@ size_t monitor_size(const rf_boot_t *boot, rf_core_t core)
 rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_t core, const char *owner,
                       uint64_t now_ns, monitor_t **out)
 {
-    if (core >= boot->n_cores || boot->cores[core].node != boot->node) return RF_ERR_INVALID;
+    if (core >= boot->n_cores || boot->cores[core].node != boot->node || boot->heartbeat_ms == 0) return RF_ERR_INVALID;
     if (size < monitor_size(boot, core)) return RF_ERR_NO_MEMORY;
     memset(memory, 0, monitor_size(boot, core));
     monitor_t *m = memory;
@@ -186,7 +186,7 @@ static void handle(monitor_t *m, const monitor_event_t *event)
         break;
     case MONITOR_PEER_ROOM:
         rf_assert(core_valid);
-        agree_room(m, event->core);
+        peer_room(m, event->core);
         break;
     case MONITOR_PEER_MESSAGE:
         rf_assert(core_valid);
