@@ -6,6 +6,7 @@
 #include "cpudriver/init.h"
 #include "cpudriver/kernel_link.h"
 #include "cpudriver/objects.h"
+#include "cpudriver/realtime.h"
 #include "cpudriver/scheduler.h"
 
 #include <errno.h>
@@ -154,7 +155,7 @@ static void on_exit_of(rf_cpudriver_t *driver, rf_source_t *source, uint32_t eve
     rf_dispatcher_t *d = source->dispatcher;
     int status;
     (void)events;
-    if (waitpid(d->init_pid, &status, WNOHANG) != d->init_pid) return;
+    if (rf_realtime_reap(driver->realtime, d->init_pid, &status, WNOHANG) != d->init_pid) return;
     if (d->is_monitor)
         monitor_ended(driver, status);
     else
@@ -298,7 +299,6 @@ static bool is_ours(const rf_cpudriver_t *driver, pid_t pid)
 void rf_adopted_end(rf_cpudriver_t *driver)
 {
     const pid_t self = getpid();
-    siginfo_t info = {0};
     rf_dispatchers_scan(driver);
     for (unsigned i = 0; i < driver->processes.n; i++) {
         const rf_process_t *process = &driver->processes.at[i];
@@ -307,7 +307,7 @@ void rf_adopted_end(rf_cpudriver_t *driver)
     for (unsigned i = 0; i < driver->processes.n; i++) {
         const rf_process_t *process = &driver->processes.at[i];
         if (process->parent == self && !is_ours(driver, process->pid))
-            waitid(P_PID, (id_t)process->pid, &info, WEXITED | WNOHANG);
+            rf_realtime_reap(driver->realtime, process->pid, NULL, WNOHANG);
     }
 }
 

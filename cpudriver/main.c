@@ -9,13 +9,13 @@
 #include "cpudriver/isolation.h"
 #include "cpudriver/kernel_link.h"
 #include "cpudriver/objects.h"
+#include "cpudriver/realtime.h"
 #include "cpudriver/scheduler.h"
 #include "cpudriver/spawn.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,9 +27,6 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-#define REALTIME_PRIORITY 1
-#define REALTIME_US_MAX   2000000 /* of running without ever blocking: then something is badly wrong */
 
 static rf_cpudriver_t the_driver; /* a few MiB, touched as slots are used */
 
@@ -61,10 +58,7 @@ static rf_err_t start_cpu(rf_cpudriver_t *driver)
                driver->core, cpu, strerror(errno));
         return err;
     }
-    const struct rlimit guard = {REALTIME_US_MAX, RLIM_INFINITY};
-    const struct sched_param priority = {.sched_priority = REALTIME_PRIORITY};
-    driver->realtime = setrlimit(RLIMIT_RTTIME, &guard) == 0 &&
-                       sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &priority) == 0;
+    driver->realtime = rf_realtime_start();
     if (!driver->realtime)
         rf_log(RF_LOG_INFO, "no real-time priority (%s): not ahead of what it serves", strerror(errno));
     return RF_OK;

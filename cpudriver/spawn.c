@@ -9,6 +9,7 @@
 #include "cpudriver/isolation.h"
 #include "cpudriver/kernel_link.h"
 #include "cpudriver/program.h"
+#include "cpudriver/realtime.h"
 #include "cpudriver/scheduler.h"
 #include "cpudriver/share.h"
 
@@ -338,8 +339,7 @@ rf_err_t rf_spawn_prepare(rf_cpudriver_t *driver, const rf_kernel_create_t *crea
 kill_newborn:
     why->os_errno = (uint32_t)errno;
     kill(pid, SIGKILL); /* it waits for us, has touched nothing, and is at once gone */
-    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-        ;
+    rf_realtime_reap(driver->realtime, pid, NULL, 0);
     rf_source_close(driver, &d->exit);
     rf_source_close(driver, &d->report);
     rf_kernel_link_detach(driver, d);

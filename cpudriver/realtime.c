@@ -1,0 +1,32 @@
+#include "cpudriver/realtime.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#define PRIORITY      1
+#define RTTIME_US_MAX 2000000 /* of running without ever blocking: then something is badly wrong */
+
+static bool set_policy(int policy, int priority)
+{
+    const struct sched_param param = {.sched_priority = priority};
+    return sched_setscheduler(0, policy | SCHED_RESET_ON_FORK, &param) == 0;
+}
+
+bool rf_realtime_start(void)
+{
+    const struct rlimit guard = {RTTIME_US_MAX, RLIM_INFINITY};
+    return setrlimit(RLIMIT_RTTIME, &guard) == 0 && set_policy(SCHED_FIFO, PRIORITY);
+}
+
+pid_t rf_realtime_reap(bool realtime, pid_t pid, int *status, int options)
+{
+    bool lowered = realtime && set_policy(SCHED_OTHER, 0);
+    pid_t reaped;
+    do {
+        reaped = waitpid(pid, status, options);
+    } while (reaped < 0 && errno == EINTR);
+    if (lowered) set_policy(SCHED_FIFO, PRIORITY);
+    return reaped;
+}
