@@ -6,6 +6,7 @@
 
 #define BENCHES(X)                                                                                           \
     X(limits)                                                                                                \
+    X(link)                                                                                                  \
     X(urpc)
 
 #define BENCH_DECLARE(name) extern const bench_t bench_##name;

@@ -2,7 +2,7 @@
  * Near and far. Two CPUs of a shared virtual machine can sit close together or far apart, and flip every few
  * seconds; everything between cores then slows several times. So each measured piece stands between two short bare
  * bounces. It counts as near when both are close to the best bounce of the whole run and below --near-ns; else it is tried again, and
- * the last try is reported as far, which makes it inconclusive. 
+ * the last try is reported as far, which makes it inconclusive.
  */
 #ifndef RF_BENCH_BRACKET_H
 #define RF_BENCH_BRACKET_H

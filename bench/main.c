@@ -35,6 +35,7 @@ static void usage(FILE *out)
             "  --slots N      ring size, a power of two from 64 to 32768 (default: a series)\n"
             "  --batch N      slots a flush (default: a series)\n"
             "  --samples N    samples of each piece\n"
+            "  --transport T  the medium, for benches that can use several (shm, tcp)\n"
             "  --tries N      brackets tried until one was near (default %d)\n"
             "  --json         one JSON object a line\n"
             "  --hdr FILE     HdrHistogram percentile text of every latency\n"
@@ -71,14 +72,15 @@ static void default_cores(unsigned cores[2])
     cores[1] = n > 1 ? allowed[1] : cores[0];
 }
 
-enum { OPT_CORES = 256, OPT_SLOTS, OPT_BATCH, OPT_SAMPLES, OPT_TRIES, OPT_NEAR, OPT_JSON, OPT_HDR, OPT_HELP };
+enum { OPT_CORES = 256, OPT_SLOTS, OPT_BATCH, OPT_SAMPLES, OPT_TRIES, OPT_NEAR, OPT_JSON, OPT_HDR, OPT_HELP, OPT_TRANSPORT };
 
 static const struct option long_options[] = {
     {"cores", required_argument, NULL, OPT_CORES}, {"slots", required_argument, NULL, OPT_SLOTS},
     {"batch", required_argument, NULL, OPT_BATCH}, {"samples", required_argument, NULL, OPT_SAMPLES},
     {"tries", required_argument, NULL, OPT_TRIES}, {"near-ns", required_argument, NULL, OPT_NEAR},
     {"json", no_argument, NULL, OPT_JSON},         {"hdr", required_argument, NULL, OPT_HDR},
-    {"help", no_argument, NULL, OPT_HELP},         {NULL, 0, NULL, 0},
+    {"help", no_argument, NULL, OPT_HELP},         {"transport", required_argument, NULL, OPT_TRANSPORT},
+    {NULL, 0, NULL, 0},
 };
 
 /* False: the value makes no sense; the message is out. */
@@ -110,6 +112,9 @@ static bool take_option(int option, const char *value, bench_options_t *o)
     case OPT_HDR:
         o->hdr = fopen(value, "we");
         good = o->hdr != NULL;
+        break;
+    case OPT_TRANSPORT:
+        o->transport = value;
         break;
     case 'm':
         o->machine = value;

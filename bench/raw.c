@@ -8,14 +8,11 @@
 
 #include <errno.h>
 #include <linux/futex.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <pthread.h>
 #include <spawn.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -286,86 +283,6 @@ static bool run_alone(void *(*body)(void *), unsigned core, unsigned rounds, ben
 bool raw_syscall(unsigned core, unsigned rounds, bench_samples_t *out)
 {
     return run_alone(syscall_main, core, rounds, out);
-}
-
-/* ---- TCP ---- */
-
-typedef struct pingpong {
-    int first, second;
-    unsigned rounds;
-    bench_samples_t *out;
-} pingpong_t;
-
-static bool spin_send(int fd, const uint8_t bytes[64])
-{
-    ssize_t n;
-    do {
-        n = send(fd, bytes, 64, MSG_DONTWAIT | MSG_NOSIGNAL);
-    } while (n < 0 && (errno == EAGAIN || errno == EINTR));
-    return n == 64;
-}
-
-static bool spin_receive(int fd, uint8_t bytes[64])
-{
-    size_t got = 0;
-    while (got < 64) {
-        ssize_t n = recv(fd, bytes + got, 64 - got, MSG_DONTWAIT);
-        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) return false;
-        if (n > 0) got += (size_t)n;
-    }
-    return true;
-}
-
-static void pingpong_first(void *context)
-{
-    pingpong_t *p = context;
-    uint8_t bytes[64] = {0};
-    double half = bench_ns_per_tick() / 2;
-    for (unsigned i = 0; i < p->rounds; i++) {
-        uint64_t before = rf_clock_ticks();
-        if (!spin_send(p->first, bytes) || !spin_receive(p->first, bytes)) return;
-        if (i >= WARM_UP) bench_samples_add(p->out, (double)(rf_clock_ticks() - before) * half);
-    }
-}
-
-static void pingpong_second(void *context)
-{
-    pingpong_t *p = context;
-    uint8_t bytes[64];
-    for (unsigned i = 0; i < p->rounds; i++) {
-        if (!spin_receive(p->second, bytes) || !spin_send(p->second, bytes)) return;
-    }
-}
-
-/* Two connected sockets on loopback. */
-static bool tcp_pair(int *first, int *second)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof address;
-    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
-    *first = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    *second = -1;
-    bool ok = listener >= 0 && *first >= 0 && bind(listener, (struct sockaddr *)&address, size) == 0 &&
-              listen(listener, 1) == 0 && getsockname(listener, (struct sockaddr *)&address, &size) == 0 &&
-              connect(*first, (struct sockaddr *)&address, size) == 0 &&
-              (*second = accept4(listener, NULL, NULL, SOCK_CLOEXEC)) >= 0 &&
-              setsockopt(*first, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) == 0 &&
-              setsockopt(*second, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) == 0;
-    if (!ok) fprintf(stderr, "rf-bench: no TCP on loopback: %s\n", strerror(errno));
-    if (listener >= 0) close(listener);
-    if (!ok && *first >= 0) close(*first);
-    if (!ok && *second >= 0) close(*second);
-    return ok;
-}
-
-bool raw_tcp_pingpong(const unsigned cores[2], unsigned rounds, bench_samples_t *out)
-{
-    pingpong_t p = {.rounds = rounds + WARM_UP, .out = out};
-    if (!tcp_pair(&p.first, &p.second)) return false;
-    bool ok = bench_pair_run(cores, pingpong_first, pingpong_second, &p);
-    close(p.first);
-    close(p.second);
-    return ok;
 }
 
 /* ---- spawn ---- */
