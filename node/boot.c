@@ -381,14 +381,35 @@ void rf_boot_core_up(rf_local_core_t *core)
     rf_boot_step(daemon);
 }
 
+/* The last line of a log, without its time; "" if there is none. The log goes with the run directory when a boot fails. */
+static void last_line(const rf_daemon_t *daemon, const char *kind, unsigned core, char *out, size_t max)
+{
+    char path[RF_PATH_MAX + 32], text[8192];
+    snprintf(path, sizeof path, "%s/%s-%u.log", daemon->node_dir, kind, core);
+    out[0] = 0;
+    ssize_t size = rf_file_read(path, text, sizeof text);
+    while (size > 0 && text[size - 1] == '\n')
+        text[--size] = 0;
+    if (size <= 0)
+        return;
+    const char *line = strrchr(text, '\n');
+    line = line ? line + 1 : text;
+    const char *words = strchr(line, ' ');
+    snprintf(out, max, "%s", words && line[0] == '2' ? words + 1 : line);
+}
+
 void rf_boot_core_down(rf_local_core_t *core, const char *how)
 {
     rf_daemon_t *daemon = core->daemon;
     rf_peers_cores_changed(daemon);
-    if (daemon->phase == RF_PHASE_BOOTING && !daemon->adopted)
-        rf_boot_failed(daemon,
-                       "core %u did not start: its CPU driver %s; see %s/cpudriver-%u.log and monitor-%u.log",
-                       core->core, how, daemon->node_dir, core->core, core->core);
-    else
+    if (daemon->phase != RF_PHASE_BOOTING || daemon->adopted) {
         rf_boot_step(daemon);
+        return;
+    }
+    char line[256];
+    last_line(daemon, "monitor", core->core, line, sizeof line);
+    if (!line[0])
+        last_line(daemon, "cpudriver", core->core, line, sizeof line);
+    rf_boot_failed(daemon, "core %u did not start: its CPU driver %s%s%s", core->core, how,
+                   line[0] ? "; the last it said: " : "", line);
 }

@@ -128,6 +128,8 @@ void rf_survives_in_words(const rf_client_status_t *status, char *out, size_t ma
         snprintf(out, max,
                  "no agreed changes now (the quorum is out of reach); running domains, open channels and "
                  "questions go on");
+    else if (status->cores_up <= 1)
+        snprintf(out, max, "nothing: only one core is up");
     else if (status->survives_cores == 0 && status->leader != RF_CORE_NONE)
         snprintf(out, max,
                  "the death of any core but core %u, which orders agreed changes; if that dies, running "
