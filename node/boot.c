@@ -395,7 +395,7 @@ static void last_line(const rf_daemon_t *daemon, const char *kind, unsigned core
     const char *line = strrchr(text, '\n');
     line = line ? line + 1 : text;
     const char *words = strchr(line, ' ');
-    snprintf(out, max, "%s", words && line[0] == '2' ? words + 1 : line);
+    snprintf(out, max, "%.200s", words && line[0] == '2' ? words + 1 : line);
 }
 
 void rf_boot_core_down(rf_local_core_t *core, const char *how)
