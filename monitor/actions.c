@@ -13,7 +13,8 @@
 
 /* ---- answers ---- */
 
-static answer_t *answer_new(shell_t *s, const monitor_action_t *action, monitor_event_kind_t kind, rf_err_t err)
+static answer_t *answer_new(shell_t *s, const monitor_action_t *action, monitor_event_kind_t kind,
+                            rf_err_t err)
 {
     rf_assert(s->n_answers < SHELL_ANSWERS_MAX);
     answer_t *a = &s->answers[(s->answers_head + s->n_answers++) % SHELL_ANSWERS_MAX];
@@ -43,7 +44,10 @@ void actions_tell_answer(shell_t *s)
 
 /* ---- sending ---- */
 
-static bool log_now(uint64_t *last_ns) { return rf_log_once_per(last_ns, RF_NS_PER_S); }
+static bool log_now(uint64_t *last_ns)
+{
+    return rf_log_once_per(last_ns, RF_NS_PER_S);
+}
 
 static rf_err_t send_on(conn_t *conn, const monitor_action_t *action)
 {
@@ -52,7 +56,8 @@ static rf_err_t send_on(conn_t *conn, const monitor_action_t *action)
     if (slots == 0) slots = 1;
     if (link->transport->room(link, slots) < slots) return RF_ERR_AGAIN;
     if (action->n_fds > 0) {
-        rf_err_t err = link->transport->pass_fds(link, action->head, action->head_size, action->fds, action->n_fds);
+        rf_err_t err =
+            link->transport->pass_fds(link, action->head, action->head_size, action->fds, action->n_fds);
         if (err != RF_OK) return err;
     }
     rf_err_t err = rf_message_send(link, action->type, action->bytes, action->size);
@@ -63,7 +68,8 @@ static rf_err_t send_on(conn_t *conn, const monitor_action_t *action)
 static void send_kernel(shell_t *s, const monitor_action_t *action)
 {
     rf_err_t err = s->kernel && !s->kernel->ended ? send_on(s->kernel, action) : RF_ERR_CLOSED;
-    if (err == RF_OK || err == RF_ERR_CLOSED || err == RF_ERR_PEER_DEAD) return; /* its end is told by its link */
+    if (err == RF_OK || err == RF_ERR_CLOSED || err == RF_ERR_PEER_DEAD)
+        return; /* its end is told by its link */
     rf_log(RF_LOG_ERROR, "the CPU driver takes nothing more (%s): ending", rf_err_text(err));
     s->exit_status = MONITOR_EXIT_FAILED;
 }

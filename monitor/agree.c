@@ -81,7 +81,8 @@ static void note_state(monitor_t *m)
     m->quorum = state.quorum;
     if (had && !state.quorum) {
         out_log(m, RF_LOG_ERROR,
-                "core %u, which orders changes, is dead: nothing can be agreed on until the machine is formed anew; what "
+                "core %u, which orders changes, is dead: nothing can be agreed on until the machine is "
+                "formed anew; what "
                 "runs goes on",
                 0);
         end_tell_all(m, RF_CORE_NONE);
@@ -99,8 +100,7 @@ static void step(monitor_t *m, agreement_event_t *event, bool *more)
     send_messages(m, out);
     queue_applies(m, out);
     bool view_changed = out->view_changed;
-    for (unsigned i = 0; i < out->n_completions; i++)
-        complete(m, &out->completions[i]);
+    for (unsigned i = 0; i < out->n_completions; i++) complete(m, &out->completions[i]);
     if (view_changed) note_state(m);
 }
 
@@ -225,9 +225,15 @@ void agree_form(monitor_t *m, const rf_core_t *cores, unsigned n)
     run(m, &event);
 }
 
-void agree_death(monitor_t *m, rf_core_t core) { m->cores[core].death_due = true; }
+void agree_death(monitor_t *m, rf_core_t core)
+{
+    m->cores[core].death_due = true;
+}
 
-void agree_room(monitor_t *m, rf_core_t core) { m->cores[core].room_due = true; }
+void agree_room(monitor_t *m, rf_core_t core)
+{
+    m->cores[core].room_due = true;
+}
 
 rf_err_t agree_receive(monitor_t *m, rf_core_t from, uint8_t type, const void *bytes, size_t size)
 {

@@ -77,8 +77,8 @@ static rf_err_t publish(const void *bytes, size_t size, int *out)
     return err;
 }
 
-rf_err_t block_copy_bytes(const void *bytes, size_t size, const monitor_block_t *change, const char *default_user,
-                          block_result_t *out)
+rf_err_t block_copy_bytes(const void *bytes, size_t size, const monitor_block_t *change,
+                          const char *default_user, block_result_t *out)
 {
     rf_spawn_t spawn;
     block_result_t result = {.fd = -1};
@@ -108,7 +108,8 @@ rf_err_t block_copy(int fd, const monitor_block_t *change, const char *default_u
 {
     struct stat st;
     if (fstat(fd, &st) < 0) return RF_ERR_OS;
-    if (!S_ISREG(st.st_mode) || st.st_size < (off_t)sizeof(rf_spawn_header_t) || st.st_size > RF_SPAWN_BYTES_MAX)
+    if (!S_ISREG(st.st_mode) || st.st_size < (off_t)sizeof(rf_spawn_header_t) ||
+        st.st_size > RF_SPAWN_BYTES_MAX)
         return RF_ERR_PROTOCOL;
     uint8_t *bytes = malloc((size_t)st.st_size);
     if (!bytes) return RF_ERR_NO_MEMORY;

@@ -22,8 +22,8 @@ typedef struct block_result {
 rf_err_t block_copy(int fd, const monitor_block_t *change, const char *default_user, block_result_t *out);
 
 /* The same from bytes in memory, which are the caller's and must not change meanwhile. */
-rf_err_t block_copy_bytes(const void *bytes, size_t size, const monitor_block_t *change, const char *default_user,
-                          block_result_t *out);
+rf_err_t block_copy_bytes(const void *bytes, size_t size, const monitor_block_t *change,
+                          const char *default_user, block_result_t *out);
 
 /* Reads up to `size` bytes at `offset`. RF_ERR_OS; RF_ERR_PROTOCOL when there are fewer. */
 rf_err_t block_read(int fd, uint32_t offset, void *out, size_t size);

@@ -9,7 +9,8 @@ enum { D = 1, N = 2, BOTH = 3 };
 void client_up(monitor_t *m, uint32_t client, rf_domain_t domain, uint16_t index)
 {
     rf_assert(client < MONITOR_CLIENTS_MAX && !m->clients[client].used);
-    m->clients[client] = (client_t){.used = true, .domain = domain, .index = index, .event_next = m->event_last + 1};
+    m->clients[client] =
+        (client_t){.used = true, .domain = domain, .index = index, .event_next = m->event_last + 1};
     if (domain == RF_DOMAIN_NONE) return;
     local_t *local = local_find(m, domain, index);
     if (!local || local->client != NO_CLIENT) { /* it ended meanwhile */
@@ -26,8 +27,7 @@ void client_gone(monitor_t *m, uint32_t client)
         op_t *op = &m->ops[i];
         if (op->kind == OP_FREE) continue;
         const op_class_t *class = op_class_of(op);
-        if (class->client_gone)
-            class->client_gone(m, op, client);
+        if (class->client_gone) class->client_gone(m, op, client);
         if (op->kind == OP_FREE || op->client != client) continue;
         c->outstanding--; /* it goes on, but answers nobody */
         op->client = NO_CLIENT;
@@ -44,8 +44,10 @@ static void addresses(monitor_t *m, const rf_client_addresses_t *a)
 {
     for (unsigned i = 0; i < a->n && i < RF_CLIENT_ADDRESSES_MAX; i++) {
         unsigned core = a->first + i;
-        if (core >= m->boot->n_cores || m->boot->cores[core].node != a->node || same_node(m, (rf_core_t)core)) continue;
-        if (text_is_valid(a->address[i], sizeof a->address[i])) peer_address(m, (rf_core_t)core, a->address[i]);
+        if (core >= m->boot->n_cores || m->boot->cores[core].node != a->node || same_node(m, (rf_core_t)core))
+            continue;
+        if (text_is_valid(a->address[i], sizeof a->address[i]))
+            peer_address(m, (rf_core_t)core, a->address[i]);
     }
 }
 

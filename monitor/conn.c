@@ -35,7 +35,8 @@ static void forget_arrived(shell_t *s, const conn_t *conn)
 void conn_free(shell_t *s, conn_t *conn)
 {
     forget_arrived(s, conn);
-    if (conn->kind == CONN_PEER && conn->core != RF_CORE_NONE && s->peers[conn->core] == conn) s->peers[conn->core] = NULL;
+    if (conn->kind == CONN_PEER && conn->core != RF_CORE_NONE && s->peers[conn->core] == conn)
+        s->peers[conn->core] = NULL;
     if (conn->client != UINT32_MAX && s->clients[conn->client] == conn) s->clients[conn->client] = NULL;
     if (s->kernel == conn) s->kernel = NULL;
     if (conn->link) {
@@ -59,7 +60,10 @@ void conn_forget(conn_t *conn)
 
 /* ---- somebody wants a link ---- */
 
-static void refuse(rf_link_t *link, rf_err_t why) { link->transport->reject(link, why); }
+static void refuse(rf_link_t *link, rf_err_t why)
+{
+    link->transport->reject(link, why);
+}
 
 static bool take(conn_t *conn, rf_link_t *link)
 {
@@ -145,8 +149,8 @@ static void incoming(shell_t *s, rf_link_t *link, const rf_hello_t *hello)
 
 static void note_fds(shell_t *s, conn_t *conn, const rf_link_event_info_t *info)
 {
-    if (!conn || conn->ended || s->n_arrived == SHELL_ARRIVED_MAX || info->size > sizeof s->arrived[0].bytes ||
-        info->n_fds > 8) {
+    if (!conn || conn->ended || s->n_arrived == SHELL_ARRIVED_MAX ||
+        info->size > sizeof s->arrived[0].bytes || info->n_fds > 8) {
         for (unsigned i = 0; i < info->n_fds; i++) close(info->fds[i]);
         return;
     }
@@ -192,7 +196,8 @@ void conn_event(void *context, rf_link_t *link, rf_link_event_t event, const rf_
 
 static void tell_up(shell_t *s, conn_t *conn)
 {
-    monitor_event_t event = {.core = conn->core, .client = conn->client, .domain = conn->domain, .index = conn->index};
+    monitor_event_t event = {
+        .core = conn->core, .client = conn->client, .domain = conn->domain, .index = conn->index};
     conn->told_up = true;
     switch (conn->kind) {
     case CONN_KERNEL:
@@ -397,7 +402,8 @@ void conn_dial(shell_t *s, rf_core_t core, const char *address)
     s->peers[core] = conn;
     snprintf(conn->address, sizeof conn->address, "%.*s", RF_NAME_MAX - 1, address);
     if (err == RF_OK) {
-        rf_link_params_t params = {.address = address, .socket = -1, .slots_max = SHELL_SLOTS_MAX, .user = conn};
+        rf_link_params_t params = {
+            .address = address, .socket = -1, .slots_max = SHELL_SLOTS_MAX, .user = conn};
         err = transport->connect(endpoint, &params, &conn->link);
     }
     if (err != RF_OK) {
@@ -412,7 +418,8 @@ void conn_adopt(shell_t *s, rf_domain_t domain, uint16_t index, int fd)
     uint32_t client = free_client(s);
     conn_t *conn = client == UINT32_MAX ? NULL : conn_new(s, CONN_DISPATCHER);
     if (!conn) {
-        rf_log(RF_LOG_WARN, "no room for the client link of domain %llu.%u", (unsigned long long)domain, index);
+        rf_log(RF_LOG_WARN, "no room for the client link of domain %llu.%u", (unsigned long long)domain,
+               index);
         close(fd);
         return;
     }

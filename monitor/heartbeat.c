@@ -66,4 +66,7 @@ void heartbeat_tick(monitor_t *m)
     m->heartbeat_ns = m->now_ns + m->boot->heartbeat_ms * RF_NS_PER_MS;
 }
 
-uint64_t heartbeat_next_ns(const monitor_t *m) { return i_beat(m) ? m->heartbeat_ns : RF_NEVER; }
+uint64_t heartbeat_next_ns(const monitor_t *m)
+{
+    return i_beat(m) ? m->heartbeat_ns : RF_NEVER;
+}

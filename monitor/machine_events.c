@@ -2,10 +2,15 @@
  * lags more than the ring loses the oldest. */
 #include "monitor/state.h"
 
-void machine_event(monitor_t *m, uint32_t what, rf_err_t err, rf_core_t core, rf_node_t node, rf_domain_t domain)
+void machine_event(monitor_t *m, uint32_t what, rf_err_t err, rf_core_t core, rf_node_t node,
+                   rf_domain_t domain)
 {
-    m->events[++m->event_last % MONITOR_EVENTS_KEPT] = (rf_client_machine_event_t){
-        .what = what, .err = (uint32_t)err, .core = core, .node = node, .domain = domain, .at_ns = m->real_ns};
+    m->events[++m->event_last % MONITOR_EVENTS_KEPT] = (rf_client_machine_event_t){.what = what,
+                                                                                   .err = (uint32_t)err,
+                                                                                   .core = core,
+                                                                                   .node = node,
+                                                                                   .domain = domain,
+                                                                                   .at_ns = m->real_ns};
 }
 
 static uint32_t class_of(uint32_t what)

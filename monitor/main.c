@@ -27,9 +27,11 @@ int main(int argc, char **argv)
 {
     rf_core_t core;
     if (argc != 2 || !parse_core(argv[1], &core)) {
-        fprintf(stderr, "usage: rf-monitor CORE\nStarted by rf-cpudriver, with the boot block on descriptor %d and the "
-                        "kernel link on %d; use `rackfish up`.\n",
-                RF_BOOT_FD, RF_DISPATCHER_FD);
+        fprintf(
+            stderr,
+            "usage: rf-monitor CORE\nStarted by rf-cpudriver, with the boot block on descriptor %d and the "
+            "kernel link on %d; use `rackfish up`.\n",
+            RF_BOOT_FD, RF_DISPATCHER_FD);
         return MONITOR_EXIT_USAGE;
     }
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
@@ -43,7 +45,8 @@ int main(int argc, char **argv)
     const rf_boot_t *boot;
     rf_err_t err = rf_boot_map(RF_BOOT_FD, &boot);
     if (err != RF_OK || core >= boot->n_cores || boot->cores[core].node != boot->node) {
-        rf_log(RF_LOG_ERROR, "descriptor %d holds no boot block for core %u (%s); start the machine with `rackfish up`",
+        rf_log(RF_LOG_ERROR,
+               "descriptor %d holds no boot block for core %u (%s); start the machine with `rackfish up`",
                RF_BOOT_FD, core, rf_err_text(err));
         return MONITOR_EXIT_FAILED;
     }

@@ -4,12 +4,12 @@
 void name_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, const char *name)
 {
     const client_t *c = &m->clients[client];
-    rf_err_t err = !text_is_valid(name, RF_NAME_MAX)                                       ? RF_ERR_INVALID
-                   : !m->formed                                                            ? RF_ERR_FORMING
-                   : !m->quorum                                                            ? RF_ERR_NO_QUORUM
-                   : request->op == RF_CLIENT_NAME_PUT && name_find(m, name) != NULL       ? RF_ERR_EXISTS
-                   : request->op == RF_CLIENT_NAME_DELETE && name_find(m, name) == NULL    ? RF_ERR_NOT_FOUND
-                                                                                           : RF_OK;
+    rf_err_t err = !text_is_valid(name, RF_NAME_MAX)                                    ? RF_ERR_INVALID
+                   : !m->formed                                                         ? RF_ERR_FORMING
+                   : !m->quorum                                                         ? RF_ERR_NO_QUORUM
+                   : request->op == RF_CLIENT_NAME_PUT && name_find(m, name) != NULL    ? RF_ERR_EXISTS
+                   : request->op == RF_CLIENT_NAME_DELETE && name_find(m, name) == NULL ? RF_ERR_NOT_FOUND
+                                                                                        : RF_OK;
     if (err != RF_OK) {
         client_reply(m, client, request->tag, request->op, err, NULL, 0);
         return;

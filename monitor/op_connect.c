@@ -117,7 +117,8 @@ static void ask_peer(monitor_t *m, op_t *op)
     memcpy(body.key, op->connect.key, sizeof body.key);
     unsigned n_fds = op->connect.fds[1] >= 0;
     op->state = ASKED;
-    rf_err_t err = peer_request(m, op, op->connect.core, PEER_CONNECT, &body, sizeof body, &op->connect.fds[1], n_fds);
+    rf_err_t err =
+        peer_request(m, op, op->connect.core, PEER_CONNECT, &body, sizeof body, &op->connect.fds[1], n_fds);
     if (err != RF_OK) {
         fail(m, op, err);
         return;
@@ -157,7 +158,8 @@ static rf_err_t find(monitor_t *m, const rf_client_connect_t *body, rf_domain_t 
     return dispatcher_is_alive(m, d, *index) ? RF_OK : RF_ERR_PEER_DEAD;
 }
 
-void connect_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, const rf_client_connect_t *body)
+void connect_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request,
+                     const rf_client_connect_t *body)
 {
     const client_t *c = &m->clients[client];
     rf_domain_t domain = RF_DOMAIN_NONE;
@@ -202,9 +204,11 @@ static void shell_answer(monitor_t *m, op_t *op, const monitor_event_t *event)
     if (event->kind == MONITOR_SOCKETPAIR && event->n_fds == 2) {
         op->connect.fds[0] = event->fds[0];
         op->connect.fds[1] = event->fds[1];
-    } else if (event->kind == MONITOR_RANDOM && event->size == sizeof op->connect.token + sizeof op->connect.key) {
+    } else if (event->kind == MONITOR_RANDOM &&
+               event->size == sizeof op->connect.token + sizeof op->connect.key) {
         memcpy(op->connect.token, event->bytes, sizeof op->connect.token);
-        memcpy(op->connect.key, (const uint8_t *)event->bytes + sizeof op->connect.token, sizeof op->connect.key);
+        memcpy(op->connect.key, (const uint8_t *)event->bytes + sizeof op->connect.token,
+               sizeof op->connect.key);
     } else {
         fail(m, op, RF_ERR_OS);
         return;
@@ -221,7 +225,8 @@ void connect_accept(monitor_t *m, uint32_t client, const rf_client_accept_t *bod
             continue;
         bool network = op->connect.kind == RF_CHANNEL_NETWORK;
         rf_err_t err = body->err < RF_ERR_COUNT ? (rf_err_t)body->err : RF_ERR_PROTOCOL;
-        if (err == RF_OK && network && !text_is_valid(body->address, sizeof body->address)) err = RF_ERR_PROTOCOL;
+        if (err == RF_OK && network && !text_is_valid(body->address, sizeof body->address))
+            err = RF_ERR_PROTOCOL;
         if (err != RF_OK) {
             fail(m, op, err);
             return;
@@ -307,9 +312,15 @@ static void linked(monitor_t *m, op_t *op)
     if (op->state == LINKING) ask_peer(m, op);
 }
 
-static void peer_died(monitor_t *m, op_t *op) { fail(m, op, RF_ERR_PEER_DEAD); }
+static void peer_died(monitor_t *m, op_t *op)
+{
+    fail(m, op, RF_ERR_PEER_DEAD);
+}
 
-static void timeout(monitor_t *m, op_t *op) { fail(m, op, RF_ERR_TIMEOUT); }
+static void timeout(monitor_t *m, op_t *op)
+{
+    fail(m, op, RF_ERR_TIMEOUT);
+}
 
 static void client_went(monitor_t *m, op_t *op, uint32_t client)
 {

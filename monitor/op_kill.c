@@ -31,7 +31,8 @@ static void part_done(monitor_t *m, op_t *op, rf_err_t err)
 
 static void ask_peer(monitor_t *m, op_t *op)
 {
-    rf_err_t err = peer_request(m, op, op->peer, PEER_KILL, &op->kill.signal, sizeof op->kill.signal, NULL, 0);
+    rf_err_t err =
+        peer_request(m, op, op->peer, PEER_KILL, &op->kill.signal, sizeof op->kill.signal, NULL, 0);
     op->state = ASKING;
     if (err != RF_OK) part_done(m, op, err);
 }
@@ -42,13 +43,16 @@ static void ask_kernel(monitor_t *m, op_t *op)
 }
 
 /* Starts the part for one dispatcher. */
-static rf_err_t ask(monitor_t *m, op_t *parent, const domain_t *d, unsigned index, const rf_client_kill_t *request)
+static rf_err_t ask(monitor_t *m, op_t *parent, const domain_t *d, unsigned index,
+                    const rf_client_kill_t *request)
 {
     op_t *op = op_begin(m, OP_KILL, m->now_ns + REQUEST_NS);
     if (!op) return RF_ERR_LIMIT;
     op->kill.parent = op_id(m, parent);
-    op->kill.signal = (rf_kernel_signal_t){
-        .domain = d->id, .index = (uint16_t)index, .signo = (uint16_t)request->signo, .whole = request->whole};
+    op->kill.signal = (rf_kernel_signal_t){.domain = d->id,
+                                           .index = (uint16_t)index,
+                                           .signo = (uint16_t)request->signo,
+                                           .whole = request->whole};
     op->state = ASKING;
     parent->kill.pending++;
     if (d->cores[index] == m->core) {
@@ -76,7 +80,8 @@ static bool may_signal(monitor_t *m, const client_t *c, const domain_t *d, const
            (m->owner[0] && strncmp(user, m->owner, sizeof m->owner) == 0);
 }
 
-void kill_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, const rf_client_kill_t *body)
+void kill_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request,
+                  const rf_client_kill_t *body)
 {
     domain_t *d = domain_find(m, body->domain);
     rf_err_t err = RF_OK;
@@ -114,7 +119,7 @@ void kill_peer(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size)
     memcpy(&header, bytes, sizeof header);
     memcpy(&signal, bytes + sizeof header, sizeof signal);
     const local_t *local = local_find(m, signal.domain, signal.index);
-    rf_err_t err = !local || local->state == LOCAL_ENDING ? RF_ERR_NOT_FOUND
+    rf_err_t err = !local || local->state == LOCAL_ENDING   ? RF_ERR_NOT_FOUND
                    : signal.signo == 0 || signal.signo > 64 ? RF_ERR_INVALID
                                                             : RF_OK;
     op_t *op = err == RF_OK ? op_begin(m, OP_KILL, m->now_ns + REQUEST_NS) : NULL;
@@ -133,7 +138,8 @@ void kill_peer(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size)
 static void served(monitor_t *m, op_t *op, rf_err_t err)
 {
     rf_wire_header_t out = {.tag = op->peer_tag, .err = (uint16_t)err};
-    if (m->cores[op->peer].link == PEER_LINKED) peer_send(m, op->peer, PEER_KILLED, &out, sizeof out, NULL, 0);
+    if (m->cores[op->peer].link == PEER_LINKED)
+        peer_send(m, op->peer, PEER_KILLED, &out, sizeof out, NULL, 0);
     op_end(m, op);
 }
 

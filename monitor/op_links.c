@@ -130,6 +130,9 @@ static void shell_answer(monitor_t *m, op_t *op, const monitor_event_t *event)
     op_reply(m, op, RF_OK, &out, sizeof out.head + out.head.n * sizeof out.records[0]);
 }
 
-static void timeout(monitor_t *m, op_t *op) { op_reply(m, op, RF_ERR_TIMEOUT, NULL, 0); }
+static void timeout(monitor_t *m, op_t *op)
+{
+    op_reply(m, op, RF_ERR_TIMEOUT, NULL, 0);
+}
 
 const op_class_t op_links_class = {.name = "links", .answer = shell_answer, .timeout = timeout};

@@ -14,12 +14,14 @@
  */
 #include "monitor/state.h"
 
-static rf_core_t first_of_node(const monitor_t *m) { return m->boot->nodes[m->node].first_core; }
+static rf_core_t first_of_node(const monitor_t *m)
+{
+    return m->boot->nodes[m->node].first_core;
+}
 
 void member_start(monitor_t *m)
 {
-    for (rf_core_t core = first_of_node(m); core < m->core; core++)
-        peer_need(m, core);
+    for (rf_core_t core = first_of_node(m); core < m->core; core++) peer_need(m, core);
     if (m->core != 0 && !same_node(m, 0)) peer_need(m, 0);
     member_tick(m);
 }
@@ -60,16 +62,18 @@ static void try_to_form(monitor_t *m)
 {
     rf_core_t members[RF_CORES_MAX];
     unsigned n = 0, missing = 0;
+    bool late = m->now_ns >= m->started_ns + BOOT_NS;
     for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
-        if (m->cores[core].ready)
+        const core_t *c = &m->cores[core];
+        if (c->ready || (late && c->link == PEER_LINKED)) /* late: it waits in vain for a neighbour */
             members[n++] = core;
-        else if (!m->cores[core].dead)
+        else if (!c->dead)
             missing++;
     }
-    if (missing > 0 && m->now_ns < m->started_ns + BOOT_NS) return;
+    if (missing > 0 && !late) return;
     if (missing > 0)
-        out_log(m, RF_LOG_WARN, "%u of %u cores did not come up in time: forming the machine without them", missing,
-                m->boot->n_cores);
+        out_log(m, RF_LOG_WARN, "%u of %u cores did not come up in time: forming the machine without them",
+                missing, m->boot->n_cores);
     m->forming = true;
     agree_form(m, members, n);
 }
@@ -80,7 +84,8 @@ void member_tick(monitor_t *m)
         for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
             core_t *c = &m->cores[core];
             bool mine = same_node(m, core) ? core < m->core : core == 0;
-            if (mine && core != m->core && c->link == PEER_NONE && m->now_ns >= c->redial_ns) peer_need(m, core);
+            if (mine && core != m->core && c->link == PEER_NONE && m->now_ns >= c->redial_ns)
+                peer_need(m, core);
         }
     }
     if (m->phase == PHASE_LINKING && mesh_is_up(m)) say_ready(m);
@@ -94,7 +99,8 @@ uint64_t member_next_ns(const monitor_t *m)
     uint64_t next = m->core == 0 && !m->forming ? m->started_ns + BOOT_NS : RF_NEVER;
     for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
         const core_t *c = &m->cores[core];
-        if (c->link == PEER_NONE && !c->dead && c->redial_ns > m->now_ns && c->redial_ns < next) next = c->redial_ns;
+        if (c->link == PEER_NONE && !c->dead && c->redial_ns > m->now_ns && c->redial_ns < next)
+            next = c->redial_ns;
     }
     return next;
 }
@@ -171,8 +177,8 @@ void member_dead(monitor_t *m, rf_core_t core, rf_err_t err, bool first_hand)
     c->dead = true;
     c->dead_err = err;
     c->ready = false;
-    out_log(m, m->phase == PHASE_SHUTDOWN ? RF_LOG_DEBUG : RF_LOG_WARN, "core %u is dead: %s%s", core, rf_err_text(err),
-            first_hand ? "" : " (told by another monitor)");
+    out_log(m, m->phase == PHASE_SHUTDOWN ? RF_LOG_DEBUG : RF_LOG_WARN, "core %u is dead: %s%s", core,
+            rf_err_text(err), first_hand ? "" : " (told by another monitor)");
     if (c->link == PEER_LINKED) { /* expelled while it can still hear: tell it, then listen no more */
         peer_core_t who = {.core = core, .incarnation = 1, .err = (uint32_t)err};
         peer_send(m, core, PEER_EXPELLED, &who, sizeof who, NULL, 0);
@@ -210,9 +216,10 @@ void member_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size
 void member_expelled(monitor_t *m, rf_core_t from, rf_err_t err)
 {
     if (m->phase == PHASE_EXPELLED || m->phase == PHASE_SHUTDOWN) return;
-    out_log(m, RF_LOG_ERROR,
-            "core %u says that the machine goes on without this core (%s): ending; start it again to join anew", from,
-            rf_err_text(err > 0 && err < RF_ERR_COUNT ? err : RF_ERR_PEER_DEAD));
+    out_log(
+        m, RF_LOG_ERROR,
+        "core %u says that the machine goes on without this core (%s): ending; start it again to join anew",
+        from, rf_err_text(err > 0 && err < RF_ERR_COUNT ? err : RF_ERR_PEER_DEAD));
     m->phase = PHASE_EXPELLED;
     m->exit_status = MONITOR_EXIT_EXPELLED;
 }

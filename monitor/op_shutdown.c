@@ -29,7 +29,8 @@ void shutdown_request(monitor_t *m, uint32_t client, const rf_wire_header_t *req
     for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++) {
         const local_t *l = &m->locals[i];
         if (l->state != LOCAL_RUNNING) continue;
-        rf_kernel_signal_t signal = {.domain = l->domain, .index = l->index, .signo = SIGNAL_TERM, .whole = 1};
+        rf_kernel_signal_t signal = {
+            .domain = l->domain, .index = l->index, .signo = SIGNAL_TERM, .whole = 1};
         kernel_invoke(m, 0, RF_KERNEL_SIGNAL, &signal, sizeof signal, NULL, 0);
     }
 }

@@ -20,7 +20,8 @@ static rf_err_t check(monitor_t *m, uint32_t client, const rf_client_spawn_t *bo
     return RF_OK;
 }
 
-void span_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, const rf_client_spawn_t *body)
+void span_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request,
+                  const rf_client_spawn_t *body)
 {
     local_t *local = NULL;
     rf_err_t err = check(m, client, body, &local);

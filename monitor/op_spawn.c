@@ -44,7 +44,8 @@ static void propose(monitor_t *m, op_t *op)
 {
     local_t *local = m->phase == PHASE_SHUTDOWN ? NULL : local_add(m);
     if (!local) {
-        finish(m, op, m->phase == PHASE_SHUTDOWN ? RF_ERR_CLOSED : RF_ERR_LIMIT, 0, "this core runs no more dispatchers");
+        finish(m, op, m->phase == PHASE_SHUTDOWN ? RF_ERR_CLOSED : RF_ERR_LIMIT, 0,
+               "this core runs no more dispatchers");
         return;
     }
     op->state = PROPOSING;
@@ -121,7 +122,8 @@ static void created(monitor_t *m, op_t *op, rf_err_t err, const uint8_t *bytes, 
             agree_propose(m, running, &command);
         }
         const domain_t *d = domain_find(m, local->domain);
-        if (d && domain_has_ended(d)) local_kill_domain(m, local->domain); /* it ended while this one started */
+        if (d && domain_has_ended(d))
+            local_kill_domain(m, local->domain); /* it ended while this one started */
     }
     finish(m, op, RF_OK, 0, "");
 }
@@ -139,10 +141,12 @@ const op_class_t op_running_class = {.name = "running", .proposed = ran};
 
 static void send_to_target(monitor_t *m, op_t *op)
 {
-    peer_spawn_t body = {.domain = op->spawn.span ? op->spawn.domain : RF_DOMAIN_NONE, .size = op->spawn.size};
+    peer_spawn_t body = {.domain = op->spawn.span ? op->spawn.domain : RF_DOMAIN_NONE,
+                         .size = op->spawn.size};
     bool local_host = same_node(m, op->spawn.core);
     body.n_fds = local_host ? op->spawn.n_fds : 0;
-    rf_err_t err = peer_request(m, op, op->spawn.core, PEER_SPAWN, &body, sizeof body, op->spawn.fds, body.n_fds);
+    rf_err_t err =
+        peer_request(m, op, op->spawn.core, PEER_SPAWN, &body, sizeof body, op->spawn.fds, body.n_fds);
     if (err != RF_OK) {
         finish(m, op, err, 0, "too many requests to that core are unanswered");
         return;
@@ -151,7 +155,10 @@ static void send_to_target(monitor_t *m, op_t *op)
     op->state = local_host ? REMOTE : SENDING;
 }
 
-void spawn_check_span(op_t *op) { op->state = CHECKING; }
+void spawn_check_span(op_t *op)
+{
+    op->state = CHECKING;
+}
 
 static void checked(monitor_t *m, op_t *op)
 {
@@ -184,7 +191,10 @@ static void peer_died(monitor_t *m, op_t *op)
         finish(m, op, RF_ERR_PEER_DEAD, 0, "that core is dead");
 }
 
-static void timeout(monitor_t *m, op_t *op) { finish(m, op, RF_ERR_TIMEOUT, 0, "no answer from that core"); }
+static void timeout(monitor_t *m, op_t *op)
+{
+    finish(m, op, RF_ERR_TIMEOUT, 0, "no answer from that core");
+}
 
 static bool n_fds_fit(unsigned n_fds, uint32_t flags)
 {
@@ -227,7 +237,8 @@ static void shell_answer(monitor_t *m, op_t *op, const monitor_event_t *event)
         struct {
             rf_wire_header_t header;
             peer_chunk_t chunk;
-        } head = {.header = {.tag = op_id(m, op)}, .chunk = {.offset = op->spawn.sent, .size = (uint32_t)event->size}};
+        } head = {.header = {.tag = op_id(m, op)},
+                  .chunk = {.offset = op->spawn.sent, .size = (uint32_t)event->size}};
         peer_send(m, op->spawn.core, PEER_SPAWN_CHUNK, &head, sizeof head, event->bytes, event->size);
         op->spawn.sent += (uint32_t)event->size;
         if (op->spawn.sent == op->spawn.size) op->state = REMOTE;
@@ -263,7 +274,8 @@ static rf_err_t check(monitor_t *m, const rf_client_spawn_t *body, const char **
     return RF_OK;
 }
 
-void spawn_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, const rf_client_spawn_t *body)
+void spawn_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request,
+                   const rf_client_spawn_t *body)
 {
     int fds[MONITOR_FDS_MAX];
     unsigned n_fds = unpark_fds(m, false, client, request->tag, fds);
@@ -274,9 +286,7 @@ void spawn_request(monitor_t *m, uint32_t client, const rf_wire_header_t *reques
     }
     const char *what;
     rf_err_t err = check(m, body, &what);
-    op_t *op = err == RF_OK
-                   ? op_begin_for_client(m, OP_SPAWN, client, request, m->now_ns + SPAWN_NS)
-                   : NULL;
+    op_t *op = err == RF_OK ? op_begin_for_client(m, OP_SPAWN, client, request, m->now_ns + SPAWN_NS) : NULL;
     if (!op) {
         out_close_fds(m, fds, n_fds);
         if (err == RF_OK) return; /* answered */
@@ -313,7 +323,8 @@ static op_t *find_target_op(monitor_t *m, rf_core_t from, uint32_t peer_tag)
 {
     for (unsigned i = 0; i < MONITOR_OPS_MAX; i++) {
         op_t *op = &m->ops[i];
-        if (op->kind == OP_SPAWN && op->state == RECEIVING && op->peer == from && op->peer_tag == peer_tag) return op;
+        if (op->kind == OP_SPAWN && op->state == RECEIVING && op->peer == from && op->peer_tag == peer_tag)
+            return op;
     }
     return NULL;
 }
@@ -349,7 +360,9 @@ void spawn_peer(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size)
         refuse(m, from, header.tag, RF_ERR_PROTOCOL, "descriptors were lost on the way");
         return;
     }
-    op_t *op = n_fds > 0 || m->n_transfers < MONITOR_TRANSFERS_MAX ? op_begin(m, OP_SPAWN, m->now_ns + SPAWN_NS) : NULL;
+    op_t *op = n_fds > 0 || m->n_transfers < MONITOR_TRANSFERS_MAX
+                   ? op_begin(m, OP_SPAWN, m->now_ns + SPAWN_NS)
+                   : NULL;
     if (!op) {
         out_close_fds(m, fds, n_fds);
         refuse(m, from, header.tag, RF_ERR_AGAIN, "that core is busy with other spawns");
@@ -390,7 +403,8 @@ void spawn_peer_chunk(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t
     size -= sizeof header + sizeof chunk;
     op_t *op = find_target_op(m, from, header.tag);
     if (!op) return; /* given up meanwhile */
-    if (chunk.size != size || size == 0 || chunk.offset != op->spawn.sent || size > op->spawn.size - op->spawn.sent) {
+    if (chunk.size != size || size == 0 || chunk.offset != op->spawn.sent ||
+        size > op->spawn.size - op->spawn.sent) {
         finish(m, op, RF_ERR_PROTOCOL, 0, "pieces of the spawn block do not fit");
         return;
     }

@@ -56,8 +56,7 @@ static void kernel_answer(monitor_t *m, op_t *op, rf_err_t err, const uint8_t *b
         return;
     }
     if (op->list.has_own) out.records[out.head.n++] = op->list.own;
-    for (uint32_t i = 0; i < in.n; i++)
-        out.records[out.head.n++] = in.stat[i];
+    for (uint32_t i = 0; i < in.n; i++) out.records[out.head.n++] = in.stat[i];
     if (in.more && in.n > 0) {
         out.head.more = 1;
         out.head.next = KEY_OF(in.stat[in.n - 1].domain, in.stat[in.n - 1].index) + 1;
@@ -65,7 +64,10 @@ static void kernel_answer(monitor_t *m, op_t *op, rf_err_t err, const uint8_t *b
     op_reply(m, op, RF_OK, &out, sizeof out.head + out.head.n * sizeof out.records[0]);
 }
 
-static void timeout(monitor_t *m, op_t *op) { op_reply(m, op, RF_ERR_TIMEOUT, NULL, 0); }
+static void timeout(monitor_t *m, op_t *op)
+{
+    op_reply(m, op, RF_ERR_TIMEOUT, NULL, 0);
+}
 
 const op_class_t op_stats_class = {.name = "stats", .kernel = kernel_answer, .timeout = timeout};
 
@@ -78,7 +80,8 @@ void listen_request(monitor_t *m, uint32_t client, const rf_wire_header_t *reque
 static void listening(monitor_t *m, op_t *op, const monitor_event_t *event)
 {
     rf_client_address_t out = {0};
-    if (event->err == RF_OK && event->size <= sizeof out.address) memcpy(out.address, event->bytes, event->size);
+    if (event->err == RF_OK && event->size <= sizeof out.address)
+        memcpy(out.address, event->bytes, event->size);
     out.address[sizeof out.address - 1] = 0;
     op_reply(m, op, event->err, &out, sizeof out);
 }

@@ -32,7 +32,8 @@ static void *reserve(monitor_t *m, size_t size)
     return at;
 }
 
-void out_bytes(monitor_t *m, monitor_action_t *action, const void *a, size_t a_size, const void *b, size_t b_size)
+void out_bytes(monitor_t *m, monitor_action_t *action, const void *a, size_t a_size, const void *b,
+               size_t b_size)
 {
     uint8_t *at = reserve(m, a_size + b_size);
     if (a_size > 0) memcpy(at, a, a_size);
@@ -41,8 +42,8 @@ void out_bytes(monitor_t *m, monitor_action_t *action, const void *a, size_t a_s
     action->size = a_size + b_size;
 }
 
-static void put_fds(monitor_t *m, monitor_action_t *action, const void *head, size_t head_size, const int *fds,
-                    unsigned n_fds)
+static void put_fds(monitor_t *m, monitor_action_t *action, const void *head, size_t head_size,
+                    const int *fds, unsigned n_fds)
 {
     rf_assert(n_fds <= MONITOR_FDS_MAX);
     void *at = reserve(m, head_size);
@@ -77,8 +78,7 @@ void out_close_fd(monitor_t *m, int *fd)
 
 void out_close_fds(monitor_t *m, int *fds, unsigned n)
 {
-    for (unsigned i = 0; i < n; i++)
-        out_close_fd(m, &fds[i]);
+    for (unsigned i = 0; i < n; i++) out_close_fd(m, &fds[i]);
 }
 
 void kernel_invoke(monitor_t *m, uint32_t tag, uint16_t op, const void *body, size_t size, const int *fds,
@@ -111,13 +111,15 @@ void client_reply(monitor_t *m, uint32_t client, uint32_t tag, uint16_t op, rf_e
     reply(m, client, tag, op, err, body, size);
 }
 
-void client_reply_fd(monitor_t *m, uint32_t client, uint32_t tag, uint16_t op, const void *body, size_t size, int fd)
+void client_reply_fd(monitor_t *m, uint32_t client, uint32_t tag, uint16_t op, const void *body, size_t size,
+                     int fd)
 {
     rf_client_fds_t head = {.tag = tag, .op = op};
     put_fds(m, reply(m, client, tag, op, RF_OK, body, size), &head, sizeof head, &fd, 1);
 }
 
-void client_event_fd(monitor_t *m, uint32_t client, uint16_t op, uint64_t key, const void *body, size_t size, int fd)
+void client_event_fd(monitor_t *m, uint32_t client, uint16_t op, uint64_t key, const void *body, size_t size,
+                     int fd)
 {
     rf_wire_header_t header = {.op = op};
     monitor_action_t *action = out_action(m, MONITOR_DO_SEND_CLIENT);
@@ -140,7 +142,8 @@ void client_close(monitor_t *m, uint32_t client, const char *why)
     client_gone(m, client);
 }
 
-void peer_send(monitor_t *m, rf_core_t core, uint8_t type, const void *a, size_t a_size, const void *b, size_t b_size)
+void peer_send(monitor_t *m, rf_core_t core, uint8_t type, const void *a, size_t a_size, const void *b,
+               size_t b_size)
 {
     monitor_action_t *action = out_action(m, MONITOR_DO_SEND_PEER);
     action->type = type;

@@ -76,9 +76,9 @@ typedef struct peer_ping { /* PING and PONG */
 } peer_ping_t;
 
 typedef struct peer_spawn { /* behind the header */
-    rf_domain_t domain; /* 0: a new one; else another dispatcher of it */
-    uint32_t size;      /* of the spawn block; with n_fds == 0 it follows in chunks */
-    uint16_t n_fds;     /* same host: block[, stdin, stdout, stderr][, executable] */
+    rf_domain_t domain;     /* 0: a new one; else another dispatcher of it */
+    uint32_t size;          /* of the spawn block; with n_fds == 0 it follows in chunks */
+    uint16_t n_fds;         /* same host: block[, stdin, stdout, stderr][, executable] */
     uint16_t reserved;
 } peer_spawn_t;
 
@@ -109,8 +109,10 @@ typedef struct peer_connected {
 } peer_connected_t;
 
 _Static_assert(sizeof(peer_core_t) == 12 && sizeof(peer_ended_t) == 32 && sizeof(peer_spawn_t) == 16 &&
-                   sizeof(peer_chunk_t) == 8 && sizeof(peer_connect_t) == 200 && sizeof(peer_connected_t) == 136,
+                   sizeof(peer_chunk_t) == 8 && sizeof(peer_connect_t) == 200 &&
+                   sizeof(peer_connected_t) == 136,
                "wire layout");
-_Static_assert(sizeof(rf_wire_header_t) + sizeof(peer_chunk_t) + PEER_CHUNK_MAX <= 4096, "fits a control message");
+_Static_assert(sizeof(rf_wire_header_t) + sizeof(peer_chunk_t) + PEER_CHUNK_MAX <= 4096,
+               "fits a control message");
 
 #endif

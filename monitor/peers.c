@@ -114,7 +114,10 @@ void peer_down(monitor_t *m, rf_core_t core, rf_err_t err)
     if (m->formed) each_op_of(m, core, false);
 }
 
-void peer_fail_ops(monitor_t *m, rf_core_t core) { each_op_of(m, core, false); }
+void peer_fail_ops(monitor_t *m, rf_core_t core)
+{
+    each_op_of(m, core, false);
+}
 
 static void garbage(monitor_t *m, rf_core_t core, const char *what)
 {
@@ -130,14 +133,17 @@ void peer_message(monitor_t *m, rf_core_t core, uint8_t type, const uint8_t *byt
         void (*handle)(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
     } requests[] = {
         [PEER_SPAWN - PEER_SPAWN] = {sizeof(rf_wire_header_t) + sizeof(peer_spawn_t), 1, spawn_peer},
-        [PEER_SPAWN_CHUNK - PEER_SPAWN] = {sizeof(rf_wire_header_t) + sizeof(peer_chunk_t), 0, spawn_peer_chunk},
-        [PEER_SPAWN_MORE - PEER_SPAWN] = {sizeof(rf_wire_header_t) + sizeof(peer_chunk_t), 1, spawn_peer_more},
-        [PEER_SPAWNED - PEER_SPAWN] = {sizeof(rf_wire_header_t) + sizeof(rf_client_spawned_t), 1, spawn_peer_spawned},
+        [PEER_SPAWN_CHUNK -
+            PEER_SPAWN] = {sizeof(rf_wire_header_t) + sizeof(peer_chunk_t), 0, spawn_peer_chunk},
+        [PEER_SPAWN_MORE -
+            PEER_SPAWN] = {sizeof(rf_wire_header_t) + sizeof(peer_chunk_t), 1, spawn_peer_more},
+        [PEER_SPAWNED -
+            PEER_SPAWN] = {sizeof(rf_wire_header_t) + sizeof(rf_client_spawned_t), 1, spawn_peer_spawned},
         [PEER_KILL - PEER_SPAWN] = {sizeof(rf_wire_header_t) + sizeof(rf_kernel_signal_t), 1, kill_peer},
         [PEER_KILLED - PEER_SPAWN] = {sizeof(rf_wire_header_t), 1, kill_peer_killed},
         [PEER_CONNECT - PEER_SPAWN] = {sizeof(rf_wire_header_t) + sizeof(peer_connect_t), 1, connect_peer},
-        [PEER_CONNECTED - PEER_SPAWN] = {sizeof(rf_wire_header_t) + sizeof(peer_connected_t), 1,
-                                         connect_peer_connected},
+        [PEER_CONNECTED -
+            PEER_SPAWN] = {sizeof(rf_wire_header_t) + sizeof(peer_connected_t), 1, connect_peer_connected},
     };
     core_t *c = &m->cores[core];
     if (c->dead || c->link != PEER_LINKED) return; /* fenced: nothing of it is listened to any more */

@@ -34,8 +34,8 @@ static void fill_name(const name_t *n, rf_client_name_t *out)
     memcpy(out->name, n->name, sizeof out->name);
 }
 
-static void reply_list(monitor_t *m, uint32_t client, const rf_wire_header_t *request, uint32_t n, uint64_t next,
-                       bool more, const void *records, size_t record_size)
+static void reply_list(monitor_t *m, uint32_t client, const rf_wire_header_t *request, uint32_t n,
+                       uint64_t next, bool more, const void *records, size_t record_size)
 {
     rf_wire_header_t header = {.tag = request->tag, .op = request->op};
     struct {
@@ -91,7 +91,7 @@ static void cores(monitor_t *m, uint32_t client, const rf_wire_header_t *request
         *r = (rf_client_core_t){.core = (rf_core_t)core,
                                 .node = boot->node,
                                 .cpu = boot->cpu,
-                                .state = !m->formed ? RF_CORE_JOINING
+                                .state = !m->formed              ? RF_CORE_JOINING
                                          : c->member && !c->dead ? RF_CORE_UP
                                                                  : RF_CORE_DOWN,
                                 .incarnation = c->member,

@@ -20,7 +20,10 @@ domain_t *domain_find(monitor_t *m, rf_domain_t id)
     return id != RF_DOMAIN_NONE && d->id == id ? d : NULL;
 }
 
-bool domain_has_ended(const domain_t *d) { return d->state == RF_DOMAIN_ENDED || d->told_ended; }
+bool domain_has_ended(const domain_t *d)
+{
+    return d->state == RF_DOMAIN_ENDED || d->told_ended;
+}
 
 static bool alive_agreed(const domain_t *d, unsigned index)
 {
@@ -29,7 +32,8 @@ static bool alive_agreed(const domain_t *d, unsigned index)
 
 bool dispatcher_is_alive(const monitor_t *m, const domain_t *d, unsigned index)
 {
-    return alive_agreed(d, index) && !d->told_ended && !(d->told_dead >> index & 1) && !m->cores[d->cores[index]].dead;
+    return alive_agreed(d, index) && !d->told_ended && !(d->told_dead >> index & 1) &&
+           !m->cores[d->cores[index]].dead;
 }
 
 name_t *name_find(monitor_t *m, const char *name)
@@ -129,7 +133,8 @@ static rf_err_t apply_dispatcher_state(monitor_t *m, const command_t *c)
                          c->at_ns);
     } else if (c->index == 0 && d->state == RF_DOMAIN_STARTING) {
         d->state = RF_DOMAIN_RUNNING;
-        machine_event(m, RF_MACHINE_DOMAIN_STARTED, RF_OK, d->cores[0], m->boot->cores[d->cores[0]].node, d->id);
+        machine_event(m, RF_MACHINE_DOMAIN_STARTED, RF_OK, d->cores[0], m->boot->cores[d->cores[0]].node,
+                      d->id);
     }
     return RF_OK;
 }
@@ -193,8 +198,8 @@ void replica_member_down(monitor_t *m, rf_core_t core)
     }
 }
 
-void replica_tell_ended(monitor_t *m, rf_domain_t domain, unsigned index, int32_t wait_status, rf_err_t reason,
-                        uint64_t at_ns)
+void replica_tell_ended(monitor_t *m, rf_domain_t domain, unsigned index, int32_t wait_status,
+                        rf_err_t reason, uint64_t at_ns)
 {
     domain_t *d = domain_find(m, domain);
     if (!d || index >= d->n_dispatchers || domain_has_ended(d)) return;

@@ -41,7 +41,8 @@ void shell_progress(shell_t *s)
 {
     s->shm->endpoint_progress(s->host, rf_clock_ns(), &s->host_next_ns);
     for (unsigned i = 0; i < s->n_networks; i++)
-        s->networks[i].transport->endpoint_progress(s->networks[i].endpoint, rf_clock_ns(), &s->networks[i].next_ns);
+        s->networks[i].transport->endpoint_progress(s->networks[i].endpoint, rf_clock_ns(),
+                                                    &s->networks[i].next_ns);
 }
 
 void shell_tell_arrived(shell_t *s)
@@ -152,7 +153,8 @@ static void user_name(uid_t uid, char *out, size_t max)
 {
     char buffer[4096];
     struct passwd entry, *found = NULL;
-    if (getpwuid_r(uid, &entry, buffer, sizeof buffer, &found) == 0 && found) snprintf(out, max, "%s", found->pw_name);
+    if (getpwuid_r(uid, &entry, buffer, sizeof buffer, &found) == 0 && found)
+        snprintf(out, max, "%s", found->pw_name);
 }
 
 /* Links take several descriptors each. */
@@ -186,7 +188,8 @@ static rf_err_t start_links(shell_t *s, int kernel_socket)
     rf_err_t err = rf_transport_find("shm", &s->shm, why, sizeof why);
     if (err != RF_OK) return err;
     if (snprintf(path, sizeof path, "%s/monitor-%u.sock", s->boot->run_dir, s->core) >= (int)sizeof path) {
-        rf_log(RF_LOG_ERROR, "the run directory's path %s is too long; choose a shorter one", s->boot->run_dir);
+        rf_log(RF_LOG_ERROR, "the run directory's path %s is too long; choose a shorter one",
+               s->boot->run_dir);
         return RF_ERR_LIMIT;
     }
     s->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -217,7 +220,8 @@ static void finish(shell_t *s)
 {
     shell_flush(s);
     while (s->conns) conn_free(s, s->conns);
-    for (unsigned i = 0; i < s->n_networks; i++) s->networks[i].transport->endpoint_close(s->networks[i].endpoint);
+    for (unsigned i = 0; i < s->n_networks; i++)
+        s->networks[i].transport->endpoint_close(s->networks[i].endpoint);
     if (s->host) s->shm->endpoint_close(s->host);
     rf_doorbell_destroy(&s->doorbell);
     if (s->epoll >= 0) close(s->epoll);

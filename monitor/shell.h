@@ -24,26 +24,26 @@
 #include "transport/transport.h"
 
 #define SHELL_NETWORKS_MAX 4
-#define SHELL_ANSWERS_MAX  2048       /* results of actions that wait to be told: two an operation */
-#define SHELL_ARRIVED_MAX  1024       /* descriptors that wait to be told */
-#define SHELL_SLOTS_MAX    8192       /* up to which a link's ring grows */
+#define SHELL_ANSWERS_MAX  2048 /* results of actions that wait to be told: two an operation */
+#define SHELL_ARRIVED_MAX  1024 /* descriptors that wait to be told */
+#define SHELL_SLOTS_MAX    8192 /* up to which a link's ring grows */
 #define SHELL_POLL_BATCH   64
-#define SHELL_ROUNDS_MAX   16         /* of one link in one turn, so that none keeps the loop */
+#define SHELL_ROUNDS_MAX   16 /* of one link in one turn, so that none keeps the loop */
 
 typedef enum conn_kind { CONN_KERNEL = 1, CONN_PEER, CONN_NODE, CONN_DISPATCHER } conn_kind_t;
 
 typedef struct conn {
     conn_kind_t kind;
     rf_link_t *link;
-    bool dialed, up, told_up;  /* told_up: the monitor knows of it */
-    bool ended;                /* to be told and freed by the loop; only conn_settle() frees */
-    bool forgotten;            /* ... without telling: the monitor wanted it so */
-    bool full;                 /* refused something: room is to be told */
-    bool room;                 /* room came */
-    bool dirty;                /* to be flushed */
+    bool dialed, up, told_up; /* told_up: the monitor knows of it */
+    bool ended;               /* to be told and freed by the loop; only conn_settle() frees */
+    bool forgotten;           /* ... without telling: the monitor wanted it so */
+    bool full;                /* refused something: room is to be told */
+    bool room;                /* room came */
+    bool dirty;               /* to be flushed */
     rf_err_t err;
-    rf_core_t core;            /* PEER */
-    uint32_t client;           /* NODE, DISPATCHER */
+    rf_core_t core;  /* PEER */
+    uint32_t client; /* NODE, DISPATCHER */
     rf_domain_t domain;
     uint16_t index;
     char address[RF_NAME_MAX];
@@ -73,7 +73,7 @@ typedef struct network {
 } network_t;
 
 typedef struct transfer { /* a spawn block that comes in pieces */
-    uint32_t op;        /* 0: free */
+    uint32_t op;          /* 0: free */
     uint32_t size, have;
     uint8_t *bytes;
 } transfer_t;
@@ -87,15 +87,15 @@ typedef struct shell {
     uint64_t tick_ns;
     rf_doorbell_t doorbell;
     const rf_transport_t *shm;
-    rf_endpoint_t *host;    /* shm */
+    rf_endpoint_t *host; /* shm */
     uint64_t host_next_ns;
     network_t networks[SHELL_NETWORKS_MAX];
     unsigned n_networks;
-    conn_t *conns;          /* all */
+    conn_t *conns; /* all */
     unsigned n_conns;
     conn_t *kernel;
-    conn_t **peers;         /* [n_cores] the one link of each, or NULL */
-    bool *fenced;           /* [n_cores] */
+    conn_t **peers; /* [n_cores] the one link of each, or NULL */
+    bool *fenced;   /* [n_cores] */
     conn_t *clients[MONITOR_CLIENTS_MAX];
     answer_t answers[SHELL_ANSWERS_MAX];
     unsigned answers_head, n_answers;
@@ -104,7 +104,7 @@ typedef struct shell {
     transfer_t transfers[MONITOR_TRANSFERS_MAX];
     char owner[32], self_user[32];
     uint64_t logged_ns[3];
-    rf_link_t **links;      /* scratch, for arming */
+    rf_link_t **links; /* scratch, for arming */
     unsigned links_room;
 } shell_t;
 

@@ -31,32 +31,32 @@
 
 #include <string.h>
 
-#define BOOT_NS           (30 * RF_NS_PER_S)  /* forming waits so long for all configured cores */
-#define REQUEST_NS        (5 * RF_NS_PER_S)   /* another monitor's, CPU driver's or exporter's answer */
-#define SPAWN_NS          (30 * RF_NS_PER_S)  /* a spawn, all in all */
-#define SHUTDOWN_GRACE_NS (2 * RF_NS_PER_S)   /* between TERM and KILL */
-#define SHUTDOWN_KILL_NS  (3 * RF_NS_PER_S)   /* after KILL */
-#define RETRY_NS          (20 * RF_NS_PER_MS) /* after a full log */
-#define REDIAL_NS         (20 * RF_NS_PER_MS) /* while the machine forms */
-#define PING_ROUNDS       5
-#define PING_NS           (300 * RF_NS_PER_MS)
-#define PING_FRESH_NS     RF_NS_PER_S /* so long a measurement serves further pages of the list */
-#define OPS_RESERVED      (2 * MONITOR_LOCAL_MAX) /* operations that only ends of dispatchers may use */
-#define OPS_WAITS_MAX     (MONITOR_OPS_MAX / 4)   /* outstanding WAITs at this monitor */
-#define INCOMING_MAX      32 /* connects that one exporter has not answered yet */
-#define NO_CLIENT         UINT32_MAX
+#define BOOT_NS             (30 * RF_NS_PER_S)  /* forming waits so long for all configured cores */
+#define REQUEST_NS          (5 * RF_NS_PER_S)   /* another monitor's, CPU driver's or exporter's answer */
+#define SPAWN_NS            (30 * RF_NS_PER_S)  /* a spawn, all in all */
+#define SHUTDOWN_GRACE_NS   (2 * RF_NS_PER_S)   /* between TERM and KILL */
+#define SHUTDOWN_KILL_NS    (3 * RF_NS_PER_S)   /* after KILL */
+#define RETRY_NS            (20 * RF_NS_PER_MS) /* after a full log */
+#define REDIAL_NS           (20 * RF_NS_PER_MS) /* while the machine forms */
+#define PING_ROUNDS         5
+#define PING_NS             (300 * RF_NS_PER_MS)
+#define PING_FRESH_NS       RF_NS_PER_S /* so long a measurement serves further pages of the list */
+#define OPS_RESERVED        (2 * MONITOR_LOCAL_MAX) /* operations that only ends of dispatchers may use */
+#define OPS_WAITS_MAX       (MONITOR_OPS_MAX / 4)   /* outstanding WAITs at this monitor */
+#define INCOMING_MAX        32                      /* connects that one exporter has not answered yet */
+#define NO_CLIENT           UINT32_MAX
 #define AGREE_LOG_MAX       256 /* entries */
 #define AGREE_ENTRY_MAX     192 /* bytes */
 #define AGREE_PROPOSALS_MAX AGREEMENT_WINDOW
 
 /* ---- replica: agreed ---- */
 
-enum command_op { /* what proposals say; a struct command */
-    COMMAND_DOMAIN_ADD = 1,       /* -> value: the domain */
-    COMMAND_DISPATCHER_ADD = 2,   /* -> value: the index */
-    COMMAND_DISPATCHER_STATE = 3, /* running, or ended */
-    COMMAND_NAME_PUT = 4,
-    COMMAND_NAME_DELETE = 5,
+enum command_op {                               /* what proposals say; a struct command */
+                  COMMAND_DOMAIN_ADD = 1,       /* -> value: the domain */
+                  COMMAND_DISPATCHER_ADD = 2,   /* -> value: the index */
+                  COMMAND_DISPATCHER_STATE = 3, /* running, or ended */
+                  COMMAND_NAME_PUT = 4,
+                  COMMAND_NAME_DELETE = 5,
 };
 
 typedef struct command {
@@ -69,7 +69,7 @@ typedef struct command {
     int32_t wait_status;
     uint32_t reason;
     uint32_t reserved;
-    uint64_t at_ns; /* CLOCK_REALTIME at the proposer */
+    uint64_t at_ns;         /* CLOCK_REALTIME at the proposer */
     char name[RF_NAME_MAX]; /* program, or exported name */
     char user[32];
 } command_t;
@@ -105,34 +105,34 @@ typedef struct core {
     /* agreed */
     bool member, down; /* was in the first view; has left by an entry */
     /* told */
-    bool dead;          /* evidence here or elsewhere */
+    bool dead; /* evidence here or elsewhere */
     rf_err_t dead_err;
     /* peer link */
     enum { PEER_NONE, PEER_DIALING, PEER_LINKED, PEER_GONE } link;
-    uint16_t unanswered; /* requests at it */
-    bool ready;          /* core 0: it has said READY */
+    uint16_t unanswered;      /* requests at it */
+    bool ready;               /* core 0: it has said READY */
     bool death_due, room_due; /* the engine is to be told */
     uint64_t redial_ns;
     uint64_t heard_ns;
     /* last measurement */
-    uint64_t ping_sent_ns;  /* 0: none outstanding */
+    uint64_t ping_sent_ns; /* 0: none outstanding */
     unsigned n_pings;
     uint64_t pings[PING_ROUNDS];
-    bool wanted;         /* to be dialled when its address comes */
+    bool wanted;                         /* to be dialled when its address comes */
     char address[RF_CLIENT_ADDRESS_MAX]; /* other hosts; "" : not known */
 } core_t;
 
 /* ---- this core ---- */
 
-typedef struct local { /* a dispatcher of this core */
+typedef struct local {                                                      /* a dispatcher of this core */
     enum { LOCAL_FREE, LOCAL_CREATING, LOCAL_RUNNING, LOCAL_ENDING } state; /* ENDING: gone, not agreed yet */
     rf_domain_t domain;
     uint16_t index;
-    uint32_t flags;      /* of its spawn block */
+    uint32_t flags; /* of its spawn block */
     uint32_t block_size;
     int block_fd, executable_fd; /* kept for spanning; -1: none */
-    uint32_t client;     /* NO_CLIENT: it has not identified itself */
-    bool started;        /* ... and never will again */
+    uint32_t client;             /* NO_CLIENT: it has not identified itself */
+    bool started;                /* ... and never will again */
     int32_t wait_status;
     rf_err_t reason;
     uint64_t ended_ns;
@@ -143,8 +143,8 @@ typedef struct client {
     rf_domain_t domain; /* 0: rackfishd */
     uint16_t index;
     uint16_t outstanding, incoming;
-    uint32_t mask;      /* subscribed */
-    bool blocked;       /* its link does not take events */
+    uint32_t mask;       /* subscribed */
+    bool blocked;        /* its link does not take events */
     uint64_t event_next; /* number of the next machine event for it */
 } client_t;
 
@@ -158,22 +158,35 @@ typedef struct parked { /* descriptors whose message has not come yet */
 
 /* ---- operations ---- */
 
-typedef enum op_kind { OP_FREE, OP_SPAWN, OP_END, OP_WAIT, OP_KILL, OP_CONNECT, OP_NAME, OP_LINKS, OP_STATS, OP_LISTEN, OP_SHUTDOWN, OP_RUNNING } op_kind_t;
+typedef enum op_kind {
+    OP_FREE,
+    OP_SPAWN,
+    OP_END,
+    OP_WAIT,
+    OP_KILL,
+    OP_CONNECT,
+    OP_NAME,
+    OP_LINKS,
+    OP_STATS,
+    OP_LISTEN,
+    OP_SHUTDOWN,
+    OP_RUNNING
+} op_kind_t;
 
 typedef struct op {
     op_kind_t kind;
-    uint8_t state;       /* of its kind's own enum */
+    uint8_t state; /* of its kind's own enum */
     uint16_t generation;
-    uint32_t client;     /* who asked; NO_CLIENT: nobody here */
+    uint32_t client; /* who asked; NO_CLIENT: nobody here */
     uint32_t client_tag;
     uint16_t client_op;
-    bool counted;        /* in core[peer].unanswered */
-    bool transfer;       /* SPAWN: counted in n_transfers */
-    rf_core_t peer;      /* RF_CORE_NONE, or the other monitor */
-    uint32_t peer_tag;   /* its operation, when it asked */
+    bool counted;      /* in core[peer].unanswered */
+    bool transfer;     /* SPAWN: counted in n_transfers */
+    rf_core_t peer;    /* RF_CORE_NONE, or the other monitor */
+    uint32_t peer_tag; /* its operation, when it asked */
     uint64_t deadline_ns;
-    bool proposing;      /* a proposal of it is queued or under way */
-    command_t command;   /* ... this one */
+    bool proposing;    /* a proposal of it is queued or under way */
+    command_t command; /* ... this one */
     union {
         struct {
             bool span;
@@ -195,7 +208,7 @@ typedef struct op {
         struct {
             uint16_t pending, done; /* of the one that collects */
             rf_err_t err;
-            uint32_t parent;        /* of a part */
+            uint32_t parent; /* of a part */
             rf_kernel_signal_t signal;
         } kill;
         struct {
@@ -205,7 +218,7 @@ typedef struct op {
             uint16_t index, from_index, kind;
             rf_core_t core, from_core;
             uint32_t slots, from_uid;
-            int fds[2];        /* the asker's end and the exporter's; -1: none */
+            int fds[2]; /* the asker's end and the exporter's; -1: none */
             char name[RF_NAME_MAX];
             char from_user[32];
             uint8_t token[32], key[32];
@@ -232,11 +245,11 @@ typedef struct op_class {
 
 typedef struct agree {
     agreement_t *engine;
-    rf_err_t received_err; /* of the last message */
-    bool busy;            /* inside agree_run(): what comes meanwhile is queued */
-    uint64_t tick_ns;     /* the engine wants a tick; RF_NEVER */
-    uint64_t retry_ns;    /* the log was full: no proposal before that; 0 */
-    uint64_t sequence;    /* last used of this member's own session */
+    rf_err_t received_err;           /* of the last message */
+    bool busy;                       /* inside agree_run(): what comes meanwhile is queued */
+    uint64_t tick_ns;                /* the engine wants a tick; RF_NEVER */
+    uint64_t retry_ns;               /* the log was full: no proposal before that; 0 */
+    uint64_t sequence;               /* last used of this member's own session */
     uint32_t queue[MONITOR_OPS_MAX]; /* operations that want to propose, in order */
     unsigned queue_head, n_queue;
     struct {
@@ -247,7 +260,7 @@ typedef struct agree {
     struct {
         uint64_t index;
         agreement_entry_kind_t kind;
-        rf_core_t core;   /* MEMBER_DOWN */
+        rf_core_t core; /* MEMBER_DOWN */
         size_t size;
         command_t command;
     } applies[AGREE_LOG_MAX]; /* handed out, not applied yet */
@@ -271,7 +284,7 @@ struct monitor {
     agree_t agree;
     bool formed, quorum; /* quorum: changes can be agreed on */
 
-    core_t *cores; /* [boot->n_cores] */
+    core_t *cores;                         /* [boot->n_cores] */
     domain_t domains[MONITOR_DOMAINS_MAX]; /* of domain id at id % MONITOR_DOMAINS_MAX */
     rf_domain_t domain_last;
     unsigned n_domains_live;
@@ -290,9 +303,9 @@ struct monitor {
     bool kernel_up;
     char scheduler[96], isolation[96];
     uint64_t channel_next;
-    uint64_t heartbeat_ns, beat_ns;    /* the next one and the last */
-    uint16_t silent[RF_NODES_MAX];     /* beats of mine since a host was heard */
-    uint64_t pinged_ns;                /* when the last measurement was complete */
+    uint64_t heartbeat_ns, beat_ns; /* the next one and the last */
+    uint16_t silent[RF_NODES_MAX];  /* beats of mine since a host was heard */
+    uint64_t pinged_ns;             /* when the last measurement was complete */
     bool pinging, beating;
     uint64_t ping_deadline_ns;
     int exit_status; /* -1: goes on */
@@ -302,15 +315,21 @@ struct monitor {
 /* ---- output.c ---- */
 monitor_action_t *out_action(monitor_t *m, monitor_action_kind_t kind);
 /* Copies two parts into the output behind each other. */
-void out_bytes(monitor_t *m, monitor_action_t *action, const void *a, size_t a_size, const void *b, size_t b_size);
-void out_log(monitor_t *m, rf_log_level_t level, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void out_bytes(monitor_t *m, monitor_action_t *action, const void *a, size_t a_size, const void *b,
+               size_t b_size);
+void out_log(monitor_t *m, rf_log_level_t level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 void out_close_fds(monitor_t *m, int *fds, unsigned n);
 void out_close_fd(monitor_t *m, int *fd);
 bool out_is_nearly_full(const monitor_t *m);
-void kernel_invoke(monitor_t *m, uint32_t tag, uint16_t op, const void *body, size_t size, const int *fds, unsigned n_fds);
-void client_reply(monitor_t *m, uint32_t client, uint32_t tag, uint16_t op, rf_err_t err, const void *body, size_t size);
-void client_reply_fd(monitor_t *m, uint32_t client, uint32_t tag, uint16_t op, const void *body, size_t size, int fd);
-void client_event_fd(monitor_t *m, uint32_t client, uint16_t op, uint64_t key, const void *body, size_t size, int fd);
+void kernel_invoke(monitor_t *m, uint32_t tag, uint16_t op, const void *body, size_t size, const int *fds,
+                   unsigned n_fds);
+void client_reply(monitor_t *m, uint32_t client, uint32_t tag, uint16_t op, rf_err_t err, const void *body,
+                  size_t size);
+void client_reply_fd(monitor_t *m, uint32_t client, uint32_t tag, uint16_t op, const void *body, size_t size,
+                     int fd);
+void client_event_fd(monitor_t *m, uint32_t client, uint16_t op, uint64_t key, const void *body, size_t size,
+                     int fd);
 void client_close(monitor_t *m, uint32_t client, const char *why);
 
 /* ---- agree.c ---- */
@@ -327,14 +346,15 @@ void agree_tick(monitor_t *m);
 /* ---- replica.c ---- */
 domain_t *domain_find(monitor_t *m, rf_domain_t id);
 bool domain_has_ended(const domain_t *d); /* agreed or told */
-bool dispatcher_is_alive(const monitor_t *m, const domain_t *d, unsigned index); /* agreed, and nothing else told */
+bool dispatcher_is_alive(const monitor_t *m, const domain_t *d,
+                         unsigned index); /* agreed, and nothing else told */
 name_t *name_find(monitor_t *m, const char *name);
 bool name_is_alive(monitor_t *m, const name_t *name); /* its dispatcher is, agreed and told */
 rf_err_t replica_apply(monitor_t *m, const command_t *command, size_t size, uint64_t *value);
 void replica_member_down(monitor_t *m, rf_core_t core);
 /* Besides the log: dispatcher `index` has ended. */
-void replica_tell_ended(monitor_t *m, rf_domain_t domain, unsigned index, int32_t wait_status, rf_err_t reason,
-                        uint64_t at_ns);
+void replica_tell_ended(monitor_t *m, rf_domain_t domain, unsigned index, int32_t wait_status,
+                        rf_err_t reason, uint64_t at_ns);
 void replica_tell_core_dead(monitor_t *m, rf_core_t core);
 bool text_is_valid(const char *text, size_t max); /* printable, ends within max, not empty */
 
@@ -347,10 +367,11 @@ op_t *op_find(monitor_t *m, uint32_t id, op_kind_t kind); /* OP_FREE: of any kin
 /* For a request of a client. Answers RF_ERR_LIMIT itself and returns NULL when there are too many. */
 op_t *op_begin_for_client(monitor_t *m, op_kind_t kind, uint32_t client, const rf_wire_header_t *request,
                           uint64_t deadline_ns);
-void op_reply(monitor_t *m, op_t *op, rf_err_t err, const void *body, size_t size); /* to its client, and ends it */
+void op_reply(monitor_t *m, op_t *op, rf_err_t err, const void *body,
+              size_t size); /* to its client, and ends it */
 
-extern const op_class_t op_spawn_class, op_end_class, op_running_class, op_wait_class, op_kill_class, op_connect_class,
-    op_name_class, op_links_class, op_stats_class, op_listen_class, op_shutdown_class;
+extern const op_class_t op_spawn_class, op_end_class, op_running_class, op_wait_class, op_kill_class,
+    op_connect_class, op_name_class, op_links_class, op_stats_class, op_listen_class, op_shutdown_class;
 
 const op_class_t *op_class_of(const op_t *op);
 
@@ -358,7 +379,8 @@ const op_class_t *op_class_of(const op_t *op);
 /* RF_OK: linked. RF_ERR_AGAIN: being dialled, or will be when its address comes: peer_up() of the operation follows.
  * RF_ERR_PEER_DEAD. */
 rf_err_t peer_need(monitor_t *m, rf_core_t core);
-void peer_send(monitor_t *m, rf_core_t core, uint8_t type, const void *a, size_t a_size, const void *b, size_t b_size);
+void peer_send(monitor_t *m, rf_core_t core, uint8_t type, const void *a, size_t a_size, const void *b,
+               size_t b_size);
 /* A request for an operation; counted. RF_ERR_AGAIN: too many unanswered. */
 rf_err_t peer_request(monitor_t *m, op_t *op, rf_core_t core, uint8_t type, const void *body, size_t size,
                       const int *fds, unsigned n_fds);
@@ -369,7 +391,10 @@ void peer_room(monitor_t *m, rf_core_t core);
 void peer_down(monitor_t *m, rf_core_t core, rf_err_t err);
 void peer_message(monitor_t *m, rf_core_t core, uint8_t type, const uint8_t *bytes, size_t size);
 void peer_address(monitor_t *m, rf_core_t core, const char *address);
-static inline bool same_node(const monitor_t *m, rf_core_t core) { return m->boot->cores[core].node == m->node; }
+static inline bool same_node(const monitor_t *m, rf_core_t core)
+{
+    return m->boot->cores[core].node == m->node;
+}
 void park_fds(monitor_t *m, bool peer, uint32_t who, uint32_t tag, const monitor_event_t *event);
 unsigned unpark_fds(monitor_t *m, bool peer, uint32_t who, uint32_t tag, int *fds); /* how many */
 void unpark_all(monitor_t *m, bool peer, uint32_t who);
@@ -380,7 +405,8 @@ void client_gone(monitor_t *m, uint32_t client);
 void client_message(monitor_t *m, uint32_t client, uint8_t type, const uint8_t *bytes, size_t size);
 bool query_answer(monitor_t *m, uint32_t client, const rf_wire_header_t *request, const uint8_t *body);
 void query_domain(const monitor_t *m, const domain_t *d, rf_client_domain_t *out);
-void machine_event(monitor_t *m, uint32_t what, rf_err_t err, rf_core_t core, rf_node_t node, rf_domain_t domain);
+void machine_event(monitor_t *m, uint32_t what, rf_err_t err, rf_core_t core, rf_node_t node,
+                   rf_domain_t domain);
 void machine_events_deliver(monitor_t *m);
 
 /* ---- kernel.c ---- */
@@ -393,23 +419,27 @@ void local_free(monitor_t *m, local_t *local);
 void local_kill_domain(monitor_t *m, rf_domain_t domain); /* its dispatchers here: the domain has ended */
 
 /* ---- operations ---- */
-void spawn_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, const rf_client_spawn_t *body);
+void spawn_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request,
+                   const rf_client_spawn_t *body);
 void spawn_peer(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
 void spawn_peer_chunk(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
 void spawn_peer_more(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
 void spawn_peer_spawned(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
 void spawn_check_span(op_t *op); /* op_span.c's operation waits for its block */
-void span_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, const rf_client_spawn_t *body);
+void span_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request,
+                  const rf_client_spawn_t *body);
 void end_local(monitor_t *m, local_t *local, int32_t wait_status, rf_err_t reason);
 void end_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
 void end_tell_all(monitor_t *m, rf_core_t to); /* RF_CORE_NONE: everybody in reach */
 void wait_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, rf_domain_t domain);
 void wait_cancel(monitor_t *m, uint32_t client, uint32_t tag);
 void wait_domain_ended(monitor_t *m, rf_domain_t domain);
-void kill_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, const rf_client_kill_t *body);
+void kill_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request,
+                  const rf_client_kill_t *body);
 void kill_peer(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
 void kill_peer_killed(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
-void connect_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, const rf_client_connect_t *body);
+void connect_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request,
+                     const rf_client_connect_t *body);
 void connect_accept(monitor_t *m, uint32_t client, const rf_client_accept_t *body);
 void connect_peer(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
 void connect_peer_connected(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);

@@ -4,7 +4,10 @@
 
 /* ---- memory ---- */
 
-static size_t padded(size_t size) { return (size + 15) & ~(size_t)15; }
+static size_t padded(size_t size)
+{
+    return (size + 15) & ~(size_t)15;
+}
 
 size_t monitor_size(const rf_boot_t *boot, rf_core_t core)
 {
@@ -15,7 +18,8 @@ size_t monitor_size(const rf_boot_t *boot, rf_core_t core)
 rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_t core, const char *owner,
                       uint64_t now_ns, monitor_t **out)
 {
-    if (core >= boot->n_cores || boot->cores[core].node != boot->node || boot->heartbeat_ms == 0) return RF_ERR_INVALID;
+    if (core >= boot->n_cores || boot->cores[core].node != boot->node || boot->heartbeat_ms == 0)
+        return RF_ERR_INVALID;
     if (size < monitor_size(boot, core)) return RF_ERR_NO_MEMORY;
     memset(memory, 0, monitor_size(boot, core));
     monitor_t *m = memory;
@@ -39,20 +43,22 @@ rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_
 /* ---- operations ---- */
 
 static const op_class_t *const classes[] = {
-    [OP_SPAWN] = &op_spawn_class,   [OP_END] = &op_end_class,         [OP_RUNNING] = &op_running_class,
-    [OP_WAIT] = &op_wait_class,     [OP_KILL] = &op_kill_class,       [OP_CONNECT] = &op_connect_class,
-    [OP_NAME] = &op_name_class,     [OP_LINKS] = &op_links_class,     [OP_STATS] = &op_stats_class,
+    [OP_SPAWN] = &op_spawn_class,   [OP_END] = &op_end_class,           [OP_RUNNING] = &op_running_class,
+    [OP_WAIT] = &op_wait_class,     [OP_KILL] = &op_kill_class,         [OP_CONNECT] = &op_connect_class,
+    [OP_NAME] = &op_name_class,     [OP_LINKS] = &op_links_class,       [OP_STATS] = &op_stats_class,
     [OP_LISTEN] = &op_listen_class, [OP_SHUTDOWN] = &op_shutdown_class,
 };
 
-const op_class_t *op_class_of(const op_t *op) { return classes[op->kind]; }
+const op_class_t *op_class_of(const op_t *op)
+{
+    return classes[op->kind];
+}
 
 op_t *op_begin(monitor_t *m, op_kind_t kind, uint64_t deadline_ns)
 {
     unsigned limit = kind == OP_END || kind == OP_RUNNING ? MONITOR_OPS_MAX : MONITOR_OPS_MAX - OPS_RESERVED;
     if (m->n_ops >= limit) return NULL;
-    while (m->ops[m->op_next].kind != OP_FREE)
-        m->op_next = (m->op_next + 1) % MONITOR_OPS_MAX;
+    while (m->ops[m->op_next].kind != OP_FREE) m->op_next = (m->op_next + 1) % MONITOR_OPS_MAX;
     op_t *op = &m->ops[m->op_next];
     m->op_next = (m->op_next + 1) % MONITOR_OPS_MAX;
     uint16_t generation = (uint16_t)(op->generation + 1);
@@ -96,7 +102,8 @@ op_t *op_find(monitor_t *m, uint32_t id, op_kind_t kind)
     uint32_t index = id & 0xffff;
     if (index >= MONITOR_OPS_MAX) return NULL;
     op_t *op = &m->ops[index];
-    if (op->kind == OP_FREE || op->generation != id >> 16 || (kind != OP_FREE && op->kind != kind)) return NULL;
+    if (op->kind == OP_FREE || op->generation != id >> 16 || (kind != OP_FREE && op->kind != kind))
+        return NULL;
     return op;
 }
 
@@ -143,7 +150,10 @@ static void expire(monitor_t *m)
     }
 }
 
-static uint64_t earliest(uint64_t a, uint64_t b) { return a < b ? a : b; }
+static uint64_t earliest(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
 
 /* ---- the step ---- */
 
@@ -290,15 +300,15 @@ void monitor_check(const monitor_t *m)
     }
     rf_assert(ops == m->n_ops && waits == m->n_waits && transfers == m->n_transfers);
     for (unsigned i = 0; i < MONITOR_CLIENTS_MAX; i++)
-        rf_assert(m->clients[i].outstanding == outstanding[i] && outstanding[i] <= MONITOR_CLIENT_REQUESTS_MAX);
+        rf_assert(m->clients[i].outstanding == outstanding[i] &&
+                  outstanding[i] <= MONITOR_CLIENT_REQUESTS_MAX);
     for (unsigned i = 0; i < MONITOR_DOMAINS_MAX; i++) {
         const domain_t *d = &m->domains[i];
         if (d->id == 0) continue;
         rf_assert(d->id % MONITOR_DOMAINS_MAX == i && d->id <= m->domain_last);
         rf_assert(d->n_dispatchers >= 1 && d->n_dispatchers <= RF_DISPATCHERS_PER_DOMAIN_MAX);
         rf_assert((d->state == RF_DOMAIN_ENDED) == !(d->alive & 1));
-        for (unsigned k = 0; k < d->n_dispatchers; k++)
-            rf_assert(d->cores[k] < m->boot->n_cores);
+        for (unsigned k = 0; k < d->n_dispatchers; k++) rf_assert(d->cores[k] < m->boot->n_cores);
         live += d->state != RF_DOMAIN_ENDED;
     }
     rf_assert(live == m->n_domains_live);

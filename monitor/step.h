@@ -25,8 +25,9 @@
 #include "wire/client.h"
 #include "wire/kernel.h"
 
-#define MONITOR_CLIENTS_MAX         256  /* client links; handles are below it */
-#define MONITOR_DOMAINS_MAX         2048 /* of the machine, running and remembered; ended ones are forgotten oldest first */
+#define MONITOR_CLIENTS_MAX 256 /* client links; handles are below it */
+#define MONITOR_DOMAINS_MAX                                                                                  \
+    2048 /* of the machine, running and remembered; ended ones are forgotten oldest first */
 #define MONITOR_NAMES_MAX           1024 /* exported at once, machine-wide */
 #define MONITOR_LOCAL_MAX           256  /* dispatchers of this core at once */
 #define MONITOR_OPS_MAX             1024 /* operations under way at this monitor */
@@ -82,14 +83,15 @@ typedef struct monitor_event {
     uint32_t op;      /* answers: the operation that asked, as in its action */
     uint8_t type;     /* *_MESSAGE: slot type */
     rf_err_t err;
-    const void *bytes; /* *_MESSAGE, *_FDS, CHUNK, RANDOM (64 bytes), LISTENING (address); hostile until checked */
+    const void
+        *bytes; /* *_MESSAGE, *_FDS, CHUNK, RANDOM (64 bytes), LISTENING (address); hostile until checked */
     size_t size;
     int fds[8];
     unsigned n_fds;
     rf_domain_t domain; /* CLIENT_UP */
     uint16_t index;
-    unsigned n;         /* LINK_STATS */
-    struct {            /* BLOCK */
+    unsigned n; /* LINK_STATS */
+    struct {    /* BLOCK */
         uint32_t size, flags, uid;
         char user[32];
         char program[RF_NAME_MAX];
@@ -98,36 +100,37 @@ typedef struct monitor_event {
 } monitor_event_t;
 
 typedef enum monitor_action_kind {
-    MONITOR_DO_SEND_KERNEL = 1, /* a message on the kernel link; with fds: passed before it, they stay the monitor's */
-    MONITOR_DO_SEND_PEER,       /* ... to `core`; when the link does not take it: dropped, PEER_ROOM follows */
-    MONITOR_DO_SEND_CLIENT,     /* ... to `client`; when it does not take it the link is closed */
-    MONITOR_DO_SEND_EVENT,      /* a machine event to `client`; may be refused, see CLIENT_FULL */
-    MONITOR_DO_DIAL,            /* link to `core`; `bytes`: address, empty inside the host. PEER_UP or PEER_DOWN follow */
-    MONITOR_DO_FENCE_PEER,      /* after flushing: fence and close; never listen to that core again. No event follows */
-    MONITOR_DO_CLOSE_CLIENT,    /* no event follows */
-    MONITOR_DO_ADOPT,           /* fds[0] is a socket to (domain, index): CLIENT_UP follows when it can be linked */
+    MONITOR_DO_SEND_KERNEL =
+        1, /* a message on the kernel link; with fds: passed before it, they stay the monitor's */
+    MONITOR_DO_SEND_PEER,   /* ... to `core`; when the link does not take it: dropped, PEER_ROOM follows */
+    MONITOR_DO_SEND_CLIENT, /* ... to `client`; when it does not take it the link is closed */
+    MONITOR_DO_SEND_EVENT,  /* a machine event to `client`; may be refused, see CLIENT_FULL */
+    MONITOR_DO_DIAL, /* link to `core`; `bytes`: address, empty inside the host. PEER_UP or PEER_DOWN follow */
+    MONITOR_DO_FENCE_PEER, /* after flushing: fence and close; never listen to that core again. No event follows */
+    MONITOR_DO_CLOSE_CLIENT, /* no event follows */
+    MONITOR_DO_ADOPT, /* fds[0] is a socket to (domain, index): CLIENT_UP follows when it can be linked */
     MONITOR_DO_CLOSE_FD,
-    MONITOR_DO_BLOCK,           /* check fds[0] as a spawn block and copy it with changes, see monitor_block_t; a
+    MONITOR_DO_BLOCK,     /* check fds[0] as a spawn block and copy it with changes, see monitor_block_t; a
                                    second descriptor is duplicated: BLOCK brings {copy[, duplicate]} */
-    MONITOR_DO_BLOCK_GET,       /* read `size` bytes at `offset` of fds[0] */
-    MONITOR_DO_BLOCK_PUT,       /* bytes at `offset` of a block of `size` in all; complete: checked, BLOCK follows */
-    MONITOR_DO_BLOCK_DROP,      /* forget what was PUT */
+    MONITOR_DO_BLOCK_GET, /* read `size` bytes at `offset` of fds[0] */
+    MONITOR_DO_BLOCK_PUT, /* bytes at `offset` of a block of `size` in all; complete: checked, BLOCK follows */
+    MONITOR_DO_BLOCK_DROP, /* forget what was PUT */
     MONITOR_DO_SOCKETPAIR,
     MONITOR_DO_RANDOM,
-    MONITOR_DO_LISTEN,          /* for other hosts, if not yet done */
+    MONITOR_DO_LISTEN, /* for other hosts, if not yet done */
     MONITOR_DO_LINK_STATS,
-    MONITOR_DO_LOG,             /* bytes: a line; type: rf_log_level_t */
-    MONITOR_DO_LOG_LEVEL,       /* type */
-    MONITOR_DO_EXIT,            /* flush everything, end with status `size` */
+    MONITOR_DO_LOG,       /* bytes: a line; type: rf_log_level_t */
+    MONITOR_DO_LOG_LEVEL, /* type */
+    MONITOR_DO_EXIT,      /* flush everything, end with status `size` */
 } monitor_action_kind_t;
 
 /* bytes of MONITOR_DO_BLOCK: how the copy differs. */
 typedef struct monitor_block {
     uint32_t flags_clear;
-    uint8_t consume;      /* close fds[0] */
+    uint8_t consume; /* close fds[0] */
     uint8_t span_args_set;
     uint16_t span_args_size;
-    char user[32];        /* "" : as it is; else this, and a block that names another is refused (PERMISSION) */
+    char user[32]; /* "" : as it is; else this, and a block that names another is refused (PERMISSION) */
     uint8_t span_args[RF_SPAN_ARGS_MAX];
 } monitor_block_t;
 
@@ -137,8 +140,8 @@ typedef struct monitor_action {
     uint16_t index;
     uint32_t client, op, offset;
     rf_domain_t domain;
-    size_t size;      /* of bytes; BLOCK_GET, EXIT: see there */
-    uint32_t total;   /* BLOCK_PUT */
+    size_t size;       /* of bytes; BLOCK_GET, EXIT: see there */
+    uint32_t total;    /* BLOCK_PUT */
     const void *bytes; /* in the output; valid until the next step */
     const void *head;  /* what comes with fds */
     size_t head_size;
@@ -155,7 +158,12 @@ typedef struct monitor_output {
 } monitor_output_t;
 
 /* Exit statuses of rf-monitor. */
-enum { MONITOR_EXIT_SHUTDOWN = 0, MONITOR_EXIT_FAILED = 1, MONITOR_EXIT_USAGE = 2, MONITOR_EXIT_EXPELLED = 3 };
+enum {
+    MONITOR_EXIT_SHUTDOWN = 0,
+    MONITOR_EXIT_FAILED = 1,
+    MONITOR_EXIT_USAGE = 2,
+    MONITOR_EXIT_EXPELLED = 3
+};
 
 size_t monitor_size(const rf_boot_t *boot, rf_core_t core);
 

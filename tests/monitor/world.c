@@ -1,0 +1,799 @@
+#include "world.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+struct pending {
+    rf_core_t to;
+    uint32_t channel; /* who says it: order is kept within one */
+    monitor_event_t event;
+    uint8_t *bytes;
+    monitor_link_stats_t links[WORLD_CORES_MAX];
+};
+
+enum { CHANNEL_PEER = 0, CHANNEL_KERNEL = 1000, CHANNEL_SHELL = 1001, CHANNEL_CLIENT = 2000 };
+
+/* ---- descriptors ---- */
+
+static int fd_new(world_t *w)
+{
+    rf_assert(w->fd_next < WORLD_FDS_MAX);
+    w->fd_open[w->fd_next] = true;
+    return w->fd_next++;
+}
+
+static void fd_check(const world_t *w, int fd)
+{
+    rf_assert(fd >= 0 && fd < WORLD_FDS_MAX && w->fd_open[fd]);
+}
+
+static void fd_close(world_t *w, int fd)
+{
+    fd_check(w, fd);
+    w->fd_open[fd] = false;
+}
+
+/* ---- queues ---- */
+
+static monitor_event_t *push(world_t *w, rf_core_t to, uint32_t channel, monitor_event_kind_t kind,
+                             const void *bytes, size_t size)
+{
+    if (w->n_pending == w->pending_room) {
+        w->pending_room = w->pending_room ? w->pending_room * 2 : 64;
+        w->pending = realloc(w->pending, w->pending_room * sizeof *w->pending);
+        rf_assert(w->pending);
+    }
+    pending_t *p = &w->pending[w->n_pending++];
+    memset(p, 0, sizeof *p);
+    p->to = to;
+    p->channel = channel;
+    p->event.kind = kind;
+    p->event.core = RF_CORE_NONE;
+    p->event.size = size;
+    if (size > 0) {
+        p->bytes = malloc(size); /* exact, so that reading beyond is seen */
+        rf_assert(p->bytes);
+        memcpy(p->bytes, bytes, size);
+    }
+    return &p->event;
+}
+
+static void pending_drop(world_t *w, unsigned i)
+{
+    for (unsigned k = 0; k < w->pending[i].event.n_fds; k++) fd_close(w, w->pending[i].event.fds[k]);
+    free(w->pending[i].bytes);
+    memmove(&w->pending[i], &w->pending[i + 1], (w->n_pending - i - 1) * sizeof *w->pending);
+    w->n_pending--;
+}
+
+static rf_node_t node_of(const world_t *w, rf_core_t core)
+{
+    return w->boot.cores[core].node;
+}
+
+/* ---- what monitors want ---- */
+
+static void peer_event(world_t *w, rf_core_t to, rf_core_t from, monitor_event_kind_t kind, rf_err_t err)
+{
+    monitor_event_t *event = push(w, to, CHANNEL_PEER + from, kind, NULL, 0);
+    event->core = from;
+    event->err = err;
+}
+
+static void do_dial(world_t *w, rf_core_t from, rf_core_t to)
+{
+    if (w->linked[from][to]) return;
+    if (!w->alive[to] || w->cut[node_of(w, from)][node_of(w, to)]) {
+        peer_event(w, from, to, MONITOR_PEER_DOWN, RF_ERR_TIMEOUT);
+        return;
+    }
+    w->linked[from][to] = w->linked[to][from] = true;
+    peer_event(w, from, to, MONITOR_PEER_UP, RF_OK);
+    peer_event(w, to, from, MONITOR_PEER_UP, RF_OK);
+}
+
+static void unlink_peers(world_t *w, rf_core_t a, rf_core_t b, rf_err_t err)
+{
+    if (!w->linked[a][b]) return;
+    w->linked[a][b] = w->linked[b][a] = false;
+    if (w->alive[b]) peer_event(w, b, a, MONITOR_PEER_DOWN, err);
+}
+
+static void do_send_peer(world_t *w, rf_core_t from, const monitor_action_t *a)
+{
+    for (unsigned i = 0; i < a->n_fds; i++) fd_check(w, a->fds[i]);
+    if (!w->linked[from][a->core] || !w->alive[a->core] || w->cut[node_of(w, from)][node_of(w, a->core)])
+        return;
+    if (a->n_fds > 0) {
+        rf_assert(node_of(w, from) == node_of(w, a->core));
+        monitor_event_t *event =
+            push(w, a->core, CHANNEL_PEER + from, MONITOR_PEER_FDS, a->head, a->head_size);
+        event->core = from;
+        for (unsigned i = 0; i < a->n_fds; i++) event->fds[event->n_fds++] = fd_new(w);
+    }
+    monitor_event_t *event = push(w, a->core, CHANNEL_PEER + from, MONITOR_PEER_MESSAGE, a->bytes, a->size);
+    event->core = from;
+    event->type = a->type;
+}
+
+static world_dispatcher_t *dispatcher(world_t *w, rf_core_t core, rf_domain_t domain, unsigned index)
+{
+    for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++) {
+        world_dispatcher_t *d = &w->dispatchers[core][i];
+        if (d->used && d->domain == domain && d->index == index) return d;
+    }
+    return NULL;
+}
+
+static void kernel_reply(world_t *w, rf_core_t core, uint32_t tag, uint16_t op, rf_err_t err,
+                         const void *body, size_t size)
+{
+    uint8_t bytes[4096];
+    rf_wire_header_t header = {.tag = tag, .err = (uint16_t)err, .op = op};
+    memcpy(bytes, &header, sizeof header);
+    if (size > 0) memcpy(bytes + sizeof header, body, size);
+    if (tag != 0)
+        push(w, core, CHANNEL_KERNEL, MONITOR_KERNEL_MESSAGE, bytes, sizeof header + size)->type =
+            RF_KERNEL_REPLY;
+}
+
+void world_exit_dispatcher(world_t *w, rf_core_t core, rf_domain_t domain, uint16_t index, int wait_status)
+{
+    world_dispatcher_t *d = dispatcher(w, core, domain, index);
+    if (!d) return;
+    d->used = false;
+    struct {
+        rf_wire_header_t header;
+        rf_kernel_exited_t exited;
+    } m = {.header = {.op = RF_KERNEL_EVENT_EXITED},
+           .exited = {.domain = domain, .index = index, .wait_status = wait_status}};
+    push(w, core, CHANNEL_KERNEL, MONITOR_KERNEL_MESSAGE, &m, sizeof m)->type = RF_KERNEL_EVENT;
+    for (unsigned i = 0; i < 64; i++) {
+        test_client_t *c = &w->clients[i];
+        if (c->used && !c->gone && c->core == core && c->domain == domain && c->index == index)
+            world_client_leave(w, c);
+    }
+}
+
+static void kernel_create(world_t *w, rf_core_t core, uint32_t tag, const monitor_action_t *a)
+{
+    rf_kernel_create_t create;
+    memcpy(&create, (const uint8_t *)a->bytes + sizeof(rf_wire_header_t), sizeof create);
+    rf_assert(create.n_fds == a->n_fds && a->n_fds >= 1);
+    rf_kernel_created_t out = {.pid = 100};
+    if (w->create_err == RF_OK) {
+        rf_assert(!dispatcher(w, core, create.domain, create.index));
+        for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++) {
+            if (w->dispatchers[core][i].used) continue;
+            w->dispatchers[core][i] =
+                (world_dispatcher_t){.used = true, .domain = create.domain, .index = create.index};
+            break;
+        }
+    } else {
+        out.os_errno = 2;
+        snprintf(out.what, sizeof out.what, "exec ./missing");
+    }
+    kernel_reply(w, core, tag, RF_KERNEL_CREATE, w->create_err, &out, sizeof out);
+}
+
+static void do_send_kernel(world_t *w, rf_core_t core, const monitor_action_t *a)
+{
+    rf_wire_header_t header;
+    memcpy(&header, a->bytes, sizeof header);
+    const uint8_t *body = (const uint8_t *)a->bytes + sizeof header;
+    for (unsigned i = 0; i < a->n_fds; i++) fd_check(w, a->fds[i]);
+    switch (header.op) {
+    case RF_KERNEL_IDENTIFY: {
+        rf_kernel_identity_t identity = {.core = core, .scheduler = "fake shares", .isolation = "fake walls"};
+        kernel_reply(w, core, header.tag, header.op, RF_OK, &identity, sizeof identity);
+        break;
+    }
+    case RF_KERNEL_CREATE:
+        if (!w->kernel_stuck) kernel_create(w, core, header.tag, a);
+        break;
+    case RF_KERNEL_SIGNAL: {
+        rf_kernel_signal_t signal;
+        memcpy(&signal, body, sizeof signal);
+        if (w->kernel_stuck) break;
+        bool there = dispatcher(w, core, signal.domain, signal.index) != NULL;
+        kernel_reply(w, core, header.tag, header.op, there ? RF_OK : RF_ERR_NOT_FOUND, NULL, 0);
+        if (there && (signal.signo == 9 || (signal.signo == 15 && !w->ignore_term)))
+            world_exit_dispatcher(w, core, signal.domain, signal.index, signal.signo);
+        break;
+    }
+    case RF_KERNEL_DESTROY: {
+        rf_kernel_target_t target;
+        memcpy(&target, body, sizeof target);
+        world_exit_dispatcher(w, core, target.domain, target.index, 9);
+        break;
+    }
+    case RF_KERNEL_STAT: {
+        rf_kernel_stat_t stat = {.pid = 7};
+        kernel_reply(w, core, header.tag, header.op, RF_OK, &stat, sizeof stat);
+        break;
+    }
+    case RF_KERNEL_STAT_ALL: {
+        rf_kernel_stats_t stats = {0};
+        for (unsigned i = 0; i < MONITOR_LOCAL_MAX && stats.n < RF_KERNEL_STATS_MAX; i++) {
+            const world_dispatcher_t *d = &w->dispatchers[core][i];
+            if (d->used) stats.stat[stats.n++] = (rf_kernel_stat_t){.domain = d->domain, .index = d->index};
+        }
+        kernel_reply(w, core, header.tag, header.op, RF_OK, &stats, sizeof stats);
+        break;
+    }
+    default:
+        rf_assert(!"the monitor invokes what it should not");
+    }
+}
+
+static test_client_t *client_of(world_t *w, rf_core_t core, uint32_t handle)
+{
+    for (unsigned i = 0; i < 64; i++) {
+        test_client_t *c = &w->clients[i];
+        if (c->used && !c->gone && c->core == core && c->handle == handle) return c;
+    }
+    return NULL;
+}
+
+static void do_send_client(world_t *w, rf_core_t core, const monitor_action_t *a)
+{
+    test_client_t *c = client_of(w, core, a->client);
+    if (!c) return;
+    rf_assert(c->n_inbox < WORLD_INBOX_MAX && a->size >= sizeof(rf_wire_header_t) && a->size <= 4096);
+    message_t *m = calloc(1, sizeof *m);
+    rf_assert(m);
+    m->type = a->type;
+    m->fd = -1;
+    m->size = a->size - sizeof m->header;
+    memcpy(&m->header, a->bytes, sizeof m->header);
+    memcpy(m->body, (const uint8_t *)a->bytes + sizeof m->header, m->size);
+    for (unsigned i = 0; i < a->n_fds; i++) {
+        fd_check(w, a->fds[i]);
+        m->fd = 0; /* the client's own number does not matter */
+    }
+    c->inbox[c->n_inbox++] = m;
+}
+
+static monitor_event_t *answer(world_t *w, rf_core_t core, const monitor_action_t *a,
+                               monitor_event_kind_t kind, const void *bytes, size_t size)
+{
+    monitor_event_t *event = push(w, core, CHANNEL_SHELL, kind, bytes, size);
+    event->op = a->op;
+    return event;
+}
+
+static void block_answer(world_t *w, rf_core_t core, const monitor_action_t *a, const char *user)
+{
+    monitor_event_t *event = answer(w, core, a, MONITOR_BLOCK, NULL, 0);
+    event->err = w->block_err;
+    if (event->err != RF_OK) return;
+    event->fds[event->n_fds++] = fd_new(w);
+    event->block.size = w->block_size;
+    event->block.flags = w->block_flags;
+    event->block.uid = 1000;
+    snprintf(event->block.user, sizeof event->block.user, "%s", user[0] ? user : w->block_user);
+    snprintf(event->block.program, sizeof event->block.program, "prog");
+}
+
+static void do_block(world_t *w, rf_core_t core, const monitor_action_t *a)
+{
+    monitor_block_t change;
+    rf_assert(a->size == sizeof change);
+    memcpy(&change, a->bytes, sizeof change);
+    fd_check(w, a->fds[0]);
+    if (change.consume) fd_close(w, a->fds[0]);
+    block_answer(w, core, a, change.user);
+    monitor_event_t *event = &w->pending[w->n_pending - 1].event;
+    if (event->err == RF_OK) event->block.flags &= ~change.flags_clear;
+    if (event->err == RF_OK && a->n_fds == 2) event->fds[event->n_fds++] = fd_new(w);
+}
+
+static void act(world_t *w, rf_core_t core, const monitor_action_t *a)
+{
+    static const uint8_t zeros[4096];
+    switch ((monitor_action_kind_t)a->kind) {
+    case MONITOR_DO_SEND_KERNEL:
+        do_send_kernel(w, core, a);
+        break;
+    case MONITOR_DO_SEND_PEER:
+        do_send_peer(w, core, a);
+        break;
+    case MONITOR_DO_SEND_CLIENT:
+    case MONITOR_DO_SEND_EVENT:
+        do_send_client(w, core, a);
+        break;
+    case MONITOR_DO_DIAL:
+        do_dial(w, core, a->core);
+        break;
+    case MONITOR_DO_FENCE_PEER:
+        unlink_peers(w, core, a->core, RF_ERR_CLOSED);
+        break;
+    case MONITOR_DO_CLOSE_CLIENT: {
+        test_client_t *c = client_of(w, core, a->client);
+        if (c) c->gone = true;
+        break;
+    }
+    case MONITOR_DO_ADOPT: {
+        monitor_event_t *event = push(w, core, CHANNEL_SHELL, MONITOR_CLIENT_UP, NULL, 0);
+        fd_close(w, a->fds[0]);
+        for (unsigned i = 0; i < 64; i++) {
+            test_client_t *c = &w->clients[i];
+            if (c->used && c->core == core && c->domain == a->domain && c->index == a->index && !c->gone)
+                event->client = c->handle;
+        }
+        event->domain = a->domain;
+        event->index = a->index;
+        break;
+    }
+    case MONITOR_DO_CLOSE_FD:
+        fd_close(w, a->fds[0]);
+        break;
+    case MONITOR_DO_BLOCK:
+        do_block(w, core, a);
+        break;
+    case MONITOR_DO_BLOCK_GET:
+        fd_check(w, a->fds[0]);
+        answer(w, core, a, MONITOR_CHUNK, zeros, a->size);
+        break;
+    case MONITOR_DO_BLOCK_PUT:
+        if (a->offset + a->size == a->total) block_answer(w, core, a, "");
+        break;
+    case MONITOR_DO_SOCKETPAIR: {
+        monitor_event_t *event = answer(w, core, a, MONITOR_SOCKETPAIR, NULL, 0);
+        event->fds[event->n_fds++] = fd_new(w);
+        event->fds[event->n_fds++] = fd_new(w);
+        break;
+    }
+    case MONITOR_DO_RANDOM: {
+        uint8_t bytes[64];
+        for (unsigned i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)rf_prng_next(&w->prng);
+        answer(w, core, a, MONITOR_RANDOM, bytes, sizeof bytes);
+        break;
+    }
+    case MONITOR_DO_LISTEN:
+        answer(w, core, a, MONITOR_LISTENING, "127.0.0.1:1", 12);
+        break;
+    case MONITOR_DO_LINK_STATS: {
+        answer(w, core, a, MONITOR_LINK_STATS, NULL, 0);
+        pending_t *p = &w->pending[w->n_pending - 1];
+        for (rf_core_t to = 0; to < w->n_cores; to++) {
+            if (w->linked[core][to])
+                p->links[p->event.n++] = (monitor_link_stats_t){.core = to, .medium = "fake"};
+        }
+        break;
+    }
+    case MONITOR_DO_LOG:
+        w->n_logged++;
+        if (w->verbose)
+            fprintf(stderr, "%12.6f monitor/%u %s\n", (double)w->now_ns / 1e9, core, (const char *)a->bytes);
+        break;
+    case MONITOR_DO_EXIT:
+        w->exit_status[core] = (int)a->size;
+        w->exited[core] = true;
+        break;
+    case MONITOR_DO_BLOCK_DROP:
+    case MONITOR_DO_LOG_LEVEL:
+        break;
+    }
+}
+
+static void step(world_t *w, rf_core_t core, monitor_event_t *event)
+{
+    monitor_event_t tick = {.kind = MONITOR_TICK};
+    for (unsigned i = 0; i < 10000 && w->alive[core]; i++) {
+        event->now_ns = w->now_ns;
+        event->real_ns = 1000000 + w->now_ns;
+        monitor_step(w->monitor[core], event, w->output);
+        w->tick_ns[core] = w->output->next_tick_ns;
+        bool more = w->output->more;
+        for (unsigned k = 0; k < w->output->n_actions; k++) act(w, core, &w->output->actions[k]);
+        if (w->exited[core]) world_kill(w, core);
+        if (!more) return;
+        event = &tick;
+    }
+}
+
+/* ---- running ---- */
+
+static void deliver_one(world_t *w)
+{
+    /* Any link may be next; of that link, the oldest. */
+    unsigned chosen = (unsigned)rf_prng_below(&w->prng, w->n_pending);
+    for (unsigned i = 0; i < chosen; i++) {
+        if (w->pending[i].to == w->pending[chosen].to &&
+            w->pending[i].channel == w->pending[chosen].channel) {
+            chosen = i;
+            break;
+        }
+    }
+    pending_t p = w->pending[chosen];
+    w->pending[chosen].event.n_fds = 0;
+    w->pending[chosen].bytes = NULL;
+    pending_drop(w, chosen);
+    if (w->alive[p.to]) {
+        p.event.bytes = p.bytes;
+        p.event.links = p.links;
+        step(w, p.to, &p.event);
+    } else {
+        for (unsigned i = 0; i < p.event.n_fds; i++) fd_close(w, p.event.fds[i]);
+    }
+    free(p.bytes);
+}
+
+void world_deliver(world_t *w, unsigned n)
+{
+    for (unsigned i = 0; i < n && w->n_pending > 0; i++) deliver_one(w);
+}
+
+void world_settle(world_t *w)
+{
+    for (unsigned i = 0; w->n_pending > 0; i++) {
+        rf_assert(i < 2000000); /* they talk for ever */
+        deliver_one(w);
+        for (rf_core_t core = 0; core < w->n_cores; core++) {
+            if (w->alive[core] && w->tick_ns[core] <= w->now_ns) {
+                monitor_event_t tick = {.kind = MONITOR_TICK};
+                step(w, core, &tick);
+            }
+        }
+    }
+}
+
+void world_pass(world_t *w, uint64_t ns)
+{
+    uint64_t until = w->now_ns + ns;
+    for (;;) {
+        world_settle(w);
+        uint64_t next = RF_NEVER;
+        for (rf_core_t core = 0; core < w->n_cores; core++) {
+            if (w->alive[core] && w->tick_ns[core] < next) next = w->tick_ns[core];
+        }
+        if (next > until) break;
+        if (next > w->now_ns) w->now_ns = next;
+        for (rf_core_t core = 0; core < w->n_cores; core++) {
+            if (!w->alive[core] || w->tick_ns[core] > w->now_ns) continue;
+            monitor_event_t tick = {.kind = MONITOR_TICK};
+            step(w, core, &tick);
+            rf_assert(!w->alive[core] ||
+                      w->tick_ns[core] > w->now_ns); /* a tick that is due for ever never ends */
+        }
+    }
+    w->now_ns = until;
+}
+
+world_t *world_new(unsigned nodes, unsigned cores, uint64_t seed)
+{
+    world_t *w = calloc(1, sizeof *w);
+    rf_assert(w && nodes * cores <= WORLD_CORES_MAX);
+    rf_prng_seed(&w->prng, seed);
+    w->output = calloc(1, sizeof *w->output);
+    w->n_cores = nodes * cores;
+    w->now_ns = RF_NS_PER_S;
+    w->fd_next = 1;
+    w->block_size = 1000;
+    snprintf(w->block_user, sizeof w->block_user, "alice");
+    rf_boot_t *b = &w->boot;
+    b->magic = RF_BOOT_MAGIC;
+    b->size = sizeof *b;
+    b->machine.bytes[0] = 7;
+    b->n_nodes = (rf_node_t)nodes;
+    b->n_cores = (rf_core_t)w->n_cores;
+    b->heartbeat_ms = 100;
+    b->host_deadline_ms = 1000;
+    snprintf(b->machine_name, sizeof b->machine_name, "test");
+    for (unsigned n = 0; n < nodes; n++) {
+        snprintf(b->nodes[n].name, sizeof b->nodes[n].name, "node%u", n);
+        snprintf(b->medium[n], sizeof b->medium[n], "tcp");
+        b->nodes[n].first_core = (rf_core_t)(n * cores);
+        b->nodes[n].n_cores = (rf_core_t)cores;
+        for (unsigned c = 0; c < cores; c++) {
+            b->cores[n * cores + c].node = (rf_node_t)n;
+            b->cores[n * cores + c].cpu = (uint16_t)c;
+        }
+    }
+    rf_boot_t *boots = calloc(nodes, sizeof *boots); /* each node's own block */
+    rf_assert(boots && w->output);
+    for (unsigned n = 0; n < nodes; n++) {
+        boots[n] = *b;
+        boots[n].node = (rf_node_t)n;
+    }
+    for (rf_core_t core = 0; core < w->n_cores; core++) {
+        const rf_boot_t *boot = &boots[core / cores];
+        size_t size = monitor_size(boot, core);
+        w->memory[core] = aligned_alloc(64, (size + 63) & ~(size_t)63);
+        rf_assert(w->memory[core]);
+        rf_err_t err = monitor_init(w->memory[core], size, boot, core, "owner", w->now_ns, &w->monitor[core]);
+        rf_assert(err == RF_OK);
+        w->alive[core] = true;
+        w->tick_ns[core] = w->now_ns;
+        push(w, core, CHANNEL_KERNEL, MONITOR_KERNEL_UP, NULL, 0);
+    }
+    return w;
+}
+
+static void introduce(world_t *w)
+{
+    world_settle(w);
+    for (rf_core_t core = 0; core < w->n_cores; core++) { /* rackfishd tells where the others listen */
+        test_client_t *c = w->alive[core] ? world_node_client(w, core) : NULL;
+        for (rf_node_t node = 0; c && node < w->boot.n_nodes; node++) {
+            if (node == node_of(w, core)) continue;
+            rf_client_addresses_t a = {.node = node,
+                                       .first = w->boot.nodes[node].first_core,
+                                       .n = w->boot.nodes[node].n_cores,
+                                       .medium = "tcp"};
+            for (unsigned i = 0; i < a.n; i++)
+                snprintf(a.address[i], sizeof a.address[i], "127.0.0.1:%u", 5000 + a.first + i);
+            rf_assert(world_ask(w, c, RF_CLIENT_NODE_ADDRESSES, &a, sizeof a, NULL, 0) == RF_OK);
+        }
+    }
+    world_pass(w, RF_NS_PER_S);
+}
+
+void world_form(world_t *w)
+{
+    introduce(w);
+    for (rf_core_t core = 0; core < w->n_cores; core++)
+        rf_assert(!w->alive[core] || w->monitor[core]->formed);
+}
+
+void world_form_late(world_t *w)
+{
+    introduce(w);
+    for (rf_core_t core = 0; core < w->n_cores; core++) rf_assert(!w->monitor[core]->formed);
+    world_pass(w, BOOT_NS);
+    for (rf_core_t core = 0; core < w->n_cores; core++)
+        rf_assert(!w->alive[core] || w->monitor[core]->formed);
+}
+
+void world_kill(world_t *w, rf_core_t core)
+{
+    if (!w->alive[core]) return;
+    w->alive[core] = false;
+    monitor_t *m = w->monitor[core];
+    /* The process's descriptors go with it. */
+    for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++) {
+        if (m->locals[i].block_fd >= 0) fd_close(w, m->locals[i].block_fd);
+        if (m->locals[i].executable_fd >= 0) fd_close(w, m->locals[i].executable_fd);
+    }
+    for (unsigned i = 0; i < MONITOR_OPS_MAX; i++) {
+        const op_t *op = &m->ops[i];
+        for (unsigned k = 0; op->kind == OP_SPAWN && k < op->spawn.n_fds; k++) {
+            if (op->spawn.fds[k] >= 0) fd_close(w, op->spawn.fds[k]);
+        }
+        for (unsigned k = 0; op->kind == OP_CONNECT && k < 2; k++) {
+            if (op->connect.fds[k] >= 0) fd_close(w, op->connect.fds[k]);
+        }
+    }
+    for (unsigned i = 0; i < MONITOR_PARKED_FDS_MAX; i++) {
+        for (unsigned k = 0; m->parked[i].used && k < m->parked[i].n_fds; k++)
+            fd_close(w, m->parked[i].fds[k]);
+    }
+    for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++) w->dispatchers[core][i].used = false;
+    for (unsigned i = 0; i < 64; i++) {
+        if (w->clients[i].used && w->clients[i].core == core) w->clients[i].gone = true;
+    }
+    for (rf_core_t other = 0; other < w->n_cores; other++) {
+        if (node_of(w, other) == node_of(w, core))
+            unlink_peers(w, core, other, RF_ERR_PEER_DEAD);
+        else
+            w->linked[core][other] = w->linked[other][core] = false; /* the other host hears nothing */
+    }
+}
+
+void world_kill_node(world_t *w, rf_node_t node)
+{
+    for (rf_core_t core = 0; core < w->n_cores; core++) {
+        if (node_of(w, core) == node) {
+            for (rf_core_t other = 0; other < w->n_cores; other++)
+                w->linked[core][other] = w->linked[other][core] = false;
+            world_kill(w, core);
+        }
+    }
+}
+
+void world_cut(world_t *w, rf_node_t a, rf_node_t b, bool cut)
+{
+    w->cut[a][b] = w->cut[b][a] = cut;
+}
+
+/* ---- clients ---- */
+
+static test_client_t *client_new(world_t *w, rf_core_t core, rf_domain_t domain, uint16_t index)
+{
+    uint32_t handle = 0;
+    while (client_of(w, core, handle)) handle++;
+    for (unsigned i = 0; i < 64; i++) {
+        test_client_t *c = &w->clients[i];
+        if (c->used) continue;
+        *c = (test_client_t){.used = true, .core = core, .handle = handle, .domain = domain, .index = index};
+        return c;
+    }
+    rf_assert(!"too many clients");
+    return NULL;
+}
+
+test_client_t *world_node_client(world_t *w, rf_core_t core)
+{
+    test_client_t *c = client_new(w, core, RF_DOMAIN_NONE, 0);
+    push(w, core, CHANNEL_CLIENT + c->handle, MONITOR_CLIENT_UP, NULL, 0)->client = c->handle;
+    world_settle(w);
+    return c;
+}
+
+test_client_t *world_dispatcher_client(world_t *w, rf_core_t core, rf_domain_t domain, uint16_t index)
+{
+    rf_assert(dispatcher(w, core, domain, index));
+    test_client_t *c = client_new(w, core, domain, index);
+    rf_kernel_fds_t head = {.op = RF_KERNEL_EVENT_STARTED, .key = domain << 16 | index};
+    monitor_event_t *event = push(w, core, CHANNEL_KERNEL, MONITOR_KERNEL_FDS, &head, sizeof head);
+    event->fds[event->n_fds++] = fd_new(w);
+    world_settle(w);
+    return c;
+}
+
+void world_client_leave(world_t *w, test_client_t *c)
+{
+    if (c->gone) return;
+    c->gone = true;
+    push(w, c->core, CHANNEL_CLIENT + c->handle, MONITOR_CLIENT_GONE, NULL, 0)->client = c->handle;
+}
+
+void world_forget_inbox(test_client_t *c)
+{
+    for (unsigned i = 0; i < c->n_inbox; i++) free(c->inbox[i]);
+    c->n_inbox = 0;
+}
+
+uint32_t world_send(world_t *w, test_client_t *c, uint16_t op, const void *body, size_t size, unsigned n_fds)
+{
+    uint8_t bytes[4096];
+    rf_wire_header_t header = {.tag = ++w->tag_next, .op = op};
+    if (n_fds > 0) {
+        rf_client_fds_t head = {.tag = header.tag, .op = op};
+        monitor_event_t *event =
+            push(w, c->core, CHANNEL_CLIENT + c->handle, MONITOR_CLIENT_FDS, &head, sizeof head);
+        event->client = c->handle;
+        for (unsigned i = 0; i < n_fds; i++) event->fds[event->n_fds++] = fd_new(w);
+    }
+    memcpy(bytes, &header, sizeof header);
+    if (size > 0) memcpy(bytes + sizeof header, body, size);
+    monitor_event_t *event =
+        push(w, c->core, CHANNEL_CLIENT + c->handle, MONITOR_CLIENT_MESSAGE, bytes, sizeof header + size);
+    event->client = c->handle;
+    event->type = RF_CLIENT_REQUEST;
+    return header.tag;
+}
+
+const message_t *world_reply(const test_client_t *c, uint32_t tag)
+{
+    for (unsigned i = 0; i < c->n_inbox; i++) {
+        if (c->inbox[i]->type == RF_CLIENT_REPLY && c->inbox[i]->header.tag == tag) return c->inbox[i];
+    }
+    return NULL;
+}
+
+const message_t *world_event(const test_client_t *c, uint16_t op, unsigned *from)
+{
+    for (; *from < c->n_inbox; (*from)++) {
+        if (c->inbox[*from]->type == RF_CLIENT_EVENT && c->inbox[*from]->header.op == op)
+            return c->inbox[(*from)++];
+    }
+    return NULL;
+}
+
+rf_err_t world_ask(world_t *w, test_client_t *c, uint16_t op, const void *body, size_t size, void *out,
+                   size_t out_size)
+{
+    uint32_t tag = world_send(w, c, op, body, size, 0);
+    world_settle(w);
+    const message_t *m = world_reply(c, tag);
+    rf_assert(m);
+    if (out_size > 0) {
+        memset(out, 0, out_size);
+        memcpy(out, m->body, m->size < out_size ? m->size : out_size);
+    }
+    return (rf_err_t)m->header.err;
+}
+
+rf_err_t world_spawn(world_t *w, test_client_t *c, rf_core_t core, rf_domain_t *domain)
+{
+    rf_client_spawn_t body = {.core = core, .n_fds = 1};
+    rf_client_spawned_t out = {0};
+    uint32_t tag = world_send(w, c, RF_CLIENT_SPAWN, &body, sizeof body, 1);
+    world_settle(w);
+    const message_t *m = world_reply(c, tag);
+    rf_assert(m);
+    memcpy(&out, m->body, sizeof out);
+    if (domain) *domain = out.domain;
+    return (rf_err_t)m->header.err;
+}
+
+rf_err_t world_name(world_t *w, test_client_t *c, uint16_t op, const char *name)
+{
+    rf_client_name_request_t body = {0};
+    snprintf(body.name, sizeof body.name, "%s", name);
+    return world_ask(w, c, op, &body, sizeof body, NULL, 0);
+}
+
+rf_client_status_t world_status(world_t *w, test_client_t *c)
+{
+    rf_client_status_t status;
+    rf_assert(world_ask(w, c, RF_CLIENT_STATUS, NULL, 0, &status, sizeof status) == RF_OK);
+    return status;
+}
+
+rf_err_t world_domain(world_t *w, test_client_t *c, rf_domain_t domain, rf_client_domain_t *out)
+{
+    struct {
+        rf_client_list_reply_t head;
+        rf_client_domain_t records[14];
+    } reply;
+    rf_client_list_t list = {.from = domain};
+    rf_assert(world_ask(w, c, RF_CLIENT_DOMAINS, &list, sizeof list, &reply, sizeof reply) == RF_OK);
+    if (reply.head.n == 0 || reply.records[0].domain != domain) return RF_ERR_NOT_FOUND;
+    *out = reply.records[0];
+    return RF_OK;
+}
+
+bool world_runs(const world_t *w, rf_core_t core, rf_domain_t domain, uint16_t index)
+{
+    return dispatcher((world_t *)(uintptr_t)w, core, domain, index) != NULL;
+}
+
+/* ---- checking ---- */
+
+/* The agreed part of a domain; what was told besides may differ, and so may when the end of a dead core was learnt. */
+static bool same_domain(const domain_t *a, const domain_t *b)
+{
+    return a->id == b->id && a->state == b->state && a->n_dispatchers == b->n_dispatchers &&
+           a->alive == b->alive && a->wait_status == b->wait_status && a->reason == b->reason &&
+           memcmp(a->cores, b->cores, sizeof a->cores) == 0 && memcmp(a->user, b->user, sizeof a->user) == 0;
+}
+
+static void check_pair(const monitor_t *a, const monitor_t *b)
+{
+    agreement_state_t x, y;
+    agreement_query(a->agree.engine, &x);
+    agreement_query(b->agree.engine, &y);
+    if (x.applied != y.applied) return;
+    rf_assert(x.view == y.view && a->domain_last == b->domain_last && a->n_domains_live == b->n_domains_live);
+    for (unsigned i = 0; i < MONITOR_DOMAINS_MAX; i++) rf_assert(same_domain(&a->domains[i], &b->domains[i]));
+    for (unsigned i = 0; i < MONITOR_NAMES_MAX; i++) {
+        const name_t *n = &a->names[i], *o = &b->names[i];
+        rf_assert(n->used == o->used);
+        rf_assert(!n->used ||
+                  (n->domain == o->domain && n->index == o->index && strcmp(n->name, o->name) == 0));
+    }
+}
+
+void world_check(world_t *w)
+{
+    for (rf_core_t core = 0; core < w->n_cores; core++) {
+        if (!w->alive[core]) continue;
+        monitor_check(w->monitor[core]);
+        for (rf_core_t other = 0; other < core; other++) {
+            if (w->alive[other]) check_pair(w->monitor[core], w->monitor[other]);
+        }
+    }
+}
+
+void world_free(world_t *w)
+{
+    world_settle(w);
+    world_check(w);
+    const rf_boot_t *boots = w->monitor[0]->boot;
+    for (rf_core_t core = 0; core < w->n_cores; core++) {
+        world_kill(w, core);
+        free(w->memory[core]);
+    }
+    while (w->n_pending > 0) pending_drop(w, w->n_pending - 1);
+    for (int fd = 1; fd < w->fd_next; fd++) rf_assert(!w->fd_open[fd]); /* a descriptor leaked */
+    for (unsigned i = 0; i < 64; i++) {
+        for (unsigned k = 0; k < w->clients[i].n_inbox; k++) free(w->clients[i].inbox[k]);
+    }
+    free(w->pending);
+    free(w->output);
+    free((void *)(uintptr_t)boots);
+    free(w);
+}

@@ -1,0 +1,125 @@
+/*
+ * A whole machine of monitors in one process, on virtual time: the real monitor_step of every core, joined by queues
+ * that this file owns. No sockets. Messages of one link keep their order; which link is served next is drawn from a seed.
+ *
+ * Each core has a fake CPU driver that creates, signals and ends dispatchers at once. Descriptors are numbers that are
+ * counted: one that is closed twice, used after closing, or never closed fails the test.
+ */
+#ifndef RF_TESTS_MONITOR_WORLD_H
+#define RF_TESTS_MONITOR_WORLD_H
+
+#include "monitor/state.h"
+
+#include "base/prng.h"
+
+#define WORLD_CORES_MAX 12
+#define WORLD_INBOX_MAX 256
+#define WORLD_FDS_MAX   65536
+
+typedef struct message { /* what a client has received */
+    uint8_t type;
+    rf_wire_header_t header;
+    size_t size; /* of the body */
+    int fd;      /* that came with it; -1 */
+    uint8_t body[4096];
+} message_t;
+
+typedef struct test_client {
+    bool used, gone;
+    rf_core_t core;
+    uint32_t handle;
+    rf_domain_t domain;
+    uint16_t index;
+    unsigned n_inbox;
+    message_t *inbox[WORLD_INBOX_MAX];
+    int fds[WORLD_INBOX_MAX]; /* passed, waiting for their message: by arrival */
+} test_client_t;
+
+typedef struct world_dispatcher {
+    bool used;
+    rf_domain_t domain;
+    uint16_t index;
+} world_dispatcher_t;
+
+typedef struct pending pending_t;
+
+typedef struct world {
+    rf_boot_t boot;
+    rf_prng_t prng;
+    uint64_t now_ns;
+    unsigned n_cores;
+    bool alive[WORLD_CORES_MAX], exited[WORLD_CORES_MAX];
+    int exit_status[WORLD_CORES_MAX];
+    void *memory[WORLD_CORES_MAX];
+    monitor_t *monitor[WORLD_CORES_MAX];
+    monitor_output_t *output;
+    uint64_t tick_ns[WORLD_CORES_MAX];
+    bool linked[WORLD_CORES_MAX][WORLD_CORES_MAX];
+    bool cut[RF_NODES_MAX][RF_NODES_MAX];
+    pending_t *pending; /* in order of sending */
+    unsigned n_pending, pending_room;
+    test_client_t clients[64];
+    world_dispatcher_t dispatchers[WORLD_CORES_MAX][MONITOR_LOCAL_MAX];
+    rf_err_t create_err; /* what CREATE answers */
+    bool ignore_term;    /* dispatchers survive TERM */
+    bool kernel_stuck;   /* CREATE and SIGNAL are not answered */
+    uint32_t block_flags, block_size;
+    rf_err_t block_err;
+    char block_user[32];
+    bool fd_open[WORLD_FDS_MAX];
+    int fd_next;
+    uint32_t tag_next;
+    unsigned n_logged;
+    bool verbose;
+} world_t;
+
+/* `nodes` hosts of `cores` cores; everything starts at once. */
+world_t *world_new(unsigned nodes, unsigned cores, uint64_t seed);
+/* Checks that no descriptor is left but those of running dispatchers, and frees. */
+void world_free(world_t *w);
+
+/* Delivers until nothing is under way, without time passing. */
+void world_settle(world_t *w);
+/* Lets time pass, with everything that happens meanwhile. */
+void world_pass(world_t *w, uint64_t ns);
+/* Delivers at most `n`, whatever is left. */
+void world_deliver(world_t *w, unsigned n);
+/* Until formed, on all live monitors; late: some never come, and the boot time has to pass. */
+void world_form(world_t *w);
+void world_form_late(world_t *w);
+
+/* The process of a core's monitor dies, and with it the core. */
+void world_kill(world_t *w, rf_core_t core);
+/* All cores of a host at once; nobody there sees anything. */
+void world_kill_node(world_t *w, rf_node_t node);
+/* Nothing passes between two hosts any more, or again. */
+void world_cut(world_t *w, rf_node_t a, rf_node_t b, bool cut);
+
+/* A client of rackfishd; a dispatcher's, which must run there. */
+test_client_t *world_node_client(world_t *w, rf_core_t core);
+test_client_t *world_dispatcher_client(world_t *w, rf_core_t core, rf_domain_t domain, uint16_t index);
+void world_client_leave(world_t *w, test_client_t *c);
+void world_forget_inbox(test_client_t *c);
+
+/* Sends a request, with descriptors that are made for it; returns its tag. */
+uint32_t world_send(world_t *w, test_client_t *c, uint16_t op, const void *body, size_t size, unsigned n_fds);
+/* The reply with that tag, NULL if it has not come; it stays until the end. */
+const message_t *world_reply(const test_client_t *c, uint32_t tag);
+/* The next event of that kind at or after *from, which is moved behind it; NULL: none. */
+const message_t *world_event(const test_client_t *c, uint16_t op, unsigned *from);
+/* Sends, settles, and copies the reply's body out; fails the test if there is none. */
+rf_err_t world_ask(world_t *w, test_client_t *c, uint16_t op, const void *body, size_t size, void *out,
+                   size_t out_size);
+
+/* Conveniences on top. */
+rf_err_t world_spawn(world_t *w, test_client_t *c, rf_core_t core, rf_domain_t *domain);
+rf_err_t world_name(world_t *w, test_client_t *c, uint16_t op, const char *name);
+rf_client_status_t world_status(world_t *w, test_client_t *c);
+rf_err_t world_domain(world_t *w, test_client_t *c, rf_domain_t domain, rf_client_domain_t *out);
+void world_exit_dispatcher(world_t *w, rf_core_t core, rf_domain_t domain, uint16_t index, int wait_status);
+bool world_runs(const world_t *w, rf_core_t core, rf_domain_t domain, uint16_t index);
+
+/* Every invariant of every live monitor; and replicas that have applied equally much are equal. */
+void world_check(world_t *w);
+
+#endif
