@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define MESSAGES_PER_TURN   16                 /* a dispatcher ... */
@@ -95,7 +96,9 @@ static void on_socket(rf_cpudriver_t *driver, rf_source_t *source, uint32_t even
 {
     rf_dispatcher_t *d = source->dispatcher;
     int fd = rf_source_release(driver, source);
-    if (!(events & EPOLLIN)) {
+    char byte;
+    (void)events;
+    if (recv(fd, &byte, sizeof byte, MSG_PEEK | MSG_DONTWAIT) <= 0) {
         close(fd); /* every holder of the other end has ended without asking for anything */
         return;
     }
@@ -289,7 +292,8 @@ void rf_kernel_link_sleep(rf_cpudriver_t *driver, bool more)
         }
         if (!rf_wait_arm_all(links, n)) {
             more = true;
-            n = 0; /* all are disarmed already */
+            n = 0;                   /* all are disarmed already */
+            driver->progress_ns = 0; /* it may be an event, which only progress delivers */
         }
     }
     if (n == 0) {

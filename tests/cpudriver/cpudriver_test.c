@@ -262,29 +262,39 @@ static void streams_end_with_the_program(void **state)
     harness_stop(&h);
 }
 
+static void open_terminal(int *master, int *slave, int stdio[3])
+{
+    assert_int_equal(openpty(master, slave, NULL, NULL, NULL), 0);
+    fcntl(*master, F_SETFD, FD_CLOEXEC);
+    fcntl(*slave, F_SETFD, FD_CLOEXEC);
+    stdio[0] = stdio[1] = stdio[2] = *slave;
+}
+
 static void terminal(void **state)
 {
     int master, slave;
     char text[128];
     rf_kernel_created_t created;
     (void)state;
-    assert_int_equal(openpty(&master, &slave, NULL, NULL, NULL), 0);
-    fcntl(master, F_SETFD, FD_CLOEXEC);
-    fcntl(slave, F_SETFD, FD_CLOEXEC);
-    const int stdio[3] = {slave, slave, slave};
+    int stdio[3];
+    open_terminal(&master, &slave, stdio);
     harness_spawn_t spawn = {
         .domain = 1, .argv = ARGV(domain_path, "terminal"), .stdio = stdio, .flags = RF_SPAWN_TTY};
     assert_int_equal(harness_create(&h, &spawn, &created, NULL), RF_OK);
     harness_read(master, text, sizeof text, true);
     assert_string_equal(text, "tty 1 leader 1 foreground 1\r\n");
     assert_int_equal(harness_exited(&h, 1), 0);
+    close(master);
+    close(slave);
+    open_terminal(&master, &slave, stdio); /* the other was hung up with its session */
     /* A shell puts its job in the foreground of the terminal: that is whom signals go to, not the shell. */
     spawn = (harness_spawn_t){.domain = 2,
-                              .argv = ARGV("/bin/sh", "-mc", "sleep 100; echo $?; exit 3"),
+                              .argv = ARGV("/bin/sh", "-mc", "sleep 10071; echo $?; exit 3"),
                               .stdio = stdio,
                               .flags = RF_SPAWN_TTY};
     assert_int_equal(harness_create(&h, &spawn, &created, NULL), RF_OK);
-    for (unsigned i = 0; i < 500 && harness_processes_with("sleep 100") < 2; i++)
+    close(slave); /* from here on only the domain's, so that reading ends with it */
+    for (unsigned i = 0; i < 500 && harness_processes_with("sleep 10071") < 2; i++)
         poll(NULL, 0, 10); /* sh and its sleep */
     poll(NULL, 0, 100);
     rf_kernel_signal_t signal = {.domain = 2, .signo = SIGTERM};
@@ -293,7 +303,6 @@ static void terminal(void **state)
     assert_non_null(strstr(text, "143"));
     assert_int_equal(harness_exited(&h, 2), 3 << 8);
     close(master);
-    close(slave);
     harness_stop(&h);
 }
 
