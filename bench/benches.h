@@ -7,7 +7,10 @@
 #define BENCHES(X)                                                                                           \
     X(limits)                                                                                                \
     X(link)                                                                                                  \
-    X(urpc)
+    X(urpc)                                                                                                  \
+    X(channel)                                                                                               \
+    X(lmp)                                                                                                   \
+    X(spawn)
 
 #define BENCH_DECLARE(name) extern const bench_t bench_##name;
 BENCHES(BENCH_DECLARE)

@@ -30,7 +30,7 @@
 #define RATE_CHUNKS     100
 #define CHUNK_SLOTS     16384
 #define BATCH_MAX       256
-#define SLOTS_DEFAULT   1024
+#define SLOTS_DEFAULT   4096
 #define OUTSTANDING     64
 #define BULK_SIZE       (1u << 20)
 #define BULK_CHUNKS     200 /* samples, of one write each */

@@ -255,12 +255,12 @@ static void accept_some(shm_endpoint_t *endpoint, uint64_t now_ns)
 rf_err_t shm_accept(rf_link_t *base, const rf_link_params_t *params)
 {
     shm_link_t *link = (shm_link_t *)base;
-    if (link->phase == SHM_OVER) return link->out.end;
+    if (link->phase == SHM_OVER) return link->end;
     if (link->phase != SHM_OFFERED) return RF_ERR_INVALID;
     uint32_t slots = params ? params->slots : 0, slots_max = params ? params->slots_max : 0;
     rf_err_t err = shm_ring_slots_check(&slots, &slots_max);
     if (err != RF_OK) return err;
-    link->out.slots = slots;
+    link->out_slots = slots;
     link->slots_max = slots_max;
     if (params) {
         link->base.user = params->user;

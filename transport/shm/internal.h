@@ -2,7 +2,7 @@
  * The private side of a shared-memory link. ring.c moves slots, side.c speaks on the side socket, region.c does
  * remote writes, endpoint.c listens, connects and makes progress, shm.c has the table and a link's life.
  *
- * Counts are 64-bit and never wrap; a slot's place in its ring is an index that does. Pointers to the peer's memory
+ * Counts are 64-bit and never wrap; a slot's place in its ring is a pointer that does. Pointers to the peer's memory
  * are never NULL: while there is none (connecting, dead, fenced) they point at pages of zeros, in which no slot is
  * ever fresh, so that poll() needs no look at the state.
  */
@@ -59,28 +59,30 @@ typedef struct shm_link {
 
     /* Sending. `limit` is the count up to which send() need not look; it equals `sent` while the link is not up. */
     struct {
-        shm_cell_t *cells;
-        uint32_t index, slots;
+        shm_cell_t *next, *end; /* where the next slot goes; behind the last of the ring */
         uint64_t parity;
         uint64_t sent, limit, flushed;
-        shm_head_t *head;
+        shm_cell_t *cells;
         const shm_head_t *peer_head;
-        rf_err_t end;  /* RF_OK while the link lives: what flush() answers */
-        uint32_t rung; /* the peer's sleep that we rang last */
     } rf_cache_aligned out;
 
     /* Receiving. */
     struct {
-        const shm_cell_t *cells;
-        uint32_t index, slots;
+        const shm_cell_t *next, *end;
         uint64_t parity;
         uint64_t received, published; /* `published` is what our ack line says */
-        uint32_t batch;               /* slots between two writes of our ack line: a quarter of the ring */
+        uint64_t last;                /* control word of the last slot */
         uint32_t attention_seen;
         uint32_t look;
-        uint16_t ack_seen; /* of the last slot */
+        uint32_t batch; /* slots between two writes of our ack line: a quarter of the ring */
         bool peer_wants_room;
     } rf_cache_aligned in;
+
+    shm_head_t *head;
+    const shm_cell_t *in_cells;
+    uint32_t out_slots, in_slots;
+    rf_err_t end;  /* RF_OK while the link lives: what flush() answers */
+    uint32_t rung; /* the peer's sleep that we rang last */
 
     /* Slow: acknowledgements, growth, notify rings. */
     uint64_t acked;     /* by the peer; never goes back */
@@ -179,7 +181,8 @@ void shm_attention(shm_link_t *link);
 void shm_take_medium(shm_link_t *link);
 /* Nothing that the peer sent is left to poll, and nothing to look at. */
 bool shm_in_empty(shm_link_t *link);
-/* The peer's ring, from its first slot. */
+/* Our ring and the peer's, from their first slots. */
+void shm_out_ring(shm_link_t *link, shm_cell_t *cells, uint32_t slots);
 void shm_in_ring(shm_link_t *link, const shm_cell_t *cells, uint32_t slots);
 /* Up to which count send() may go: none while the link is not up. */
 void shm_set_limit(shm_link_t *link);

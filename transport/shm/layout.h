@@ -3,9 +3,9 @@
  * writes its own objects; the other maps them read-only (regions excepted) after checking seals and size.
  *
  *   head, one page            written by its owner, read by the peer
- *     line 0   ack            slots delivered here (low 32 bits) | slots sent from here, then (high 32 bits)
+ *     0        ack            slots delivered here (low 32 bits) | slots sent from here, then (high 32 bits)
  *              notify_ack     notify slots delivered here
- *     line 1   asleep         odd: armed, ring me; every arming has a number of its own
+ *     256      asleep         odd: armed, ring me; every arming has a number of its own
  *              attention      goes up when there is something to see besides the ring: a notify slot, a message on
  *                             the side socket, a wish for room
  *              side_messages  how many messages were put on the side socket that poll() has to look for
@@ -40,6 +40,7 @@
 #include "transport/transport.h"
 
 #define SHM_NOTIFY_SLOTS  32
+#define SHM_WAIT_OFFSET   256
 #define SHM_NOTIFY_OFFSET 2048
 #define SHM_FDS_BYTES_MAX 256
 
@@ -59,6 +60,7 @@ typedef struct shm_head {
         _Atomic(uint64_t) ack;
         _Atomic(uint32_t) notify_ack;
     } rf_cache_aligned;
+    uint8_t apart[SHM_WAIT_OFFSET - RF_CACHE_LINE]; /* processors fetch lines in pairs */
     struct {
         _Atomic(uint32_t) asleep;
         _Atomic(uint32_t) attention;
@@ -66,10 +68,10 @@ typedef struct shm_head {
         _Atomic(uint32_t) room_wanted;
         _Atomic(uint64_t) bytes_written;
     } rf_cache_aligned;
-    uint8_t unused[SHM_NOTIFY_OFFSET - 2 * RF_CACHE_LINE];
+    uint8_t unused[SHM_NOTIFY_OFFSET - SHM_WAIT_OFFSET - RF_CACHE_LINE];
     shm_cell_t notify[SHM_NOTIFY_SLOTS];
 } shm_head_t;
-_Static_assert(offsetof(shm_head_t, asleep) == RF_CACHE_LINE, "a line of its own");
+_Static_assert(offsetof(shm_head_t, asleep) == SHM_WAIT_OFFSET, "layout between processes");
 _Static_assert(offsetof(shm_head_t, notify) == SHM_NOTIFY_OFFSET, "layout between processes");
 _Static_assert(sizeof(shm_head_t) == RF_PAGE, "one page");
 

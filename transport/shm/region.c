@@ -18,7 +18,7 @@ rf_err_t shm_region_create(rf_link_t *base, size_t size, rf_region_t **out)
 {
     shm_link_t *link = (shm_link_t *)base;
     if (size == 0 || size > SHM_REGION_SIZE_MAX) return RF_ERR_INVALID;
-    if (link->phase != SHM_UP) return link->out.end != RF_OK ? link->out.end : RF_ERR_AGAIN;
+    if (link->phase != SHM_UP) return link->end != RF_OK ? link->end : RF_ERR_AGAIN;
     unsigned place = 0;
     while (place < SHM_REGIONS_MAX && link->regions[place]) place++;
     if (place == SHM_REGIONS_MAX) return RF_ERR_LIMIT;
@@ -117,7 +117,7 @@ void shm_region_drop(shm_link_t *link, uint64_t id)
 /* Writes one slot into the notify ring; the caller has seen that there is room. */
 static void notify_write(shm_link_t *link, const rf_slot_t *slot)
 {
-    shm_cell_t *cell = &link->out.head->notify[link->notify_sent % SHM_NOTIFY_SLOTS];
+    shm_cell_t *cell = &link->head->notify[link->notify_sent % SHM_NOTIFY_SLOTS];
     uint64_t parity = link->notify_sent / SHM_NOTIFY_SLOTS % 2 ? 0 : RF_CONTROL_PARITY;
     uint64_t control = rf_control_make(rf_control_type(slot->control), rf_control_length(slot->control),
                                        rf_control_more(slot->control), rf_control_view(slot->control));
@@ -131,7 +131,7 @@ rf_err_t shm_remote_write(rf_link_t *base, const rf_region_key_t *key, uint64_t 
                           size_t size, const rf_slot_t *notify, uint64_t cookie)
 {
     shm_link_t *link = (shm_link_t *)base;
-    if (link->phase != SHM_UP) return link->out.end != RF_OK ? link->out.end : RF_ERR_AGAIN;
+    if (link->phase != SHM_UP) return link->end != RF_OK ? link->end : RF_ERR_AGAIN;
     if (notify &&
         (!rf_control_valid(notify->control) || rf_control_type(notify->control) >= RF_SLOT_TYPE_MEDIUM))
         return RF_ERR_INVALID;
@@ -144,7 +144,7 @@ rf_err_t shm_remote_write(rf_link_t *base, const rf_region_key_t *key, uint64_t 
         shm_side_drain(link);
         if (!shm_leave(link)) return RF_ERR_CLOSED;
         region = find_peer_region(link, id);
-        if (!region) return link->out.end != RF_OK ? link->out.end : RF_ERR_NOT_FOUND;
+        if (!region) return link->end != RF_OK ? link->end : RF_ERR_NOT_FOUND;
     }
     if (offset > region->size || size > region->size - offset) return RF_ERR_INVALID;
     if (notify) {
@@ -164,7 +164,7 @@ rf_err_t shm_remote_write(rf_link_t *base, const rf_region_key_t *key, uint64_t 
 
     if (size > 0) memcpy((uint8_t *)region->memory + offset, source, size);
     link->stats.bytes_written += size;
-    atomic_store_explicit(&link->out.head->bytes_written, link->stats.bytes_written, memory_order_relaxed);
+    atomic_store_explicit(&link->head->bytes_written, link->stats.bytes_written, memory_order_relaxed);
     if (notify) {
         notify_write(link, notify);
         link->stats.slots_sent++;

@@ -1,8 +1,6 @@
 /*
- * Moving slots. A slot is copied in and out by 8-byte moves: the caller wrote it by such moves a moment ago, and a
- * wider load would wait until those stores have left the store buffer. The only line that both cores touch for a
- * slot is the slot itself; the ack line is written once a quarter of the ring, or when the ring is found empty, and
- * read only when the sender has come to its limit.
+ * Moving slots. The only line that both cores touch for a slot is the slot itself: the ack line is written once a
+ * quarter of the ring, or when the ring is found empty, and read only when the sender has come to its limit.
  */
 #include "internal.h"
 
@@ -11,11 +9,18 @@
 #include <unistd.h>
 
 #define CALLERS_BITS  ~(RF_CONTROL_PARITY | 0xffffull << RF_CONTROL_ACK_SHIFT | RF_CONTROL_RESERVED)
+#define WIDE_AFTER    8  /* slots of a batch that may still be in the caller's store buffer */
 #define GROW_AFTER_US 20 /* a ring that stays full for so long has a receiver that is off its core */
 
 const shm_head_t shm_no_head;
 const shm_cell_t shm_no_cells[RF_RING_SLOTS_MIN];
 
+/* Plain moves of two words. What the peer does to them meanwhile is caught by nobody but the control word, which is
+ * read before and written after. */
+typedef uint64_t pair_t __attribute__((vector_size(16), may_alias));
+#define PAIR(slot, i) (((pair_t *)(uintptr_t)(slot))[i])
+
+/* The caller wrote the slot just now, by words: a wider load would wait until they have left the store buffer. */
 static inline void cell_write(shm_cell_t *cell, const rf_slot_t *slot, uint64_t control)
 {
     atomic_store_explicit(&cell->words[0], slot->words[0], memory_order_relaxed);
@@ -28,14 +33,21 @@ static inline void cell_write(shm_cell_t *cell, const rf_slot_t *slot, uint64_t 
     atomic_store_explicit(&cell->control, control, memory_order_release);
 }
 
+/* The caller wrote the slot a while ago: half the stores, so that more slots are on their way at a time. */
+static inline void cell_write_wide(shm_cell_t *cell, const rf_slot_t *slot, uint64_t control)
+{
+    PAIR(cell, 0) = PAIR(slot, 0);
+    PAIR(cell, 1) = PAIR(slot, 1);
+    PAIR(cell, 2) = PAIR(slot, 2);
+    atomic_store_explicit(&cell->words[6], slot->words[6], memory_order_relaxed);
+    atomic_store_explicit(&cell->control, control, memory_order_release);
+}
+
 static inline void cell_read(const shm_cell_t *cell, uint64_t control, rf_slot_t *slot)
 {
-    slot->words[0] = atomic_load_explicit(&cell->words[0], memory_order_relaxed);
-    slot->words[1] = atomic_load_explicit(&cell->words[1], memory_order_relaxed);
-    slot->words[2] = atomic_load_explicit(&cell->words[2], memory_order_relaxed);
-    slot->words[3] = atomic_load_explicit(&cell->words[3], memory_order_relaxed);
-    slot->words[4] = atomic_load_explicit(&cell->words[4], memory_order_relaxed);
-    slot->words[5] = atomic_load_explicit(&cell->words[5], memory_order_relaxed);
+    PAIR(slot, 0) = PAIR(cell, 0);
+    PAIR(slot, 1) = PAIR(cell, 1);
+    PAIR(slot, 2) = PAIR(cell, 2);
     slot->words[6] = atomic_load_explicit(&cell->words[6], memory_order_relaxed);
     slot->control = control & CALLERS_BITS;
 }
@@ -57,8 +69,8 @@ static inline uint64_t fresh(const shm_cell_t *cell, uint64_t parity, uint64_t *
 static void wake(shm_link_t *link)
 {
     uint32_t asleep = atomic_load_explicit(&link->out.peer_head->asleep, memory_order_relaxed);
-    if (!(asleep & 1) || asleep == link->out.rung) return;
-    link->out.rung = asleep;
+    if (!(asleep & 1) || asleep == link->rung) return;
+    link->rung = asleep;
     link->stats.wakeups_sent++;
     if (link->peer_bell == RF_DOORBELL_FUTEX)
         rf_doorbell_ring(&link->peer_doorbell);
@@ -73,7 +85,7 @@ static void raise(_Atomic(uint32_t) *word)
 
 void shm_attention(shm_link_t *link)
 {
-    raise(&link->out.head->attention);
+    raise(&link->head->attention);
     rf_full_fence();
     wake(link);
 }
@@ -84,25 +96,22 @@ void shm_set_limit(shm_link_t *link)
 {
     uint64_t from = link->acked > link->ring_base ? link->acked : link->ring_base;
     link->out.limit =
-        link->phase == SHM_UP ? from + link->out.slots - RF_RING_SLOTS_RESERVED : link->out.sent;
+        link->phase == SHM_UP ? from + link->out_slots - RF_RING_SLOTS_RESERVED : link->out.sent;
 }
 
-/* The acknowledgement in slot number `number` of the peer. */
-static void take_slot_ack(shm_link_t *link, uint16_t ack, uint64_t number)
+/* The acknowledgement in the last slot that was polled. */
+static void learn_from_slot(shm_link_t *link)
 {
-    if (number < link->line_sent) return; /* older than the ack line that we read meanwhile */
-    uint64_t more = (uint16_t)(ack - (uint16_t)link->acked);
-    if (more > link->out.sent - link->acked) {
+    if (link->in.received <= link->line_sent) return; /* older than the ack line that we read meanwhile */
+    uint64_t more = (uint16_t)(rf_control_ack(link->in.last) - (uint16_t)link->acked);
+    if (more > link->out.sent - link->acked)
         shm_protocol_error(link, "it acknowledged slots that were not sent");
-        return;
-    }
-    link->acked += more;
-    shm_set_limit(link);
+    else
+        link->acked += more;
 }
 
-static void take_line_ack(shm_link_t *link)
+static void learn_from_line(shm_link_t *link)
 {
-    if (link->phase != SHM_UP) return;
     uint64_t line = atomic_load_explicit(&link->out.peer_head->ack, memory_order_acquire);
     int32_t more = (int32_t)((uint32_t)line - (uint32_t)link->acked);
     if (more <= 0) return; /* slots told us already */
@@ -112,7 +121,15 @@ static void take_line_ack(shm_link_t *link)
         return;
     }
     link->acked += (uint64_t)more;
-    if (sent > 0) link->line_sent = link->in.received + (uint64_t)sent;
+    link->line_sent = link->in.received + (sent > 0 ? (uint64_t)sent : 0);
+}
+
+/* Learns what the peer has taken, when send() has come to its limit: no slot costs anything for it before. */
+static void learn_acks(shm_link_t *link)
+{
+    if (link->phase != SHM_UP) return;
+    learn_from_slot(link);
+    if (link->phase == SHM_UP) learn_from_line(link);
     shm_set_limit(link);
 }
 
@@ -131,22 +148,31 @@ static void publish(shm_link_t *link)
     link->in.published = link->in.received;
     link->stats.acks_explicit++;
     uint64_t line = (uint32_t)link->in.received | link->out.sent << 32;
-    atomic_store_explicit(&link->out.head->ack, line, memory_order_release);
+    atomic_store_explicit(&link->head->ack, line, memory_order_release);
     if (rf_unlikely(link->in.peer_wants_room)) tell_room(link);
 }
 
 /* ---- sending ---- */
 
+void shm_out_ring(shm_link_t *link, shm_cell_t *cells, uint32_t slots)
+{
+    link->out.cells = cells;
+    link->out_slots = slots;
+    link->out.next = cells;
+    link->out.end = cells + slots;
+    link->out.parity = RF_CONTROL_PARITY;
+}
+
 static bool grow(shm_link_t *link, uint32_t want)
 {
-    uint32_t slots = link->out.slots;
+    uint32_t slots = link->out_slots;
     if (link->phase != SHM_UP || slots >= link->slots_max || link->acked < link->ring_base) return false;
     do {
         slots *= 2;
     } while (slots < link->slots_max && slots - RF_RING_SLOTS_RESERVED < want);
 
     int fd, readonly;
-    size_t size = (size_t)slots * sizeof(shm_cell_t), old_size = (size_t)link->out.slots * sizeof(shm_cell_t);
+    size_t size = (size_t)slots * sizeof(shm_cell_t), old_size = (size_t)link->out_slots * sizeof(shm_cell_t);
     if (rf_memory_create("rackfish-ring", size, &fd) != RF_OK) return false;
     void *cells = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
     rf_err_t err = cells == MAP_FAILED ? RF_ERR_OS : rf_memory_reopen_readonly(fd, &readonly);
@@ -160,10 +186,7 @@ static bool grow(shm_link_t *link, uint32_t want)
         return false;
     }
     munmap(link->out.cells, old_size);
-    link->out.cells = cells;
-    link->out.slots = slots;
-    link->out.index = 0;
-    link->out.parity = RF_CONTROL_PARITY;
+    shm_out_ring(link, cells, slots);
     link->ring_base = link->out.sent;
     link->full_since_ticks = 0;
     shm_set_limit(link);
@@ -182,7 +205,7 @@ static void refuse(shm_link_t *link, uint32_t slots)
 /* The way of send() that has come to its limit: returns how many of `n` may go. */
 static __attribute__((noinline)) uint32_t make_room(shm_link_t *link, uint32_t n)
 {
-    take_line_ack(link);
+    learn_acks(link);
     uint64_t room = link->out.limit - link->out.sent;
     if (room >= n) {
         link->full_since_ticks = 0;
@@ -204,51 +227,56 @@ unsigned shm_room(rf_link_t *base, unsigned want)
 {
     shm_link_t *link = (shm_link_t *)base;
     if (link->out.limit - link->out.sent < want) {
-        take_line_ack(link);
-        if (link->out.slots - RF_RING_SLOTS_RESERVED < want) grow(link, want);
+        learn_acks(link);
+        if (link->out_slots - RF_RING_SLOTS_RESERVED < want) grow(link, want);
         if (link->out.limit - link->out.sent < want && link->phase == SHM_UP) refuse(link, want);
     }
     return (unsigned)(link->out.limit - link->out.sent);
 }
 
+static inline void put(shm_link_t *link, const rf_slot_t *slots, unsigned n, bool wide)
+{
+    shm_cell_t *cell = link->out.next;
+    uint64_t stamp = link->out.parity | (uint64_t)(uint16_t)link->in.received << RF_CONTROL_ACK_SHIFT;
+    link->out.sent += n;
+    for (; n > 0; n--, slots++) {
+        uint64_t control = (slots->control & CALLERS_BITS) | stamp;
+        if (wide)
+            cell_write_wide(cell, slots, control);
+        else
+            cell_write(cell, slots, control);
+        if (rf_unlikely(++cell == link->out.end)) {
+            cell = link->out.cells;
+            stamp ^= RF_CONTROL_PARITY;
+            link->out.parity ^= RF_CONTROL_PARITY;
+        }
+    }
+    link->out.next = cell;
+}
+
+static __attribute__((noinline)) unsigned send_some(shm_link_t *link, const rf_slot_t *slots, unsigned n)
+{
+    if (n > link->out.limit - link->out.sent) n = make_room(link, n);
+    unsigned wide = n > WIDE_AFTER ? n - WIDE_AFTER : 0;
+    put(link, slots, wide, true);
+    put(link, slots + wide, n - wide, false);
+    return n;
+}
+
 unsigned shm_send(rf_link_t *base, const rf_slot_t *slots, unsigned n)
 {
     shm_link_t *link = (shm_link_t *)base;
-    if (rf_unlikely(n > link->out.limit - link->out.sent)) n = make_room(link, n);
-
-    uint64_t ack = (uint64_t)(uint16_t)link->in.received << RF_CONTROL_ACK_SHIFT;
-    for (unsigned left = n; left > 0;) {
-        shm_cell_t *cell = &link->out.cells[link->out.index];
-        uint32_t run = link->out.slots - link->out.index;
-        uint64_t stamp = ack | link->out.parity;
-        if (left < run) {
-            run = left;
-            link->out.index += run;
-        } else {
-            link->out.index = 0;
-            link->out.parity ^= RF_CONTROL_PARITY;
-        }
-        left -= run;
-        for (; run > 0; run--, cell++, slots++)
-            cell_write(cell, slots, (slots->control & CALLERS_BITS) | stamp);
-    }
-    link->out.sent += n;
-    return n;
+    if (rf_unlikely(n != 1 || link->out.limit == link->out.sent)) return send_some(link, slots, n);
+    put(link, slots, 1, false);
+    return 1;
 }
 
 bool shm_send_medium(shm_link_t *link, uint8_t type)
 {
     uint64_t from = link->acked > link->ring_base ? link->acked : link->ring_base;
-    if (link->out.sent - from >= link->out.slots) return false;
-    rf_slot_t slot = {.words = {0}};
-    uint64_t control = rf_control_make(type, 0, false, 0) | link->out.parity |
-                       (uint64_t)(uint16_t)link->in.received << RF_CONTROL_ACK_SHIFT;
-    cell_write(&link->out.cells[link->out.index], &slot, control);
-    if (++link->out.index == link->out.slots) {
-        link->out.index = 0;
-        link->out.parity ^= RF_CONTROL_PARITY;
-    }
-    link->out.sent++;
+    if (link->out.sent - from >= link->out_slots) return false;
+    rf_slot_t slot = {.control = rf_control_make(type, 0, false, 0)};
+    put(link, &slot, 1, false);
     link->medium_sent++;
     return true;
 }
@@ -256,63 +284,55 @@ bool shm_send_medium(shm_link_t *link, uint8_t type)
 rf_err_t shm_flush(rf_link_t *base)
 {
     shm_link_t *link = (shm_link_t *)base;
-    if (link->out.sent == link->out.flushed) return link->out.end;
+    if (link->out.sent == link->out.flushed) return link->end;
     link->out.flushed = link->out.sent;
     link->stats.flushes++;
     rf_full_fence(); /* the slots, before the look at the asleep word: the other half is in rf_wait_arm_all */
     wake(link);
-    return link->out.end;
+    return link->end;
 }
 
 /* ---- receiving ---- */
 
 void shm_in_ring(shm_link_t *link, const shm_cell_t *cells, uint32_t slots)
 {
-    link->in.cells = cells;
-    link->in.slots = slots;
+    link->in_cells = cells;
+    link->in_slots = slots;
     link->in.batch = slots / 4;
-    link->in.index = 0;
+    link->in.next = cells;
+    link->in.end = cells + slots;
     link->in.parity = RF_CONTROL_PARITY;
 }
 
-static inline void in_advance(shm_link_t *link)
+static inline bool in_fresh(const shm_link_t *link, uint64_t *control)
 {
-    if (++link->in.index == link->in.slots) {
-        link->in.index = 0;
-        link->in.parity ^= RF_CONTROL_PARITY;
-    }
+    return fresh(link->in.next, link->in.parity, control);
 }
 
-static unsigned take(shm_link_t *link, rf_slot_t *out, unsigned max)
+static inline unsigned take(shm_link_t *link, rf_slot_t *out, unsigned max)
 {
+    const shm_cell_t *cell = link->in.next;
+    uint64_t parity = link->in.parity, control;
     unsigned n = 0;
-    uint64_t control, last = 0;
-    while (n < max) {
-        const shm_cell_t *cell = &link->in.cells[link->in.index];
-        if (!fresh(cell, link->in.parity, &control) || rf_unlikely(!ordinary(control))) break;
-        cell_read(cell, control, &out[n]);
-        last = control;
-        n++;
-        in_advance(link);
-    }
-    if (n > 0) {
-        link->in.received += n;
-        if (rf_control_ack(last) != link->in.ack_seen) {
-            link->in.ack_seen = rf_control_ack(last);
-            take_slot_ack(link, link->in.ack_seen, link->in.received - 1);
+    while (n < max && fresh(cell, parity, &control) && rf_likely(ordinary(control))) {
+        cell_read(cell, control, &out[n++]);
+        if (rf_unlikely(++cell == link->in.end)) {
+            cell = link->in_cells;
+            parity ^= RF_CONTROL_PARITY;
+            link->in.parity = parity;
         }
-        if (link->in.received - link->in.published >= link->in.batch) publish(link);
-    } else if (link->in.received != link->in.published) {
-        publish(link);
+        link->in.last = control;
+        if (rf_unlikely(++link->in.received - link->in.published >= link->in.batch)) publish(link);
     }
+    link->in.next = cell;
+    if (rf_unlikely(n == 0 && link->in.received != link->in.published)) publish(link);
     return n;
 }
 
 void shm_take_medium(shm_link_t *link)
 {
     uint64_t control;
-    while (link->phase >= SHM_UP && fresh(&link->in.cells[link->in.index], link->in.parity, &control) &&
-           !ordinary(control)) {
+    while (link->phase >= SHM_UP && in_fresh(link, &control) && !ordinary(control)) {
         uint8_t type = rf_control_type(control);
         if (!rf_control_valid(control)) {
             shm_protocol_error(link, "a slot with a malformed control word");
@@ -322,9 +342,10 @@ void shm_take_medium(shm_link_t *link)
                 shm_protocol_error(link, "it switched to a ring that it did not pass");
                 return;
             }
-            munmap((void *)(uintptr_t)link->in.cells, (size_t)link->in.slots * sizeof(shm_cell_t));
+            munmap((void *)(uintptr_t)link->in_cells, (size_t)link->in_slots * sizeof(shm_cell_t));
             shm_in_ring(link, link->next_cells, link->next_slots);
             link->next_cells = NULL;
+            link->in.last = control;
             link->in.received++;
             link->medium_received++;
         } else if (type == SHM_SLOT_CLOSE) {
@@ -363,7 +384,7 @@ static unsigned take_notify(shm_link_t *link, rf_slot_t *out, unsigned max)
     if (!more) link->in.look &= ~SHM_LOOK_NOTIFY;
     if (n > 0) {
         link->stats.slots_received += n;
-        atomic_store_explicit(&link->out.head->notify_ack, link->notify_received, memory_order_release);
+        atomic_store_explicit(&link->head->notify_ack, link->notify_received, memory_order_release);
         if (link->in.peer_wants_room) tell_room(link);
     }
     return n;
@@ -372,8 +393,7 @@ static unsigned take_notify(shm_link_t *link, rf_slot_t *out, unsigned max)
 bool shm_in_empty(shm_link_t *link)
 {
     uint64_t control;
-    return !fresh(&link->in.cells[link->in.index], link->in.parity, &control) &&
-           !notify_fresh(link, &control) &&
+    return !in_fresh(link, &control) && !notify_fresh(link, &control) &&
            atomic_load_explicit(&link->out.peer_head->attention, memory_order_acquire) ==
                link->in.attention_seen &&
            !(link->in.look & (SHM_LOOK_NOTIFY | SHM_LOOK_SIDE));
@@ -381,7 +401,7 @@ bool shm_in_empty(shm_link_t *link)
 
 static bool room_due(shm_link_t *link)
 {
-    take_line_ack(link);
+    learn_acks(link);
     if (link->phase != SHM_UP || link->out.limit - link->out.sent < link->room_asked) return false;
     uint32_t acked = atomic_load_explicit(&link->out.peer_head->notify_ack, memory_order_acquire);
     return !link->notify_full || (uint32_t)link->notify_sent - acked < SHM_NOTIFY_SLOTS;
@@ -394,8 +414,8 @@ static void report_room(shm_link_t *link)
     link->room_asked = 0;
     link->notify_full = false;
     link->full_since_ticks = 0;
-    if (atomic_load_explicit(&link->out.head->room_wanted, memory_order_relaxed) & 1)
-        raise(&link->out.head->room_wanted);
+    if (atomic_load_explicit(&link->head->room_wanted, memory_order_relaxed) & 1)
+        raise(&link->head->room_wanted);
     shm_event(link, RF_LINK_ROOM, &(rf_link_event_info_t){.err = RF_OK});
 }
 
@@ -427,28 +447,40 @@ static __attribute__((noinline)) bool attend(shm_link_t *link, rf_slot_t *out, u
     return shm_leave(link);
 }
 
-unsigned shm_poll(rf_link_t *base, rf_slot_t *out, unsigned max)
+static inline bool besides(const shm_link_t *link)
 {
-    shm_link_t *link = (shm_link_t *)base;
-    unsigned taken = 0;
     uint32_t attention = atomic_load_explicit(&link->out.peer_head->attention, memory_order_acquire);
-    if (rf_unlikely(attention != link->in.attention_seen || link->in.look) && !attend(link, out, max, &taken))
-        return 0;
+    return attention != link->in.attention_seen || link->in.look;
+}
+
+/* A poll that finds more than ordinary slots. */
+static __attribute__((noinline)) unsigned poll_all(shm_link_t *link, rf_slot_t *out, unsigned max)
+{
+    unsigned taken = 0;
+    if (besides(link) && !attend(link, out, max, &taken)) return 0;
     taken += take(link, out + taken, max - taken);
-    if (rf_likely(taken > 0)) return taken;
 
     uint64_t control;
-    while (taken == 0 && max > 0 && fresh(&link->in.cells[link->in.index], link->in.parity, &control)) {
+    while (taken == 0 && max > 0 && in_fresh(link, &control)) {
         if (!ordinary(control)) {
             shm_enter(link);
             shm_take_medium(link);
             if (!link->closed) shm_report_over(link);
-            bool over = link->phase == SHM_OVER,
-                 same = fresh(&link->in.cells[link->in.index], link->in.parity, &control);
-            if (!shm_leave(link) || over || (same && !ordinary(control))) return 0;
+            bool over = link->phase == SHM_OVER, stays = in_fresh(link, &control) && !ordinary(control);
+            if (!shm_leave(link) || over || stays) return 0;
         }
         taken = take(link, out, max);
     }
+    return taken;
+}
+
+unsigned shm_poll(rf_link_t *base, rf_slot_t *out, unsigned max)
+{
+    shm_link_t *link = (shm_link_t *)base;
+    uint64_t control;
+    if (rf_unlikely(besides(link))) return poll_all(link, out, max);
+    unsigned taken = take(link, out, max);
+    if (rf_unlikely(taken == 0 && in_fresh(link, &control))) return poll_all(link, out, max);
     return taken;
 }
 
@@ -460,7 +492,7 @@ void shm_arm(rf_link_t *base)
     if (link->phase != SHM_UP) return;
     if (link->in.received != link->in.published) publish(link);
     if (link->out.sent != link->out.flushed) shm_flush(base);
-    shm_head_t *head = link->out.head;
+    shm_head_t *head = link->head;
     if (link->in.look & SHM_LOOK_ROOM &&
         !(atomic_load_explicit(&head->room_wanted, memory_order_relaxed) & 1) &&
         !(link->room_asked && grow(link, link->room_asked))) {
@@ -475,7 +507,7 @@ bool shm_ready(rf_link_t *base)
 {
     shm_link_t *link = (shm_link_t *)base;
     uint64_t control;
-    if (fresh(&link->in.cells[link->in.index], link->in.parity, &control)) return true;
+    if (in_fresh(link, &control)) return true;
     if (atomic_load_explicit(&link->out.peer_head->attention, memory_order_acquire) !=
         link->in.attention_seen)
         return true;
@@ -486,6 +518,6 @@ void shm_disarm(rf_link_t *base)
 {
     shm_link_t *link = (shm_link_t *)base;
     if (link->phase != SHM_UP) return;
-    uint32_t asleep = atomic_load_explicit(&link->out.head->asleep, memory_order_relaxed);
-    if (asleep & 1) atomic_store_explicit(&link->out.head->asleep, asleep + 1, memory_order_release);
+    uint32_t asleep = atomic_load_explicit(&link->head->asleep, memory_order_relaxed);
+    if (asleep & 1) atomic_store_explicit(&link->head->asleep, asleep + 1, memory_order_release);
 }

@@ -96,7 +96,7 @@ shm_link_t *shm_link_new(shm_endpoint_t *endpoint, const rf_link_params_t *param
     link->endpoint = endpoint;
     link->self = params && params->hello ? *params->hello : endpoint->params.self;
     link->base.user = params ? params->user : NULL;
-    link->out.slots = slots;
+    link->out_slots = slots;
     link->slots_max = slots_max;
     link->out.peer_head = &shm_no_head;
     shm_in_ring(link, shm_no_cells, RF_RING_SLOTS_MIN);
@@ -126,10 +126,9 @@ rf_err_t shm_link_objects(shm_link_t *link)
 {
     void *head = NULL, *ring = NULL;
     rf_err_t err = make_object("rackfish-head", sizeof(shm_head_t), &head, &link->head_fd);
-    if (err == RF_OK) err = make_object("rackfish-ring", ring_size(link->out.slots), &ring, &link->ring_fd);
-    link->out.head = head; /* what was made is freed with the link */
-    link->out.cells = ring;
-    link->out.parity = RF_CONTROL_PARITY;
+    if (err == RF_OK) err = make_object("rackfish-ring", ring_size(link->out_slots), &ring, &link->ring_fd);
+    link->head = head; /* what was made is freed with the link */
+    if (ring) shm_out_ring(link, ring, link->out_slots);
     return err;
 }
 
@@ -159,14 +158,14 @@ static void release(shm_link_t *link)
     if (link->head_fd >= 0) close(link->head_fd);
     if (link->ring_fd >= 0) close(link->ring_fd);
     link->head_fd = link->ring_fd = -1;
-    if (link->out.head) munmap(link->out.head, sizeof(shm_head_t));
-    if (link->out.cells) munmap(link->out.cells, ring_size(link->out.slots));
-    link->out.head = NULL;
+    if (link->head) munmap(link->head, sizeof(shm_head_t));
+    if (link->out.cells) munmap(link->out.cells, ring_size(link->out_slots));
+    link->head = NULL;
     link->out.cells = NULL;
     if (link->out.peer_head != &shm_no_head)
         munmap((void *)(uintptr_t)link->out.peer_head, sizeof(shm_head_t));
     link->out.peer_head = &shm_no_head;
-    if (link->in.cells != shm_no_cells) munmap((void *)(uintptr_t)link->in.cells, ring_size(link->in.slots));
+    if (link->in_cells != shm_no_cells) munmap((void *)(uintptr_t)link->in_cells, ring_size(link->in_slots));
     shm_in_ring(link, shm_no_cells, RF_RING_SLOTS_MIN);
     if (link->next_cells) munmap((void *)(uintptr_t)link->next_cells, ring_size(link->next_slots));
     link->next_cells = NULL;
@@ -187,7 +186,7 @@ void shm_end(shm_link_t *link, rf_err_t why)
     bool known = link->phase != SHM_ARRIVED; /* nobody was told of a link that has not said its hello */
     link->phase = SHM_OVER;
     link->base.state = RF_LINK_STATE_DEAD;
-    link->out.end = why;
+    link->end = why;
     link->stats.bytes_placed =
         atomic_load_explicit(&link->out.peer_head->bytes_written, memory_order_relaxed);
     release(link);
@@ -218,7 +217,7 @@ void shm_peer_gone(shm_link_t *link)
     }
     close_side(link);
     link->phase = SHM_DRAINING;
-    link->out.end = RF_ERR_PEER_DEAD;
+    link->end = RF_ERR_PEER_DEAD;
     link->in.look = (link->in.look & SHM_LOOK_NOTIFY) | SHM_LOOK_END;
     shm_set_limit(link);
     link->out.flushed = link->out.sent;
@@ -237,8 +236,8 @@ void shm_report_over(shm_link_t *link)
     link->over_pending = false;
     link->in.look = 0;
     shm_settle(link, false);
-    rf_link_event_t event = link->out.end == RF_ERR_CLOSED ? RF_LINK_CLOSED : RF_LINK_DEAD;
-    shm_event(link, event, &(rf_link_event_info_t){.err = link->out.end});
+    rf_link_event_t event = link->end == RF_ERR_CLOSED ? RF_LINK_CLOSED : RF_LINK_DEAD;
+    shm_event(link, event, &(rf_link_event_info_t){.err = link->end});
 }
 
 void shm_link_free(shm_link_t *link)
@@ -262,7 +261,7 @@ static void close_link(rf_link_t *base)
     link->closed = true;
     link->phase = SHM_OVER;
     link->base.state = RF_LINK_STATE_DEAD;
-    link->out.end = RF_ERR_CLOSED;
+    link->end = RF_ERR_CLOSED;
     release(link);
     shm_set_limit(link);
     shm_leave(link);
@@ -272,7 +271,7 @@ static void fence_link(rf_link_t *base)
 {
     shm_link_t *link = (shm_link_t *)base;
     shm_end(link, RF_ERR_FENCED);
-    link->out.end = RF_ERR_FENCED;
+    link->end = RF_ERR_FENCED;
     link->over_pending = false;
     link->in.look = 0;
     shm_settle(link, false);
@@ -282,10 +281,10 @@ static rf_err_t pass_fds(rf_link_t *base, const void *bytes, size_t size, const 
 {
     shm_link_t *link = (shm_link_t *)base;
     if (size > SHM_FDS_BYTES_MAX || n_fds > RF_FDS_PER_MESSAGE_MAX) return RF_ERR_INVALID;
-    if (link->phase != SHM_UP) return link->out.end != RF_OK ? link->out.end : RF_ERR_AGAIN;
+    if (link->phase != SHM_UP) return link->end != RF_OK ? link->end : RF_ERR_AGAIN;
     rf_err_t err = shm_side_fds(link, bytes, size, fds, n_fds);
     if (err != RF_OK) return err == RF_ERR_CLOSED ? RF_ERR_PEER_DEAD : err;
-    _Atomic(uint32_t) *messages = &link->out.head->side_messages;
+    _Atomic(uint32_t) *messages = &link->head->side_messages;
     atomic_store_explicit(messages, atomic_load_explicit(messages, memory_order_relaxed) + 1,
                           memory_order_relaxed);
     shm_attention(link);
@@ -300,8 +299,8 @@ static void stats(rf_link_t *base, rf_link_stats_t *out)
     out->slots_received += link->in.received - link->medium_received;
     if (link->phase != SHM_OVER)
         out->bytes_placed = atomic_load_explicit(&link->out.peer_head->bytes_written, memory_order_relaxed);
-    out->ring_slots_send = link->out.slots;
-    out->ring_slots_receive = link->in.slots;
+    out->ring_slots_send = link->out_slots;
+    out->ring_slots_receive = link->in_slots;
 }
 
 static rf_err_t peer_credentials(rf_link_t *base, int *pid, unsigned *uid)

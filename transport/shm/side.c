@@ -30,7 +30,7 @@ rf_err_t shm_side_hello(shm_link_t *link)
     bool futex = doorbell && doorbell->kind == RF_DOORBELL_FUTEX;
     shm_side_t hello = message(SHM_SIDE_HELLO);
     hello.hello.hello = link->self;
-    hello.hello.ring_slots = link->out.slots;
+    hello.hello.ring_slots = link->out_slots;
     hello.hello.doorbell = futex ? RF_DOORBELL_FUTEX : 0;
     int fds[3] = {link->head_fd, link->ring_fd, futex ? doorbell->fd : -1};
     rf_err_t err = rf_fd_send(link->side, &hello, SHM_SIDE_SIZE(hello), fds, futex ? 3 : 2);
@@ -183,7 +183,7 @@ static void hear_hello(shm_link_t *link, const shm_side_t *m, int *fds, unsigned
 static void hear_grow(shm_link_t *link, const shm_side_t *m, const int *fds, unsigned n_fds)
 {
     if (n_fds != 1 || link->next_cells || !slots_plausible(m->grow.ring_slots) ||
-        m->grow.ring_slots <= link->in.slots) {
+        m->grow.ring_slots <= link->in_slots) {
         shm_protocol_error(link, "a malformed growth of its ring");
         return;
     }
