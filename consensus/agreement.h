@@ -13,13 +13,13 @@
  *   - the machine is formed once, by one entry that names its members; the view is fixed but for deaths
  *   - the lowest configured core orders (the *orderer*: leader of term 1, the only term there is)
  *   - an entry is committed when every live member has accepted it (read-one/write-all; Bernstein, Hadzilacos
- * and Goodman 1987, ch. 8: safe with crash-stop members and a correct report of every death, stalls on a
- * silent one)
+ *     and Goodman 1987, ch. 8: safe with crash-stop members and a correct report of every death, stalls on a
+ *     silent one)
  *   - a member reported dead leaves the set by an agreed entry, and the view number rises
  *   - when the orderer is reported dead nothing can be agreed on any more: proposals answer RF_ERR_NO_QUORUM
- * at once, those already under way RF_ERR_UNKNOWN_OUTCOME. The survivors tell each other how far they know
- * the log to be committed and apply up to the furthest, so that nothing acknowledged to a survivor is missing
- * on another.
+ *     at once, those already under way RF_ERR_UNKNOWN_OUTCOME. The survivors tell each other how far they know
+ *     the log to be committed and apply up to the furthest, so that nothing acknowledged to a survivor is
+ *     missing on another.
  *
  * Guarantees (asserted, always on): one total order, the same at all members; exactly once by (session,
  * sequence); applied is a prefix of committed is a prefix of accepted; nothing is acknowledged before all
@@ -191,11 +191,12 @@ typedef enum agreement_completion_kind {
  * The answer to a proposal, read or group operation. Proposals: what applying it gave, or
  *   RF_ERR_FORMING          not formed yet; nothing happened
  *   RF_ERR_NO_QUORUM        the orderer is dead; nothing happened
- *   RF_ERR_AGAIN            too many outstanding, or the log is full; nothing happened; the sequence may be
- * used again RF_ERR_UNKNOWN_OUTCOME  the orderer died while it was under way RF_ERR_SESSION          the
- * session has ended, or the sequence is older than its window; not executed RF_ERR_INVALID          larger
- * than entry_max, or sequence 0 Proposals that are outstanding at the same time may be ordered either way
- * where links reorder.
+ *   RF_ERR_AGAIN            too many outstanding, or the log is full; nothing happened, nor will with this
+ *                           sequence: take a new one
+ *   RF_ERR_UNKNOWN_OUTCOME  the orderer died while it was under way
+ *   RF_ERR_SESSION          the session has ended, or the sequence is older than its window; not executed
+ *   RF_ERR_INVALID          larger than entry_max, or sequence 0
+ * Proposals that are outstanding at the same time may be ordered either way where links reorder.
  */
 typedef struct agreement_completion {
     agreement_completion_kind_t kind;

@@ -126,8 +126,9 @@ typedef struct result {
 typedef struct session {
     uint64_t id; /* 0: free */
     bool ended;
-    window_t appended;                  /* orderer: in the log, committed or not */
-    window_t applied;                   /* a function of the applied log */
+    window_t appended; /* orderer: in the log, committed or not */
+    window_t refused;  /* orderer: answered RF_ERR_AGAIN; a late repetition must not be executed after that */
+    window_t applied;  /* a function of the applied log */
     result_t results[AGREEMENT_WINDOW]; /* of sequence s at s % AGREEMENT_WINDOW */
 } session_t;
 

@@ -33,8 +33,9 @@ rf_err_t proposal_order(agreement_t *e, agreement_entry_kind_t kind, uint64_t se
     rf_err_t err = window_check(&s->appended, sequence);
     if (err == RF_ERR_EXISTS) return RF_OK; /* in the log already: applying it answers */
     if (err != RF_OK) return err;
+    if (window_check(&s->refused, sequence) != RF_OK) return RF_ERR_AGAIN;
     err = log_append(e, kind, session, sequence, bytes, size);
-    if (err == RF_OK) window_mark(&s->appended, sequence);
+    window_mark(err == RF_OK ? &s->appended : &s->refused, sequence);
     return err;
 }
 
@@ -50,6 +51,8 @@ static rf_err_t check(agreement_t *e, uint64_t session, uint64_t sequence, size_
         answer->value = result->value;
         return RF_ERR_EXISTS;
     }
+    /* Too old to know whether it was executed: refused before anything else is said. */
+    if (s && window_check(&s->applied, sequence) == RF_ERR_SESSION) return RF_ERR_SESSION;
     if (e->lost) return RF_ERR_NO_QUORUM;
     if (e->view == 0) return RF_ERR_FORMING;
     if (!s || s->ended) return RF_ERR_SESSION;
