@@ -196,8 +196,10 @@ void rf_lib_loop_wait(void)
 {
     unsigned false_alarms = 0;
     bool polled = false;
-    while (!rf_me.ready_first) {
-        rf_lib_loop_look();
+    /* A thread alone has just tried; the links it does not wait for are looked at when arming finds them ready. */
+    bool look = !rf_me.blocked || rf_me.blocked->blocked_next;
+    for (;; look = true) {
+        if (look) rf_lib_loop_look();
         if (rf_me.ready_first) return;
         lib_arm_t *arm = &rf_me.arm;
         gather(arm);
@@ -218,8 +220,9 @@ void rf_lib_loop_wait(void)
             arm->n = 0;
             rf_lib_arm_nap(arm);
         }
-        (void)rf_doorbell_wait(&rf_me.doorbell, value, arm->wake_ns);
+        rf_err_t err = rf_doorbell_wait(&rf_me.doorbell, value, arm->wake_ns);
         rf_wait_disarm_all(arm->links, arm->n);
         polled = false;
+        if (err == RF_OK) try_blocked(); /* the usual case first; a time that has come wants the whole look */
     }
 }
