@@ -1,6 +1,7 @@
 /* The `rackfish` command. */
 #include "cli/cli.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -68,8 +69,19 @@ static int finish(const cli_t *cli, int status)
     return status;
 }
 
+/* A standard stream that is closed becomes /dev/null: else the first socket we open would be taken for it. */
+static void fill_standard_streams(void)
+{
+    int fd;
+    do {
+        fd = open("/dev/null", O_RDWR);
+    } while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd > STDERR_FILENO) close(fd);
+}
+
 int main(int argc, char **argv)
 {
+    fill_standard_streams();
     cli_t cli = {.machine = getenv("RACKFISH_MACHINE")};
     cli.machine_chosen = cli.machine && *cli.machine;
     if (!cli.machine_chosen) cli.machine = "rackfish";

@@ -605,7 +605,7 @@ static bool open_session(run_t *run, size_t i)
     return true;
 }
 
-static bool open_sinks(run_t *run)
+static void open_sinks(run_t *run)
 {
     for (unsigned which = 0; which < 2; which++) {
         struct stat st;
@@ -614,9 +614,6 @@ static bool open_sinks(run_t *run)
         sink->closed = fstat(sink->fd, &st) < 0;
         sink->direct = !sink->closed && S_ISREG(st.st_mode);
     }
-    /* A closed stdin is an empty one. */
-    run->stdin_eof = fcntl(STDIN_FILENO, F_GETFD) < 0;
-    return true;
 }
 
 static void free_run(run_t *run)

@@ -181,7 +181,8 @@ machine_processes() {
         while read -r pid; do echo "$pid $(start_time "$pid")"; done
 }
 
-start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '{ print $20 }'; }
+# Nothing for a zombie: it is whoever should reap it that is slow.
+start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" && $1 != "X" { print $20 }'; }
 
 remember_processes() { machine_processes >>"$work/processes"; }
 

@@ -39,7 +39,7 @@ equal "30 MB of stdout" "$(stat -c %s "$work/out")" 30000000
 equal "20 MB of stderr at the same time" "$(stat -c %s "$work/err")" 20000000
 equal "stdin closes for the program alone" "$(printf 'a\nb\n' | rackfish run --core 3 -- sh -c 'wc -l; echo after')" "$(printf '2\nafter')"
 equal "stdin of nothing" "$(rackfish run --core 1 -- wc -c </dev/null)" 0
-(exec 0<&-; rackfish run --core 1 -- cat)
+(exec 0<&-; timeout 30 rackfish run --core 1 -- cat)
 equal "a closed stdin is an empty one" $? 0
 timeout 60 rackfish run --core 3 -- yes | head -1 >"$work/yes"
 statuses=(${PIPESTATUS[@]})
