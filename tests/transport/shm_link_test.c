@@ -79,7 +79,8 @@ static void full_is_a_normal_answer(void **state)
     assert_int_equal(shm->poll(pair->a.link, &slot, 1), 0);
     assert_int_equal(pair->a.room, 0);
     assert_int_equal(expect_numbers(pair->b.link, 0, 100), sent);
-    assert_int_equal(expect_numbers(pair->b.link, sent, 100), sent); /* found empty: the last are acknowledged */
+    assert_int_equal(expect_numbers(pair->b.link, sent, 100),
+                     sent); /* found empty: the last are acknowledged */
     assert_int_equal(shm->poll(pair->a.link, &slot, 1), 0);
     assert_int_equal(pair->a.room, 1);
     assert_int_equal(send_numbers(pair->a.link, sent, sent + 56), sent + 56);
