@@ -156,7 +156,8 @@ struct rf_cpudriver {
 
     const rf_transport_t *transport;
     rf_endpoint_t *endpoint;
-    uint64_t progress_ns; /* when the endpoint wants to be looked after, whatever its descriptor says */
+    unsigned restless_turns; /* of the loop: a link says that it is ready, but there is nothing */
+    uint64_t progress_ns;    /* when the endpoint wants to be looked after, whatever its descriptor says */
 
     rf_isolation_t isolation;
     const rf_scheduler_t *scheduler;

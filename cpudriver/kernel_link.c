@@ -21,6 +21,7 @@
 #define REPLY_SLOTS         20 /* room that must be there before an invocation is read: identity and more */
 #define REPLY_SLOTS_MONITOR 76 /* ... STAT_ALL */
 #define BLOCKED_LOOK_NS     (1 * RF_NS_PER_MS) /* how soon a full link is looked at again */
+#define RESTLESS_TURNS_MAX  64                 /* without a message, though a link says that it is ready */
 #define LOG_INTERVAL_NS     RF_NS_PER_S
 #define PEER_DEADLINE_NS    (10 * RF_NS_PER_S)
 
@@ -257,6 +258,7 @@ static bool serve(rf_cpudriver_t *driver, rf_dispatcher_t *d, uint64_t now_ns)
         end_ns = rf_clock_ns();
     }
     if (messages == 0) return false;
+    driver->restless_turns = 0;
     driver->transport->flush(d->link);
     d->served_ns += end_ns - now_ns;
     if (!d->is_monitor && d->served_ns >= RF_CORE_SERVE_BUDGET_NS) {
@@ -290,10 +292,14 @@ void rf_kernel_link_sleep(rf_cpudriver_t *driver, bool more)
             rf_dispatcher_t *d = &driver->dispatchers[i];
             if (d->link && d->blocked_until_ns <= now_ns) links[n++] = d->link;
         }
-        if (!rf_wait_arm_all(links, n)) {
-            more = true;
+        if (rf_wait_arm_all(links, n)) {
+            driver->restless_turns = 0;
+        } else {
+            more = ++driver->restless_turns < RESTLESS_TURNS_MAX;
             n = 0;                   /* all are disarmed already */
             driver->progress_ns = 0; /* it may be an event, which only progress delivers */
+            if (!more)
+                rf_core_wake_at(driver, now_ns + BLOCKED_LOOK_NS); /* whatever a peer does, we do not spin */
         }
     }
     if (n == 0) {

@@ -94,7 +94,7 @@ static void find_user(rf_cpudriver_t *driver, const rf_newborn_t *n, unsigned *u
         if (entry.pw_uid != *uid) newborn_fail(n, RF_ERR_PERMISSION, EPERM, "user", name);
         return;
     }
-    if (entry.pw_uid == 0 && !(n->spawn->flags & RF_SPAWN_ROOT))
+    if (entry.pw_uid == 0 && !(driver->boot->allow_root && (n->spawn->flags & RF_SPAWN_ROOT)))
         newborn_fail(n, RF_ERR_PERMISSION, 0, "user root, without allow_root:", name);
     if (driver->boot->privileged && entry.pw_uid != 0 && entry.pw_uid == driver->boot->system_uid)
         newborn_fail(n, RF_ERR_PERMISSION, 0, "the system's own user", name);
