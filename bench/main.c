@@ -28,20 +28,22 @@ static void usage(FILE *out)
             "\n"
             "benches:\n");
     for (unsigned i = 0; i < N_BENCHES; i++) fprintf(out, "  %-10s %s\n", benches[i]->name, benches[i]->help);
-    fprintf(out,
-            "\n"
-            "options:\n"
-            "  --cores A,B    CPUs of the two sides (default: the first two of this process)\n"
-            "  --slots N      ring size, a power of two from 64 to 32768 (default: a series)\n"
-            "  --batch N      slots a flush (default: a series)\n"
-            "  --samples N    samples of each piece\n"
-            "  --transport T  the medium, for benches that can use several (shm, tcp)\n"
-            "  --tries N      brackets tried until one was near (default %d)\n"
-            "  --json         one JSON object a line\n"
-            "  --hdr FILE     HdrHistogram percentile text of every latency\n"
-            "  -m NAME        the machine, for benches that need a running one\n"
-            "  --help         this\n",
-            TRIES_DEFAULT);
+    fprintf(
+        out,
+        "\n"
+        "options:\n"
+        "  --cores A,B    CPUs of the two sides (default: the first two of this process)\n"
+        "  --slots N      ring size, a power of two from 64 to 32768 (default: a series)\n"
+        "  --batch N      slots a flush (default: a series)\n"
+        "  --samples N    samples of each piece\n"
+        "  --transport T  the medium, for benches that can use several (shm, tcp)\n"
+        "  --tries N      brackets tried until one was near (default %d)\n"
+        "  --json         one JSON object a line\n"
+        "  --hdr FILE     HdrHistogram percentile text of every latency\n"
+        "  --through-lib  urpc: between two domains, through librackfish (the same as the bench `channel`)\n"
+        "  -m NAME        the machine, for benches that need a running one\n"
+        "  --help         this\n",
+        TRIES_DEFAULT);
 }
 
 static bool parse_number(const char *text, unsigned min, unsigned max, unsigned *out)
@@ -72,14 +74,32 @@ static void default_cores(unsigned cores[2])
     cores[1] = n > 1 ? allowed[1] : cores[0];
 }
 
-enum { OPT_CORES = 256, OPT_SLOTS, OPT_BATCH, OPT_SAMPLES, OPT_TRIES, OPT_NEAR, OPT_JSON, OPT_HDR, OPT_HELP, OPT_TRANSPORT };
+enum {
+    OPT_CORES = 256,
+    OPT_SLOTS,
+    OPT_BATCH,
+    OPT_SAMPLES,
+    OPT_TRIES,
+    OPT_NEAR,
+    OPT_JSON,
+    OPT_HDR,
+    OPT_HELP,
+    OPT_THROUGH_LIB,
+    OPT_TRANSPORT
+};
 
 static const struct option long_options[] = {
-    {"cores", required_argument, NULL, OPT_CORES}, {"slots", required_argument, NULL, OPT_SLOTS},
-    {"batch", required_argument, NULL, OPT_BATCH}, {"samples", required_argument, NULL, OPT_SAMPLES},
-    {"tries", required_argument, NULL, OPT_TRIES}, {"near-ns", required_argument, NULL, OPT_NEAR},
-    {"json", no_argument, NULL, OPT_JSON},         {"hdr", required_argument, NULL, OPT_HDR},
-    {"help", no_argument, NULL, OPT_HELP},         {"transport", required_argument, NULL, OPT_TRANSPORT},
+    {"cores", required_argument, NULL, OPT_CORES},
+    {"slots", required_argument, NULL, OPT_SLOTS},
+    {"batch", required_argument, NULL, OPT_BATCH},
+    {"samples", required_argument, NULL, OPT_SAMPLES},
+    {"tries", required_argument, NULL, OPT_TRIES},
+    {"near-ns", required_argument, NULL, OPT_NEAR},
+    {"json", no_argument, NULL, OPT_JSON},
+    {"hdr", required_argument, NULL, OPT_HDR},
+    {"through-lib", no_argument, NULL, OPT_THROUGH_LIB},
+    {"help", no_argument, NULL, OPT_HELP},
+    {"transport", required_argument, NULL, OPT_TRANSPORT},
     {NULL, 0, NULL, 0},
 };
 
@@ -116,6 +136,9 @@ static bool take_option(int option, const char *value, bench_options_t *o)
     case OPT_TRANSPORT:
         o->transport = value;
         break;
+    case OPT_THROUGH_LIB:
+        o->through_lib = true;
+        break;
     case 'm':
         o->machine = value;
         break;
@@ -144,6 +167,7 @@ int main(int argc, char **argv)
         return EXIT_USAGE;
     }
     const char *name = argv[optind];
+    if (options.through_lib && strcmp(name, "urpc") == 0) name = "channel";
     options.argc = argc - optind - 1;
     options.argv = argv + optind + 1;
     rf_log_init("rf-bench", RF_LOG_WARN);

@@ -19,7 +19,7 @@ const cli_option_t cli_bench_options[] = {
 /* Benches that run in or through a machine; the others bring up what they measure themselves. */
 static bool needs_machine(const char *name)
 {
-    return strcmp(name, "lmp") == 0 || strcmp(name, "spawn") == 0;
+    return strcmp(name, "lmp") == 0 || strcmp(name, "spawn") == 0 || strcmp(name, "channel") == 0;
 }
 
 /* Runs a program to its end; its exit status, 128 + N for a signal. */

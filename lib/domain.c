@@ -205,7 +205,8 @@ static rf_err_t make_block(const char *const *argv, const rf_spawn_options_t *op
     const char **env = filter_env(options->env ? options->env : (const char *const *)environ, &n_env);
     if (!env) return RF_ERR_NO_MEMORY;
     rf_spawn_t spawn = {
-        .flags = RF_SPAWN_LIMITS_SET | (with_streams ? RF_SPAWN_STDIO : 0u),
+        /* ROOT: the monitor takes it away again from those who do not run as root themselves. */
+        .flags = RF_SPAWN_LIMITS_SET | RF_SPAWN_ROOT | (with_streams ? RF_SPAWN_STDIO : 0u),
         .umask = current_umask(),
         .reserved_permille = options->reserved_permille,
         .weight = options->weight,
