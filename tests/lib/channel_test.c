@@ -2,6 +2,7 @@
 #include "fake_machine.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <string.h>
 #include <cmocka.h>
@@ -223,6 +224,33 @@ static int call_client(void)
     return 0;
 }
 
+/* ---- a peer on another host that dies ---- */
+
+static int mourner(void)
+{
+    CHECK_OK(rf_init(SOON));
+    rf_channel_t *channel = serve_as("mortal");
+    char bytes[8];
+    rf_message_t message = {.bytes = bytes, .room = sizeof bytes};
+    CHECK_OK(rf_channel_receive(channel, &message, SOON));
+    CHECK_OK(rf_channel_send(channel, 1, NULL, 0, SOON));
+    CHECK_ERR(rf_channel_receive(channel, &message, SOON), RF_ERR_PEER_DEAD);
+    CHECK_ERR(rf_call(channel, 1, NULL, 0, &message, SOON), RF_ERR_PEER_DEAD);
+    rf_finish();
+    return 0;
+}
+
+static int mortal(void)
+{
+    CHECK_OK(rf_init(SOON));
+    rf_channel_t *channel = connect_to("mortal");
+    rf_message_t message = {0};
+    CHECK_OK(rf_channel_send(channel, 1, "last", 4, SOON));
+    CHECK_OK(rf_channel_receive(channel, &message, SOON));
+    kill(getpid(), SIGKILL);
+    return 0;
+}
+
 /* ---- names, refusals, several clients ---- */
 
 static int names_server(void)
@@ -323,6 +351,18 @@ static void test_calls_network(void **state)
 {
     (void)state, run_pair(call_server, call_client, NETWORK, 0);
 }
+static void test_death_lmp(void **state)
+{
+    (void)state, run_pair(mourner, mortal, LMP, 1);
+}
+static void test_death_urpc(void **state)
+{
+    (void)state, run_pair(mourner, mortal, URPC, 1);
+}
+static void test_death_network(void **state)
+{
+    (void)state, run_pair(mourner, mortal, NETWORK, 1);
+}
 static void test_names(void **state)
 {
     (void)state, run_pair(names_server, names_client, URPC, 0);
@@ -345,11 +385,13 @@ static void test_outside(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_echo_lmp),     cmocka_unit_test(test_echo_urpc),
-        cmocka_unit_test(test_echo_network), cmocka_unit_test(test_flood_lmp),
-        cmocka_unit_test(test_flood_urpc),   cmocka_unit_test(test_calls_lmp),
-        cmocka_unit_test(test_calls_urpc),   cmocka_unit_test(test_calls_network),
-        cmocka_unit_test(test_names),        cmocka_unit_test(test_outside),
+        cmocka_unit_test(test_echo_lmp),      cmocka_unit_test(test_echo_urpc),
+        cmocka_unit_test(test_echo_network),  cmocka_unit_test(test_flood_lmp),
+        cmocka_unit_test(test_flood_urpc),    cmocka_unit_test(test_calls_lmp),
+        cmocka_unit_test(test_calls_urpc),    cmocka_unit_test(test_calls_network),
+        cmocka_unit_test(test_names),         cmocka_unit_test(test_outside),
+        cmocka_unit_test(test_death_lmp),     cmocka_unit_test(test_death_urpc),
+        cmocka_unit_test(test_death_network),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
