@@ -313,18 +313,18 @@ static void act(world_t *w, rf_core_t core, const monitor_action_t *a)
         if (c) c->gone = true;
         break;
     }
-    case MONITOR_DO_ADOPT: {
-        monitor_event_t *event = push(w, core, CHANNEL_SHELL, MONITOR_CLIENT_UP, NULL, 0);
+    case MONITOR_DO_ADOPT:
         fd_close(w, a->fds[0]);
         for (unsigned i = 0; i < 64; i++) {
             test_client_t *c = &w->clients[i];
-            if (c->used && c->core == core && c->domain == a->domain && c->index == a->index && !c->gone)
-                event->client = c->handle;
+            if (!c->used || c->core != core || c->domain != a->domain || c->index != a->index || c->gone)
+                continue;
+            monitor_event_t *event = push(w, core, CHANNEL_SHELL, MONITOR_CLIENT_UP, NULL, 0);
+            event->client = c->handle;
+            event->domain = a->domain;
+            event->index = a->index;
         }
-        event->domain = a->domain;
-        event->index = a->index;
         break;
-    }
     case MONITOR_DO_CLOSE_FD:
         fd_close(w, a->fds[0]);
         break;
@@ -601,8 +601,9 @@ void world_cut(world_t *w, rf_node_t a, rf_node_t b, bool cut)
 
 static test_client_t *client_new(world_t *w, rf_core_t core, rf_domain_t domain, uint16_t index)
 {
-    uint32_t handle = 0;
-    while (client_of(w, core, handle)) handle++;
+    uint32_t handle =
+        w->handle_next[core]++; /* never the same again: the end of the last may still be under way */
+    rf_assert(handle < MONITOR_CLIENTS_MAX);
     for (unsigned i = 0; i < 64; i++) {
         test_client_t *c = &w->clients[i];
         if (c->used) continue;

@@ -59,6 +59,7 @@ typedef struct world {
     pending_t *pending; /* in order of sending */
     unsigned n_pending, pending_room;
     test_client_t clients[64];
+    uint32_t handle_next[WORLD_CORES_MAX];
     world_dispatcher_t dispatchers[WORLD_CORES_MAX][MONITOR_LOCAL_MAX];
     rf_err_t create_err; /* what CREATE answers */
     bool ignore_term;    /* dispatchers survive TERM */

@@ -1,0 +1,223 @@
+/*
+ * Random life of a whole machine: clients that spawn, span, name, connect, wait and kill, while cores and hosts die.
+ * Checked throughout: every invariant of every monitor, and that monitors which have applied equally much hold equal
+ * replicas. At the end: every request is answered or rightly waits, and no descriptor is lost. A failing run prints its
+ * seed as the last line; monitor_random_test SEED replays it to the bit.
+ */
+#include "world.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define RUNS 150
+
+typedef struct asked {
+    test_client_t *client;
+    uint32_t tag;
+    uint16_t op;
+} asked_t;
+
+typedef struct life {
+    world_t *w;
+    rf_prng_t prng;
+    test_client_t *clients[32];
+    unsigned n_clients;
+    asked_t asked[2048];
+    unsigned n_asked;
+} life_t;
+
+static uint64_t below(life_t *l, uint64_t bound)
+{
+    return rf_prng_below(&l->prng, bound);
+}
+
+static rf_core_t a_core(life_t *l)
+{
+    return (rf_core_t)below(l, l->w->n_cores);
+}
+
+/* The last one or one of the last that were numbered, alive or not. */
+static rf_domain_t a_domain(life_t *l)
+{
+    rf_domain_t last = 1;
+    for (unsigned i = 0; i < l->w->n_cores; i++) {
+        if (l->w->alive[i] && l->w->monitor[i]->domain_last > last) last = l->w->monitor[i]->domain_last;
+    }
+    return 1 + below(l, last);
+}
+
+static void ask(life_t *l, test_client_t *c, uint16_t op, const void *body, size_t size, unsigned n_fds)
+{
+    if (l->n_asked == 2048 || c->n_inbox > WORLD_INBOX_MAX - 80) return;
+    l->asked[l->n_asked++] =
+        (asked_t){.client = c, .tag = world_send(l->w, c, op, body, size, n_fds), .op = op};
+}
+
+static void accept_all(life_t *l, test_client_t *c)
+{
+    unsigned at = 0;
+    for (const message_t *m; (m = world_event(c, RF_CLIENT_EVENT_INCOMING, &at));) {
+        rf_client_incoming_t in;
+        memcpy(&in, m->body, sizeof in);
+        rf_client_accept_t accept = {.channel = in.channel.channel, .err = below(l, 4) ? RF_OK : RF_ERR_BUSY};
+        snprintf(accept.address, sizeof accept.address, "127.0.0.1:9");
+        world_send(l->w, c, RF_CLIENT_ACCEPT, &accept, sizeof accept, 0);
+    }
+}
+
+static void a_new_client(life_t *l)
+{
+    world_t *w = l->w;
+    rf_core_t core = a_core(l);
+    if (l->n_clients == 32 || !w->alive[core]) return;
+    for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++) {
+        const world_dispatcher_t *d = &w->dispatchers[core][i];
+        if (!d->used || below(l, 2)) continue;
+        const local_t *local = local_find(w->monitor[core], d->domain, d->index);
+        if (!local || local->started) continue;
+        l->clients[l->n_clients++] = world_dispatcher_client(w, core, d->domain, d->index);
+        return;
+    }
+}
+
+static void a_request(life_t *l)
+{
+    test_client_t *c = l->clients[below(l, l->n_clients)];
+    if (c->gone || !l->w->alive[c->core]) return;
+    accept_all(l, c);
+    switch (below(l, 9)) {
+    case 0:
+    case 1: {
+        bool local = below(l, 2);
+        rf_client_spawn_t spawn = {.core = local ? c->core : a_core(l), .n_fds = 1};
+        ask(l, c, RF_CLIENT_SPAWN, &spawn, sizeof spawn, 1);
+        break;
+    }
+    case 2: {
+        rf_client_spawn_t span = {.core = a_core(l), .span_args_size = 2};
+        if (c->domain) ask(l, c, RF_CLIENT_SPAN, &span, sizeof span, 0);
+        break;
+    }
+    case 3:
+    case 4: {
+        rf_client_name_request_t name = {0};
+        snprintf(name.name, sizeof name.name, "name%u", (unsigned)below(l, 5));
+        uint16_t op = below(l, 3) ? RF_CLIENT_NAME_PUT : RF_CLIENT_NAME_DELETE;
+        if (c->domain) ask(l, c, op, &name, sizeof name, 0);
+        break;
+    }
+    case 5: {
+        rf_client_connect_t connect = {.slots = 64};
+        snprintf(connect.name, sizeof connect.name, "name%u", (unsigned)below(l, 5));
+        if (c->domain) ask(l, c, RF_CLIENT_CONNECT, &connect, sizeof connect, 0);
+        break;
+    }
+    case 6: {
+        rf_client_target_t target = {.domain = a_domain(l)};
+        ask(l, c, RF_CLIENT_WAIT, &target, sizeof target, 0);
+        break;
+    }
+    case 7: {
+        static const uint32_t signals[] = {9, 10, 15};
+        rf_client_kill_t kill = {.domain = a_domain(l), .signo = signals[below(l, 3)], .user = "alice"};
+        ask(l, c, RF_CLIENT_KILL, &kill, sizeof kill, 0);
+        break;
+    }
+    default: {
+        rf_client_list_t list = {.from = below(l, 10)};
+        static const uint16_t ops[] = {RF_CLIENT_STATUS, RF_CLIENT_CORES, RF_CLIENT_DOMAINS,
+                                       RF_CLIENT_NAMES,  RF_CLIENT_STATS, RF_CLIENT_LINKS};
+        ask(l, c, ops[below(l, 6)], &list, sizeof list, 0);
+        break;
+    }
+    }
+}
+
+static void an_end(life_t *l)
+{
+    rf_core_t core = a_core(l);
+    const world_dispatcher_t *d = &l->w->dispatchers[core][below(l, 8)];
+    if (d->used && l->w->alive[core])
+        world_exit_dispatcher(l->w, core, d->domain, d->index, (int)below(l, 3) << 8);
+}
+
+static void check_answers(life_t *l)
+{
+    for (unsigned i = 0; i < l->n_asked; i++) {
+        const asked_t *a = &l->asked[i];
+        if (a->client->gone || !l->w->alive[a->client->core] || world_reply(a->client, a->tag)) continue;
+        rf_assert(a->op == RF_CLIENT_WAIT); /* nothing else may take for ever */
+    }
+}
+
+static void run(uint64_t seed)
+{
+    static const unsigned shapes[][2] = {{1, 1}, {1, 3}, {2, 2}, {3, 2}, {2, 4}, {4, 1}};
+    const unsigned *shape = shapes[seed % 6];
+    life_t l = {.w = world_new(shape[0], shape[1], seed)};
+    world_t *w = l.w;
+    rf_prng_seed(&l.prng, seed * 77 + 1);
+    world_form(w);
+    unsigned deaths = (unsigned)below(&l, 4);
+    bool orderer_may_die = below(&l, 3) == 0;
+    w->block_size = below(&l, 2) ? 100 : 9000;
+    for (unsigned i = 0; i < 4; i++) l.clients[l.n_clients++] = world_node_client(w, a_core(&l));
+    for (unsigned i = 0; i < 400; i++) {
+        switch (below(&l, 40)) {
+        case 0: {
+            rf_core_t core = a_core(&l);
+            if (deaths == 0 || (core == 0 && !orderer_may_die)) break;
+            deaths--;
+            world_kill(w, core);
+            break;
+        }
+        case 1: {
+            rf_node_t node = (rf_node_t)below(&l, shape[0]);
+            if (deaths == 0 || (node == 0 && !orderer_may_die) || below(&l, 3)) break;
+            deaths--;
+            world_kill_node(w, node);
+            break;
+        }
+        case 2:
+            world_pass(w, below(&l, 2 * RF_NS_PER_S));
+            break;
+        case 3:
+        case 4:
+            an_end(&l);
+            break;
+        case 5:
+        case 6:
+        case 7:
+            a_new_client(&l);
+            break;
+        case 8:
+            if (below(&l, 20) == 0) world_client_leave(w, l.clients[below(&l, l.n_clients)]);
+            break;
+        default:
+            a_request(&l);
+            world_deliver(w, (unsigned)below(&l, 12));
+            break;
+        }
+        world_check(w);
+    }
+    world_pass(w, 40 * RF_NS_PER_S);
+    world_check(w);
+    check_answers(&l);
+    for (unsigned i = 0; i < l.n_clients; i++) accept_all(&l, l.clients[i]);
+    world_pass(w, 40 * RF_NS_PER_S);
+    world_free(w);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1) {
+        run(strtoull(argv[1], NULL, 10));
+        return 0;
+    }
+    for (uint64_t seed = 0; seed < RUNS; seed++) {
+        printf("seed %llu\n", (unsigned long long)seed);
+        fflush(stdout);
+        run(seed);
+    }
+    return 0;
+}
