@@ -201,6 +201,8 @@ static void on_spawned(void *context, rf_err_t err, const void *body, size_t siz
     if (size >= sizeof spawned) memcpy(&spawned, body, sizeof spawned);
     spawned.what[sizeof spawned.what - 1] = 0;
     if (err == RF_OK && size < sizeof spawned) err = RF_ERR_PROTOCOL;
+    if (err == RF_ERR_EXEC && strncmp(spawned.what, "chdir ", 6) == 0)
+        err = RF_ERR_OS; /* the program is not to blame */
     if (err != RF_OK) {
         if (spawned.what[0] && spawned.os_errno)
             snprintf(message, sizeof message, "%s: %s", spawned.what, strerror((int)spawned.os_errno));
