@@ -46,7 +46,7 @@ void rf_stream_consume(rf_stream_t *stream, size_t size);
 rf_err_t rf_stream_slot(rf_link_t *link, rf_stream_t *const *streams, unsigned n, const rf_slot_t *slot);
 rf_err_t rf_stream_written(rf_stream_t *const *streams, unsigned n, uint64_t cookie, rf_err_t err);
 
-/* Ends this side and frees it; before its link is closed. Not from within rf_stream_written(). Bytes that the peer has
+/* Ends this side and frees it; before its link is closed, by close(). Not from within rf_stream_written(). Bytes that the peer has
  * not read may be lost: see rf_stream_drained(). */
 void rf_stream_close(rf_stream_t *stream);
 

@@ -174,7 +174,7 @@ static void writes_end_with_the_link(void **state)
 {
     (void)state;
     if (!can_bulk()) return;
-    world_t *world = world_open_until(RF_NS_PER_S);
+    world_t *world = world_open_until(400 * RF_NS_PER_MS);
     const rf_transport_t *t = world->fixture->transport;
     end_t *a = &world->end[0], *b = &world->end[1];
     end_connect(a);
@@ -249,6 +249,10 @@ static void streams_close(world_t *world, streams_t *streams)
 {
     for (unsigned side = 0; side < 2; side++)
         for (unsigned id = 0; id < 2; id++) rf_stream_close(streams->stream[side][id]);
+    for (unsigned side = 0; side < 2; side++) { /* gives back what their last remote writes hold */
+        world->fixture->transport->close(world->end[side].link);
+        world->end[side].link = NULL;
+    }
     world_close(world);
 }
 

@@ -255,7 +255,7 @@ static void fence_under_load(void **state)
 static void an_endpoint_goes(void **state)
 {
     (void)state;
-    world_t *world = world_open_until(RF_NS_PER_S);
+    world_t *world = world_open_until(400 * RF_NS_PER_MS);
     end_t *a = &world->end[0], *b = &world->end[1];
     end_connect(a);
     world_until(world, is_up, "the link to come up");

@@ -87,7 +87,7 @@ static world_t *world_with_child(child_t *child, unsigned last_words)
     world_t *world = calloc(1, sizeof *world);
     assert_non_null(world);
     world->fixture = conformance_fixture;
-    world->deadline_ns = 2 * RF_NS_PER_S;
+    world->deadline_ns = RF_NS_PER_S;
     rf_prng_seed(&world->prng, 5);
     if (world->fixture->open) world->fixture->open(world);
     *child = start(world, last_words);

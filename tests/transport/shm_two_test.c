@@ -91,7 +91,6 @@ static bool send_stream(side_t *side, uint64_t total)
         shm->flush(side->end.link);
         sent += taken;
         if (taken == n) continue;
-        shm->poll(side->end.link, &none, 0);
         if (!side_block(side)) return false;
         shm->poll(side->end.link, &none, 1);
     }

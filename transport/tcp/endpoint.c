@@ -24,6 +24,7 @@
 
 #define REFRESHES_PER_PROGRESS_MAX 4
 #define LISTEN_BACKLOG             256
+#define FLAP_NS_MAX                (16 * RF_NS_PER_MS)
 #define STEADY_NS                  (20 * RF_NS_PER_MS) /* a connection that lasted so long starts the back-off anew */
 
 static tcp_endpoint_t *endpoint_of(rf_endpoint_t *endpoint)
@@ -126,11 +127,12 @@ void tcp_link_broken(tcp_link_t *link, rf_err_t err, uint64_t spent_ns)
     link->dead_ns = now_ns + (spent_ns < ep->deadline_ns ? ep->deadline_ns - spent_ns : 0);
     tcp_timer(ep, link->dead_ns);
     if (link->dialer) {
-        if (now_ns - link->up_ns > STEADY_NS) link->backoff_ns = TCP_BACKOFF_NS_MIN;
+        /* A connection that breaks at once, again and again, is not made again at full speed. */
+        bool steady = !link->was_up || now_ns - link->up_ns > STEADY_NS;
+        uint64_t slower_ns = link->backoff_ns * 2 < FLAP_NS_MAX ? link->backoff_ns * 2 : FLAP_NS_MAX;
+        link->backoff_ns = steady ? TCP_BACKOFF_NS_MIN : slower_ns;
         link->dial_ns = now_ns + link->backoff_ns;
         tcp_timer(ep, link->dial_ns);
-        link->backoff_ns =
-            link->backoff_ns * 2 < TCP_BACKOFF_NS_MAX ? link->backoff_ns * 2 : TCP_BACKOFF_NS_MAX;
     }
     if (!link->was_up) return;
     link->head.state = RF_LINK_STATE_BROKEN;
