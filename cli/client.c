@@ -253,6 +253,7 @@ int client_open(const cli_t *cli, client_t *client)
         snprintf(path, sizeof path, "%s/%s.sock", dir.path, dir.nodes[i]);
         rf_err_t err = client_connect(client, path, HELLO_TIMEOUT_MS, why, sizeof why);
         if (err == RF_OK) return CLI_OK;
+        if (err == RF_ERR_CLOSED) err = RF_ERR_NO_MACHINE; /* it is just going: who refuses says so */
         if (err != RF_ERR_NO_MACHINE) {
             worst = err;
             memcpy(worst_why, why, sizeof worst_why);
@@ -273,8 +274,6 @@ int client_open(const cli_t *cli, client_t *client)
         cli_error(cli,
                   "you may not use machine \"%s\"; ask its owner to add you to `users` in its configuration",
                   cli->machine);
-    } else if (worst == RF_ERR_CLOSED) {
-        cli_error(cli, "node %s closed the connection; its reason is in `rackfish logs`", worst_node);
     } else {
         cli_error(cli, "node %s: %s", worst_node, rf_err_text(worst));
     }

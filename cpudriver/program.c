@@ -200,7 +200,7 @@ _Noreturn void rf_program_exec(const rf_program_t *program)
     become_user(program);
     umask((mode_t)program->spawn->umask);
     const char *cwd = program->spawn->cwd[0] ? program->spawn->cwd : "/";
-    if (chdir(cwd) < 0) fail(program, RF_ERR_EXEC, errno, "chdir", cwd);
+    if (chdir(cwd) < 0) fail(program, RF_ERR_OS, errno, "chdir", cwd);
     take_limits(program);
     if (program->executable >= 0) run_descriptor(program);
     run_by_path(program);

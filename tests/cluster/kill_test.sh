@@ -17,6 +17,13 @@ survivors_work() {
 
 no_runaways() { ! pgrep -f '[s]leep 0.0473; done' && ! pgrep -f '[s]leep 4730'; }
 
+# ended JOB: waits for it; sets status, and elapsed since start.
+ended() {
+    wait "$1"
+    status=$?
+    elapsed=$(($(now_ms) - start))
+}
+
 # kill_one ROLE CORE EXPECTED-CORES-UP: boots 2x2, kills, looks, takes down.
 kill_one() {
     local role=$1 core=$2 up=$3 other id start pid
@@ -31,10 +38,10 @@ kill_one() {
     pid=$(pid_of "$role" "$core")
     start=$(now_ms)
     kill -KILL "$pid"
-    wait $waiter
-    equal "KILL of the $role of core $core: wait learns it ($(($(now_ms) - start)) ms)" $? 125
-    wait $runner
-    equal "... and run ($(($(now_ms) - start)) ms)" $? 125
+    ended $waiter
+    equal "KILL of the $role of core $core: wait learns it ($elapsed ms)" $status 125
+    ended $runner
+    equal "... and run ($elapsed ms)" $status 125
     matches "... saying why" "$(cat "$work/run")" "core"
     within "the domain's processes are gone, also who left the session" 20 no_runaways
     within "the machine knows it" 20 test "$(rackfish --json status | json cores_up)" = "$up"
@@ -56,7 +63,8 @@ kill_one monitor 0 3
 id=""
 start=$(now_ms)
 output=$(timeout 30 rackfish run --core 1 -- true 2>&1)
-equal "with core 0 dead run fails at once ($(($(now_ms) - start)) ms)" $? 125
+status=$?
+equal "with core 0 dead run fails at once ($(($(now_ms) - start)) ms)" $status 125
 matches "... for want of a quorum" "$output" "agree|quorum"
 check "ps goes on" rackfish ps
 matches "status says that there is no quorum" "$(rackfish --json status)" '"has_quorum":false'
@@ -65,9 +73,10 @@ machine_down "core 0 dead, then down, leaves nothing"
 # What runs on other cores when core 0 dies runs on, and is waited for and killed.
 machine_up orderless --nodes 2 --cores 2
 id=$(start_domain 3)
-rackfish run --core 2 -- sh -c 'read line; echo "got $line"' <"$(mkfifo "$work/pipe"; echo "$work/pipe")" >"$work/out" 2>&1 &
+mkfifo "$work/pipe"
+exec 9<>"$work/pipe"
+rackfish run --core 2 -- sh -c 'read line; echo "got $line"' <"$work/pipe" >"$work/out" 2>&1 9>&- &
 runner=$!
-exec 9>"$work/pipe"
 within "they run" 20 pgrep -f '[s]leep 4730'
 kill -KILL "$(pid_of monitor 0)"
 sleep 1
@@ -87,8 +96,8 @@ waiter=$!
 within "it runs" 20 pgrep -f '[s]leep 4730'
 start=$(now_ms)
 kill -KILL "$(pgrep -f '[s]leep 4730' | head -1)"
-wait $waiter
-equal "KILL of a domain: wait learns it ($(($(now_ms) - start)) ms)" $? 137
+ended $waiter
+equal "KILL of a domain: wait learns it ($elapsed ms)" $status 137
 within "its runaway dies with it" 20 no_runaways
 id=$(start_domain 2)
 within "the next one runs" 20 pgrep -f '[s]leep 4730'
@@ -134,8 +143,8 @@ remember_processes
 start=$(now_ms)
 # shellcheck disable=SC2046
 kill -KILL $(awk '{ print $3 }' "$dir/node1/state")
-wait $waiter
-equal "KILL of a host: wait on the other learns it ($(($(now_ms) - start)) ms)" $? 125
+ended $waiter
+equal "KILL of a host: wait on the other learns it ($elapsed ms)" $status 125
 within "the machine knows it" 30 bash -c "rackfish --via node0 --json status | grep -q '\"nodes_up\":1'"
 survivors_work 0 1
 expect "a program for the dead host is refused" 125 rackfish --via node0 run --core 3 -- true
