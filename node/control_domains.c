@@ -10,6 +10,7 @@ typedef struct domain_query {
     rf_operation_t operation;
     rf_monitor_call_t call;
     uint64_t domain;
+    uint64_t deadline_ns; /* wait; 0: none */
 } domain_query_t;
 
 static void domain_cancel(rf_operation_t *operation)
@@ -73,9 +74,23 @@ void rf_query_kill(rf_client_t *client, uint64_t id, const Rackfish__KillRequest
                        on_kill_reply);
 }
 
+static void on_wait_reply(void *context, rf_err_t err, const void *body, size_t size);
+
+/* The monitor that was asked has died, which says nothing of the domain: another one is asked. */
+static bool wait_elsewhere(domain_query_t *query)
+{
+    rf_local_core_t *core = rf_monitor_first(query->operation.client->daemon, 0);
+    rf_client_target_t target = {.domain = query->domain};
+    uint64_t now_ns = rf_clock_ns(), left_ns = 0;
+    if (query->deadline_ns != 0) left_ns = query->deadline_ns > now_ns ? query->deadline_ns - now_ns : 1;
+    return core && rf_monitor_call(core, &query->call, RF_CLIENT_WAIT, &target, sizeof target, NULL, 0,
+                                   left_ns, on_wait_reply, query) == RF_OK;
+}
+
 static void on_wait_reply(void *context, rf_err_t err, const void *body, size_t size)
 {
     domain_query_t *query = context;
+    if (err == RF_ERR_PEER_DEAD && wait_elsewhere(query)) return;
     rf_client_t *client = query->operation.client;
     uint64_t id = query->operation.id;
     rf_client_domain_t domain;
@@ -107,6 +122,7 @@ void rf_query_wait(rf_client_t *client, uint64_t id, const Rackfish__WaitRequest
 {
     rf_client_target_t target = {.domain = request->domain};
     uint64_t timeout_ms = request->timeout_ms < UINT32_MAX ? request->timeout_ms : UINT32_MAX;
-    domain_query_start(client, id, request->domain, RF_CLIENT_WAIT, &target, sizeof target,
-                       timeout_ms * RF_NS_PER_MS, on_wait_reply);
+    domain_query_t *query = domain_query_start(client, id, request->domain, RF_CLIENT_WAIT, &target,
+                                               sizeof target, timeout_ms * RF_NS_PER_MS, on_wait_reply);
+    if (query && timeout_ms > 0) query->deadline_ns = rf_clock_ns() + timeout_ms * RF_NS_PER_MS;
 }
