@@ -104,10 +104,10 @@ static rf_err_t run_inside(const bench_options_t *options)
     size_t size = file ? fread(line, 1, sizeof line - 1, file) : 0;
     if (file) fclose(file);
     if (length <= 0 || size == 0) return RF_ERR_OS;
-    strcpy(command, program);
-    char *slash = strrchr(command, '/');
-    if (!slash || (size_t)(slash - command) + sizeof "/rackfish" > sizeof command) return RF_ERR_OS;
-    strcpy(slash, "/rackfish");
+    const char *slash = strrchr(program, '/'); /* the command lies beside this program */
+    if (!slash || (size_t)snprintf(command, sizeof command, "%.*s/rackfish", (int)(slash - program),
+                                   program) >= sizeof command)
+        return RF_ERR_OS;
     const char *argv[ARGUMENTS_MAX];
     unsigned n = 0;
     argv[n++] = "rackfish";
