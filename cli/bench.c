@@ -10,11 +10,21 @@
 #include <unistd.h>
 
 const cli_option_t cli_bench_options[] = {
-    {"short", 's', NULL, "fewer rounds, one line a bench"},
+    {"short", 's', NULL, "without a name: a minute's tour of all benches"},
     {NULL, 0, NULL, NULL},
 };
 
 #define ARGUMENTS_MAX 64
+
+/* What `bench --short` runs: one after the other, in one machine. */
+static const char *const short_tour[][12] = {
+    {"urpc", "--slots", "64", "--batch", "64", "--samples", "2000", "--tries", "3", "one-way", "rate"},
+    {"link", "--transport", "tcp", "--samples", "2000", "--tries", "2", "one-way"},
+    {"lmp", "--samples", "2000", "--tries", "2"},
+    {"channel", "--samples", "2000", "--tries", "2", "one-way"},
+    {"spawn", "--samples", "40", "--tries", "1"},
+};
+#define SHORT_TOUR (sizeof short_tour / sizeof short_tour[0])
 
 /* Benches that run in or through a machine; the others bring up what they measure themselves. */
 static bool needs_machine(const char *name)
@@ -44,6 +54,41 @@ static void ignore_signal(int signo)
     (void)signo;
 }
 
+/* One bench with its arguments, NULL at the end. */
+static int run_bench(const cli_t *cli, const char *program, const char *const *words)
+{
+    const char *arguments[ARGUMENTS_MAX];
+    size_t k = 0;
+    arguments[k++] = "rf-bench";
+    if (cli->json) arguments[k++] = "--json";
+    for (size_t i = 0; words[i] && k + 1 < ARGUMENTS_MAX; i++) arguments[k++] = words[i];
+    arguments[k] = NULL;
+    return run_program(cli, program, arguments);
+}
+
+static int run_short_tour(const cli_t *cli, const char *program)
+{
+    int status = CLI_OK;
+    for (size_t i = 0; i < SHORT_TOUR; i++) {
+        int ended = run_bench(cli, program, short_tour[i]);
+        if (ended != CLI_OK && status == CLI_OK) status = ended;
+    }
+    return status;
+}
+
+/* Boots a machine for the bench; its name goes into `name` (RF_NAME_MAX bytes). */
+static int own_machine_up(cli_t *cli, const char *self, char *name)
+{
+    snprintf(name, RF_NAME_MAX, "bench-%d", (int)getpid());
+    cli->machine = name;
+    const char *const up[] = {"rackfish", "-m", name, "up", "--nodes", "1", "--cores", "2", NULL};
+    /* Ctrl-C ends the bench, which is in our process group too; we go on to take the machine down. */
+    struct sigaction ignore = {.sa_handler = ignore_signal};
+    sigaction(SIGINT, &ignore, NULL);
+    sigaction(SIGTERM, &ignore, NULL);
+    return run_program(cli, self, up);
+}
+
 int cli_bench(cli_t *cli, int argc, char **argv)
 {
     bool is_short = false;
@@ -51,7 +96,10 @@ int cli_bench(cli_t *cli, int argc, char **argv)
         if (c == CLI_OPTION_STOP) return cli->status;
         is_short = true;
     }
-    if (optind == argc) return cli_usage(cli, "which bench? `rackfish bench list` says what there is");
+    bool tour = is_short && optind == argc;
+    if (is_short && !tour) return cli_usage(cli, "--short is the tour of all benches and takes no name");
+    if (!tour && optind == argc)
+        return cli_usage(cli, "which bench? `rackfish bench list` says what there is");
     if (argc - optind + 4 > ARGUMENTS_MAX) return cli_usage(cli, "more than %d arguments", ARGUMENTS_MAX - 4);
     char program[CLI_PATH_MAX], self[CLI_PATH_MAX], machine[RF_NAME_MAX];
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
@@ -59,30 +107,15 @@ int cli_bench(cli_t *cli, int argc, char **argv)
     self[n] = '\0';
     bool own_machine = false;
     int status = CLI_OK;
-    if (needs_machine(argv[optind]) && !cli->machine_chosen) {
-        machine_dir_t dir;
-        if (!machine_find(cli, &dir)) {
-            snprintf(machine, sizeof machine, "bench-%d", (int)getpid());
-            cli->machine = machine;
-            own_machine = true;
-            const char *const up[] = {"rackfish", "-m", machine, "up", "--nodes", "1", "--cores", "2", NULL};
-            /* Ctrl-C ends the bench, which is in our process group too; we go on to take the machine down. */
-            struct sigaction ignore = {.sa_handler = ignore_signal};
-            sigaction(SIGINT, &ignore, NULL);
-            sigaction(SIGTERM, &ignore, NULL);
-            status = run_program(cli, self, up);
-        }
+    machine_dir_t dir;
+    if ((tour || needs_machine(argv[optind])) && !cli->machine_chosen && !machine_find(cli, &dir)) {
+        own_machine = true;
+        status = own_machine_up(cli, self, machine);
     }
     if (status == CLI_OK) {
-        const char *arguments[ARGUMENTS_MAX];
-        size_t k = 0;
-        arguments[k++] = "rf-bench";
-        for (int i = optind; i < argc; i++) arguments[k++] = argv[i];
-        if (is_short) arguments[k++] = "--short";
-        if (cli->json) arguments[k++] = "--json";
-        arguments[k] = NULL;
         setenv("RACKFISH_MACHINE", cli->machine, 1);
-        status = run_program(cli, program, arguments);
+        status = tour ? run_short_tour(cli, program)
+                      : run_bench(cli, program, (const char *const *)(uintptr_t)(argv + optind));
     }
     if (own_machine) {
         const char *const down[] = {"rackfish", "-m", machine, "down", NULL};

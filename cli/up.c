@@ -440,7 +440,11 @@ static int start_configured(up_t *up)
     snprintf(path, sizeof path, "%s/%s/machine", up->dir.path, up->config->nodes[this_node].name);
     bool form = this_node == 0 && access(path, F_OK) < 0;
     status = up_start_node(up, this_node, form);
-    return status == CLI_OK ? up_launch_others(up, this_node) : status;
+    if (status != CLI_OK) return status;
+    /* Its rackfishd has a lock of its own now; other nodes may have this host and folder. */
+    close(up->lock);
+    up->lock = -1;
+    return up_launch_others(up, this_node);
 }
 
 /* ---- the report ---- */

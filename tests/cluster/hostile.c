@@ -86,8 +86,9 @@ static void try_socket(const char *folder, const char *name, int type)
         struct pollfd p = {.fd = fd, .events = POLLIN};
         poll(&p, 1, 3000);
         ssize_t n = recv(fd, reply, sizeof reply, MSG_DONTWAIT);
-        /* Field 2 of the reply, err, not zero: refused. */
-        bool refused = n <= 0 || (n > 7 && reply[4] == 0x08 && reply[6] == 0x10 && reply[7] != 0);
+        /* A reply is its length, then field 1, the id, if it is not zero, then field 2, err, if it is not zero. */
+        ssize_t at = n > 6 && reply[4] == 0x08 ? 6 : 4;
+        bool refused = n <= 0 || (n > at + 1 && reply[at] == 0x10 && reply[at + 1] != 0);
         if (!refused) harm("was let in at", address.sun_path);
     }
     if (fd >= 0) close(fd);
@@ -165,11 +166,12 @@ static size_t make_garbage(rf_prng_t *prng, uint8_t *bytes)
     static const uint16_t ops[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 32, 33, 34, 35, 36, 37, 38, 255, 65535};
     rf_wire_header_t header = {.tag = (uint32_t)rf_prng_next(prng),
                                .op = ops[rf_prng_below(prng, sizeof ops / sizeof ops[0])]};
+    size_t most = rf_prng_below(prng, 8) ? 64 : 4000;
     size_t size =
-        rf_prng_below(prng, 8) ? sizeof header + rf_prng_below(prng, 64) : rf_prng_below(prng, 4000);
+        rf_prng_below(prng, 2000) ? sizeof header + rf_prng_below(prng, most) : rf_prng_below(prng, 8);
     for (size_t i = 0; i < size; i++)
         bytes[i] = rf_prng_below(prng, 3) ? (uint8_t)rf_prng_next(prng) : (uint8_t)rf_prng_below(prng, 3);
-    if (size >= sizeof header && rf_prng_below(prng, 16)) memcpy(bytes, &header, sizeof header);
+    if (size >= sizeof header && rf_prng_below(prng, 2000)) memcpy(bytes, &header, sizeof header);
     return size;
 }
 
@@ -200,9 +202,10 @@ static void try_invocations(rf_prng_t *prng)
             rf_clock_sleep_ms(1);
             continue;
         }
-        static const uint8_t types[] = {
-            RF_KERNEL_INVOKE, RF_KERNEL_INVOKE, RF_KERNEL_REPLY, RF_KERNEL_EVENT, 1, 0x40, 0x90, 0xd0, 0xe0};
-        uint8_t type = types[rf_prng_below(prng, sizeof types)];
+        static const uint8_t types[] = {RF_KERNEL_REPLY, RF_KERNEL_EVENT, 1, 0x40, 0x90, 0xd0, 0xe0};
+        /* Mostly what is not thrown out at first sight. */
+        uint8_t type = rf_prng_below(prng, 2000) ? RF_KERNEL_INVOKE
+                                                 : types[rf_prng_below(prng, sizeof types / sizeof types[0])];
         if (rf_prng_below(prng, 64) == 0) {
             int fds[2] = {0, 1};
             shm->pass_fds(link, bytes, rf_prng_below(prng, 64), fds, (unsigned)rf_prng_below(prng, 3));

@@ -32,8 +32,8 @@ refused "no YAML" ""
 
 machine_up input --nodes 2 --cores 1
 port=$(grep -o 'port: [0-9]*' "$dir/config.yaml" | head -1 | awk '{ print $2 }')
-printf '%s\nnodes:\n  - {hosts: a, address: 127.0.0.1, port: %s, cores: "0-0"}\n' "$head" "$port" >"$work/bad.yaml"
-output=$(timeout 60 rackfish up --config "$work/bad.yaml" --node a 2>&1)
+printf '%s\nnodes:\n  - {hosts: a, address: 127.0.0.1, port: %s, cores: "0-0"}\n  - {hosts: b, address: 127.0.0.1, port: 17119, cores: "0-0"}\n' "$head" "$port" >"$work/bad.yaml"
+output=$(env -u RACKFISH_MACHINE timeout 60 rackfish up --config "$work/bad.yaml" --node a 2>&1)
 check "port in use: refused" test $? -ne 0
 matches "port in use: says so" "$output" "$port|in use"
 check "port in use: nothing is left" test ! -e "$base/t$$-config"

@@ -184,7 +184,7 @@ machine_processes() {
 # Nothing for a zombie: it is whoever should reap it that is slow.
 start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" && $1 != "X" { print $20 }'; }
 
-remember_processes() { machine_processes >>"$work/processes"; }
+remember_processes() { machine_processes >>"$work/processes-$RACKFISH_MACHINE"; }
 
 # alive PID START
 alive() { [[ -n $2 && $(start_time "$1") == "$2" ]]; }
@@ -202,7 +202,7 @@ nothing_left() {
     local what=$1 pid start left=""
     while read -r pid start; do
         alive "$pid" "$start" && left+=" process $pid ($(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null))"
-    done < <(sort -u "$work/processes")
+    done < <(sort -u "$work/processes-$RACKFISH_MACHINE")
     [[ -e $dir ]] && left+=" $(find "$dir" | head -5 | tr '\n' ' ')"
     grep -q "$dir/" /proc/net/unix && left+=" socket $(grep -o "$dir/.*" /proc/net/unix | head -3)"
     local group
@@ -232,7 +232,7 @@ machine_down() {
     output=$(timeout 120 rackfish down "$@" 2>&1) || fail "$what: down failed: $output"
     say "        $(tr '\n' ';' <<<"$output")"
     nothing_left "$what"
-    : >"$work/processes"
+    : >"$work/processes-$RACKFISH_MACHINE"
 }
 
 finish() {
