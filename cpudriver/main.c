@@ -15,7 +15,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/capability.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,6 +113,17 @@ static rf_err_t start_isolation(rf_cpudriver_t *driver)
     return RF_OK;
 }
 
+/* Loads what the host's user database needs, once, instead of in every new process that looks its user up. */
+static rf_err_t start_users(rf_cpudriver_t *driver)
+{
+    gid_t groups[1];
+    int n = 1;
+    (void)driver;
+    const struct passwd *root = getpwnam("root");
+    if (root) getgrouplist(root->pw_name, root->pw_gid, groups, &n);
+    return RF_OK;
+}
+
 static rf_err_t start_scheduler(rf_cpudriver_t *driver)
 {
     rf_scheduler_open(driver);
@@ -123,6 +136,7 @@ static const struct {
 } start_table[] = {
     {"process", start_process},
     {"isolation", start_isolation}, /* tries it in children, so before this process has its priority */
+    {"users", start_users},
     {"processor", start_cpu},
     {"event loop", start_loop},
     {"scheduler", start_scheduler},
