@@ -31,7 +31,8 @@ bool raw_syscall(unsigned core, unsigned rounds, bench_samples_t *out);
 bool raw_tcp_pingpong(const unsigned cores[2], unsigned rounds, bench_samples_t *out);
 
 /* Bytes one way over TCP on loopback, `send_size` a send: bytes a nanosecond, one sample a chunk of `chunk` bytes. */
-bool raw_tcp_stream(const unsigned cores[2], size_t send_size, size_t chunk, unsigned chunks, bench_samples_t *out);
+bool raw_tcp_stream(const unsigned cores[2], size_t send_size, size_t chunk, unsigned chunks,
+                    bench_samples_t *out);
 
 /* posix_spawn of a program that does nothing, and waiting for it. */
 bool raw_spawn_wait(unsigned core, unsigned rounds, bench_samples_t *out);

@@ -186,15 +186,15 @@ void tcp_link_closed(tcp_link_t *link)
 
 /* --- events ------------------------------------------------------------------------------------------------- */
 
-/* accept() was called: the answer goes out, and slots flow. */
-static void accepted_finish(tcp_link_t *link)
+void tcp_accepted_finish(tcp_link_t *link)
 {
     tcp_endpoint_t *ep = tcp_endpoint_of(link);
     tcp_conn_t *conn = link->conn;
-    if (!conn) return; /* the dialer will come again */
     link->conn = NULL;
-    if (!tcp_answer(ep, link, conn, RF_OK)) {
+    if (!tcp_answer(ep, link, conn, RF_OK)) { /* the dialer will come again, or not */
         tcp_conn_free(ep, conn);
+        link->dead_ns = rf_clock_ns() + ep->deadline_ns;
+        tcp_timer(ep, link->dead_ns);
         return;
     }
     link->accepted = false;
@@ -220,7 +220,7 @@ static void main_event(tcp_conn_t *conn, uint32_t events)
     conn->hup |= (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
     conn->writable |= (events & EPOLLOUT) != 0;
     if (link->accepted) {
-        accepted_finish(link);
+        tcp_accepted_finish(link);
         return;
     }
     if (link->incoming) {
@@ -345,9 +345,9 @@ void tcp_endpoint_progress(rf_endpoint_t *endpoint, uint64_t now_ns, uint64_t *n
     tcp_refresh(ep);
     if (ep->bulk_busy) {
         ep->bulk_busy = false;
-        for (tcp_link_t *link = ep->links, *next; link; link = next) {
-            next = link->next;
+        for (tcp_link_t *link = ep->links; link;) {
             if (tcp_bulk_ready(link)) tcp_bulk_pump(link);
+            link = link->buried ? ep->links : link->next; /* a callback may have closed it */
         }
     }
     if (ep->timer_ns <= now_ns) timers_run(ep, now_ns);

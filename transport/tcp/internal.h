@@ -301,6 +301,8 @@ rf_err_t tcp_remote_write(rf_link_t *link, const rf_region_key_t *key, uint64_t 
                           size_t size, const rf_slot_t *notify, uint64_t cookie);
 
 /* endpoint.c */
+/* accept() was called: the answer goes out, and slots flow. */
+void tcp_accepted_finish(tcp_link_t *link);
 void tcp_enter(tcp_endpoint_t *ep);
 void tcp_leave(tcp_endpoint_t *ep);
 void tcp_event(tcp_link_t *link, rf_link_event_t event, rf_err_t err, const rf_hello_t *hello,

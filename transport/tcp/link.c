@@ -16,6 +16,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -338,8 +339,8 @@ static unsigned serve(tcp_link_t *link, rf_slot_t *out, unsigned max)
     return n;
 }
 
-/* Receives once into the buffer. False: nothing came, or the connection is gone. */
-static bool fill(tcp_link_t *link)
+/* Receives once into the buffer; TCP_IO_*, or how many bytes. Runs no callback. */
+static int64_t receive(tcp_link_t *link)
 {
     tcp_conn_t *conn = link->conn;
     if (link->rx_head != 0) {
@@ -348,18 +349,26 @@ static bool fill(tcp_link_t *link)
         link->rx_head = 0;
         link->rx_tail = there;
     }
-    if (link->rx_tail == TCP_BUFFER) return false;
+    if (link->rx_tail == TCP_BUFFER) return TCP_IO_AGAIN;
     int64_t got = tcp_conn_recv(conn, link->rx + link->rx_tail, TCP_BUFFER - link->rx_tail);
     if (got > 0) {
         link->rx_tail += (uint32_t)got;
         link->hot = TCP_HOT_POLLS;
-        return true;
-    }
-    if (got == TCP_IO_AGAIN && !conn->tx_dead) {
+    } else if (got == TCP_IO_AGAIN && conn->tx_dead) {
+        got = TCP_IO_END; /* what had arrived has been read */
+    } else if (got == TCP_IO_AGAIN) {
         link->hot -= link->hot > 0;
-        return false;
     }
-    bool timed_out = got == TCP_IO_ERROR && !conn->tls && errno == ETIMEDOUT;
+    return got;
+}
+
+/* The same, and acts on the end of the connection. False: nothing came. */
+static bool fill(tcp_link_t *link)
+{
+    int64_t got = receive(link);
+    if (got > 0) return true;
+    if (got == TCP_IO_AGAIN) return false;
+    bool timed_out = got == TCP_IO_ERROR && !link->conn->tls && errno == ETIMEDOUT;
     tcp_link_broken(link, timed_out ? RF_ERR_TIMEOUT : RF_ERR_CLOSED,
                     timed_out ? tcp_endpoint_of(link)->deadline_ns / 2 : 0);
     return false;
@@ -438,16 +447,22 @@ void tcp_disarm(rf_link_t *link)
 bool tcp_ready(rf_link_t *link_head)
 {
     tcp_link_t *link = tcp_link_of(link_head);
+    tcp_endpoint_t *ep = tcp_endpoint_of(link);
+    tcp_conn_t *conn = link->conn;
     if (link->fenced) return false;
-    if (served_something(link) || link->end_pending || (link->conn && tcp_conn_more(link->conn)) ||
-        tcp_bulk_ready(link))
+    if (served_something(link) || link->end_pending || (conn && tcp_conn_more(conn)) || tcp_bulk_ready(link))
         return true;
     if (link->armed) return false; /* what comes from now on makes the endpoint's descriptor readable */
-    tcp_enter(tcp_endpoint_of(link));
-    fill_if_due(link);
-    bool ready = !link->buried && (served_something(link) || link->end_pending || tcp_bulk_ready(link));
-    tcp_leave(tcp_endpoint_of(link));
-    return ready;
+    if (conn && link->head.state == RF_LINK_STATE_UP && (link->hot > 0 || ep->n_links == 1)) {
+        int64_t got = receive(link);
+        /* An end is told by poll(), which may call back: until then there is something to receive. */
+        if (got == TCP_IO_END || got == TCP_IO_ERROR) conn->hup = conn->readable = true;
+        return got == TCP_IO_END || got == TCP_IO_ERROR || served_something(link);
+    }
+    if (++ep->cold_polls < ep->n_links) return false;
+    ep->cold_polls = 0;
+    struct pollfd set = {.fd = ep->epoll, .events = POLLIN};
+    return poll(&set, 1, 0) > 0; /* for some link or other: poll() or progress() finds out */
 }
 
 void tcp_link_up(tcp_link_t *link, tcp_conn_t *conn, uint64_t peer_delivered)

@@ -375,6 +375,7 @@ static void hello_again(tcp_endpoint_t *ep, tcp_setup_t *setup, tcp_link_t *link
         conn->role = TCP_ROLE_MAIN;
         conn->link = link;
         link->dead_ns = RF_NEVER;
+        if (link->accepted) tcp_accepted_finish(link);
         return;
     }
     if (link->conn) /* this end has not noticed the break yet */

@@ -31,6 +31,16 @@ const rf_transport_t rf_transport_tcp = {
 };
 
 #ifdef RF_TRANSPORT_MODULE /* built as rackfish-tcp.so: what the registry looks for */
+#include "base/log.h"
+
+#include <errno.h>
+
 extern const rf_transport_t rf_transport_module
     __attribute__((alias("rf_transport_tcp"), visibility("default")));
+
+/* The module has a log of its own: it speaks in the program's name. */
+__attribute__((constructor)) static void log_as_the_program(void)
+{
+    rf_log_init(program_invocation_short_name, RF_LOG_INFO);
+}
 #endif
