@@ -49,47 +49,33 @@ static bool log_now(uint64_t *last_ns)
     return rf_log_once_per(last_ns, RF_NS_PER_S);
 }
 
-static rf_err_t send_on(conn_t *conn, const monitor_action_t *action)
-{
-    rf_link_t *link = conn->link;
-    unsigned slots = (unsigned)((action->size + RF_SLOT_PAYLOAD - 1) / RF_SLOT_PAYLOAD);
-    if (slots == 0) slots = 1;
-    if (link->transport->room(link, slots) < slots) return RF_ERR_AGAIN;
-    if (action->n_fds > 0) {
-        rf_err_t err =
-            link->transport->pass_fds(link, action->head, action->head_size, action->fds, action->n_fds);
-        if (err != RF_OK) return err;
-    }
-    rf_err_t err = rf_message_send(link, action->type, action->bytes, action->size);
-    if (err == RF_OK) conn->dirty = true;
-    return err;
-}
-
 static void send_kernel(shell_t *s, const monitor_action_t *action)
 {
-    rf_err_t err = s->kernel && !s->kernel->ended ? send_on(s->kernel, action) : RF_ERR_CLOSED;
+    rf_err_t err = s->kernel && !s->kernel->ended ? backlog_send(s->kernel, action, true) : RF_ERR_CLOSED;
     if (err == RF_OK || err == RF_ERR_CLOSED || err == RF_ERR_PEER_DEAD)
         return; /* its end is told by its link */
     rf_log(RF_LOG_ERROR, "the CPU driver takes nothing more (%s): ending", rf_err_text(err));
     s->exit_status = MONITOR_EXIT_FAILED;
 }
 
+/* Agreement's messages are made again when there is room, so they need not wait here. */
 static void send_peer(shell_t *s, const monitor_action_t *action)
 {
     conn_t *conn = s->peers[action->core];
     if (!conn || conn->ended || !conn->up) return;
-    rf_err_t err = send_on(conn, action);
-    if (err != RF_ERR_AGAIN) return;
+    bool made_again = action->type >= SHELL_AGREEMENT_FIRST && action->type <= SHELL_AGREEMENT_LAST;
+    rf_err_t err = backlog_send(conn, action, !made_again);
+    if (err != RF_ERR_AGAIN && err != RF_ERR_LIMIT) return;
     conn->full = true;
-    if (log_now(&s->logged_ns[0]))
-        rf_log(RF_LOG_WARN, "core %u does not read: a message to it is dropped until it does", action->core);
+    if (err == RF_ERR_LIMIT && log_now(&s->logged_ns[0]))
+        rf_log(RF_LOG_WARN, "core %u has stopped reading: messages to it are dropped", action->core);
 }
 
 static void send_client(shell_t *s, const monitor_action_t *action)
 {
     conn_t *conn = s->clients[action->client];
     if (!conn || conn->ended) return;
-    rf_err_t err = send_on(conn, action);
+    rf_err_t err = backlog_send(conn, action, true);
     if (err == RF_OK) return;
     if (log_now(&s->logged_ns[1]))
         rf_log(RF_LOG_WARN, "closing the client link of domain %llu.%u: it does not read its answers (%s)",
@@ -102,7 +88,7 @@ static void send_event(shell_t *s, const monitor_action_t *action)
 {
     conn_t *conn = s->clients[action->client];
     if (!conn || conn->ended || conn->full) return;
-    if (send_on(conn, action) != RF_ERR_AGAIN) return;
+    if (backlog_send(conn, action, false) != RF_ERR_AGAIN) return;
     conn->full = true;
     answer_new(s, action, MONITOR_CLIENT_FULL, RF_OK)->event.client = action->client;
 }

@@ -35,6 +35,7 @@ static void forget_arrived(shell_t *s, const conn_t *conn)
 void conn_free(shell_t *s, conn_t *conn)
 {
     forget_arrived(s, conn);
+    backlog_clear(conn);
     if (conn->kind == CONN_PEER && conn->core != RF_CORE_NONE && s->peers[conn->core] == conn)
         s->peers[conn->core] = NULL;
     if (conn->client != UINT32_MAX && s->clients[conn->client] == conn) s->clients[conn->client] = NULL;
@@ -251,7 +252,10 @@ static void tell_room(shell_t *s, conn_t *conn)
 {
     monitor_event_t event = {.core = conn->core, .client = conn->client};
     bool was_full = conn->full;
-    conn->room = conn->full = false;
+    conn->room = false;
+    backlog_drain(conn);
+    if (conn->kept) return; /* room is reported again */
+    conn->full = false;
     if (!was_full || conn->kind == CONN_KERNEL) return;
     event.kind = conn->kind == CONN_PEER ? MONITOR_PEER_ROOM : MONITOR_CLIENT_ROOM;
     shell_step(s, &event);

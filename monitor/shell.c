@@ -15,7 +15,8 @@
 #include <unistd.h>
 
 #define EPOLL_EVENTS_MAX 16
-#define STEPS_MORE_MAX   1024 /* continuations of one event */
+#define STEPS_MORE_MAX   1024                /* continuations of one event */
+#define BACKLOG_NS       (10 * RF_NS_PER_MS) /* between tries to send what waits for more than a link's room */
 
 static uint64_t real_ns(void)
 {
@@ -86,6 +87,7 @@ static bool turn(shell_t *s)
     shell_tell_arrived(s);
     for (conn_t *conn = s->conns; conn && s->exit_status < 0; conn = conn->next) {
         for (unsigned round = 0; round < SHELL_ROUNDS_MAX && conn_pump(s, conn); round++) any = true;
+        if (conn->kept && backlog_drain(conn)) any = true;
     }
     while (s->n_answers > 0 && s->exit_status < 0) {
         actions_tell_answer(s);
@@ -104,6 +106,14 @@ static bool anything_to_settle(const shell_t *s)
 {
     for (const conn_t *conn = s->conns; conn; conn = conn->next) {
         if (conn->ended || (conn->up && !conn->told_up)) return true;
+    }
+    return false;
+}
+
+static bool anything_waits(const shell_t *s)
+{
+    for (const conn_t *conn = s->conns; conn; conn = conn->next) {
+        if (conn->kept) return true;
     }
     return false;
 }
@@ -134,6 +144,7 @@ static void block(shell_t *s)
     unsigned n = collect_links(s);
     if (anything_to_settle(s) || !rf_wait_arm_all(s->links, n)) return;
     uint64_t now = rf_clock_ns();
+    if (anything_waits(s) && now + BACKLOG_NS < until) until = now + BACKLOG_NS;
     uint64_t left = until > now ? until - now : 0;
     struct timespec timeout = {.tv_sec = (time_t)(left / RF_NS_PER_S), .tv_nsec = (long)(left % RF_NS_PER_S)};
     int got = epoll_pwait2(s->epoll, events, EPOLL_EVENTS_MAX, until == RF_NEVER ? NULL : &timeout, NULL);

@@ -4,6 +4,7 @@
  *   shell.c     start, the loop, waiting
  *   conn.c      links: who is at the other end, deaths, the tie of two links between the same monitors
  *   actions.c   carrying out what a step wants
+ *   backlog.c   messages that wait for room on their link
  *
  * One link for each pair of monitors: inside a host the higher core dials the lower. Between hosts both may dial at once;
  * then the link that the higher core dialled stays, the other is refused with RF_ERR_EXISTS (which is no evidence of
@@ -30,6 +31,12 @@
 #define SHELL_POLL_BATCH   64
 #define SHELL_ROUNDS_MAX   16 /* of one link in one turn, so that none keeps the loop */
 
+#define SHELL_AGREEMENT_FIRST 0xd0 /* slot types of agreement's messages (wire/wire.h) */
+#define SHELL_AGREEMENT_LAST  0xdf
+#define SHELL_BACKLOG_MAX     (256u << 10) /* bytes that wait for one link */
+
+typedef struct kept kept_t; /* a message that waits for room */
+
 typedef enum conn_kind { CONN_KERNEL = 1, CONN_PEER, CONN_NODE, CONN_DISPATCHER } conn_kind_t;
 
 typedef struct conn {
@@ -47,6 +54,8 @@ typedef struct conn {
     rf_domain_t domain;
     uint16_t index;
     char address[RF_NAME_MAX];
+    kept_t *kept, *kept_last; /* oldest and newest message that waits for room */
+    size_t kept_bytes;
     rf_assembler_t assembler;
     struct conn *next;
 } conn_t;
@@ -125,6 +134,12 @@ bool conn_pump(shell_t *s, conn_t *conn); /* tells the monitor what it says; fal
 void conn_dial(shell_t *s, rf_core_t core, const char *address);
 void conn_adopt(shell_t *s, rf_domain_t domain, uint16_t index, int fd);
 network_t *conn_network(shell_t *s, const char *medium, rf_err_t *err);
+
+/* backlog.c */
+/* Sends, behind what waits already. RF_ERR_AGAIN: no room (only without `may_wait`). RF_ERR_LIMIT: too much waits. */
+rf_err_t backlog_send(conn_t *conn, const monitor_action_t *action, bool may_wait);
+bool backlog_drain(conn_t *conn); /* sends what fits; false: nothing */
+void backlog_clear(conn_t *conn);
 
 /* actions.c */
 void actions_run(shell_t *s);
