@@ -23,11 +23,11 @@
 
 #include <string.h>
 
-#define ORDERER ((rf_core_t)0) /* the lowest configured core */
-#define TERM    1ull
+#define ORDERER        ((rf_core_t)0) /* the lowest configured core */
+#define TERM           1ull
 #define SESSION_OPENED (1ull << 63) /* in ids of opened sessions; the rest is the index of the entry */
-#define REFUSALS_MAX 64
-#define COMMIT_TELLS 16 /* COMMITTED is not acknowledged: repeated so often on links that lose */
+#define REFUSALS_MAX   64
+#define COMMIT_TELLS   16 /* COMMITTED is not acknowledged: repeated so often on links that lose */
 
 enum {
     MESSAGE_FORWARD = 0xd0,
