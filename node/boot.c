@@ -388,10 +388,8 @@ static void last_line(const rf_daemon_t *daemon, const char *kind, unsigned core
     snprintf(path, sizeof path, "%s/%s-%u.log", daemon->node_dir, kind, core);
     out[0] = 0;
     ssize_t size = rf_file_read(path, text, sizeof text);
-    while (size > 0 && text[size - 1] == '\n')
-        text[--size] = 0;
-    if (size <= 0)
-        return;
+    while (size > 0 && text[size - 1] == '\n') text[--size] = 0;
+    if (size <= 0) return;
     const char *line = strrchr(text, '\n');
     line = line ? line + 1 : text;
     const char *words = strchr(line, ' ');
@@ -408,8 +406,7 @@ void rf_boot_core_down(rf_local_core_t *core, const char *how)
     }
     char line[256];
     last_line(daemon, "monitor", core->core, line, sizeof line);
-    if (!line[0])
-        last_line(daemon, "cpudriver", core->core, line, sizeof line);
+    if (!line[0]) last_line(daemon, "cpudriver", core->core, line, sizeof line);
     rf_boot_failed(daemon, "core %u did not start: its CPU driver %s%s%s", core->core, how,
                    line[0] ? "; the last it said: " : "", line);
 }

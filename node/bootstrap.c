@@ -24,6 +24,7 @@
 #define LOG_AGAIN_NS    (30 * RF_NS_PER_S)
 #define FINISH_MS       1000
 #define ACCEPTS_MAX     16
+#define DYING_TRIES     50 /* of 10 ms */
 #define CONFIG_LINES    (RF_NODES_MAX + 16)
 
 /* One other node. */
@@ -675,8 +676,15 @@ static rf_err_t listen_self(rf_daemon_t *daemon, int *out, char *error, size_t e
     socklen_t size = address_of(daemon, daemon->node, &address);
     int on = 1;
     int fd = size ? socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0) : -1;
-    if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
-        bind(fd, (struct sockaddr *)&address, size) == 0 && listen(fd, 64) == 0) {
+    bool bound = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
+                 bind(fd, (struct sockaddr *)&address, size) == 0;
+    /* After a restart: the killed one's socket may not be closed yet. */
+    for (unsigned tries = 0;
+         fd >= 0 && !bound && errno == EADDRINUSE && daemon->adopted && tries < DYING_TRIES; tries++) {
+        usleep(10000);
+        bound = bind(fd, (struct sockaddr *)&address, size) == 0;
+    }
+    if (bound && listen(fd, 64) == 0) {
         *out = fd;
         return RF_OK;
     }

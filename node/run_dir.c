@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #define STATE_TEXT_MAX   (RF_STATE_PROCESSES_MAX * 64)
+#define DYING_TRIES      50 /* of 10 ms */
 #define MACHINE_TEXT_MAX (RF_NODES_MAX * 128 + 1024)
 
 rf_err_t rf_run_dir_default(const char *machine, char *out, size_t max)
@@ -59,7 +60,13 @@ static rf_err_t take_lock(rf_daemon_t *daemon, char *error, size_t error_max)
         snprintf(error, error_max, "cannot open %s: %s", path, strerror(errno));
         return RF_ERR_OS;
     }
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+    /* One that was killed a moment ago may still be on its way out. */
+    int failed = flock(fd, LOCK_EX | LOCK_NB);
+    for (unsigned tries = 0; failed && tries < DYING_TRIES; tries++) {
+        usleep(10000);
+        failed = flock(fd, LOCK_EX | LOCK_NB);
+    }
+    if (failed) {
         ssize_t n = pread(fd, text, sizeof text - 1, 0);
         text[n > 0 ? n : 0] = 0;
         snprintf(error, error_max,
