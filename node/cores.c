@@ -164,6 +164,10 @@ unsigned rf_cores_adopt(rf_daemon_t *daemon)
         rf_local_core_t *core = rf_daemon_core(daemon, p->core);
         if (!core || strcmp(p->role, "cpudriver") != 0 || core->life != RF_LIFE_DOWN) continue;
         core->pidfd = rf_process_open(p->pid, p->start_time);
+        if (core->pidfd >= 0 && rf_process_wait_dead(core->pidfd, 0) == RF_OK) {
+            close(core->pidfd); /* dead, and not yet reaped by its parent */
+            core->pidfd = -1;
+        }
         if (core->pidfd < 0) continue;
         core->pid = p->pid;
         core->start_time = p->start_time;
