@@ -233,12 +233,12 @@ static void session_end(run_t *run, session_t *s, int status)
     client_close(&s->client);
 }
 
-static int status_of_failed_start(const reply_t *reply)
+/* As a shell says it. A name that no folder of PATH has is not found, also when one of them may not be looked into. */
+static int status_of_failed_start(const run_t *run, const reply_t *reply)
 {
     if (reply->err != RF_ERR_EXEC) return CLI_RUN_FAILED;
-    return reply->os_errno == 0 || reply->os_errno == ENOENT || reply->os_errno == ENOTDIR
-               ? CLI_RUN_NOT_FOUND
-               : CLI_RUN_NOT_EXECUTABLE;
+    bool absent = reply->os_errno == 0 || reply->os_errno == ENOENT || reply->os_errno == ENOTDIR;
+    return absent || !strchr(run->plan->start.executable, '/') ? CLI_RUN_NOT_FOUND : CLI_RUN_NOT_EXECUTABLE;
 }
 
 static void on_started(run_t *run, session_t *s, const Rackfish__RunStarted *started)
@@ -361,7 +361,7 @@ static void on_reply(run_t *run, session_t *s, reply_t *reply)
 {
     if (reply->err != RF_OK) {
         client_refused(run->cli, reply);
-        session_end(run, s, s->state == RUNNING ? CLI_RUN_FAILED : status_of_failed_start(reply));
+        session_end(run, s, s->state == RUNNING ? CLI_RUN_FAILED : status_of_failed_start(run, reply));
         return;
     }
     switch (reply->kind_case) {

@@ -160,18 +160,37 @@ static void on_event(void *context, rf_link_t *link, rf_link_event_t event, cons
     link_dead |= event == RF_LINK_DEAD || event == RF_LINK_CLOSED;
 }
 
-/* A message that is garbage, but likelier than chance to get past the first check: known operations, odd sizes. */
+/* An invocation of the right length (another one ends the link), and garbage in it; now and then garbage altogether. */
 static size_t make_garbage(rf_prng_t *prng, uint8_t *bytes)
 {
-    static const uint16_t ops[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 32, 33, 34, 35, 36, 37, 38, 255, 65535};
-    rf_wire_header_t header = {.tag = (uint32_t)rf_prng_next(prng),
-                               .op = ops[rf_prng_below(prng, sizeof ops / sizeof ops[0])]};
-    size_t most = rf_prng_below(prng, 8) ? 64 : 4000;
-    size_t size =
-        rf_prng_below(prng, 2000) ? sizeof header + rf_prng_below(prng, most) : rf_prng_below(prng, 8);
+    static const struct {
+        uint16_t op, size;
+    } invocations[] = {
+        {RF_KERNEL_IDENTIFY, 0},
+        {RF_KERNEL_YIELD, 0},
+        {RF_KERNEL_TIMER_SET, sizeof(rf_kernel_timer_t)},
+        {RF_KERNEL_TIMER_CANCEL, sizeof(rf_kernel_timer_t)},
+        {RF_KERNEL_FD_WATCH, sizeof(rf_kernel_watch_t)},
+        {RF_KERNEL_FD_REARM, sizeof(rf_kernel_watch_t)},
+        {RF_KERNEL_FD_UNWATCH, sizeof(rf_kernel_watch_t)},
+        {RF_KERNEL_SIGNALS_SET, sizeof(rf_kernel_signals_t)},
+        {RF_KERNEL_STAT, 0},
+        {RF_KERNEL_SHARE_SET, sizeof(rf_kernel_share_t)},
+        {RF_KERNEL_CREATE, sizeof(rf_kernel_create_t)},
+        {RF_KERNEL_SIGNAL, sizeof(rf_kernel_signal_t)},
+        {RF_KERNEL_DESTROY, sizeof(rf_kernel_target_t)},
+        {RF_KERNEL_FREEZE, sizeof(rf_kernel_target_t)},
+        {RF_KERNEL_STAT_ALL, sizeof(rf_kernel_target_t)},
+        {99, 100},
+        {65535, 0},
+    };
+    size_t which = rf_prng_below(prng, sizeof invocations / sizeof invocations[0]);
+    rf_wire_header_t header = {.tag = (uint32_t)rf_prng_next(prng), .op = invocations[which].op};
+    size_t size = sizeof header + invocations[which].size;
+    if (rf_prng_below(prng, 10000) == 0) size = rf_prng_below(prng, 4000);
     for (size_t i = 0; i < size; i++)
         bytes[i] = rf_prng_below(prng, 3) ? (uint8_t)rf_prng_next(prng) : (uint8_t)rf_prng_below(prng, 3);
-    if (size >= sizeof header && rf_prng_below(prng, 2000)) memcpy(bytes, &header, sizeof header);
+    if (size >= sizeof header) memcpy(bytes, &header, sizeof header);
     return size;
 }
 
@@ -204,9 +223,10 @@ static void try_invocations(rf_prng_t *prng)
         }
         static const uint8_t types[] = {RF_KERNEL_REPLY, RF_KERNEL_EVENT, 1, 0x40, 0x90, 0xd0, 0xe0};
         /* Mostly what is not thrown out at first sight. */
-        uint8_t type = rf_prng_below(prng, 2000) ? RF_KERNEL_INVOKE
-                                                 : types[rf_prng_below(prng, sizeof types / sizeof types[0])];
-        if (rf_prng_below(prng, 64) == 0) {
+        uint8_t type = rf_prng_below(prng, 10000)
+                           ? RF_KERNEL_INVOKE
+                           : types[rf_prng_below(prng, sizeof types / sizeof types[0])];
+        if (rf_prng_below(prng, 20000) == 0) {
             int fds[2] = {0, 1};
             shm->pass_fds(link, bytes, rf_prng_below(prng, 64), fds, (unsigned)rf_prng_below(prng, 3));
         }

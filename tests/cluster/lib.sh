@@ -23,7 +23,7 @@ checks=0
 if ((EUID == 0)); then
     base=/run/rackfish
 else
-    export XDG_RUNTIME_DIR=$work/run
+    export XDG_RUNTIME_DIR=$work/xdg
     mkdir -m 700 "$XDG_RUNTIME_DIR"
     base=$XDG_RUNTIME_DIR/rackfish
 fi
