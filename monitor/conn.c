@@ -337,6 +337,15 @@ bool conn_pump(shell_t *s, conn_t *conn)
 
 /* ---- making links ---- */
 
+/* A little less than the host's, so that a death that shows in a broken link is known within that, too. */
+static uint64_t link_deadline_ns(const rf_boot_t *boot)
+{
+    uint32_t spare_ms = 2 * boot->heartbeat_ms;
+    uint32_t ms =
+        boot->host_deadline_ms > 2 * spare_ms ? boot->host_deadline_ms - spare_ms : boot->host_deadline_ms;
+    return ms * RF_NS_PER_MS;
+}
+
 network_t *conn_network(shell_t *s, const char *medium, rf_err_t *err)
 {
     for (unsigned i = 0; i < s->n_networks; i++) {
@@ -366,7 +375,7 @@ network_t *conn_network(shell_t *s, const char *medium, rf_err_t *err)
         .address = listen,
         .key = s->boot->encrypt ? s->boot->link_key : NULL,
         .key_size = s->boot->encrypt ? sizeof s->boot->link_key : 0,
-        .deadline_ns = s->boot->host_deadline_ms * RF_NS_PER_MS,
+        .deadline_ns = link_deadline_ns(s->boot),
     };
     *err = network->transport->endpoint_open(&params, &network->endpoint);
     if (*err != RF_OK) {

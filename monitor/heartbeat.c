@@ -49,13 +49,15 @@ void heartbeat_tick(monitor_t *m)
         return;
     }
     if (m->now_ns < m->heartbeat_ns) return;
-    unsigned silent_max = (m->boot->host_deadline_ms + m->boot->heartbeat_ms - 1) / m->boot->heartbeat_ms;
+    /* One beat less than the deadline holds, so that a death is known within it. */
+    unsigned silent_max = m->boot->host_deadline_ms / m->boot->heartbeat_ms;
+    if (silent_max > 2) silent_max--;
     for (rf_node_t node = 0; node < m->boot->n_nodes; node++) {
         rf_core_t gateway = heartbeat_gateway(m, node);
         if (node == m->node || gateway == RF_CORE_NONE) continue;
         /* Not beating: I have just become the gateway, and nobody beat to me before. */
         m->silent[node] = !m->beating || was_heard(m, node) ? 0 : (uint16_t)(m->silent[node] + 1);
-        if (m->silent[node] > silent_max) {
+        if (m->silent[node] >= silent_max) {
             host_died(m, node);
             continue;
         }

@@ -12,6 +12,8 @@
  */
 #include "monitor/state.h"
 
+#define SLOTS_MAX 32768 /* of a ring (transport/slot.h) */
+
 enum { RESOURCES = 1, LINKING, ASKED, ASKING };
 
 static uint16_t kind_of(const monitor_t *m, rf_core_t a, rf_core_t b)
@@ -165,7 +167,8 @@ void connect_request(monitor_t *m, uint32_t client, const rf_wire_header_t *requ
     rf_domain_t domain = RF_DOMAIN_NONE;
     unsigned index = 0;
     rf_err_t err = find(m, body, &domain, &index);
-    if (err == RF_OK && (body->slots & (body->slots - 1)) != 0) err = RF_ERR_INVALID;
+    if (err == RF_OK && ((body->slots & (body->slots - 1)) != 0 || body->slots > SLOTS_MAX))
+        err = RF_ERR_INVALID;
     if (err != RF_OK) {
         client_reply(m, client, request->tag, request->op, err, NULL, 0);
         return;
