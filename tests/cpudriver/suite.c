@@ -14,11 +14,12 @@ harness_params_t unprivileged = {.uid = 65534};
 harness_params_t unprivileged_no_isolation = {.uid = 65534, .no_namespaces = true};
 harness_params_t privileged = {.cgroup = true, .uid = 65534, .privileged = true};
 
-int suite_start(void **state)
+void suite_run(void **state)
 {
-    const harness_params_t *params = *state;
-    harness_start(&suite, params);
-    return 0;
+    const suite_case_t *test = *state;
+    void *params = test->params;
+    harness_start(&suite, test->params);
+    test->run(&params);
 }
 
 int suite_stop(void **state)
