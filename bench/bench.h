@@ -18,11 +18,11 @@ typedef struct bench_options {
     unsigned tries;    /* brackets tried for a near one */
     unsigned near_ns;  /* a line bounce above that is far; 0: the default */
     bool json;
-    FILE *hdr;           /* HdrHistogram percentile text of latencies; or NULL */
+    FILE *hdr;             /* HdrHistogram percentile text of latencies; or NULL */
     const char *transport; /* --transport: the medium; NULL: the bench's own choice */
-    bool through_lib;    /* urpc: between domains */
-    const char *machine; /* -m NAME, for benches that need a running machine; or NULL */
-    int argc;            /* what followed the options: a bench's own words */
+    bool through_lib;      /* urpc: between domains */
+    const char *machine;   /* -m NAME, for benches that need a running machine; or NULL */
+    int argc;              /* what followed the options: a bench's own words */
     char **argv;
 } bench_options_t;
 

@@ -7,8 +7,6 @@
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #define TRIES_DEFAULT 5
 
@@ -44,7 +42,6 @@ static void usage(FILE *out)
         "  --hdr FILE     HdrHistogram percentile text of every latency\n"
         "  --through-lib  urpc: between two domains, through librackfish (the same as the bench `channel`)\n"
         "  -m NAME        the machine, for benches that need a running one\n"
-        "  --short        instead of a bench's name: a few samples of each of the most telling ones\n"
         "  --help         this\n",
         TRIES_DEFAULT);
 }
@@ -88,7 +85,6 @@ enum {
     OPT_HDR,
     OPT_HELP,
     OPT_THROUGH_LIB,
-    OPT_SHORT,
     OPT_TRANSPORT
 };
 
@@ -102,7 +98,6 @@ static const struct option long_options[] = {
     {"json", no_argument, NULL, OPT_JSON},
     {"hdr", required_argument, NULL, OPT_HDR},
     {"through-lib", no_argument, NULL, OPT_THROUGH_LIB},
-    {"short", no_argument, NULL, OPT_SHORT},
     {"help", no_argument, NULL, OPT_HELP},
     {"transport", required_argument, NULL, OPT_TRANSPORT},
     {NULL, 0, NULL, 0},
@@ -141,9 +136,6 @@ static bool take_option(int option, const char *value, bench_options_t *o)
     case OPT_TRANSPORT:
         o->transport = value;
         break;
-    case OPT_SHORT:
-        o->is_short = true;
-        break;
     case OPT_THROUGH_LIB:
         o->through_lib = true;
         break;
@@ -155,53 +147,6 @@ static bool take_option(int option, const char *value, bench_options_t *o)
     }
     if (!good) fprintf(stderr, "rf-bench: \"%s\" is no good value there: see rf-bench --help\n", value);
     return good;
-}
-
-/* ---- a short look at everything ---- */
-
-static const struct {
-    const char *name, *samples, *more[4];
-} short_benches[] = {
-    {"urpc", "200", {"--slots", "64", "--batch", "32"}},
-    {"channel", "200", {NULL}},
-    {"lmp", "2000", {NULL}},
-    {"link", "200", {"--transport", "tcp"}},
-    {"spawn", "20", {NULL}},
-};
-
-/* Each in a process of its own: some become domains of a machine. */
-static int run_short(const bench_options_t *options)
-{
-    int worst = 0;
-    for (unsigned i = 0; i < sizeof short_benches / sizeof *short_benches; i++) {
-        const char *argv[16];
-        unsigned n = 0;
-        argv[n++] = "rf-bench";
-        argv[n++] = short_benches[i].name;
-        argv[n++] = "--tries";
-        argv[n++] = "2";
-        argv[n++] = "--samples";
-        argv[n++] = short_benches[i].samples;
-        for (unsigned k = 0; k < 4 && short_benches[i].more[k]; k++) argv[n++] = short_benches[i].more[k];
-        if (options->json) argv[n++] = "--json";
-        if (options->machine) {
-            argv[n++] = "-m";
-            argv[n++] = options->machine;
-        }
-        argv[n] = NULL;
-        fflush(NULL);
-        pid_t child = fork();
-        if (child == 0) {
-            execv("/proc/self/exe", (char **)(uintptr_t)argv);
-            _exit(127);
-        }
-        int status = 0;
-        if (child < 0 || waitpid(child, &status, 0) != child || status != 0) {
-            fprintf(stderr, "rf-bench: %s could not be measured\n", short_benches[i].name);
-            worst = 1;
-        }
-    }
-    return worst;
 }
 
 int main(int argc, char **argv)
@@ -217,7 +162,6 @@ int main(int argc, char **argv)
         }
         if (!take_option(option, optarg, &options)) return EXIT_USAGE;
     }
-    if (optind == argc && options.is_short) return run_short(&options);
     if (optind == argc) {
         usage(stderr);
         return EXIT_USAGE;
