@@ -84,7 +84,7 @@ static bool make_cgroup(harness_t *h, uid_t uid)
         char probe[256];
         snprintf(probe, sizeof probe, "%s/%s", roots[i], i == 0 ? "cpu.shares" : "cgroup.controllers");
         if (access(probe, F_OK) < 0) continue;
-        snprintf(h->cgroup, sizeof h->cgroup, "%s/rackfish-test-%d", roots[i], (int)getpid());
+        snprintf(h->cgroup, sizeof h->cgroup, "%s%s", roots[i], strrchr(h->run_dir, '/'));
         if (mkdir(h->cgroup, 0755) == 0 && (uid == 0 || chown(h->cgroup, uid, uid) == 0)) return true;
     }
     h->cgroup[0] = 0;
