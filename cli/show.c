@@ -70,6 +70,27 @@ int show_ask(const cli_t *cli, client_t *client, Rackfish__ControlRequest__KindC
     return status;
 }
 
+int show_ask_resources(const cli_t *cli, client_t *client, reply_t **reply)
+{
+    reply_t *domains;
+    int status = show_ask(cli, client, RACKFISH__CONTROL_REQUEST__KIND_DOMAINS,
+                          RACKFISH__CONTROL_REPLY__KIND_DOMAINS, &domains);
+    if (status != CLI_OK) return status;
+    status = show_ask(cli, client, RACKFISH__CONTROL_REQUEST__KIND_RESOURCES,
+                      RACKFISH__CONTROL_REPLY__KIND_RESOURCES, reply);
+    for (size_t i = 0; status == CLI_OK && i < (*reply)->resources->n_resources; i++) {
+        Rackfish__Resource *r = (*reply)->resources->resources[i];
+        for (size_t k = 0; r->domain && !r->program[0] && k < domains->domains->n_domains; k++) {
+            char *program = domains->domains->domains[k]->domain == r->domain
+                                ? strdup(domains->domains->domains[k]->program)
+                                : NULL;
+            if (program) r->program = program; /* the reply's, and freed with it */
+        }
+    }
+    client_reply_free(domains);
+    return status;
+}
+
 const char *show_ranges(char *buffer, size_t max, const uint32_t *numbers, size_t n)
 {
     size_t used = 0;
@@ -106,7 +127,9 @@ static int show_simple(cli_t *cli, int argc, char **argv, Rackfish__ControlReque
     reply_t *reply;
     int status = client_open(cli, &client);
     if (status != CLI_OK) return status;
-    status = show_ask(cli, &client, kind, reply_kind, &reply);
+    status = kind == RACKFISH__CONTROL_REQUEST__KIND_RESOURCES
+                 ? show_ask_resources(cli, &client, &reply)
+                 : show_ask(cli, &client, kind, reply_kind, &reply);
     if (status == CLI_OK) {
         show(cli, &client, reply);
         client_reply_free(reply);

@@ -188,8 +188,7 @@ int cli_top(cli_t *cli, int argc, char **argv)
     if (status != CLI_OK) return status;
     screen_t screen = {.live = !once && !cli->json && isatty(STDOUT_FILENO)};
     reply_t *before = NULL, *now = NULL, *machine = NULL;
-    status = show_ask(cli, &client, RACKFISH__CONTROL_REQUEST__KIND_RESOURCES,
-                      RACKFISH__CONTROL_REPLY__KIND_RESOURCES, &before);
+    status = show_ask_resources(cli, &client, &before);
     if (status == CLI_OK && screen.live) screen_open(&screen);
     uint64_t pause_ms = delay_ms < 300 ? delay_ms : 300; /* the first rates soon */
     while (status == CLI_OK) {
@@ -198,8 +197,7 @@ int cli_top(cli_t *cli, int argc, char **argv)
         else if (!screen_wait(&screen, pause_ms))
             break;
         pause_ms = delay_ms;
-        status = show_ask(cli, &client, RACKFISH__CONTROL_REQUEST__KIND_RESOURCES,
-                          RACKFISH__CONTROL_REPLY__KIND_RESOURCES, &now);
+        status = show_ask_resources(cli, &client, &now);
         if (status == CLI_OK)
             status = show_ask(cli, &client, RACKFISH__CONTROL_REQUEST__KIND_STATUS,
                               RACKFISH__CONTROL_REPLY__KIND_STATUS, &machine);

@@ -6,6 +6,7 @@
 #include <hwloc.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static uint32_t ancestor_index(hwloc_topology_t topology, hwloc_obj_t pu, hwloc_obj_type_t type)
 {
@@ -56,7 +57,11 @@ rf_err_t rf_topology_discover(rf_topology_t *out)
         cpu->core = ancestor_index(topology, pu, HWLOC_OBJ_CORE);
         cpu->numa = numa_index(topology, pu);
     }
-    out->memory_bytes = hwloc_get_root_obj(topology)->total_memory;
+    /* Of the kernel, as `free` has it: what hwloc adds up from the NUMA nodes lags behind where a virtual machine's memory
+     * grows and shrinks. */
+    long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
+    out->memory_bytes = pages > 0 && page_bytes > 0 ? (uint64_t)pages * (uint64_t)page_bytes
+                                                    : hwloc_get_root_obj(topology)->total_memory;
     model_copy(topology, out);
     hwloc_topology_destroy(topology);
     return RF_OK;
