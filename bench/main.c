@@ -10,6 +10,12 @@
 
 #define TRIES_DEFAULT 5
 
+/* --short: one ring size, one batch, few samples, few brackets. */
+#define SHORT_SLOTS   64
+#define SHORT_BATCH   32
+#define SHORT_SAMPLES 1000
+#define SHORT_TRIES   2
+
 static const bench_t *const benches[] = {
 #define BENCH_ENTRY(name) &bench_##name,
     BENCHES(BENCH_ENTRY)
@@ -17,17 +23,22 @@ static const bench_t *const benches[] = {
 };
 #define N_BENCHES (sizeof benches / sizeof *benches)
 
+static void list(FILE *out)
+{
+    for (unsigned i = 0; i < N_BENCHES; i++) fprintf(out, "  %-10s %s\n", benches[i]->name, benches[i]->help);
+}
+
 static void usage(FILE *out)
 {
     fprintf(out,
-            "usage: rf-bench NAME [options] [WORD]...    a word chooses one piece of the bench\n"
+            "usage: rf-bench NAME|list [options] [WORD]...    a word chooses one piece of the bench\n"
             "\n"
             "Measures one thing and prints a table; beside each figure stands its ratio to the raw limit "
             "measured\n"
             "in the same run. Figures between two cores whose CPUs sat far apart are marked inconclusive.\n"
             "\n"
             "benches:\n");
-    for (unsigned i = 0; i < N_BENCHES; i++) fprintf(out, "  %-10s %s\n", benches[i]->name, benches[i]->help);
+    list(out);
     fprintf(
         out,
         "\n"
@@ -38,6 +49,7 @@ static void usage(FILE *out)
         "  --samples N    samples of each piece\n"
         "  --transport T  the medium, for benches that can use several (shm, tcp)\n"
         "  --tries N      brackets tried until one was near (default %d)\n"
+        "  --short        one size, one batch, few samples: a look, not a measurement\n"
         "  --json         one JSON object a line\n"
         "  --hdr FILE     HdrHistogram percentile text of every latency\n"
         "  --through-lib  urpc: between two domains, through librackfish (the same as the bench `channel`)\n"
@@ -81,6 +93,7 @@ enum {
     OPT_SAMPLES,
     OPT_TRIES,
     OPT_NEAR,
+    OPT_SHORT,
     OPT_JSON,
     OPT_HDR,
     OPT_HELP,
@@ -95,6 +108,7 @@ static const struct option long_options[] = {
     {"samples", required_argument, NULL, OPT_SAMPLES},
     {"tries", required_argument, NULL, OPT_TRIES},
     {"near-ns", required_argument, NULL, OPT_NEAR},
+    {"short", no_argument, NULL, OPT_SHORT},
     {"json", no_argument, NULL, OPT_JSON},
     {"hdr", required_argument, NULL, OPT_HDR},
     {"through-lib", no_argument, NULL, OPT_THROUGH_LIB},
@@ -125,6 +139,12 @@ static bool take_option(int option, const char *value, bench_options_t *o)
         break;
     case OPT_NEAR:
         good = parse_number(value, 1, 1000000, &o->near_ns);
+        break;
+    case OPT_SHORT:
+        o->slots = SHORT_SLOTS;
+        o->batch = SHORT_BATCH;
+        o->samples = SHORT_SAMPLES;
+        o->tries = SHORT_TRIES;
         break;
     case OPT_JSON:
         o->json = true;
@@ -167,6 +187,10 @@ int main(int argc, char **argv)
         return EXIT_USAGE;
     }
     const char *name = argv[optind];
+    if (strcmp(name, "list") == 0) {
+        list(stdout);
+        return 0;
+    }
     if (options.through_lib && strcmp(name, "urpc") == 0) name = "channel";
     options.argc = argc - optind - 1;
     options.argv = argv + optind + 1;
