@@ -10,12 +10,6 @@
 
 #define TRIES_DEFAULT 5
 
-/* --short: one ring size, one batch, few samples, few brackets. */
-#define SHORT_SLOTS   64
-#define SHORT_BATCH   32
-#define SHORT_SAMPLES 1000
-#define SHORT_TRIES   2
-
 static const bench_t *const benches[] = {
 #define BENCH_ENTRY(name) &bench_##name,
     BENCHES(BENCH_ENTRY)
@@ -49,7 +43,6 @@ static void usage(FILE *out)
         "  --samples N    samples of each piece\n"
         "  --transport T  the medium, for benches that can use several (shm, tcp)\n"
         "  --tries N      brackets tried until one was near (default %d)\n"
-        "  --short        one size, one batch, few samples: a look, not a measurement\n"
         "  --json         one JSON object a line\n"
         "  --hdr FILE     HdrHistogram percentile text of every latency\n"
         "  --through-lib  urpc: between two domains, through librackfish (the same as the bench `channel`)\n"
@@ -93,7 +86,6 @@ enum {
     OPT_SAMPLES,
     OPT_TRIES,
     OPT_NEAR,
-    OPT_SHORT,
     OPT_JSON,
     OPT_HDR,
     OPT_HELP,
@@ -108,7 +100,6 @@ static const struct option long_options[] = {
     {"samples", required_argument, NULL, OPT_SAMPLES},
     {"tries", required_argument, NULL, OPT_TRIES},
     {"near-ns", required_argument, NULL, OPT_NEAR},
-    {"short", no_argument, NULL, OPT_SHORT},
     {"json", no_argument, NULL, OPT_JSON},
     {"hdr", required_argument, NULL, OPT_HDR},
     {"through-lib", no_argument, NULL, OPT_THROUGH_LIB},
@@ -139,12 +130,6 @@ static bool take_option(int option, const char *value, bench_options_t *o)
         break;
     case OPT_NEAR:
         good = parse_number(value, 1, 1000000, &o->near_ns);
-        break;
-    case OPT_SHORT:
-        o->slots = SHORT_SLOTS;
-        o->batch = SHORT_BATCH;
-        o->samples = SHORT_SAMPLES;
-        o->tries = SHORT_TRIES;
         break;
     case OPT_JSON:
         o->json = true;
@@ -187,10 +172,6 @@ int main(int argc, char **argv)
         return EXIT_USAGE;
     }
     const char *name = argv[optind];
-    if (strcmp(name, "list") == 0) {
-        list(stdout);
-        return 0;
-    }
     if (options.through_lib && strcmp(name, "urpc") == 0) name = "channel";
     options.argc = argc - optind - 1;
     options.argv = argv + optind + 1;
