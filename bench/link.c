@@ -27,13 +27,15 @@
 
 #define LATENCY_SAMPLES 10000
 #define WARM_UP         1000
-#define RATE_CHUNKS     100
-#define CHUNK_SLOTS     16384
+#define RATE_CHUNKS     50
+#define CHUNK_SLOTS     16384 /* a sample of single slots; of batches more: a socket buffer holds megabytes */
+#define CHUNK_BATCHED   131072
 #define BATCH_MAX       256
 #define SLOTS_DEFAULT   4096
 #define OUTSTANDING     64
 #define BULK_SIZE       (1u << 20)
-#define BULK_CHUNKS     200 /* samples, of one write each */
+#define BULK_CHUNKS     50
+#define BULK_PER_SAMPLE 16
 #define BULK_AT_ONCE    4
 #define JOIN_NS_MAX     (10 * RF_NS_PER_S)
 
@@ -43,7 +45,7 @@ typedef struct link_pair {
     rf_endpoint_t *endpoints[2];
     rf_link_t *links[2];
     rf_doorbell_t bells[2];
-    unsigned slots, batch, size, rounds;
+    unsigned slots, batch, size, rounds, chunk;
     bench_samples_t *out;
     unsigned up;
     _Atomic(bool) failed;
@@ -254,12 +256,14 @@ static bool message_piece(const bench_options_t *options, void *context, bench_s
 /* Slots taken by the receiver so far, one sample a chunk. */
 typedef struct counter {
     uint64_t got, mark, begun, before;
+    unsigned chunk;
     double ns_per_tick;
 } counter_t;
 
-static counter_t counter_start(void)
+static counter_t counter_start(unsigned chunk)
 {
-    return (counter_t){.mark = CHUNK_SLOTS, .before = rf_clock_ticks(), .ns_per_tick = bench_ns_per_tick()};
+    return (counter_t){
+        .chunk = chunk, .mark = chunk, .before = rf_clock_ticks(), .ns_per_tick = bench_ns_per_tick()};
 }
 
 static void counter_add(counter_t *c, unsigned n, bench_samples_t *out)
@@ -272,7 +276,7 @@ static void counter_add(counter_t *c, unsigned n, bench_samples_t *out)
                           (double)(c->got - c->begun) * 1000 / ((double)(now - c->before) * c->ns_per_tick));
     c->before = now;
     c->begun = c->got;
-    c->mark = c->got + CHUNK_SLOTS;
+    c->mark = c->got + c->chunk;
 }
 
 static void fill_slots(rf_slot_t *slots, unsigned n, uint64_t first)
@@ -302,7 +306,7 @@ static void rate_sender(void *context)
 {
     link_pair_t *l = context;
     rf_slot_t slots[BATCH_MAX];
-    uint64_t total = (uint64_t)l->rounds * CHUNK_SLOTS;
+    uint64_t total = (uint64_t)l->rounds * l->chunk;
     for (uint64_t i = 0; i < total && !l->failed; i += l->batch) {
         fill_slots(slots, l->batch, i);
         send_batch(l, 0, slots, l->batch);
@@ -313,8 +317,8 @@ static void rate_receiver(void *context)
 {
     link_pair_t *l = context;
     rf_slot_t slots[BATCH_MAX];
-    counter_t counter = counter_start();
-    uint64_t total = (uint64_t)l->rounds * CHUNK_SLOTS, sum = 0;
+    counter_t counter = counter_start(l->chunk);
+    uint64_t total = (uint64_t)l->rounds * l->chunk, sum = 0;
     while (counter.got < total && !l->failed) {
         unsigned n = l->transport->poll(l->links[1], slots, BATCH_MAX);
         for (unsigned i = 0; i < n; i++) sum += slots[i].words[0] + slots[i].words[6];
@@ -328,7 +332,7 @@ static bool raw_rate(const bench_options_t *options, const link_pair_t *l, unsig
 {
     if (l->transport->flags & RF_TRANSPORT_LOCAL)
         return raw_slot_stream(options->cores, l->slots, raw->max, raw);
-    if (!raw_tcp_stream(options->cores, batch * sizeof(rf_slot_t), CHUNK_SLOTS * sizeof(rf_slot_t), raw->max,
+    if (!raw_tcp_stream(options->cores, batch * sizeof(rf_slot_t), l->chunk * sizeof(rf_slot_t), raw->max,
                         raw))
         return false;
     for (uint32_t i = 0; i < raw->n; i++)
@@ -341,7 +345,7 @@ static bool rate_piece(const bench_options_t *options, void *context, bench_samp
 {
     link_pair_t *l = context;
     l->out = samples;
-    l->rounds = samples->max + 1;
+    l->rounds = samples->max + 2;
     return bench_pair_run(options->cores, rate_sender, rate_receiver, l) && !l->failed &&
            raw_rate(options, l, l->batch, raw);
 }
@@ -350,8 +354,8 @@ static void pipelined_first(void *context)
 {
     link_pair_t *l = context;
     rf_slot_t slots[BATCH_MAX];
-    counter_t counter = counter_start();
-    uint64_t total = (uint64_t)l->rounds * CHUNK_SLOTS, asked = 0;
+    counter_t counter = counter_start(l->chunk);
+    uint64_t total = (uint64_t)l->rounds * l->chunk, asked = 0;
     while (counter.got < total && !l->failed) {
         uint64_t room = l->batch - (asked - counter.got), left = total - asked;
         unsigned n = (unsigned)(room < left ? room : left);
@@ -370,7 +374,7 @@ static void pipelined_second(void *context)
 {
     link_pair_t *l = context;
     rf_slot_t slots[BATCH_MAX];
-    uint64_t total = (uint64_t)l->rounds * CHUNK_SLOTS, done = 0;
+    uint64_t total = (uint64_t)l->rounds * l->chunk, done = 0;
     while (done < total && !l->failed) {
         unsigned n = l->transport->poll(l->links[1], slots, BATCH_MAX);
         if (n > 0) send_batch(l, 1, slots, n);
@@ -383,7 +387,7 @@ static bool pipelined_piece(const bench_options_t *options, void *context, bench
 {
     link_pair_t *l = context;
     l->out = samples;
-    l->rounds = samples->max + 1;
+    l->rounds = samples->max + 2;
     return bench_pair_run(options->cores, pipelined_first, pipelined_second, l) && !l->failed &&
            raw_rate(options, l, l->batch, raw);
 }
@@ -410,7 +414,7 @@ static void bulk_first(void *context)
         uint64_t next_ns;
         l->transport->poll(l->links[0], &none, 1);
         l->transport->endpoint_progress(l->endpoints[0], rf_clock_ns(), &next_ns);
-        if (l->written == seen) continue;
+        if (l->written < seen + BULK_PER_SAMPLE) continue;
         uint64_t now = rf_clock_ticks();
         if (seen > 0)
             bench_samples_add(l->out, (double)(l->written - seen) * BULK_SIZE /
@@ -457,7 +461,7 @@ static bool bulk_piece(const bench_options_t *options, void *context, bench_samp
 {
     link_pair_t *l = context;
     l->out = samples;
-    l->rounds = samples->max + 1;
+    l->rounds = (samples->max + 1) * BULK_PER_SAMPLE;
     l->sum = 0;
     if (!l->source) {
         l->source = calloc(1, BULK_SIZE);
@@ -468,7 +472,7 @@ static bool bulk_piece(const bench_options_t *options, void *context, bench_samp
     }
     if (!bench_pair_run(options->cores, bulk_first, bulk_second, l) || l->failed) return false;
     if (!(l->transport->flags & RF_TRANSPORT_LOCAL))
-        return raw_tcp_stream(options->cores, BULK_SIZE, BULK_SIZE, raw->max, raw);
+        return raw_tcp_stream(options->cores, BULK_SIZE, BULK_PER_SAMPLE * BULK_SIZE, raw->max, raw);
     l->out = raw;
     l->rounds = raw->max + BULK_AT_ONCE;
     return bench_pair_run(options->cores, copy_alone, nothing, l);
@@ -500,7 +504,8 @@ typedef struct series {
 static bool measure(const series_t *series, const piece_t *piece, unsigned batch, unsigned size)
 {
     const bench_options_t *options = series->options;
-    link_pair_t l = {.transport = series->transport,
+    link_pair_t l = {.chunk = batch > 1 ? CHUNK_BATCHED : CHUNK_SLOTS,
+                     .transport = series->transport,
                      .encrypted = series->encrypted,
                      .batch = batch,
                      .size = size,
