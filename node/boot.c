@@ -3,7 +3,7 @@
 #include "base/log.h"
 #include "base/os.h"
 #include "base/prng.h"
-#include "node/bootstrap.h"
+#include "node/peers.h"
 #include "node/cores.h"
 #include "node/down.h"
 #include "node/monitors.h"

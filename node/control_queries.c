@@ -2,7 +2,7 @@
 
 #include "base/log.h"
 #include "base/os.h"
-#include "node/bootstrap.h"
+#include "node/peers.h"
 #include "node/cores.h"
 #include "node/monitors.h"
 

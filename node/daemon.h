@@ -7,7 +7,7 @@
  *   run_dir.c      folders, lock, state file, machine id            privileges.c   becoming the system user
  *   cgroup.c       the node's control groups                        boot.c         from "nothing" to "ready"
  *   cores.c        CPU drivers: start, adopt, supervise             monitors.c     client links to the monitors
- *   bootstrap.c    the other nodes                                  tls.c conn.c   their connections
+ *   bootstrap.c peers.c peer_hello.c remote.c   the other nodes      tls.c conn.c   their connections
  *   control_*.c    the control socket and its questions             run_*.c ship.c programs
  *   logs.c dump.c reload.c down.c                                   what their names say
  *
@@ -39,6 +39,7 @@
 
 typedef struct rf_daemon rf_daemon_t;
 typedef struct rf_peers rf_peers_t;
+typedef struct rf_bootstrap rf_bootstrap_t;
 typedef struct rf_control rf_control_t;
 typedef struct rf_logs rf_logs_t;
 typedef struct rf_monitor_call rf_monitor_call_t;
@@ -125,6 +126,8 @@ struct rf_daemon {
     unsigned next_core; /* where the next program without a wish goes */
     int events_core;    /* index of the monitor subscribed to; -1 none */
 
+    uint8_t instance[16]; /* random, of this life of rackfishd */
+    rf_bootstrap_t *bootstrap;
     rf_peers_t *peers;
     rf_control_t *control;
     rf_logs_t *logs;

@@ -21,7 +21,7 @@
 
 #define KILLED_NS      (5 * RF_NS_PER_S) /* how long killed processes may take to go */
 #define KILL_MARGIN_MS 1500              /* CPU drivers' own TERM, then KILL, within the monitors' grace */
-#define DYING_TRIES    50 /* of 10 ms */
+#define DYING_TRIES    50                /* of 10 ms */
 #define SWEEP_WAIT_MS  5000
 
 static void down_finish(rf_daemon_t *daemon)
@@ -218,7 +218,7 @@ static bool is_taken(const char *node_dir)
     if (fd < 0) return false;
     bool taken = flock(fd, LOCK_EX | LOCK_NB) < 0;
     for (unsigned tries = 0; taken && tries < DYING_TRIES; tries++) { /* killed a moment ago */
-        usleep(10000);
+        rf_clock_sleep_ms(10);
         taken = flock(fd, LOCK_EX | LOCK_NB) < 0;
     }
     close(fd);

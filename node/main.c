@@ -4,6 +4,7 @@
 #include "base/prng.h"
 #include "node/boot.h"
 #include "node/bootstrap.h"
+#include "node/peers.h"
 #include "node/cgroup.h"
 #include "node/control_server.h"
 #include "node/cores.h"
@@ -139,7 +140,15 @@ static rf_err_t step_peers(rf_daemon_t *daemon, char *error)
         rf_random_secret(daemon->machine.bytes, sizeof daemon->machine.bytes);
         daemon->machine_known = true;
     }
-    return rf_peers_open(daemon, error, ERROR_MAX);
+    rf_random_secret(daemon->instance, sizeof daemon->instance);
+    rf_err_t err = rf_peers_open(daemon);
+    if (err != RF_OK) {
+        snprintf(error, ERROR_MAX, "no memory for the other nodes");
+        return err;
+    }
+    err = rf_bootstrap_open(daemon, error, ERROR_MAX);
+    if (err == RF_OK) rf_peers_dial(daemon);
+    return err;
 }
 
 static rf_err_t step_privileges_drop(rf_daemon_t *daemon, char *error)
@@ -339,6 +348,7 @@ int main(int argc, char **argv)
 
     rf_runs_close(&daemon);
     rf_control_close(&daemon);
+    rf_bootstrap_close(&daemon);
     rf_peers_close(&daemon);
     rf_monitors_close(&daemon);
     rf_cores_release(&daemon);

@@ -1,6 +1,7 @@
 #include "node/remote.h"
 
 #include "node/bootstrap.h"
+#include "node/peer_hello.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,7 +84,7 @@ rf_err_t rf_remote_open(rf_daemon_t *daemon, rf_node_t node, const char *user, b
     remote->node = node;
     remote->handlers = handlers;
     remote->context = context;
-    rf_err_t err = rf_peer_dial(daemon, node, &remote_conn_handlers, remote, &remote->conn);
+    rf_err_t err = rf_bootstrap_dial(daemon, node, &remote_conn_handlers, remote, &remote->conn);
     if (err != RF_OK) {
         free(remote);
         return err;

@@ -63,7 +63,7 @@ static rf_err_t take_lock(rf_daemon_t *daemon, char *error, size_t error_max)
     /* One that was killed a moment ago may still be on its way out. */
     int failed = flock(fd, LOCK_EX | LOCK_NB);
     for (unsigned tries = 0; failed && tries < DYING_TRIES; tries++) {
-        usleep(10000);
+        rf_clock_sleep_ms(10);
         failed = flock(fd, LOCK_EX | LOCK_NB);
     }
     if (failed) {

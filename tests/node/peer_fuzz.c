@@ -1,6 +1,6 @@
 /* Hellos and other frames between nodes, from hostile bytes, and the judgement on them. */
 #include "base/log.h"
-#include "node/bootstrap.h"
+#include "node/peer_hello.h"
 #include "node/proto.h"
 
 #include <stdlib.h>

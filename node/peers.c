@@ -1,0 +1,377 @@
+#include "node/peers.h"
+
+#include "base/log.h"
+#include "node/boot.h"
+#include "node/bootstrap.h"
+#include "node/monitors.h"
+#include "node/peer_hello.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define REDIAL_FIRST_NS (50 * RF_NS_PER_MS)
+#define REDIAL_MAX_NS   (1000 * RF_NS_PER_MS)
+#define LOG_AGAIN_NS    (30 * RF_NS_PER_S)
+#define FINISH_MS       1000
+
+/* One other node. */
+typedef struct peer {
+    rf_daemon_t *daemon;
+    rf_node_t node;
+    rf_conn_t *conn; /* standing; NULL: none */
+    bool accepted;   /* both hellos are fine */
+    uint8_t instance[16];
+    rf_timer_t redial, late;
+    uint64_t redial_ns; /* the next pause */
+    uint64_t logged_ns;
+    /* What it told. */
+    unsigned n_addresses;
+    char (*addresses)[RF_CLIENT_ADDRESS_MAX];
+    char medium[16];
+    uint64_t memory_bytes;
+    char cpu_model[128];
+} peer_t;
+
+struct rf_peers {
+    peer_t peers[RF_NODES_MAX];
+};
+
+static void dial(peer_t *peer);
+
+/* ---- what is known of other nodes, to monitors and back ---- */
+
+static void tell_addresses(rf_daemon_t *daemon, rf_local_core_t *core, const peer_t *peer)
+{
+    rf_client_addresses_t message;
+    for (unsigned from = 0; from < peer->n_addresses; from += RF_CLIENT_ADDRESSES_MAX) {
+        unsigned n = peer->n_addresses - from;
+        memset(&message, 0, sizeof message);
+        message.node = peer->node;
+        message.first = (rf_core_t)(daemon->places[peer->node].first_core + from);
+        message.n = (uint16_t)(n < RF_CLIENT_ADDRESSES_MAX ? n : RF_CLIENT_ADDRESSES_MAX);
+        memcpy(message.medium, peer->medium, sizeof message.medium);
+        for (unsigned i = 0; i < message.n; i++)
+            memcpy(message.address[i], peer->addresses[from + i], sizeof message.address[i]);
+        rf_err_t err = rf_monitor_tell(core, RF_CLIENT_NODE_ADDRESSES, &message, sizeof message);
+        if (err != RF_OK)
+            rf_log(RF_LOG_ERROR, "core %u could not be told where the cores of %s listen: %s", core->core,
+                   daemon->config->nodes[peer->node].name, rf_err_text(err));
+    }
+}
+
+void rf_peers_tell_monitor(rf_daemon_t *daemon, rf_local_core_t *core)
+{
+    for (unsigned i = 0; i < daemon->config->n_nodes; i++) {
+        if (i != daemon->node) tell_addresses(daemon, core, &daemon->peers->peers[i]);
+    }
+}
+
+/* Living cores' addresses are all there, so that they can be told. */
+static bool own_cores_known(const rf_daemon_t *daemon)
+{
+    for (unsigned i = 0; i < daemon->n_cores; i++) {
+        const rf_local_core_t *core = &daemon->cores[i];
+        if (core->life == RF_LIFE_NONE || (core->life != RF_LIFE_DOWN && !core->listen_address[0]))
+            return false;
+    }
+    return true;
+}
+
+static void send_cores(peer_t *peer)
+{
+    rf_daemon_t *daemon = peer->daemon;
+    char *addresses[RF_CORES_PER_NODE_MAX];
+    if (!peer->conn || !peer->accepted || !own_cores_known(daemon)) return;
+    for (unsigned i = 0; i < daemon->n_cores; i++) addresses[i] = daemon->cores[i].listen_address;
+    Rackfish__Node__PeerCores cores;
+    rackfish__node__peer_cores__init(&cores);
+    cores.first_core = daemon->places[daemon->node].first_core;
+    cores.n_addresses = daemon->n_cores;
+    cores.addresses = addresses;
+    cores.medium = daemon->config->medium[daemon->node][peer->node];
+    cores.memory_bytes = daemon->topology.memory_bytes;
+    cores.cpu_model = daemon->topology.cpu_model;
+    Rackfish__Node__PeerFrame frame;
+    rackfish__node__peer_frame__init(&frame);
+    frame.kind_case = RACKFISH__NODE__PEER_FRAME__KIND_CORES;
+    frame.cores = &cores;
+    rf_peer_send_frame(peer->conn, &frame);
+}
+
+static void send_machine(peer_t *peer)
+{
+    rf_daemon_t *daemon = peer->daemon;
+    if (!peer->conn || !peer->accepted) return;
+    Rackfish__Node__PeerMachine machine;
+    rackfish__node__peer_machine__init(&machine);
+    machine.machine_id =
+        (ProtobufCBinaryData){.data = daemon->machine.bytes, .len = sizeof daemon->machine.bytes};
+    Rackfish__Node__PeerFrame frame;
+    rackfish__node__peer_frame__init(&frame);
+    frame.kind_case = RACKFISH__NODE__PEER_FRAME__KIND_MACHINE;
+    frame.machine = &machine;
+    rf_peer_send_frame(peer->conn, &frame);
+}
+
+static void learn_machine(rf_daemon_t *daemon, const ProtobufCBinaryData *id)
+{
+    if (daemon->machine_known || id->len != sizeof daemon->machine.bytes) return;
+    memcpy(daemon->machine.bytes, id->data, sizeof daemon->machine.bytes);
+    daemon->machine_known = true;
+    rf_boot_progress(daemon, "the machine's id is known");
+    for (unsigned i = 0; i < daemon->config->n_nodes; i++) send_machine(&daemon->peers->peers[i]);
+}
+
+void rf_peers_cores_changed(rf_daemon_t *daemon)
+{
+    if (!daemon->peers) return;
+    for (unsigned i = 0; i < daemon->config->n_nodes; i++) {
+        if (i != daemon->node) send_cores(&daemon->peers->peers[i]);
+    }
+}
+
+static rf_err_t on_cores(peer_t *peer, const Rackfish__Node__PeerCores *cores)
+{
+    rf_daemon_t *daemon = peer->daemon;
+    const rf_place_t *place = &daemon->places[peer->node];
+    if (cores->n_addresses != place->n_cores || strlen(cores->medium) >= sizeof peer->medium)
+        return RF_ERR_PROTOCOL;
+    for (size_t i = 0; i < cores->n_addresses; i++) {
+        if (strlen(cores->addresses[i]) >= RF_CLIENT_ADDRESS_MAX) return RF_ERR_PROTOCOL;
+    }
+    if (!peer->addresses && !(peer->addresses = calloc(place->n_cores, sizeof *peer->addresses)))
+        return RF_ERR_NO_MEMORY;
+    bool first = peer->n_addresses == 0;
+    peer->n_addresses = place->n_cores;
+    for (size_t i = 0; i < cores->n_addresses; i++)
+        snprintf(peer->addresses[i], sizeof peer->addresses[i], "%s", cores->addresses[i]);
+    snprintf(peer->medium, sizeof peer->medium, "%s", cores->medium);
+    peer->memory_bytes = cores->memory_bytes;
+    snprintf(peer->cpu_model, sizeof peer->cpu_model, "%s", cores->cpu_model);
+    for (unsigned i = 0; i < daemon->n_cores; i++) {
+        if (daemon->cores[i].link_up) tell_addresses(daemon, &daemon->cores[i], peer);
+    }
+    if (first && daemon->phase == RF_PHASE_BOOTING)
+        rf_boot_progress(daemon, "node %s is up", daemon->config->nodes[peer->node].name);
+    rf_boot_step(daemon);
+    return RF_OK;
+}
+
+/* ---- standing connections ---- */
+
+static void say(peer_t *peer, const char *why)
+{
+    if (!rf_log_once_per(&peer->logged_ns, LOG_AGAIN_NS)) return;
+    const char *name = peer->daemon->config->nodes[peer->node].name;
+    rf_log(RF_LOG_WARN, "node %s: %s", name, why);
+    if (peer->daemon->phase == RF_PHASE_BOOTING) rf_boot_progress(peer->daemon, "node %s: %s", name, why);
+}
+
+static void redial(void *context)
+{
+    dial(context);
+}
+
+static void peer_drop(peer_t *peer)
+{
+    rf_timer_clear(&peer->late);
+    if (peer->conn) rf_conn_finish(peer->conn, FINISH_MS);
+    peer->conn = NULL;
+    peer->accepted = false;
+    if (peer->daemon->node < peer->node || peer->daemon->phase == RF_PHASE_GONE)
+        return; /* the other side dials */
+    if (peer->redial_ns < REDIAL_FIRST_NS) peer->redial_ns = REDIAL_FIRST_NS;
+    rf_timer_set(&peer->daemon->loop, &peer->redial, rf_clock_ns() + peer->redial_ns, redial, peer);
+    peer->redial_ns = peer->redial_ns * 2 < REDIAL_MAX_NS ? peer->redial_ns * 2 : REDIAL_MAX_NS;
+}
+
+static void peer_accept(peer_t *peer, const Rackfish__Node__PeerHello *hello)
+{
+    rf_daemon_t *daemon = peer->daemon;
+    memset(peer->instance, 0, sizeof peer->instance);
+    if (hello->instance.len == sizeof peer->instance)
+        memcpy(peer->instance, hello->instance.data, sizeof peer->instance);
+    peer->accepted = true;
+    peer->redial_ns = REDIAL_FIRST_NS;
+    rf_timer_clear(&peer->late);
+    rf_log(RF_LOG_INFO, "node %s is connected", daemon->config->nodes[peer->node].name);
+    if (daemon->places[peer->node].n_cores == 0) {
+        daemon->places[peer->node].n_cores = (rf_core_t)hello->n_cores;
+        rf_config_resolve_remote(daemon->config, peer->node, (rf_core_t)hello->n_cores);
+    }
+    learn_machine(daemon, &hello->machine_id);
+    if (daemon->machine_known && hello->machine_id.len == 0) send_machine(peer);
+    send_cores(peer);
+    rf_boot_step(daemon);
+}
+
+static void on_peer_frame(void *context, const uint8_t *bytes, size_t size)
+{
+    peer_t *peer = context;
+    rf_daemon_t *daemon = peer->daemon;
+    char why[512] = "it sent bytes that are no frame of the node protocol";
+    rf_err_t err = RF_ERR_PROTOCOL;
+    Rackfish__Node__PeerFrame *frame = rf_peer_frame_unpack(bytes, size);
+    switch (frame ? frame->kind_case : RACKFISH__NODE__PEER_FRAME__KIND__NOT_SET) {
+    case RACKFISH__NODE__PEER_FRAME__KIND_HELLO:
+        if (peer->accepted) break;
+        err = rf_peer_judge(daemon, frame->hello, peer->node, why, sizeof why);
+        if (err == RF_OK)
+            peer_accept(peer, frame->hello);
+        else
+            rf_peer_send_refusal(peer->conn, err, why);
+        break;
+    case RACKFISH__NODE__PEER_FRAME__KIND_REFUSED:
+        snprintf(why, sizeof why, "it refused this node: %.400s", frame->refused->message);
+        break;
+    case RACKFISH__NODE__PEER_FRAME__KIND_MACHINE:
+        if (!peer->accepted || frame->machine->machine_id.len != sizeof daemon->machine.bytes) break;
+        if (daemon->machine_known && memcmp(frame->machine->machine_id.data, daemon->machine.bytes,
+                                            sizeof daemon->machine.bytes) != 0) {
+            snprintf(why, sizeof why,
+                     "it was told the id of another machine; only one node may form ('rackfish down')");
+            break;
+        }
+        learn_machine(daemon, &frame->machine->machine_id);
+        err = RF_OK;
+        rf_boot_step(daemon);
+        break;
+    case RACKFISH__NODE__PEER_FRAME__KIND_CORES:
+        if (peer->accepted) err = on_cores(peer, frame->cores);
+        break;
+    default:
+        break;
+    }
+    rf_peer_frame_free(frame);
+    if (err != RF_OK) {
+        say(peer, why);
+        peer_drop(peer);
+    }
+}
+
+static void on_peer_closed(void *context, rf_err_t err, const char *why)
+{
+    peer_t *peer = context;
+    (void)err;
+    bool booting = peer->daemon->phase == RF_PHASE_BOOTING && !peer->accepted && err == RF_ERR_CLOSED;
+    if (!booting) /* while hosts start one after the other, "connection refused" is no news */
+        say(peer, why);
+    peer_drop(peer);
+}
+
+static void on_peer_late(void *context)
+{
+    peer_t *peer = context;
+    say(peer, "it does not answer on its bootstrap port");
+    peer_drop(peer);
+}
+
+static const rf_conn_handlers_t peer_handlers = {.on_frame = on_peer_frame, .on_closed = on_peer_closed};
+
+static void dial(peer_t *peer)
+{
+    rf_daemon_t *daemon = peer->daemon;
+    if (peer->conn) return;
+    if (rf_bootstrap_dial(daemon, peer->node, &peer_handlers, peer, &peer->conn) != RF_OK) {
+        peer->conn = NULL;
+        peer_drop(peer);
+        return;
+    }
+    rf_peer_send_hello(daemon, peer->conn, false, NULL, false);
+    rf_timer_set(&daemon->loop, &peer->late, rf_clock_ns() + RF_PEER_HELLO_NS, on_peer_late, peer);
+}
+
+/* A standing connection of a node that has one already: the old one is of an earlier life that the kernel has not reported
+ * dead yet, or two hosts claim one index. The old one counts as long as it is up; the other side dials again. */
+static bool is_claimed(peer_t *peer, const Rackfish__Node__PeerHello *hello)
+{
+    return peer->accepted && !(hello->instance.len == sizeof peer->instance &&
+                               memcmp(hello->instance.data, peer->instance, sizeof peer->instance) == 0);
+}
+
+rf_err_t rf_peers_take(rf_daemon_t *daemon, rf_conn_t *conn, const Rackfish__Node__PeerHello *hello,
+                       char *why, size_t why_max)
+{
+    peer_t *peer = &daemon->peers->peers[hello->node];
+    if (hello->node < daemon->node) {
+        snprintf(why, why_max, "the node with the higher index dials, not %s", hello->node_name);
+        return RF_ERR_PROTOCOL;
+    }
+    if (is_claimed(peer, hello)) {
+        snprintf(why, why_max, "a living node is %s already; give each host its own name (--node)",
+                 hello->node_name);
+        return RF_ERR_EXISTS;
+    }
+    rf_peer_send_hello(daemon, conn, false, NULL, false);
+    rf_conn_close(peer->conn);
+    peer->conn = conn;
+    conn->handlers = &peer_handlers;
+    conn->context = peer;
+    peer_accept(peer, hello);
+    return RF_OK;
+}
+
+rf_err_t rf_peers_open(rf_daemon_t *daemon)
+{
+    daemon->peers = calloc(1, sizeof *daemon->peers);
+    if (!daemon->peers) return RF_ERR_NO_MEMORY;
+    for (unsigned i = 0; i < daemon->config->n_nodes; i++)
+        daemon->peers->peers[i] = (peer_t){.daemon = daemon, .node = (rf_node_t)i};
+    return RF_OK;
+}
+
+void rf_peers_dial(rf_daemon_t *daemon)
+{
+    for (unsigned i = 0; i < daemon->node; i++) dial(&daemon->peers->peers[i]);
+}
+
+void rf_peers_close(rf_daemon_t *daemon)
+{
+    rf_peers_t *peers = daemon->peers;
+    if (!peers) return;
+    for (unsigned i = 0; i < RF_NODES_MAX; i++) {
+        rf_timer_clear(&peers->peers[i].redial);
+        rf_timer_clear(&peers->peers[i].late);
+        rf_conn_close(peers->peers[i].conn);
+        free(peers->peers[i].addresses);
+    }
+    free(peers);
+    daemon->peers = NULL;
+}
+
+bool rf_peers_all_known(const rf_daemon_t *daemon)
+{
+    for (unsigned i = 0; i < daemon->config->n_nodes; i++) {
+        if (i != daemon->node && daemon->peers->peers[i].n_addresses == 0) return false;
+    }
+    return true;
+}
+
+void rf_peers_missing(const rf_daemon_t *daemon, char *out, size_t max)
+{
+    size_t at = 0;
+    out[0] = 0;
+    for (unsigned i = 0; i < daemon->config->n_nodes && at < max; i++) {
+        if (i != daemon->node && daemon->peers->peers[i].n_addresses == 0) {
+            int n = snprintf(out + at, max - at, "%snode %s (%s port %u)", at ? ", " : "",
+                             daemon->config->nodes[i].name, daemon->places[i].address,
+                             daemon->config->nodes[i].port);
+            at += n > 0 ? (size_t)n : 0;
+        }
+    }
+}
+
+bool rf_peer_is_connected(const rf_daemon_t *daemon, rf_node_t node)
+{
+    return node == daemon->node || (daemon->peers->peers[node].conn && daemon->peers->peers[node].accepted);
+}
+
+bool rf_peer_host(const rf_daemon_t *daemon, rf_node_t node, uint64_t *memory_bytes, const char **cpu_model)
+{
+    const peer_t *peer = &daemon->peers->peers[node];
+    if (peer->n_addresses == 0) return false;
+    *memory_bytes = peer->memory_bytes;
+    *cpu_model = peer->cpu_model;
+    return true;
+}

@@ -1,0 +1,40 @@
+/*
+ * The other nodes of the machine: one standing connection a pair, dialled by the node with the higher index and dialled again
+ * when it breaks. Over it nodes learn the machine's id and where each other's monitors listen; monitors of this node are told.
+ */
+#ifndef RF_NODE_PEERS_H
+#define RF_NODE_PEERS_H
+
+#include "node/conn.h"
+#include "node/daemon.h"
+#include "node/proto.h"
+
+/* Makes room for the other nodes; then starts dialling those that are this one's to dial. */
+rf_err_t rf_peers_open(rf_daemon_t *daemon);
+void rf_peers_dial(rf_daemon_t *daemon);
+void rf_peers_close(rf_daemon_t *daemon);
+
+/* Takes over a standing connection whose hello was judged fine. RF_ERR_EXISTS, RF_ERR_PROTOCOL with one line in `why`: it stays
+ * the caller's. */
+rf_err_t rf_peers_take(rf_daemon_t *daemon, rf_conn_t *conn, const Rackfish__Node__PeerHello *hello,
+                       char *why, size_t why_max);
+
+/* True when every other node has told its cores' addresses. */
+bool rf_peers_all_known(const rf_daemon_t *daemon);
+
+/* Names those that have not, "node1 (10.0.0.2:7117), node2 (...)"; "" when none. */
+void rf_peers_missing(const rf_daemon_t *daemon, char *out, size_t max);
+
+/* A monitor of this node is (again) in reach: tell it what is known of other nodes. */
+void rf_peers_tell_monitor(rf_daemon_t *daemon, rf_local_core_t *core);
+
+/* A core of this node came up or went down: tell the other nodes. */
+void rf_peers_cores_changed(rf_daemon_t *daemon);
+
+/* Is the standing connection to this node up? (True of this node.) */
+bool rf_peer_is_connected(const rf_daemon_t *daemon, rf_node_t node);
+
+/* What a node told of its host; false when it has not. */
+bool rf_peer_host(const rf_daemon_t *daemon, rf_node_t node, uint64_t *memory_bytes, const char **cpu_model);
+
+#endif
