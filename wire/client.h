@@ -50,7 +50,7 @@ enum rf_client_op {
     RF_CLIENT_NODE_ADDRESSES = 32, /* N rf_client_addresses: where the monitors of another node listen */
     RF_CLIENT_LISTEN_ADDRESS = 33, /* N -> rf_client_address: where this monitor listens for other hosts */
     RF_CLIENT_RELOAD = 34,         /* N rf_client_reload: reloadable settings */
-    RF_CLIENT_SHUTDOWN = 35,       /* N rf_client_shutdown: end this core's domains (TERM, KILL), answer, exit */
+    RF_CLIENT_SHUTDOWN = 35, /* N rf_client_shutdown: end this core's domains (TERM, KILL), answer, exit */
 };
 
 enum rf_client_event_op {
@@ -109,7 +109,7 @@ typedef struct rf_client_domain {
     uint8_t alive[RF_DISPATCHERS_PER_DOMAIN_MAX / 8];
     uint64_t started_ns, ended_ns; /* CLOCK_REALTIME */
     char user[32];
-    char program[RF_NAME_MAX]; /* last part of argv[0] */
+    char program[RF_NAME_MAX];                /* last part of argv[0] */
     uint64_t user_us, system_us, max_rss_kib; /* ENDED, if the core that ran dispatcher 0 answers; else 0 */
 } rf_client_domain_t;
 
