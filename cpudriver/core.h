@@ -118,6 +118,10 @@ struct rf_dispatcher {
     uint64_t signals_mask, signals_pending;
     bool events_due; /* something of the above waits for room in the link */
 
+    /* Figures, as last gathered. */
+    rf_kernel_stat_t stat;
+    uint64_t stat_ns, stat_cost_ns;
+
     /* Share of the core. */
     uint16_t reserved_permille, weight;
 
@@ -177,7 +181,8 @@ struct rf_cpudriver {
     uint64_t logged_protocol_ns, logged_refused_ns;
 
     rf_processes_t processes; /* of all dispatchers, owners being their indices; the monitor's is one more */
-    uint64_t scanned_ns;      /* when `processes` was last filled */
+    uint64_t scanned_ns;      /* when `processes` last held those of all; 0: it does not now */
+    uint64_t scan_cost_ns;    /* what that took */
 
     rf_dispatcher_t monitor;
     rf_dispatcher_t dispatchers[RF_CORE_DISPATCHERS_MAX];

@@ -22,7 +22,8 @@
 #define FREEZE_PASSES   8
 #define KILL_AGAIN_NS   (50 * RF_NS_PER_MS) /* without a namespace: looks for what is left */
 #define KILL_INIT_LOOKS 20                  /* after which rf-init itself is killed */
-#define STAT_AGE_NS     (20 * RF_NS_PER_MS) /* figures may be this old: looking is dear, and anybody may ask */
+#define STAT_AGE_NS     (20 * RF_NS_PER_MS) /* figures may be this old ... */
+#define STAT_AGE_COSTS  20                  /* ... or this many times what it took to gather them */
 #define SIGNAL_BIT(n)   (1ull << ((n)-1))
 
 /* ---- reports of rf-init ---- */
@@ -190,6 +191,7 @@ void rf_dispatcher_clear(rf_dispatcher_t *d)
     d->exited = (rf_kernel_exited_t){0};
     d->window_started_ns = d->served_ns = d->blocked_until_ns = 0;
     d->ran_ns = d->virtual_ns = d->slice_ns = 0;
+    d->stat_ns = d->stat_cost_ns = 0;
     d->reserved_permille = 0;
     d->span_args_size = 0;
 }
@@ -199,8 +201,10 @@ void rf_dispatchers_scan(rf_cpudriver_t *driver)
     pid_t roots[RF_CORE_DISPATCHERS_MAX + 1];
     for (size_t i = 0; i < RF_CORE_DISPATCHERS_MAX; i++) roots[i] = driver->dispatchers[i].init_pid;
     roots[RF_CORE_DISPATCHERS_MAX] = driver->monitor.init_pid;
+    const uint64_t start_ns = rf_clock_ns();
     rf_processes_scan(&driver->processes, roots, RF_CORE_DISPATCHERS_MAX + 1);
     driver->scanned_ns = rf_clock_ns();
+    driver->scan_cost_ns = driver->scanned_ns - start_ns;
 }
 
 static int index_of(const rf_cpudriver_t *driver, const rf_dispatcher_t *d)
@@ -208,9 +212,17 @@ static int index_of(const rf_cpudriver_t *driver, const rf_dispatcher_t *d)
     return d->is_monitor ? RF_CORE_DISPATCHERS_MAX : (int)(d - driver->dispatchers);
 }
 
+/* Fills driver->processes with those of `d` at least. */
+static void look_at(rf_cpudriver_t *driver, const rf_dispatcher_t *d)
+{
+    driver->scanned_ns = 0;
+    if (!driver->scheduler->members || !driver->scheduler->members(driver, d, index_of(driver, d)))
+        rf_dispatchers_scan(driver);
+}
+
 void rf_dispatcher_signal_all(rf_cpudriver_t *driver, rf_dispatcher_t *d, int signo)
 {
-    rf_dispatchers_scan(driver);
+    look_at(driver, d);
     rf_processes_signal(&driver->processes, index_of(driver, d), signo);
 }
 
@@ -248,7 +260,7 @@ void rf_dispatcher_freeze(rf_cpudriver_t *driver, rf_dispatcher_t *d, bool froze
     if (driver->scheduler->freeze(driver, d, frozen) == RF_OK) return;
     for (unsigned pass = 0; pass < (frozen ? FREEZE_PASSES : 1u); pass++) {
         unsigned running = 0;
-        rf_dispatchers_scan(driver);
+        look_at(driver, d);
         for (unsigned i = 0; i < driver->processes.n; i++) {
             const rf_process_t *process = &driver->processes.at[i];
             running += process->owner == index_of(driver, d) && !process->is_root && process->state != 'Z' &&
@@ -313,32 +325,55 @@ void rf_adopted_end(rf_cpudriver_t *driver)
 
 /* ---- figures ---- */
 
+static void gather(rf_cpudriver_t *driver, rf_dispatcher_t *d)
+{
+    const int owner = index_of(driver, d);
+    rf_kernel_stat_t *stat = &d->stat;
+    stat->processes = 0;
+    stat->rss_kib = stat->cpu_ns = 0;
+    for (unsigned i = 0; i < driver->processes.n; i++) {
+        const rf_process_t *process = &driver->processes.at[i];
+        if (process->owner != owner) continue;
+        stat->cpu_ns += process->cpu_ns; /* rf-init's too: what it reaped was the domain's */
+        if ((process->is_root && !d->is_monitor) || process->state == 'Z') continue;
+        stat->rss_kib += process->rss_kib;
+        if (stat->processes < UINT16_MAX) stat->processes++;
+    }
+    driver->scheduler->cpu_ns(driver, d, &stat->cpu_ns);
+}
+
+/* Anybody may ask, and looking is dear: figures are used again for a while, longer when they took long. */
+static bool still_fresh(uint64_t at_ns, uint64_t cost_ns, uint64_t now_ns)
+{
+    const uint64_t age_ns_max =
+        cost_ns * STAT_AGE_COSTS > STAT_AGE_NS ? cost_ns * STAT_AGE_COSTS : STAT_AGE_NS;
+    return at_ns != 0 && now_ns - at_ns < age_ns_max;
+}
+
 void rf_dispatchers_stat(rf_cpudriver_t *driver, rf_dispatcher_t *const *dispatchers, unsigned n,
                          rf_kernel_stat_t *out)
 {
-    if (rf_clock_ns() - driver->scanned_ns > STAT_AGE_NS) rf_dispatchers_scan(driver);
     for (unsigned i = 0; i < n; i++) {
-        const rf_dispatcher_t *d = dispatchers[i];
-        const int owner = index_of(driver, d);
-        rf_kernel_stat_t stat = {
-            .domain = d->domain,
-            .index = d->index,
-            .pid = d->pid,
-            .started_ns = d->started_ns,
-            .reserved_permille = d->reserved_permille,
-            .weight = d->weight,
-            .frozen = d->frozen,
-        };
-        for (unsigned k = 0; k < driver->processes.n; k++) {
-            const rf_process_t *process = &driver->processes.at[k];
-            if (process->owner != owner) continue;
-            stat.cpu_ns += process->cpu_ns; /* rf-init's too: what it reaped was the domain's */
-            if ((process->is_root && !d->is_monitor) || process->state == 'Z') continue;
-            stat.rss_kib += process->rss_kib;
-            if (stat.processes < UINT16_MAX) stat.processes++;
+        rf_dispatcher_t *d = dispatchers[i];
+        const uint64_t now_ns = rf_clock_ns();
+        if (!still_fresh(d->stat_ns, d->stat_cost_ns, now_ns)) {
+            if (driver->scheduler->members)
+                look_at(driver, d);
+            else if (!still_fresh(driver->scanned_ns, driver->scan_cost_ns, now_ns))
+                rf_dispatchers_scan(driver); /* one look for all that are asked about */
+            gather(driver, d);
+            d->stat_ns = rf_clock_ns();
+            d->stat_cost_ns = d->stat_ns - now_ns;
         }
-        driver->scheduler->cpu_ns(driver, d, &stat.cpu_ns);
-        out[i] = stat;
+        out[i] = d->stat;
+        out[i].domain = d->domain;
+        out[i].index = d->index;
+        out[i].pid = d->pid;
+        out[i].started_ns = d->started_ns;
+        out[i].reserved_permille = d->reserved_permille;
+        out[i].weight = d->weight;
+        out[i].frozen = d->frozen;
+        out[i].reserved = 0;
     }
 }
 

@@ -123,6 +123,31 @@ void rf_processes_scan(rf_processes_t *table, const pid_t *roots, unsigned n_roo
     rf_processes_label(table, roots, n_roots);
 }
 
+void rf_processes_read(rf_processes_t *table, int list, int owner, pid_t root)
+{
+    char text[4096];
+    size_t held = 0;
+    ssize_t got;
+    table->n = 0;
+    int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (proc < 0) return;
+    while ((got = read(list, text + held, sizeof text - 1 - held)) > 0) {
+        text[held + (size_t)got] = 0;
+        char *line = text;
+        for (char *end; (end = strchr(line, '\n')); line = end + 1) {
+            rf_process_t *process = &table->at[table->n];
+            if (table->n == RF_PROCESSES_MAX || !look(proc, (pid_t)strtol(line, NULL, 10), process)) continue;
+            process->owner = (int16_t)owner;
+            process->is_root = process->pid == root;
+            table->n++;
+        }
+        held = strlen(line); /* a line that goes on in the next piece */
+        memmove(text, line, held);
+        if (held == sizeof text - 1) break; /* no list of pids has such a line */
+    }
+    close(proc);
+}
+
 void rf_processes_refresh(rf_processes_t *table)
 {
     unsigned kept = 0;

@@ -36,6 +36,9 @@ bool rf_process_parse(const char *text, uint64_t page_kib, uint64_t tick_ns, rf_
 /* Looks at every process of the host, and gives each its owner. */
 void rf_processes_scan(rf_processes_t *table, const pid_t *roots, unsigned n_roots);
 
+/* Looks at the processes whose pids `list` has, one a line; all are `owner`'s, and `root` is its rf-init. */
+void rf_processes_read(rf_processes_t *table, int list, int owner, pid_t root);
+
 /* Looks again only at those that have an owner; the dead are dropped, the new are not seen. */
 void rf_processes_refresh(rf_processes_t *table);
 

@@ -29,6 +29,9 @@ struct rf_scheduler {
     rf_err_t (*change)(rf_cpudriver_t *driver, rf_dispatcher_t *dispatcher, uint16_t reserved_permille,
                        uint16_t weight);
     void (*update)(rf_cpudriver_t *driver);
+    /* Fills driver->processes with this dispatcher's alone, as those of `owner`; false: look at all of the host. NULL where
+     * it is not known who belongs to whom. */
+    bool (*members)(rf_cpudriver_t *driver, const rf_dispatcher_t *dispatcher, int owner);
     /* CPU time of all its processes, dead ones too. RF_ERR_NOT_SUPPORTED: ask /proc. */
     rf_err_t (*cpu_ns)(rf_cpudriver_t *driver, const rf_dispatcher_t *dispatcher, uint64_t *out);
     /* Stops all of it, also what it forks meanwhile. RF_ERR_NOT_SUPPORTED: use signals. */

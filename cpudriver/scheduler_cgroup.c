@@ -266,6 +266,18 @@ static void cgroup_update(rf_cpudriver_t *driver)
         driver->cgroup_best_weight = weight;
 }
 
+static bool cgroup_members(rf_cpudriver_t *driver, const rf_dispatcher_t *d, int owner)
+{
+    char group[GROUP_NAME_MAX], path[GROUP_NAME_MAX + 16];
+    group_name(group, d, d->reserved_permille > 0);
+    snprintf(path, sizeof path, "%s/cgroup.procs", group);
+    int fd = openat(driver->cgroup_fd, path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return false;
+    rf_processes_read(&driver->processes, fd, owner, d->init_pid);
+    close(fd);
+    return true;
+}
+
 static rf_err_t cgroup_cpu_ns(rf_cpudriver_t *driver, const rf_dispatcher_t *d, uint64_t *out)
 {
     char group[GROUP_NAME_MAX], path[GROUP_NAME_MAX + 16], text[512];
@@ -301,6 +313,7 @@ const rf_scheduler_t rf_scheduler_cgroup = {
     .entry_open = cgroup_entry_open,
     .change = cgroup_change,
     .update = cgroup_update,
+    .members = cgroup_members,
     .cpu_ns = cgroup_cpu_ns,
     .freeze = cgroup_freeze,
 };

@@ -2,6 +2,7 @@
 #include "fake_driver.h"
 
 #include "base/clock.h"
+#include "base/os.h"
 #include "cpudriver/invocation.h"
 #include "cpudriver/objects.h"
 #include "cpudriver/processes.h"
@@ -95,6 +96,29 @@ static void owners_follow_the_tree(void **state)
     static const pid_t first[] = {2};
     rf_processes_label(&t, first, 1);
     assert_int_equal(t.at[t.n - 1].owner, 0);
+}
+
+static void listed_processes_are_read(void **state)
+{
+    static rf_processes_t t;
+    enum { LINES = 1500 };
+    int list;
+    (void)state;
+    assert_int_equal(rf_memory_create("list", 0x4000, &list), RF_OK);
+    off_t at = 0;
+    for (int i = 0; i < LINES; i++) { /* more than one piece; every second one is nobody */
+        char line[16];
+        int length = snprintf(line, sizeof line, "%d\n", i % 2 ? (int)getpid() : 0);
+        assert_int_equal(pwrite(list, line, (size_t)length, at), length);
+        at += length;
+    }
+    assert_true(at > 4096);
+    rf_processes_read(&t, list, 5, getpid());
+    close(list);
+    assert_int_equal(t.n, LINES / 2);
+    assert_int_equal(t.at[0].pid, getpid());
+    assert_int_equal(t.at[LINES / 2 - 1].owner, 5);
+    assert_true(t.at[0].is_root);
 }
 
 /* ---- interpreters ---- */
@@ -271,6 +295,7 @@ int main(void)
         cmocka_unit_test(weights_divide_a_core),
         cmocka_unit_test(one_process_is_parsed),
         cmocka_unit_test(owners_follow_the_tree),
+        cmocka_unit_test(listed_processes_are_read),
         cmocka_unit_test(interpreters_are_found),
         cmocka_unit_test(malformed_messages_end_the_link),
         cmocka_unit_test(only_the_monitor_may),
