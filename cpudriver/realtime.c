@@ -16,7 +16,9 @@ static bool set_policy(int policy, int priority)
 
 bool rf_realtime_start(void)
 {
-    const struct rlimit guard = {RTTIME_US_MAX, RLIM_INFINITY};
+    struct rlimit guard;
+    if (getrlimit(RLIMIT_RTTIME, &guard) < 0) return false;
+    if (guard.rlim_cur > RTTIME_US_MAX) guard.rlim_cur = RTTIME_US_MAX;
     return setrlimit(RLIMIT_RTTIME, &guard) == 0 && set_policy(SCHED_FIFO, PRIORITY);
 }
 

@@ -141,11 +141,13 @@ static void restore_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+/* Our guard against running without end (realtime.c) is no limit of the program's. */
 static void restore_limits(void)
 {
-    const struct rlimit unlimited = {RLIM_INFINITY, RLIM_INFINITY};
-    setrlimit(RLIMIT_RTTIME,
-              &unlimited); /* ours is a guard for this process only; refused to the unprivileged */
+    struct rlimit guard;
+    if (getrlimit(RLIMIT_RTTIME, &guard) < 0) return;
+    guard.rlim_cur = guard.rlim_max;
+    setrlimit(RLIMIT_RTTIME, &guard);
 }
 
 static _Noreturn void newborn_main(rf_cpudriver_t *driver, const rf_newborn_t *n)
