@@ -40,8 +40,7 @@ struct fixture {
     const char *name;
     const rf_transport_t *transport;
     unsigned flags;
-    uint64_t deadline_ns;       /* of the endpoints */
-    const char *why_not_breaks; /* printed for cases that need FIXTURE_BREAKS */
+    uint64_t deadline_ns; /* of the endpoints */
 
     /* Makes what one world needs (a network, a folder); world->medium is the fixture's. May be NULL. */
     void (*open)(world_t *world);

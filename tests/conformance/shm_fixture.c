@@ -1,12 +1,13 @@
 /* Shared memory, listening on a path in a folder of its own, which a watcher removes also when the suite is killed. */
 #include "conformance.h"
 
-#include "transport/shm/shm.h"
+#include "transport/shm/internal.h"
 
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -64,6 +65,56 @@ static bool shm_garbage(world_t *world, const char *address, const uint8_t *byte
     return true;
 }
 
+/* ---- a peer that breaks the rules, on a link that is up (tests/transport/shm_hostile_test.c knows many more) ---- */
+
+/* A memory object that its maker could cut short under whoever maps it. */
+static void offer_region_without_seals(shm_link_t *link)
+{
+    int fd = memfd_create("hostile", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, RF_PAGE), 0);
+    assert_int_equal(shm_side_region(link, 77, RF_PAGE, fd), RF_OK);
+    close(fd);
+    shm_attention(link);
+}
+
+static bool shm_hostile(world_t *world, unsigned side, unsigned way, bool *harmless)
+{
+    shm_link_t *link = (shm_link_t *)world->end[side].link;
+    const uint64_t scribbles[] = {
+        rf_control_make(CONFORMANCE_SLOT, 8, false, 0) | 1ull << 60,
+        rf_control_make(CONFORMANCE_SLOT, 63, false, 0),
+        rf_control_make(0, 8, false, 0),
+        rf_control_make(0xff, 8, false, 0),
+        rf_control_make(SHM_SLOT_SWITCH, 0, false, 0), /* to a ring that it never sent */
+    };
+    const unsigned n = sizeof scribbles / sizeof *scribbles;
+    if (way < n) {
+        atomic_store(&link->out.next->control, scribbles[way] | link->out.parity);
+        return true;
+    }
+    switch (way - n) {
+    case 0:
+        atomic_store(&link->head->notify[0].control, RF_CONTROL_PARITY | rf_control_make(0xf5, 0, false, 0));
+        shm_attention(link);
+        return true;
+    case 1:
+        assert_int_equal(send(link->side, "junk", 4, MSG_NOSIGNAL), 4);
+        shm_attention(link);
+        return true;
+    case 2:
+        offer_region_without_seals(link);
+        return true;
+    case 3: /* its whole ring, but for what would make a slot fresh: nobody looks */
+        for (unsigned i = 0; i < link->out_slots; i++)
+            for (unsigned k = 0; k < 7; k++) atomic_store(&link->out.cells[i].words[k], UINT64_MAX);
+        *harmless = true;
+        return true;
+    default:
+        return false;
+    }
+}
+
 static const fixture_t fixture = {
     .name = "shm",
     .transport = &rf_transport_shm,
@@ -72,6 +123,7 @@ static const fixture_t fixture = {
     .open = shm_open_world,
     .address = shm_address,
     .garbage = shm_garbage,
+    .hostile = shm_hostile,
 };
 
 const fixture_t *conformance_fixture = &fixture;

@@ -434,9 +434,11 @@ leave:
     return n;
 }
 
-void tcp_arm(rf_link_t *link)
+void tcp_arm(rf_link_t *link_head)
 {
-    tcp_link_of(link)->armed = true;
+    tcp_link_t *link = tcp_link_of(link_head);
+    link->armed = true;
+    link->hot = 0; /* who slept asks the epoll set first when awake again */
 }
 
 void tcp_disarm(rf_link_t *link)
