@@ -74,7 +74,8 @@ static const struct {
     [RF_CLIENT_KILL] = {BOTH, sizeof(rf_client_kill_t)},
     [RF_CLIENT_SUBSCRIBE] = {BOTH, sizeof(rf_client_subscribe_t)},
     [RF_CLIENT_CANCEL] = {BOTH, sizeof(rf_client_target_t)},
-    [RF_CLIENT_NODE_ADDRESSES] = {N, sizeof(rf_client_addresses_t)},
+    [RF_CLIENT_NODE_ADDRESSES] = {N, offsetof(rf_client_addresses_t,
+                                              address)}, /* and n addresses; a missing one is empty */
     [RF_CLIENT_LISTEN_ADDRESS] = {N, 0},
     [RF_CLIENT_RELOAD] = {N, sizeof(rf_client_reload_t)},
     [RF_CLIENT_SHUTDOWN] = {N, 0},

@@ -105,7 +105,7 @@ static bool turn(shell_t *s)
 static bool anything_to_settle(const shell_t *s)
 {
     for (const conn_t *conn = s->conns; conn; conn = conn->next) {
-        if (conn->ended || (conn->up && !conn->told_up)) return true;
+        if (conn->ended || conn->room || (conn->up && !conn->told_up)) return true;
     }
     return false;
 }
@@ -142,7 +142,11 @@ static void block(shell_t *s)
     for (unsigned i = 0; i < s->n_networks; i++)
         until = s->networks[i].next_ns < until ? s->networks[i].next_ns : until;
     unsigned n = collect_links(s);
-    if (anything_to_settle(s) || !rf_wait_arm_all(s->links, n)) return;
+    if (!rf_wait_arm_all(s->links, n)) return;
+    if (anything_to_settle(s) || s->n_arrived > 0) { /* a medium may have reported something in the last look */
+        rf_wait_disarm_all(s->links, n);
+        return;
+    }
     uint64_t now = rf_clock_ns();
     if (anything_waits(s) && now + BACKLOG_NS < until) until = now + BACKLOG_NS;
     uint64_t left = until > now ? until - now : 0;

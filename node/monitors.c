@@ -20,7 +20,8 @@
 #define CONNECT_NS     (10 * RF_NS_PER_S) /* the endpoint's deadline */
 #define POLL_BATCH     32
 #define POLLS_PER_PUMP 16
-#define SLOTS_MAX      1024
+/* A ring of this size from the start: what a booting monitor is told (the other nodes' addresses) comes before it reads. */
+#define SLOTS_MAX 1024
 
 static void retry_connect(void *context)
 {
@@ -92,7 +93,8 @@ void rf_monitor_connect(rf_local_core_t *core)
     if (core->link || (core->life != RF_LIFE_STARTING && core->life != RF_LIFE_UP)) return;
     char path[RF_ADDRESS_MAX];
     snprintf(path, sizeof path, "%s/monitor-%u.sock", daemon->node_dir, core->core);
-    rf_link_params_t params = {.address = path, .socket = -1, .slots_max = SLOTS_MAX, .user = core};
+    rf_link_params_t params = {
+        .address = path, .socket = -1, .slots = SLOTS_MAX, .slots_max = SLOTS_MAX, .user = core};
     if (access(path, F_OK) < 0 || daemon->shm->connect(daemon->endpoint, &params, &core->link) != RF_OK) {
         core->link = NULL;
         rf_timer_set(&daemon->loop, &core->retry, rf_clock_ns() + RETRY_NS, retry_connect, core);

@@ -53,7 +53,8 @@ static void tell_addresses(rf_daemon_t *daemon, rf_local_core_t *core, const pee
         memcpy(message.medium, peer->medium, sizeof message.medium);
         for (unsigned i = 0; i < message.n; i++)
             memcpy(message.address[i], peer->addresses[from + i], sizeof message.address[i]);
-        rf_err_t err = rf_monitor_tell(core, RF_CLIENT_NODE_ADDRESSES, &message, sizeof message);
+        size_t size = offsetof(rf_client_addresses_t, address) + message.n * sizeof message.address[0];
+        rf_err_t err = rf_monitor_tell(core, RF_CLIENT_NODE_ADDRESSES, &message, size);
         if (err != RF_OK)
             rf_log(RF_LOG_ERROR, "core %u could not be told where the cores of %s listen: %s", core->core,
                    daemon->config->nodes[peer->node].name, rf_err_text(err));

@@ -230,7 +230,7 @@ typedef struct rf_client_address {
 } rf_client_address_t;
 
 #define RF_CLIENT_ADDRESSES_MAX 28
-typedef struct rf_client_addresses { /* several messages for a large node */
+typedef struct rf_client_addresses { /* several messages for a large node; ends behind address[n - 1] */
     rf_node_t node;
     rf_core_t first; /* core of address[0] */
     uint16_t n;
