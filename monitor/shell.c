@@ -143,7 +143,8 @@ static void block(shell_t *s)
         until = s->networks[i].next_ns < until ? s->networks[i].next_ns : until;
     unsigned n = collect_links(s);
     if (!rf_wait_arm_all(s->links, n)) return;
-    if (anything_to_settle(s) || s->n_arrived > 0) { /* a medium may have reported something in the last look */
+    if (anything_to_settle(s) ||
+        s->n_arrived > 0) { /* a medium may have reported something in the last look */
         rf_wait_disarm_all(s->links, n);
         return;
     }
