@@ -349,7 +349,8 @@ static void *span_all(void *argument)
     }
     for (unsigned i = 0; i < n_cores && n < CORES_MAX - 1; i++) {
         if (cores[i].core == rf_self()->core || cores[i].state != RF_CORE_STATE_UP) continue;
-        err = rf_span_begin(cores[i].core, NULL, 0, &spans[n]);
+        while ((err = rf_span_begin(cores[i].core, NULL, 0, &spans[n])) == RF_ERR_AGAIN)
+            rf_thread_sleep(rf_deadline_ms(1)); /* the monitor has much to do */
         if (err == RF_OK)
             where[n++] = cores[i].core;
         else
