@@ -1,7 +1,9 @@
 /* Making links and ending them: answers, refusals, close, fence, garbage, hostile peers. */
 #include "conformance.h"
 
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 static bool incoming_at_b(world_t *world)
 {
@@ -331,6 +333,51 @@ static void hostile_peers(void **state)
     }
 }
 
+/* Local media pass descriptors, which arrive open and close-on-exec; the others say that they cannot. */
+static void keep_fd(end_t *end, rf_link_event_t event, const rf_link_event_info_t *info)
+{
+    if (event != RF_LINK_FDS) return;
+    assert_int_equal(info->n_fds, 2);
+    assert_int_equal(info->size, 5);
+    assert_memory_equal(info->bytes, "hello", 5);
+    int *kept = end->user;
+    kept[0] = info->fds[0];
+    kept[1] = info->fds[1];
+}
+
+static void descriptors_pass(void **state)
+{
+    (void)state;
+    world_t *world = world_linked(64, 256);
+    const rf_transport_t *t = world->fixture->transport;
+    end_t *a = &world->end[0], *b = &world->end[1];
+    int ends[2], kept[2] = {-1, -1};
+    assert_int_equal(pipe(ends), 0);
+    b->user = kept;
+    b->on_event = keep_fd;
+    rf_err_t err = t->pass_fds(a->link, "hello", 5, ends, 2);
+    assert_int_equal(err, t->flags & RF_TRANSPORT_PASS_FDS ? RF_OK : RF_ERR_NOT_SUPPORTED);
+    uint64_t since_ns = rf_clock_ns();
+    while (err == RF_OK && b->fds == 0) {
+        world_pump(world);
+        hang_check(since_ns, "descriptors");
+    }
+    if (err == RF_OK) {
+        char byte = 0;
+        assert_int_equal(write(kept[1], "x", 1), 1);
+        assert_int_equal(read(ends[0], &byte, 1), 1);
+        assert_int_equal(byte, 'x');
+        for (unsigned i = 0; i < 2; i++) {
+            assert_int_equal(fcntl(kept[i], F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
+            close(kept[i]);
+        }
+    }
+    close(ends[0]);
+    close(ends[1]);
+    world_stream(world, 0, 10);
+    world_close(world);
+}
+
 /* Many links on one pair of endpoints do not mix. */
 #define LINKS 20
 typedef struct many {
@@ -395,5 +442,6 @@ const struct CMUnitTest cases_life[] = {
     cmocka_unit_test(close_in_a_callback),   cmocka_unit_test(fence_under_load),
     cmocka_unit_test(an_endpoint_goes),      cmocka_unit_test(garbage_at_the_door),
     cmocka_unit_test(hostile_peers),         cmocka_unit_test(many_links),
+    cmocka_unit_test(descriptors_pass),
 };
 const size_t cases_life_n = sizeof cases_life / sizeof *cases_life;

@@ -118,7 +118,7 @@ static bool shm_hostile(world_t *world, unsigned side, unsigned way, bool *harml
 static const fixture_t fixture = {
     .name = "shm",
     .transport = &rf_transport_shm,
-    .flags = FIXTURE_BULK | FIXTURE_THREADS | FIXTURE_PROCESSES | FIXTURE_FDS,
+    .flags = FIXTURE_BULK | FIXTURE_THREADS | FIXTURE_PROCESSES,
     .deadline_ns = 20 * RF_NS_PER_S,
     .open = shm_open_world,
     .address = shm_address,
