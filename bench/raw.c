@@ -34,6 +34,17 @@ static inline void bare_write(bare_slot_t *slot, uint64_t sequence)
     atomic_store_explicit(&slot->sequence, sequence, memory_order_release);
 }
 
+/* The same with moves of two words, which leave room for more slots on their way: for streams. */
+typedef uint64_t pair_t __attribute__((vector_size(16), may_alias));
+
+static inline void bare_write_wide(bare_slot_t *slot, uint64_t sequence)
+{
+    pair_t *pairs = (pair_t *)slot;
+    for (unsigned i = 0; i < 3; i++) pairs[i] = (pair_t){sequence, sequence};
+    atomic_store_explicit(&slot->words[6], sequence, memory_order_relaxed);
+    atomic_store_explicit(&slot->sequence, sequence, memory_order_release);
+}
+
 static inline uint64_t bare_read(bare_slot_t *slot)
 {
     uint64_t sum = 0;
@@ -132,7 +143,7 @@ static void stream_writer(void *context)
     uint64_t total = (uint64_t)s->chunks * CHUNK_SLOTS, limit = s->slots, mask = s->slots - 1;
     for (uint64_t i = 0; i < total; i++) {
         while (i == limit) limit = atomic_load_explicit(&s->taken, memory_order_acquire) + s->slots;
-        bare_write(&s->ring[i & mask], i + 1);
+        bare_write_wide(&s->ring[i & mask], i + 1);
     }
 }
 

@@ -1,6 +1,7 @@
 /*
  * What the two ends of a shared-memory link see of each other: memory and side-socket messages. Each end makes and
- * writes its own objects; the other maps them read-only (regions excepted) after checking seals and size.
+ * writes its own objects (regions excepted); the other checks seals and size before mapping them. No end reads what
+ * the other could have written in the first end's own objects.
  *
  *   head, one page            written by its owner, read by the peer
  *     0        ack            slots delivered here (low 32 bits) | slots sent from here, then (high 32 bits)

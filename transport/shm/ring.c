@@ -66,16 +66,21 @@ static inline uint64_t fresh(const shm_cell_t *cell, uint64_t parity, uint64_t *
 
 /* ---- waking ---- */
 
-static void wake(shm_link_t *link)
+static __attribute__((noinline)) void ring_peer(shm_link_t *link, uint32_t asleep)
 {
-    uint32_t asleep = atomic_load_explicit(&link->out.peer_head->asleep, memory_order_relaxed);
-    if (!(asleep & 1) || asleep == link->rung) return;
+    if (asleep == link->rung) return; /* one ring a sleep */
     link->rung = asleep;
     link->stats.wakeups_sent++;
     if (link->peer_bell == RF_DOORBELL_FUTEX)
         rf_doorbell_ring(&link->peer_doorbell);
     else
         shm_side_bell(link);
+}
+
+static inline void wake(shm_link_t *link)
+{
+    uint32_t asleep = atomic_load_explicit(&link->out.peer_head->asleep, memory_order_relaxed);
+    if (rf_unlikely(asleep & 1)) ring_peer(link, asleep);
 }
 
 static void raise(_Atomic(uint32_t) *word)
@@ -171,16 +176,12 @@ static bool grow(shm_link_t *link, uint32_t want)
         slots *= 2;
     } while (slots < link->slots_max && slots - RF_RING_SLOTS_RESERVED < want);
 
-    int fd, readonly;
+    int fd;
     size_t size = (size_t)slots * sizeof(shm_cell_t), old_size = (size_t)link->out_slots * sizeof(shm_cell_t);
     if (rf_memory_create("rackfish-ring", size, &fd) != RF_OK) return false;
     void *cells = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
-    rf_err_t err = cells == MAP_FAILED ? RF_ERR_OS : rf_memory_reopen_readonly(fd, &readonly);
+    rf_err_t err = cells == MAP_FAILED ? RF_ERR_OS : shm_side_grow(link, slots, fd);
     close(fd);
-    if (err == RF_OK) {
-        err = shm_side_grow(link, slots, readonly);
-        close(readonly);
-    }
     if (err != RF_OK || !shm_send_medium(link, SHM_SLOT_SWITCH)) {
         if (cells != MAP_FAILED) munmap(cells, size);
         return false;
@@ -281,6 +282,12 @@ bool shm_send_medium(shm_link_t *link, uint8_t type)
     return true;
 }
 
+static __attribute__((noinline)) rf_err_t flush_asleep(shm_link_t *link, uint32_t asleep)
+{
+    ring_peer(link, asleep);
+    return link->end;
+}
+
 rf_err_t shm_flush(rf_link_t *base)
 {
     shm_link_t *link = (shm_link_t *)base;
@@ -288,7 +295,8 @@ rf_err_t shm_flush(rf_link_t *base)
     link->out.flushed = link->out.sent;
     link->stats.flushes++;
     rf_full_fence(); /* the slots, before the look at the asleep word: the other half is in rf_wait_arm_all */
-    wake(link);
+    uint32_t asleep = atomic_load_explicit(&link->out.peer_head->asleep, memory_order_relaxed);
+    if (rf_unlikely(asleep & 1)) return flush_asleep(link, asleep);
     return link->end;
 }
 
@@ -309,24 +317,43 @@ static inline bool in_fresh(const shm_link_t *link, uint64_t *control)
     return fresh(link->in.next, link->in.parity, control);
 }
 
-static inline unsigned take(shm_link_t *link, rf_slot_t *out, unsigned max)
+/* Takes one slot, which is there and ordinary. */
+static inline void take_one(shm_link_t *link, uint64_t control, rf_slot_t *out)
 {
     const shm_cell_t *cell = link->in.next;
-    uint64_t parity = link->in.parity, control;
-    unsigned n = 0;
-    while (n < max && fresh(cell, parity, &control) && rf_likely(ordinary(control))) {
-        cell_read(cell, control, &out[n++]);
-        if (rf_unlikely(++cell == link->in.end)) {
-            cell = link->in_cells;
-            parity ^= RF_CONTROL_PARITY;
-            link->in.parity = parity;
-        }
-        link->in.last = control;
-        if (rf_unlikely(++link->in.received - link->in.published >= link->in.batch)) publish(link);
+    cell_read(cell, control, out);
+    link->in.last = control;
+    link->in.received++;
+    if (rf_unlikely(++cell == link->in.end)) {
+        cell = link->in_cells;
+        link->in.parity ^= RF_CONTROL_PARITY;
     }
     link->in.next = cell;
-    if (rf_unlikely(n == 0 && link->in.received != link->in.published)) publish(link);
+}
+
+static inline bool publish_due(const shm_link_t *link)
+{
+    return link->in.received - link->in.published >= link->in.batch;
+}
+
+/* Goes on after `n` slots. */
+static __attribute__((noinline)) unsigned take_more(shm_link_t *link, rf_slot_t *out, unsigned max,
+                                                    unsigned n)
+{
+    uint64_t control;
+    if (publish_due(link)) publish(link);
+    while (n < max && in_fresh(link, &control) && rf_likely(ordinary(control))) {
+        take_one(link, control, &out[n++]);
+        if (rf_unlikely(publish_due(link))) publish(link);
+    }
+    if (n == 0 && link->in.received != link->in.published) publish(link);
     return n;
+}
+
+static __attribute__((noinline)) unsigned found_empty(shm_link_t *link)
+{
+    publish(link);
+    return 0;
 }
 
 void shm_take_medium(shm_link_t *link)
@@ -458,7 +485,7 @@ static __attribute__((noinline)) unsigned poll_all(shm_link_t *link, rf_slot_t *
 {
     unsigned taken = 0;
     if (besides(link) && !attend(link, out, max, &taken)) return 0;
-    taken += take(link, out + taken, max - taken);
+    taken = take_more(link, out, max, taken);
 
     uint64_t control;
     while (taken == 0 && max > 0 && in_fresh(link, &control)) {
@@ -469,7 +496,7 @@ static __attribute__((noinline)) unsigned poll_all(shm_link_t *link, rf_slot_t *
             bool over = link->phase == SHM_OVER, stays = in_fresh(link, &control) && !ordinary(control);
             if (!shm_leave(link) || over || stays) return 0;
         }
-        taken = take(link, out, max);
+        taken = take_more(link, out, max, 0);
     }
     return taken;
 }
@@ -479,9 +506,12 @@ unsigned shm_poll(rf_link_t *base, rf_slot_t *out, unsigned max)
     shm_link_t *link = (shm_link_t *)base;
     uint64_t control;
     if (rf_unlikely(besides(link))) return poll_all(link, out, max);
-    unsigned taken = take(link, out, max);
-    if (rf_unlikely(taken == 0 && in_fresh(link, &control))) return poll_all(link, out, max);
-    return taken;
+    if (!in_fresh(link, &control)) return link->in.received == link->in.published ? 0 : found_empty(link);
+    if (rf_unlikely(max == 0 || !ordinary(control))) return poll_all(link, out, max);
+    take_one(link, control, out);
+    if (rf_unlikely(publish_due(link) || (max > 1 && in_fresh(link, &control))))
+        return take_more(link, out, max, 1);
+    return 1;
 }
 
 /* ---- waiting ---- */

@@ -106,26 +106,32 @@ shm_link_t *shm_link_new(shm_endpoint_t *endpoint, const rf_link_params_t *param
     return link;
 }
 
-static rf_err_t make_object(const char *name, size_t size, void **memory, int *readonly)
+static rf_err_t make_object(const char *name, size_t size, void **memory, int *fd)
 {
-    int fd;
-    rf_err_t err = rf_memory_create(name, size, &fd);
+    rf_err_t err = rf_memory_create(name, size, fd);
     if (err != RF_OK) return err;
-    *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
-    if (*memory == MAP_FAILED) {
-        *memory = NULL;
-        err = RF_ERR_OS;
-    } else {
-        err = rf_memory_reopen_readonly(fd, readonly);
-    }
-    close(fd);
-    return err;
+    *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, *fd, 0);
+    if (*memory != MAP_FAILED) return RF_OK;
+    *memory = NULL;
+    return RF_ERR_OS; /* the descriptor is closed with the link */
+}
+
+/* What is passed of the head cannot be mapped to be written. */
+static rf_err_t make_readonly(int *fd)
+{
+    int again;
+    rf_err_t err = rf_memory_reopen_readonly(*fd, &again);
+    if (err != RF_OK) return err;
+    close(*fd);
+    *fd = again;
+    return RF_OK;
 }
 
 rf_err_t shm_link_objects(shm_link_t *link)
 {
     void *head = NULL, *ring = NULL;
     rf_err_t err = make_object("rackfish-head", sizeof(shm_head_t), &head, &link->head_fd);
+    if (err == RF_OK) err = make_readonly(&link->head_fd);
     if (err == RF_OK) err = make_object("rackfish-ring", ring_size(link->out_slots), &ring, &link->ring_fd);
     link->head = head; /* what was made is freed with the link */
     if (ring) shm_out_ring(link, ring, link->out_slots);
