@@ -305,10 +305,10 @@ static void say_waiting(void *context)
     rf_peers_missing(daemon, missing, sizeof missing);
     unsigned up = 0;
     for (unsigned i = 0; i < daemon->n_cores; i++) up += daemon->cores[i].link_up;
-    if (missing[0])
-        rf_boot_progress(daemon, "waiting for %s", missing);
-    else if (up < daemon->n_cores)
+    if (daemon->cores[0].life != RF_LIFE_NONE && up < daemon->n_cores)
         rf_boot_progress(daemon, "waiting for %u of %u cores", daemon->n_cores - up, daemon->n_cores);
+    else if (missing[0])
+        rf_boot_progress(daemon, "waiting for %s", missing);
     else
         rf_boot_progress(daemon, "waiting for the machine to form");
     rf_timer_set(&daemon->loop, &daemon->boot_timer, rf_clock_ns() + WAITING_SAY_NS, say_waiting, daemon);

@@ -109,7 +109,7 @@ static bool give_to_system_user(const rf_daemon_t *daemon, const char *folder)
 /* The reason for none, or NULL. */
 static const char *prepare(rf_daemon_t *daemon)
 {
-    char base[RF_PATH_MAX], above[RF_PATH_MAX + 16], folder[RF_PATH_MAX + 16 + RF_NAME_MAX];
+    char base[RF_PATH_MAX], above[RF_PATH_MAX + 16], folder[RF_PATH_MAX + 32 + RF_NAME_MAX];
     bool v2;
     if (!find_mount(base, sizeof base, &v2)) return "no cgroup hierarchy with a cpu controller is mounted";
     if (v2 && !daemon->privileged) {
@@ -121,7 +121,10 @@ static const char *prepare(rf_daemon_t *daemon)
     if (v2 && !file_has_word(base, "cgroup.controllers", "cpu"))
         return "the cpu controller is not in cgroup v2's hierarchy";
     snprintf(above, sizeof above, "%s/rackfish", base);
-    snprintf(folder, sizeof folder, "%s/%s", above, daemon->config->machine);
+    /* By run directory: another machine may have the same name and another place. FNV-1a. */
+    uint32_t place = 2166136261u;
+    for (const char *c = daemon->run_dir; *c; c++) place = (place ^ (uint8_t)*c) * 16777619u;
+    snprintf(folder, sizeof folder, "%s/%s-%08x", above, daemon->config->machine, place);
     if (strlen(folder) >= sizeof daemon->cgroup) return "its path is too long";
     if ((mkdir(above, 0755) < 0 && errno != EEXIST) || (mkdir(folder, 0755) < 0 && errno != EEXIST))
         return "this user may make no cgroup for the cpu controller";

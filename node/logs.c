@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +44,8 @@ struct logs_query {
     unsigned lines;
     bool follow;
     bool first_pass_done;
+    bool privileged;
+    uid_t uid;
     unsigned n_files, at;
     log_file_t *files;
     rf_timer_t timer;
@@ -151,6 +154,21 @@ static void rotate_large(const rf_logs_t *logs)
 
 /* ---- asking ---- */
 
+void rf_logs_give(rf_daemon_t *daemon, rf_domain_t domain, const char *user)
+{
+    char name[RF_LOG_NAME_MAX];
+    const struct passwd *entry = daemon->privileged ? getpwnam(user) : NULL;
+    snprintf(name, sizeof name, "domain-%llu.0.log", (unsigned long long)domain);
+    if (entry && fchownat(daemon->logs->folder, name, entry->pw_uid, (gid_t)-1, AT_SYMLINK_NOFOLLOW) < 0)
+        rf_log(RF_LOG_WARN, "%s cannot be given to %s: %m", name, user);
+}
+
+/* The logs of the system are for all who may use the machine; those of domains for their user. */
+static bool may_read(const logs_query_t *query, const char *name, const struct stat *st)
+{
+    return query->privileged || strncmp(name, "domain-", 7) != 0 || st->st_uid == query->uid;
+}
+
 static log_file_t *find_file(logs_query_t *query, const char *name)
 {
     for (unsigned i = 0; i < query->n_files; i++) {
@@ -173,7 +191,7 @@ static void scan_files(logs_query_t *query)
         memcpy(file->name, entry->d_name, strlen(entry->d_name));
         int fd = openat(logs->folder, file->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
         if (fd < 0) continue;
-        if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
+        if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && may_read(query, file->name, &st)) {
             if (!query->first_pass_done) file->offset = rf_log_tail_offset(fd, st.st_size, query->lines);
             /* All that is kept is wanted, or the last lines reach into the older file. */
             file->old = !query->first_pass_done && file->offset == 0;
@@ -287,6 +305,9 @@ void rf_query_logs(rf_client_t *client, uint64_t id, const Rackfish__LogsRequest
     query->core = request->core;
     query->lines = request->lines;
     query->follow = request->follow;
+    const struct passwd *entry = getpwnam(client->user);
+    query->privileged = client->privileged;
+    query->uid = entry ? entry->pw_uid : (uid_t)-1;
     query->files = calloc(FILES_MAX, sizeof *query->files);
 
     Rackfish__ControlRequest forward;

@@ -17,6 +17,9 @@ void rf_logs_close(rf_daemon_t *daemon);
 
 void rf_query_logs(rf_client_t *client, uint64_t id, const Rackfish__LogsRequest *request);
 
+/* Lets the user of a detached domain read its log through rackfishd; others' are for root and the machine's owner. */
+void rf_logs_give(rf_daemon_t *daemon, rf_domain_t domain, const char *user);
+
 /* Does a file of the run directory belong to what was asked for? core -1: all. Pure. */
 bool rf_log_matches(const char *name, int core);
 

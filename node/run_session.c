@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/os.h"
+#include "node/logs.h"
 #include "node/monitors.h"
 #include "node/run_relay.h"
 #include "node/run_streams.h"
@@ -232,6 +233,7 @@ static void on_spawned(void *context, rf_err_t err, const void *body, size_t siz
         rf_client_reply(run->client, &reply);
     }
     if (run->detach) {
+        rf_logs_give(run->daemon, run->domain, run->user);
         run_free(run);
         return;
     }
