@@ -7,8 +7,8 @@
  * behind: sleeping saves nothing up. With fewer than two dispatchers that want time nobody is stopped, and the looks
  * become rare; with fewer than two dispatchers there are none.
  *
- * What it may not promise: a process that leaves by fork is found at the next full look (FULL_LOOKS_SLICES), and the
- * host's own scheduler decides among those that are not stopped.
+ * What it may not promise: a process that leaves by fork is found at the next full look (FULL_LOOK_SLICES), the host's own
+ * scheduler decides among those that are not stopped, and a job that was stopped inside a domain goes on with it.
  */
 #include "cpudriver/scheduler.h"
 
@@ -76,9 +76,14 @@ static void signals_update(rf_cpudriver_t *driver)
     for (size_t i = 0; i < RF_CORE_DISPATCHERS_MAX; i++)
         n += driver->dispatchers[i].state == RF_DISPATCHER_RUNNING ||
              driver->dispatchers[i].state == RF_DISPATCHER_STARTING;
+    /* Sooner, never later: who comes and goes must not put the end of a slice off. */
+    const uint64_t next_ns = rf_clock_ns() + SLICE_NS;
     driver->slices = 0;
     driver->slice_ns = SLICE_NS;
-    driver->slice_next_ns = n >= 2 ? rf_clock_ns() + SLICE_NS : RF_NEVER;
+    if (n < 2)
+        driver->slice_next_ns = RF_NEVER;
+    else if (driver->slice_next_ns > next_ns)
+        driver->slice_next_ns = next_ns;
     rf_core_wake_at(driver, driver->slice_next_ns);
     if (n < 2) {
         for (size_t i = 0; i < RF_CORE_DISPATCHERS_MAX; i++) {
