@@ -69,7 +69,7 @@ typedef enum rf_link_event {
     RF_LINK_ROOM,    /* a send that was refused would be taken now */
     RF_LINK_FDS,     /* local media: descriptors arrived; see rf_link_event_info */
     RF_LINK_WRITTEN, /* a remote write with this cookie is complete: the source buffer is the caller's again */
-    RF_LINK_CLOSED,  /* the peer closed in order, after its last slot was polled */
+    RF_LINK_CLOSED,  /* the peer closed in order, after its last slot was polled; final, no DEAD follows */
     RF_LINK_DEAD,    /* the peer died, misbehaved (RF_ERR_PROTOCOL) or the deadline passed; final */
 } rf_link_event_t;
 
@@ -202,7 +202,8 @@ struct rf_transport {
 
     /* See "fencing". The link is DEAD afterwards (no event), and still has to be closed. */
     void (*fence)(rf_link_t *link);
-    /* Ends the link in order (the peer first gets everything flushed before), and frees it. */
+    /* Ends the link in order (the peer first gets everything flushed before), and frees it. Remote writes that are not
+     * complete end before it returns, by WRITTEN with an error. */
     void (*close)(rf_link_t *link);
     void (*stats)(rf_link_t *link, rf_link_stats_t *out);
     /* The process at the other end, where the medium knows it (shm, SO_PEERCRED): pid, uid; else NOT_SUPPORTED. */

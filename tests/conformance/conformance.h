@@ -33,7 +33,6 @@ typedef struct fixture fixture_t;
 #define FIXTURE_BULK      2u  /* regions and remote writes */
 #define FIXTURE_THREADS   4u  /* the two ends may run in two threads */
 #define FIXTURE_PROCESSES 8u  /* ... and in two processes */
-#define FIXTURE_VIRTUAL   16u /* time is the fixture's; world_pump() moves it */
 
 struct fixture {
     const char *name;

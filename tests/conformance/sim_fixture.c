@@ -62,7 +62,7 @@ static const fixture_t fixture = {
     .name = "sim",
 #endif
     .transport = &rf_transport_sim,
-    .flags = FIXTURE_BREAKS | FIXTURE_BULK | FIXTURE_VIRTUAL,
+    .flags = FIXTURE_BREAKS | FIXTURE_BULK,
     .deadline_ns = 20 * RF_NS_PER_S,
     .open = sim_open,
     .close = sim_close,

@@ -213,12 +213,17 @@ static void incoming_watch(tcp_link_t *link)
     tcp_timer(tcp_endpoint_of(link), link->dead_ns);
 }
 
-static void main_event(tcp_conn_t *conn, uint32_t events)
+/* An edge is said once: what it said is kept, also for the link that a set-up's connection will be of. */
+static void note_edge(tcp_conn_t *conn, uint32_t events)
 {
-    tcp_link_t *link = conn->link;
     conn->readable |= (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
     conn->hup |= (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
     conn->writable |= (events & EPOLLOUT) != 0;
+}
+
+static void main_event(tcp_conn_t *conn)
+{
+    tcp_link_t *link = conn->link;
     if (link->accepted) {
         tcp_accepted_finish(link);
         return;
@@ -230,14 +235,6 @@ static void main_event(tcp_conn_t *conn, uint32_t events)
     if (conn->writable) tcp_push(link);
     if (link->conn == conn && conn->readable && (conn->hup || conn->tx_dead || link->user_closed))
         tcp_absorb(link);
-}
-
-static void bulk_event(tcp_conn_t *conn, uint32_t events)
-{
-    conn->readable |= (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
-    conn->hup |= (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
-    conn->writable |= (events & EPOLLOUT) != 0;
-    tcp_bulk_pump(conn->link);
 }
 
 void tcp_refresh(tcp_endpoint_t *ep)
@@ -254,6 +251,7 @@ void tcp_refresh(tcp_endpoint_t *ep)
                 (void)ignored;
                 continue;
             }
+            if (conn->role != TCP_ROLE_LISTENER) note_edge(conn, events[i].events);
             switch (conn->role) {
             case TCP_ROLE_LISTENER:
                 tcp_accept_all(ep);
@@ -262,10 +260,10 @@ void tcp_refresh(tcp_endpoint_t *ep)
                 tcp_setup_step(ep, conn->setup, rf_clock_ns());
                 break;
             case TCP_ROLE_MAIN:
-                main_event(conn, events[i].events);
+                main_event(conn);
                 break;
             case TCP_ROLE_BULK:
-                bulk_event(conn, events[i].events);
+                tcp_bulk_pump(conn->link);
                 break;
             case TCP_ROLE_NONE:
                 break;
