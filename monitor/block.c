@@ -25,12 +25,18 @@ rf_err_t block_read(int fd, uint32_t offset, void *out, size_t size)
     return RF_OK;
 }
 
+/* Of a name, or of the number of a user without one. */
 static rf_err_t user_uid(const char *user, uint32_t *uid)
 {
-    char buffer[4096];
+    char buffer[4096], number[16];
     struct passwd entry, *found = NULL;
-    if (getpwnam_r(user, &entry, buffer, sizeof buffer, &found) != 0 || !found) return RF_ERR_NOT_FOUND;
-    *uid = entry.pw_uid;
+    if (getpwnam_r(user, &entry, buffer, sizeof buffer, &found) == 0 && found) {
+        *uid = entry.pw_uid;
+        return RF_OK;
+    }
+    snprintf(number, sizeof number, "%u", (unsigned)geteuid());
+    if (strcmp(user, number) != 0) return RF_ERR_NOT_FOUND;
+    *uid = geteuid();
     return RF_OK;
 }
 

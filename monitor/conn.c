@@ -261,21 +261,26 @@ static void tell_room(shell_t *s, conn_t *conn)
     shell_step(s, &event);
 }
 
+/* Tells of one link, which may free any. False: there is nothing to tell. */
+static bool settle_one(shell_t *s)
+{
+    for (conn_t *conn = s->conns; conn; conn = conn->next) {
+        if (conn->up && !conn->told_up && !conn->forgotten)
+            tell_up(s, conn);
+        else if (conn->ended)
+            tell_ended(s, conn);
+        else if (conn->room && conn->told_up)
+            tell_room(s, conn);
+        else
+            continue;
+        return true;
+    }
+    return false;
+}
+
 void conn_settle(shell_t *s)
 {
-    for (bool again = true; again && s->exit_status < 0;) { /* a step may free any: start over after each */
-        again = false;
-        for (conn_t *conn = s->conns; conn && !again; conn = conn->next) {
-            again = true;
-            if (conn->up && !conn->told_up && !conn->forgotten)
-                tell_up(s, conn);
-            else if (conn->ended)
-                tell_ended(s, conn);
-            else if (conn->room && conn->told_up)
-                tell_room(s, conn);
-            else
-                again = false;
-        }
+    while (s->exit_status < 0 && settle_one(s)) {
     }
 }
 

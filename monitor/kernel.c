@@ -65,6 +65,12 @@ static void exited(monitor_t *m, const uint8_t *bytes, size_t size)
     if (size < sizeof e) return;
     memcpy(&e, bytes, sizeof e);
     local_t *local = local_find(m, e.domain, e.index);
+    domain_t *d = e.index == 0 ? domain_find(m, e.domain) : NULL;
+    if (d) {
+        d->user_us = e.user_us;
+        d->system_us = e.system_us;
+        d->max_rss_kib = e.max_rss_kib;
+    }
     if (local && local->state != LOCAL_ENDING) end_local(m, local, e.wait_status, RF_OK);
 }
 

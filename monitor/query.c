@@ -13,7 +13,10 @@ void query_domain(const monitor_t *m, const domain_t *d, rf_client_domain_t *out
                                 .reason = d->reason,
                                 .n_dispatchers = d->n_dispatchers,
                                 .started_ns = d->started_ns,
-                                .ended_ns = d->ended_ns};
+                                .ended_ns = d->ended_ns,
+                                .user_us = d->user_us,
+                                .system_us = d->system_us,
+                                .max_rss_kib = d->max_rss_kib};
     if (d->state != RF_DOMAIN_ENDED && d->told_ended) {
         out->state = RF_DOMAIN_ENDED;
         out->wait_status = d->told_status;

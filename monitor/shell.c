@@ -165,12 +165,15 @@ static bool watch(shell_t *s, int fd)
     return fd >= 0 && epoll_ctl(s->epoll, EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
+/* The user's name, or the number of one that has none. */
 static void user_name(uid_t uid, char *out, size_t max)
 {
     char buffer[4096];
     struct passwd entry, *found = NULL;
     if (getpwuid_r(uid, &entry, buffer, sizeof buffer, &found) == 0 && found)
         snprintf(out, max, "%s", found->pw_name);
+    else
+        snprintf(out, max, "%u", (unsigned)uid);
 }
 
 /* Links take several descriptors each. */

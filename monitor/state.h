@@ -90,7 +90,8 @@ typedef struct domain {
     bool told_ended;
     int32_t told_status;
     rf_err_t told_reason;
-    uint64_t told_ns, told_dead; /* told_dead: bit per index */
+    uint64_t told_ns, told_dead;              /* told_dead: bit per index */
+    uint64_t user_us, system_us, max_rss_kib; /* of dispatcher 0, when it ended on this core */
 } domain_t;
 
 typedef struct name {
