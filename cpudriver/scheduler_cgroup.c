@@ -1,9 +1,10 @@
 /*
  * One cgroup a dispatcher, under the folder that the node was given (boot->cgroup):
  *
- *   <prefix>/core-N/monitor
- *                  /r-DOMAIN.INDEX        reserved shares
+ *   <prefix>/core-N/r-DOMAIN.INDEX        reserved shares
  *                  /best/DOMAIN.INDEX     best effort; `best` has what is not reserved
+ *
+ * The monitor is in none of them: it stays in the CPU driver's own group, beside all domains, see share.h.
  *
  * Weights are share.h's, written as cpu.shares (v1) or cpu.weight (v2). The kernel's scheduler is work-conserving, so
  * an idle reservation is used by others. All core-N groups have the same weight: emulated cores that share a CPU share
@@ -61,11 +62,8 @@ static rf_err_t set_weight(rf_cpudriver_t *driver, const char *group, uint32_t w
 
 static void group_name(char out[GROUP_NAME_MAX], const rf_dispatcher_t *d, bool reserved)
 {
-    if (d->is_monitor)
-        snprintf(out, GROUP_NAME_MAX, "monitor");
-    else
-        snprintf(out, GROUP_NAME_MAX, "%s%llu.%u", reserved ? "r-" : "best/", (unsigned long long)d->domain,
-                 d->index);
+    snprintf(out, GROUP_NAME_MAX, "%s%llu.%u", reserved ? "r-" : "best/", (unsigned long long)d->domain,
+             d->index);
 }
 
 /* Removes the groups below `folder` and then `name` itself; those that hold processes stay. */
@@ -121,9 +119,7 @@ static rf_err_t cgroup_open(rf_cpudriver_t *driver, char *why, size_t why_max)
     }
     if (mkdirat(driver->cgroup_fd, "best", 0755) == 0 && driver->cgroup_v2)
         write_at(driver->cgroup_fd, "best/cgroup.subtree_control", "+cpu");
-    mkdirat(driver->cgroup_fd, "monitor", 0755); /* whether these are there, setting their weights tells */
-    if (set_weight(driver, "monitor", rf_share_weight_monitor()) != RF_OK ||
-        set_weight(driver, "best", rf_share_weight_permille(1000)) != RF_OK) {
+    if (set_weight(driver, "best", rf_share_weight_permille(1000)) != RF_OK) {
         snprintf(why, why_max, "%.100s has no cpu controller that may be used: %s", driver->boot->cgroup,
                  strerror(errno));
         close(driver->cgroup_fd);
@@ -172,7 +168,7 @@ static rf_err_t group_make(rf_cpudriver_t *driver, const rf_dispatcher_t *d, uin
 
 static rf_err_t cgroup_add(rf_cpudriver_t *driver, rf_dispatcher_t *d)
 {
-    return d->is_monitor ? RF_OK : group_make(driver, d, d->reserved_permille, d->weight);
+    return group_make(driver, d, d->reserved_permille, d->weight);
 }
 
 static void cgroup_remove(rf_cpudriver_t *driver, rf_dispatcher_t *d)
@@ -238,7 +234,6 @@ static rf_err_t cgroup_change(rf_cpudriver_t *driver, rf_dispatcher_t *d, uint16
                               uint16_t weight)
 {
     char from[GROUP_NAME_MAX], to[GROUP_NAME_MAX];
-    if (d->is_monitor) return RF_ERR_NOT_SUPPORTED;
     rf_err_t err = group_make(driver, d, reserved_permille, weight);
     if (err != RF_OK) return err;
     if ((reserved_permille > 0) == (d->reserved_permille > 0))
@@ -269,6 +264,7 @@ static void cgroup_update(rf_cpudriver_t *driver)
 static bool cgroup_members(rf_cpudriver_t *driver, const rf_dispatcher_t *d, int owner)
 {
     char group[GROUP_NAME_MAX], path[GROUP_NAME_MAX + 16];
+    if (d->is_monitor) return false;
     group_name(group, d, d->reserved_permille > 0);
     snprintf(path, sizeof path, "%s/cgroup.procs", group);
     int fd = openat(driver->cgroup_fd, path, O_RDONLY | O_CLOEXEC);
@@ -281,6 +277,7 @@ static bool cgroup_members(rf_cpudriver_t *driver, const rf_dispatcher_t *d, int
 static rf_err_t cgroup_cpu_ns(rf_cpudriver_t *driver, const rf_dispatcher_t *d, uint64_t *out)
 {
     char group[GROUP_NAME_MAX], path[GROUP_NAME_MAX + 16], text[512];
+    if (d->is_monitor) return RF_ERR_NOT_SUPPORTED;
     group_name(group, d, d->reserved_permille > 0);
     snprintf(path, sizeof path, "%s/%s", group, driver->cgroup_v2 ? "cpu.stat" : "cpuacct.usage");
     if (read_at(driver->cgroup_fd, path, text, sizeof text) <= 0)

@@ -18,11 +18,6 @@ uint32_t rf_share_weight_permille(uint32_t permille)
     return permille * WEIGHT_PER_PERMILLE;
 }
 
-uint32_t rf_share_weight_monitor(void)
-{
-    return 1000 * WEIGHT_PER_PERMILLE;
-}
-
 uint32_t rf_share_weight_best_effort(uint32_t weight)
 {
     return weight * WEIGHT_PER_PERMILLE;

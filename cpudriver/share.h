@@ -1,16 +1,18 @@
 /*
  * The arithmetic of shares: pure.
  *
- * A core's time is 1000 permille. At most RF_SHARE_RESERVED_MAX of it is given out as reserved shares; of the rest the
- * monitor has its own, and best effort divides what is left by weights:
+ * A core's time is 1000 permille. At most RF_SHARE_RESERVED_MAX of it is given out as reserved shares; best effort
+ * divides what is left by weights:
  *
- *   core ─┬─ monitor        weight of a whole core: it is served first, and blocks after each event
- *         ├─ reserved share R1 permille
- *         ├─ reserved share R2 permille ...
- *         └─ best effort    1000 - R1 - R2 - ... permille, at least RF_SHARE_BEST_EFFORT_MIN
- *              ├─ domain  weight 100
- *              └─ domain  weight 50 ...
+ *   the CPU ─┬─ CPU driver (SCHED_FIFO), monitor
+ *            └─ core ─┬─ reserved share R1 permille
+ *                     ├─ reserved share R2 permille ...
+ *                     └─ best effort    1000 - R1 - R2 - ... permille, at least RF_SHARE_BEST_EFFORT_MIN
+ *                          ├─ domain  weight 100
+ *                          └─ domain  weight 50 ...
  *
+ * The monitor is beside its core's domains as a whole, and ahead of them: a task that mostly sleeps is run at once when it
+ * wakes, as long as it has used less than its half. Inside the core's group it would wait for that group's turn.
  * A reserved share is a floor while its domain wants it; time that nobody reserved wants goes to whoever runs.
  */
 #ifndef RF_CPUDRIVER_SHARE_H
@@ -32,7 +34,6 @@ uint32_t rf_share_best_effort(uint32_t total);
 
 /* Weights of a cgroup cpu controller, the same numbers for v1 (cpu.shares) and v2 (cpu.weight). */
 uint32_t rf_share_weight_permille(uint32_t permille);
-uint32_t rf_share_weight_monitor(void);
 uint32_t rf_share_weight_best_effort(uint32_t weight);
 
 /* What a dispatcher is due, in units of 1/1000 permille, when it is one of those that want time: a reserved one its

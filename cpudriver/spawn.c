@@ -379,14 +379,12 @@ void rf_spawn_commit(rf_cpudriver_t *driver, rf_dispatcher_t *d, uint32_t tag)
 
 /* ---- the monitor ---- */
 
-static _Noreturn void monitor_main(rf_cpudriver_t *driver, int link, int log, int entry, pid_t parent)
+static _Noreturn void monitor_main(rf_cpudriver_t *driver, int link, int log, pid_t parent)
 {
     char path[sizeof driver->boot->libexec_dir + 16], core[12];
     char fd_entry[64], module_entry[600], level_entry[64] = "", sanitizer_entry[256] = "";
     restore_signals();
     restore_limits();
-    if (entry >= 0 && write(entry, "0", 1) != 1)
-        rf_log(RF_LOG_WARN, "the monitor has no share of its own: %s", strerror(errno));
     if (getegid() != driver->boot->system_gid || geteuid() != driver->boot->system_uid) {
         const gid_t gid = driver->boot->system_gid;
         const uid_t uid = driver->boot->system_uid;
@@ -445,12 +443,10 @@ rf_err_t rf_spawn_monitor(rf_cpudriver_t *driver)
     snprintf(path, sizeof path, "%s/monitor-%u.log", driver->boot->run_dir, driver->core);
     int log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (log < 0) rf_log(RF_LOG_WARN, "the monitor logs here, since %s: %s", path, strerror(errno));
-    int entry = driver->scheduler->entry_open(driver, d);
     pid_t pid = rf_isolation_clone(&plain, &pidfd);
-    if (pid == 0) monitor_main(driver, link[1], log, entry, self);
+    if (pid == 0) monitor_main(driver, link[1], log, self);
     close(link[1]);
     if (log >= 0) close(log);
-    if (entry >= 0) close(entry);
     if (pid < 0) {
         rf_log(RF_LOG_ERROR, "cannot start the monitor: %s", strerror(errno));
         close(link[0]);

@@ -49,7 +49,6 @@ static void weights_divide_a_core(void **state)
     }
     assert_in_range(rf_share_weight_best_effort(1), 2, 10000);
     assert_in_range(rf_share_weight_best_effort(RF_SHARE_WEIGHT_MAX), 2, 10000);
-    assert_in_range(rf_share_weight_monitor(), rf_share_weight_permille(RF_SHARE_RESERVED_MAX), 10000);
     assert_int_equal(rf_share_due(800, 500, 100, 300), 500000);
     assert_int_equal(rf_share_due(800, 0, 100, 300), 200000 / 3);
     assert_int_equal(rf_share_due(800, 0, 100, 0), 0);
