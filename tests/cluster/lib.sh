@@ -228,6 +228,7 @@ machine_down() {
     shift
     ports=$(grep -o 'port: [0-9]*' "$dir/config.yaml" 2>/dev/null | awk '{ print $2 }')
     remember_processes
+    ((failures == 0)) || tail -n 12 "$dir"/*/*.log 2>/dev/null | sed 's/^/        > /'
     local output
     output=$(timeout 120 rackfish down "$@" 2>&1) || fail "$what: down failed: $output"
     say "        $(tr '\n' ';' <<<"$output")"
