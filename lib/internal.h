@@ -285,6 +285,7 @@ typedef struct lib_dispatcher {
     lib_watch_t *endpoints;
 
     rf_wait_t wait;
+    unsigned n_spins;
     lib_arm_t arm; /* too large for a thread's stack */
 
     rf_thread_t *current, first_thread;
