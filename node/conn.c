@@ -292,7 +292,8 @@ uint8_t *rf_conn_reserve(rf_conn_t *conn, size_t size)
         return NULL;
     }
     /* Moved only when at least as much was sent as waits: each byte moves at most once on the average. */
-    if (conn->out_end + whole > conn->out_capacity && conn->out_start >= rf_conn_queued(conn)) {
+    if (conn->out_start > 0 && conn->out_end + whole > conn->out_capacity &&
+        conn->out_start >= rf_conn_queued(conn)) {
         memmove(conn->out, conn->out + conn->out_start, rf_conn_queued(conn));
         conn->out_end -= conn->out_start;
         conn->out_start = 0;
