@@ -22,7 +22,7 @@
 #define FREEZE_PASSES   8
 #define KILL_AGAIN_NS   (50 * RF_NS_PER_MS) /* without a namespace: looks for what is left */
 #define KILL_INIT_LOOKS 20                  /* after which rf-init itself is killed */
-#define STAT_AGE_NS     (20 * RF_NS_PER_MS) /* figures may be this old ... */
+#define STAT_AGE_NS     (5 * RF_NS_PER_MS)  /* figures may be this old ... */
 #define STAT_AGE_COSTS  20                  /* ... or this many times what it took to gather them */
 #define SIGNAL_BIT(n)   (1ull << ((n)-1))
 
