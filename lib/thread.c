@@ -126,6 +126,17 @@ void rf_lib_threads_start(void)
 
 void rf_lib_threads_stop(void)
 {
+    reap_dead();
+    rf_thread_t *next;
+    for (rf_thread_t *thread = rf_me.ready_first; thread; thread = next) {
+        next = thread->next;
+        thread_unmap(thread);
+    }
+    for (rf_thread_t *thread = rf_me.blocked; thread; thread = next) {
+        next = thread->blocked_next;
+        thread_unmap(thread);
+    }
+    rf_me.ready_first = rf_me.ready_last = rf_me.blocked = NULL;
     rf_lib_context_free(&rf_me.first_thread.context);
 }
 

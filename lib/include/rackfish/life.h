@@ -49,8 +49,9 @@ RF_API rf_err_t rf_init(uint64_t deadline_ns);
 RF_API const rf_self_t *rf_self(void);
 
 /* Closes all channels in order (peers first get everything that was flushed), withdraws all names, frees
- * everything. Only from the thread that called rf_init(), not from a user-level thread. Does nothing if the
- * library is not initialised. Leaving the process without it looks to peers like a death. */
+ * everything, also threads that have not returned. Only from the thread that called rf_init(), not from a
+ * user-level thread. Does nothing if the library is not initialised. Leaving the process without it looks to
+ * peers like a death. */
 RF_API void rf_finish(void);
 
 /* One line on why the last call that failed did so, naming cause and mend; "" when there is nothing to add to

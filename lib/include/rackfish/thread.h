@@ -16,7 +16,7 @@ RF_BEGIN_DECLS
 
 #define RF_THREADS_MAX          1024         /* of one dispatcher, the first included */
 #define RF_THREAD_STACK_DEFAULT (256u << 10) /* bytes; memory is taken as it is touched */
-#define RF_THREAD_STACK_MIN     (64u << 10)
+#define RF_THREAD_STACK_MIN     (128u << 10)
 #define RF_THREAD_STACK_MAX     (64u << 20)
 
 typedef struct rf_thread rf_thread_t;
