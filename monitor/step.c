@@ -273,7 +273,7 @@ void monitor_step(monitor_t *m, const monitor_event_t *event, monitor_output_t *
     next = earliest(next, member_next_ns(m));
     next = earliest(next, heartbeat_next_ns(m));
     if (m->pinging) next = earliest(next, m->ping_deadline_ns);
-    if (m->agree.n_queue > 0) next = earliest(next, m->agree.retry_ns);
+    if (m->agree.n_queue > 0 && m->agree.retry_ns > m->now_ns) next = earliest(next, m->agree.retry_ns);
     output->next_tick_ns = next;
     if (m->exit_status >= 0) {
         monitor_action_t *action = out_action(m, MONITOR_DO_EXIT);

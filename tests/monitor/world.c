@@ -11,11 +11,9 @@ struct pending {
     monitor_link_stats_t links[WORLD_CORES_MAX];
 };
 
-enum { CHANNEL_PEER = 0, CHANNEL_KERNEL = 1000, CHANNEL_SHELL = 1001, CHANNEL_CLIENT = 2000 };
-
 /* ---- descriptors ---- */
 
-static int fd_new(world_t *w)
+int world_fd_new(world_t *w)
 {
     rf_assert(w->fd_next < WORLD_FDS_MAX);
     w->fd_open[w->fd_next] = true;
@@ -35,8 +33,8 @@ static void fd_close(world_t *w, int fd)
 
 /* ---- queues ---- */
 
-static monitor_event_t *push(world_t *w, rf_core_t to, uint32_t channel, monitor_event_kind_t kind,
-                             const void *bytes, size_t size)
+monitor_event_t *world_push(world_t *w, rf_core_t to, uint32_t channel, monitor_event_kind_t kind,
+                            const void *bytes, size_t size)
 {
     if (w->n_pending == w->pending_room) {
         w->pending_room = w->pending_room ? w->pending_room * 2 : 64;
@@ -75,7 +73,7 @@ static rf_node_t node_of(const world_t *w, rf_core_t core)
 
 static void peer_event(world_t *w, rf_core_t to, rf_core_t from, monitor_event_kind_t kind, rf_err_t err)
 {
-    monitor_event_t *event = push(w, to, CHANNEL_PEER + from, kind, NULL, 0);
+    monitor_event_t *event = world_push(w, to, CHANNEL_PEER + from, kind, NULL, 0);
     event->core = from;
     event->err = err;
 }
@@ -107,16 +105,17 @@ static void do_send_peer(world_t *w, rf_core_t from, const monitor_action_t *a)
     if (a->n_fds > 0) {
         rf_assert(node_of(w, from) == node_of(w, a->core));
         monitor_event_t *event =
-            push(w, a->core, CHANNEL_PEER + from, MONITOR_PEER_FDS, a->head, a->head_size);
+            world_push(w, a->core, CHANNEL_PEER + from, MONITOR_PEER_FDS, a->head, a->head_size);
         event->core = from;
-        for (unsigned i = 0; i < a->n_fds; i++) event->fds[event->n_fds++] = fd_new(w);
+        for (unsigned i = 0; i < a->n_fds; i++) event->fds[event->n_fds++] = world_fd_new(w);
     }
-    monitor_event_t *event = push(w, a->core, CHANNEL_PEER + from, MONITOR_PEER_MESSAGE, a->bytes, a->size);
+    monitor_event_t *event =
+        world_push(w, a->core, CHANNEL_PEER + from, MONITOR_PEER_MESSAGE, a->bytes, a->size);
     event->core = from;
     event->type = a->type;
 }
 
-static world_dispatcher_t *dispatcher(world_t *w, rf_core_t core, rf_domain_t domain, unsigned index)
+world_dispatcher_t *world_dispatcher(world_t *w, rf_core_t core, rf_domain_t domain, unsigned index)
 {
     for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++) {
         world_dispatcher_t *d = &w->dispatchers[core][i];
@@ -133,13 +132,13 @@ static void kernel_reply(world_t *w, rf_core_t core, uint32_t tag, uint16_t op, 
     memcpy(bytes, &header, sizeof header);
     if (size > 0) memcpy(bytes + sizeof header, body, size);
     if (tag != 0)
-        push(w, core, CHANNEL_KERNEL, MONITOR_KERNEL_MESSAGE, bytes, sizeof header + size)->type =
+        world_push(w, core, CHANNEL_KERNEL, MONITOR_KERNEL_MESSAGE, bytes, sizeof header + size)->type =
             RF_KERNEL_REPLY;
 }
 
 void world_exit_dispatcher(world_t *w, rf_core_t core, rf_domain_t domain, uint16_t index, int wait_status)
 {
-    world_dispatcher_t *d = dispatcher(w, core, domain, index);
+    world_dispatcher_t *d = world_dispatcher(w, core, domain, index);
     if (!d) return;
     d->used = false;
     struct {
@@ -147,7 +146,7 @@ void world_exit_dispatcher(world_t *w, rf_core_t core, rf_domain_t domain, uint1
         rf_kernel_exited_t exited;
     } m = {.header = {.op = RF_KERNEL_EVENT_EXITED},
            .exited = {.domain = domain, .index = index, .wait_status = wait_status}};
-    push(w, core, CHANNEL_KERNEL, MONITOR_KERNEL_MESSAGE, &m, sizeof m)->type = RF_KERNEL_EVENT;
+    world_push(w, core, CHANNEL_KERNEL, MONITOR_KERNEL_MESSAGE, &m, sizeof m)->type = RF_KERNEL_EVENT;
     for (unsigned i = 0; i < 64; i++) {
         test_client_t *c = &w->clients[i];
         if (c->used && !c->gone && c->core == core && c->domain == domain && c->index == index)
@@ -162,7 +161,7 @@ static void kernel_create(world_t *w, rf_core_t core, uint32_t tag, const monito
     rf_assert(create.n_fds == a->n_fds && a->n_fds >= 1);
     rf_kernel_created_t out = {.pid = 100};
     if (w->create_err == RF_OK) {
-        rf_assert(!dispatcher(w, core, create.domain, create.index));
+        rf_assert(!world_dispatcher(w, core, create.domain, create.index));
         for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++) {
             if (w->dispatchers[core][i].used) continue;
             w->dispatchers[core][i] =
@@ -195,7 +194,7 @@ static void do_send_kernel(world_t *w, rf_core_t core, const monitor_action_t *a
         rf_kernel_signal_t signal;
         memcpy(&signal, body, sizeof signal);
         if (w->kernel_stuck) break;
-        bool there = dispatcher(w, core, signal.domain, signal.index) != NULL;
+        bool there = world_dispatcher(w, core, signal.domain, signal.index) != NULL;
         kernel_reply(w, core, header.tag, header.op, there ? RF_OK : RF_ERR_NOT_FOUND, NULL, 0);
         if (there && (signal.signo == 9 || (signal.signo == 15 && !w->ignore_term)))
             world_exit_dispatcher(w, core, signal.domain, signal.index, signal.signo);
@@ -226,7 +225,7 @@ static void do_send_kernel(world_t *w, rf_core_t core, const monitor_action_t *a
     }
 }
 
-static test_client_t *client_of(world_t *w, rf_core_t core, uint32_t handle)
+test_client_t *world_client_of(world_t *w, rf_core_t core, uint32_t handle)
 {
     for (unsigned i = 0; i < 64; i++) {
         test_client_t *c = &w->clients[i];
@@ -237,7 +236,7 @@ static test_client_t *client_of(world_t *w, rf_core_t core, uint32_t handle)
 
 static void do_send_client(world_t *w, rf_core_t core, const monitor_action_t *a)
 {
-    test_client_t *c = client_of(w, core, a->client);
+    test_client_t *c = world_client_of(w, core, a->client);
     if (!c) return;
     rf_assert(c->n_inbox < WORLD_INBOX_MAX && a->size >= sizeof(rf_wire_header_t) && a->size <= 4096);
     message_t *m = calloc(1, sizeof *m);
@@ -257,7 +256,7 @@ static void do_send_client(world_t *w, rf_core_t core, const monitor_action_t *a
 static monitor_event_t *answer(world_t *w, rf_core_t core, const monitor_action_t *a,
                                monitor_event_kind_t kind, const void *bytes, size_t size)
 {
-    monitor_event_t *event = push(w, core, CHANNEL_SHELL, kind, bytes, size);
+    monitor_event_t *event = world_push(w, core, CHANNEL_SHELL, kind, bytes, size);
     event->op = a->op;
     return event;
 }
@@ -267,7 +266,7 @@ static void block_answer(world_t *w, rf_core_t core, const monitor_action_t *a, 
     monitor_event_t *event = answer(w, core, a, MONITOR_BLOCK, NULL, 0);
     event->err = w->block_err;
     if (event->err != RF_OK) return;
-    event->fds[event->n_fds++] = fd_new(w);
+    event->fds[event->n_fds++] = world_fd_new(w);
     event->block.size = w->block_size;
     event->block.flags = w->block_flags;
     event->block.uid = 1000;
@@ -285,7 +284,7 @@ static void do_block(world_t *w, rf_core_t core, const monitor_action_t *a)
     block_answer(w, core, a, change.user);
     monitor_event_t *event = &w->pending[w->n_pending - 1].event;
     if (event->err == RF_OK) event->block.flags &= ~change.flags_clear;
-    if (event->err == RF_OK && a->n_fds == 2) event->fds[event->n_fds++] = fd_new(w);
+    if (event->err == RF_OK && a->n_fds == 2) event->fds[event->n_fds++] = world_fd_new(w);
 }
 
 static void act(world_t *w, rf_core_t core, const monitor_action_t *a)
@@ -309,7 +308,7 @@ static void act(world_t *w, rf_core_t core, const monitor_action_t *a)
         unlink_peers(w, core, a->core, RF_ERR_CLOSED);
         break;
     case MONITOR_DO_CLOSE_CLIENT: {
-        test_client_t *c = client_of(w, core, a->client);
+        test_client_t *c = world_client_of(w, core, a->client);
         if (c) c->gone = true;
         break;
     }
@@ -319,7 +318,7 @@ static void act(world_t *w, rf_core_t core, const monitor_action_t *a)
             test_client_t *c = &w->clients[i];
             if (!c->used || c->core != core || c->domain != a->domain || c->index != a->index || c->gone)
                 continue;
-            monitor_event_t *event = push(w, core, CHANNEL_SHELL, MONITOR_CLIENT_UP, NULL, 0);
+            monitor_event_t *event = world_push(w, core, CHANNEL_SHELL, MONITOR_CLIENT_UP, NULL, 0);
             event->client = c->handle;
             event->domain = a->domain;
             event->index = a->index;
@@ -340,8 +339,8 @@ static void act(world_t *w, rf_core_t core, const monitor_action_t *a)
         break;
     case MONITOR_DO_SOCKETPAIR: {
         monitor_event_t *event = answer(w, core, a, MONITOR_SOCKETPAIR, NULL, 0);
-        event->fds[event->n_fds++] = fd_new(w);
-        event->fds[event->n_fds++] = fd_new(w);
+        event->fds[event->n_fds++] = world_fd_new(w);
+        event->fds[event->n_fds++] = world_fd_new(w);
         break;
     }
     case MONITOR_DO_RANDOM: {
@@ -506,7 +505,7 @@ world_t *world_new(unsigned nodes, unsigned cores, uint64_t seed)
         rf_assert(err == RF_OK);
         w->alive[core] = true;
         w->tick_ns[core] = w->now_ns;
-        push(w, core, CHANNEL_KERNEL, MONITOR_KERNEL_UP, NULL, 0);
+        world_push(w, core, CHANNEL_KERNEL, MONITOR_KERNEL_UP, NULL, 0);
     }
     return w;
 }
@@ -595,151 +594,6 @@ void world_kill_node(world_t *w, rf_node_t node)
 void world_cut(world_t *w, rf_node_t a, rf_node_t b, bool cut)
 {
     w->cut[a][b] = w->cut[b][a] = cut;
-}
-
-/* ---- clients ---- */
-
-static test_client_t *client_new(world_t *w, rf_core_t core, rf_domain_t domain, uint16_t index)
-{
-    uint32_t handle =
-        w->handle_next[core]++; /* never the same again: the end of the last may still be under way */
-    rf_assert(handle < MONITOR_CLIENTS_MAX);
-    for (unsigned i = 0; i < 64; i++) {
-        test_client_t *c = &w->clients[i];
-        if (c->used) continue;
-        *c = (test_client_t){.used = true, .core = core, .handle = handle, .domain = domain, .index = index};
-        return c;
-    }
-    rf_assert(!"too many clients");
-    return NULL;
-}
-
-test_client_t *world_node_client(world_t *w, rf_core_t core)
-{
-    test_client_t *c = client_new(w, core, RF_DOMAIN_NONE, 0);
-    push(w, core, CHANNEL_CLIENT + c->handle, MONITOR_CLIENT_UP, NULL, 0)->client = c->handle;
-    world_settle(w);
-    return c;
-}
-
-test_client_t *world_dispatcher_client(world_t *w, rf_core_t core, rf_domain_t domain, uint16_t index)
-{
-    rf_assert(dispatcher(w, core, domain, index));
-    test_client_t *c = client_new(w, core, domain, index);
-    rf_kernel_fds_t head = {.op = RF_KERNEL_EVENT_STARTED, .key = domain << 16 | index};
-    monitor_event_t *event = push(w, core, CHANNEL_KERNEL, MONITOR_KERNEL_FDS, &head, sizeof head);
-    event->fds[event->n_fds++] = fd_new(w);
-    world_settle(w);
-    return c;
-}
-
-void world_client_leave(world_t *w, test_client_t *c)
-{
-    if (c->gone) return;
-    c->gone = true;
-    push(w, c->core, CHANNEL_CLIENT + c->handle, MONITOR_CLIENT_GONE, NULL, 0)->client = c->handle;
-}
-
-void world_forget_inbox(test_client_t *c)
-{
-    for (unsigned i = 0; i < c->n_inbox; i++) free(c->inbox[i]);
-    c->n_inbox = 0;
-}
-
-uint32_t world_send(world_t *w, test_client_t *c, uint16_t op, const void *body, size_t size, unsigned n_fds)
-{
-    uint8_t bytes[4096];
-    rf_wire_header_t header = {.tag = ++w->tag_next, .op = op};
-    if (n_fds > 0) {
-        rf_client_fds_t head = {.tag = header.tag, .op = op};
-        monitor_event_t *event =
-            push(w, c->core, CHANNEL_CLIENT + c->handle, MONITOR_CLIENT_FDS, &head, sizeof head);
-        event->client = c->handle;
-        for (unsigned i = 0; i < n_fds; i++) event->fds[event->n_fds++] = fd_new(w);
-    }
-    memcpy(bytes, &header, sizeof header);
-    if (size > 0) memcpy(bytes + sizeof header, body, size);
-    monitor_event_t *event =
-        push(w, c->core, CHANNEL_CLIENT + c->handle, MONITOR_CLIENT_MESSAGE, bytes, sizeof header + size);
-    event->client = c->handle;
-    event->type = RF_CLIENT_REQUEST;
-    return header.tag;
-}
-
-const message_t *world_reply(const test_client_t *c, uint32_t tag)
-{
-    for (unsigned i = 0; i < c->n_inbox; i++) {
-        if (c->inbox[i]->type == RF_CLIENT_REPLY && c->inbox[i]->header.tag == tag) return c->inbox[i];
-    }
-    return NULL;
-}
-
-const message_t *world_event(const test_client_t *c, uint16_t op, unsigned *from)
-{
-    for (; *from < c->n_inbox; (*from)++) {
-        if (c->inbox[*from]->type == RF_CLIENT_EVENT && c->inbox[*from]->header.op == op)
-            return c->inbox[(*from)++];
-    }
-    return NULL;
-}
-
-rf_err_t world_ask(world_t *w, test_client_t *c, uint16_t op, const void *body, size_t size, void *out,
-                   size_t out_size)
-{
-    uint32_t tag = world_send(w, c, op, body, size, 0);
-    world_settle(w);
-    const message_t *m = world_reply(c, tag);
-    rf_assert(m);
-    if (out_size > 0) {
-        memset(out, 0, out_size);
-        memcpy(out, m->body, m->size < out_size ? m->size : out_size);
-    }
-    return (rf_err_t)m->header.err;
-}
-
-rf_err_t world_spawn(world_t *w, test_client_t *c, rf_core_t core, rf_domain_t *domain)
-{
-    rf_client_spawn_t body = {.core = core, .n_fds = 1};
-    rf_client_spawned_t out = {0};
-    uint32_t tag = world_send(w, c, RF_CLIENT_SPAWN, &body, sizeof body, 1);
-    world_settle(w);
-    const message_t *m = world_reply(c, tag);
-    rf_assert(m);
-    memcpy(&out, m->body, sizeof out);
-    if (domain) *domain = out.domain;
-    return (rf_err_t)m->header.err;
-}
-
-rf_err_t world_name(world_t *w, test_client_t *c, uint16_t op, const char *name)
-{
-    rf_client_name_request_t body = {0};
-    snprintf(body.name, sizeof body.name, "%s", name);
-    return world_ask(w, c, op, &body, sizeof body, NULL, 0);
-}
-
-rf_client_status_t world_status(world_t *w, test_client_t *c)
-{
-    rf_client_status_t status;
-    rf_assert(world_ask(w, c, RF_CLIENT_STATUS, NULL, 0, &status, sizeof status) == RF_OK);
-    return status;
-}
-
-rf_err_t world_domain(world_t *w, test_client_t *c, rf_domain_t domain, rf_client_domain_t *out)
-{
-    struct {
-        rf_client_list_reply_t head;
-        rf_client_domain_t records[14];
-    } reply;
-    rf_client_list_t list = {.from = domain};
-    rf_assert(world_ask(w, c, RF_CLIENT_DOMAINS, &list, sizeof list, &reply, sizeof reply) == RF_OK);
-    if (reply.head.n == 0 || reply.records[0].domain != domain) return RF_ERR_NOT_FOUND;
-    *out = reply.records[0];
-    return RF_OK;
-}
-
-bool world_runs(const world_t *w, rf_core_t core, rf_domain_t domain, uint16_t index)
-{
-    return dispatcher((world_t *)(uintptr_t)w, core, domain, index) != NULL;
 }
 
 /* ---- checking ---- */

@@ -120,7 +120,28 @@ rf_err_t world_domain(world_t *w, test_client_t *c, rf_domain_t domain, rf_clien
 void world_exit_dispatcher(world_t *w, rf_core_t core, rf_domain_t domain, uint16_t index, int wait_status);
 bool world_runs(const world_t *w, rf_core_t core, rf_domain_t domain, uint16_t index);
 
+/* A domain on `core`, and its dispatcher as a client. */
+test_client_t *world_domain_on(world_t *w, rf_core_t core, rf_domain_t *domain);
+/* Connects `c` to a name of `exporter`, who answers with `answer`; fds: both sides got theirs. */
+rf_err_t world_connect(world_t *w, test_client_t *c, test_client_t *exporter, const char *name,
+                       rf_err_t answer, rf_client_connected_t *asker, rf_client_incoming_t *incoming,
+                       bool *fds);
+
 /* Every invariant of every live monitor; and replicas that have applied equally much are equal. */
 void world_check(world_t *w);
+
+/* ---- between world.c and world_client.c ---- */
+
+enum {
+    CHANNEL_PEER = 0,
+    CHANNEL_KERNEL = 1000,
+    CHANNEL_SHELL = 1001,
+    CHANNEL_CLIENT = 2000
+}; /* order is kept within one */
+monitor_event_t *world_push(world_t *w, rf_core_t to, uint32_t channel, monitor_event_kind_t kind,
+                            const void *bytes, size_t size);
+int world_fd_new(world_t *w);
+world_dispatcher_t *world_dispatcher(world_t *w, rf_core_t core, rf_domain_t domain, unsigned index);
+test_client_t *world_client_of(world_t *w, rf_core_t core, uint32_t handle);
 
 #endif
