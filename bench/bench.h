@@ -26,6 +26,9 @@ typedef struct bench_options {
     char **argv;
 } bench_options_t;
 
+/* The words after the options choose pieces of a bench by name; without any, all are measured. */
+bool bench_wanted(const bench_options_t *options, const char *piece);
+
 typedef struct bench {
     const char *name, *help;
     /* RF_OK, or what went wrong; the bench has then said so on standard error. */

@@ -8,6 +8,7 @@
     X(limits)                                                                                                \
     X(link)                                                                                                  \
     X(urpc)                                                                                                  \
+    X(poll)                                                                                                  \
     X(channel)                                                                                               \
     X(lmp)                                                                                                   \
     X(spawn)

@@ -119,13 +119,6 @@ static rf_err_t measure(const bench_options_t *options, channel_bench_t *c, brac
     return ok ? RF_OK : c->err != RF_OK ? c->err : RF_ERR_OS;
 }
 
-static bool wanted(const bench_options_t *options, const char *what)
-{
-    for (int i = 0; i < options->argc; i++)
-        if (strcmp(options->argv[i], what) == 0) return true;
-    return options->argc == 0;
-}
-
 static rf_err_t run(const bench_options_t *options)
 {
     channel_bench_t c = {.batch =
@@ -136,7 +129,7 @@ static rf_err_t run(const bench_options_t *options)
               peer = own == rf_self()->node_first_core ? own + 1 : rf_self()->node_first_core;
     if (!bench_domain_cpus(own, peer, c.cpus)) err = RF_ERR_NOT_FOUND;
     if (err == RF_OK) err = bench_domain_peer(peer, &c.channel);
-    if (err == RF_OK && wanted(options, "one-way")) {
+    if (err == RF_OK && bench_wanted(options, "one-way")) {
         bench_result_t result = {.what = "one-way", .unit = "ns", .raw = "bare slot bounce"};
         if (rf_self()->cpu_shared) {
             result.what = "one-way, both asleep";
@@ -144,7 +137,7 @@ static rf_err_t run(const bench_options_t *options)
         }
         err = measure(options, &c, latency, options->samples ? options->samples : LATENCY_SAMPLES, &result);
     }
-    if (err == RF_OK && wanted(options, "rate")) {
+    if (err == RF_OK && bench_wanted(options, "rate")) {
         bench_result_t result = {.what = "rate", .unit = "M/s", .raw = "bare slot stream"};
         bench_result_param(&result, "batch", c.batch);
         unsigned chunks = options->samples && options->samples < RATE_CHUNKS ? options->samples : RATE_CHUNKS;

@@ -541,31 +541,22 @@ static bool measure(const series_t *series, const piece_t *piece, unsigned batch
     return ok;
 }
 
-/* The words after the options choose pieces by name; without any, all are measured. */
-static bool wanted(const bench_options_t *options, const piece_t *piece)
-{
-    for (int i = 0; i < options->argc; i++) {
-        if (strcmp(options->argv[i], piece->what) == 0) return true;
-    }
-    return options->argc == 0;
-}
-
 static bool run_series(const series_t *series)
 {
     static const unsigned sizes[] = {56, 256, 1024, 4096}, batch_series[] = {1, 8, 64};
     const bench_options_t *options = series->options;
     unsigned n_batches = options->batch ? 1 : 3;
     const unsigned *batches = options->batch ? &options->batch : batch_series;
-    if (wanted(options, &one_way) && !measure(series, &one_way, 0, 0)) return false;
-    for (unsigned i = 0; i < 4 && wanted(options, &message); i++) {
+    if (bench_wanted(options, one_way.what) && !measure(series, &one_way, 0, 0)) return false;
+    for (unsigned i = 0; i < 4 && bench_wanted(options, message.what); i++) {
         if (!measure(series, &message, 0, sizes[i])) return false;
     }
-    for (unsigned i = 0; i < n_batches && wanted(options, &rate); i++) {
+    for (unsigned i = 0; i < n_batches && bench_wanted(options, rate.what); i++) {
         if (!measure(series, &rate, batches[i], 0)) return false;
     }
     unsigned outstanding = options->batch ? options->batch : OUTSTANDING;
-    if (wanted(options, &pipelined) && !measure(series, &pipelined, outstanding, 0)) return false;
-    return !wanted(options, &bulk) || measure(series, &bulk, 0, BULK_SIZE);
+    if (bench_wanted(options, pipelined.what) && !measure(series, &pipelined, outstanding, 0)) return false;
+    return !bench_wanted(options, bulk.what) || measure(series, &bulk, 0, BULK_SIZE);
 }
 
 static rf_err_t run(const bench_options_t *options)

@@ -51,6 +51,14 @@ static void usage(FILE *out)
         TRIES_DEFAULT);
 }
 
+bool bench_wanted(const bench_options_t *options, const char *piece)
+{
+    for (int i = 0; i < options->argc; i++) {
+        if (strcmp(options->argv[i], piece) == 0) return true;
+    }
+    return options->argc == 0;
+}
+
 static bool parse_number(const char *text, unsigned min, unsigned max, unsigned *out)
 {
     char *end;

@@ -11,13 +11,12 @@
 #include "bracket.h"
 #include "pair.h"
 #include "raw.h"
+#include "shm_pair.h"
 
 #include "base/clock.h"
-#include "transport/shm/shm.h"
 #include "transport/wait.h"
 
 #include <string.h>
-#include <sys/socket.h>
 
 #define LATENCY_SAMPLES     20000
 #define RATE_CHUNKS         200
@@ -26,75 +25,17 @@
 #define WARM_UP             1000
 #define WAKE_PAUSE_US       30
 #define BATCH_MAX           256
-#define JOIN_TURNS          100
 #define OUTSTANDING_DEFAULT 16
 
 static const rf_transport_t *const shm = &rf_transport_shm;
 
 typedef struct urpc {
-    rf_endpoint_t *endpoints[2];
+    shm_pair_t pair;
     rf_link_t *links[2];
-    rf_doorbell_t bells[2];
     unsigned slots, batch, rounds;
     bench_samples_t *out;
     _Atomic(uint64_t) sum;
-    _Atomic(bool) failed;
 } urpc_t;
-
-static void on_event(void *context, rf_link_t *link, rf_link_event_t event, const rf_link_event_info_t *info)
-{
-    (void)link, (void)info;
-    urpc_t *u = context;
-    if (event == RF_LINK_DEAD || event == RF_LINK_CLOSED) u->failed = true;
-}
-
-static void urpc_close(urpc_t *u)
-{
-    for (unsigned i = 0; i < 2; i++) {
-        if (u->endpoints[i]) shm->endpoint_close(u->endpoints[i]);
-        if (u->bells[i].word) rf_doorbell_destroy(&u->bells[i]);
-    }
-}
-
-static bool urpc_open(urpc_t *u, unsigned slots)
-{
-    int pair[2];
-    *u = (urpc_t){.slots = slots};
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) return false;
-    for (unsigned i = 0; i < 2; i++) {
-        rf_endpoint_params_t params = {.doorbell = &u->bells[i], .on_event = on_event, .context = u};
-        params.self.version_major = RF_VERSION_MAJOR;
-        rf_link_params_t link = {.socket = pair[i], .slots = slots, .slots_max = slots};
-        if (rf_doorbell_create(RF_DOORBELL_FUTEX, &u->bells[i]) != RF_OK ||
-            shm->endpoint_open(&params, &u->endpoints[i]) != RF_OK ||
-            shm->connect(u->endpoints[i], &link, &u->links[i]) != RF_OK) {
-            fprintf(stderr, "rf-bench: cannot make a shared-memory link\n");
-            urpc_close(u);
-            return false;
-        }
-    }
-    for (unsigned turn = 0; turn < JOIN_TURNS; turn++) {
-        uint64_t next_ns;
-        shm->endpoint_progress(u->endpoints[turn % 2], rf_clock_ns(), &next_ns);
-    }
-    return true;
-}
-
-static inline void send_one(rf_link_t *link, uint64_t number)
-{
-    rf_slot_t slot = {.words = {number}, .control = rf_control_make(1, RF_SLOT_PAYLOAD, false, 0)};
-    while (shm->send(link, &slot, 1) == 0)
-        ;
-    shm->flush(link);
-}
-
-static inline uint64_t poll_one(rf_link_t *link)
-{
-    rf_slot_t slot;
-    while (shm->poll(link, &slot, 1) == 0)
-        ;
-    return slot.words[0];
-}
 
 /* ---- one-way ---- */
 
@@ -105,8 +46,8 @@ static void latency_first(void *context)
     uint64_t sum = 0, before = rf_clock_ticks();
     for (unsigned sample = 0; sample < u->rounds; sample++) {
         for (unsigned round = 0; round < BENCH_ROUNDS_PER_SAMPLE; round++) {
-            send_one(u->links[0], sample);
-            sum += poll_one(u->links[0]);
+            shm_pair_send(u->links[0], sample);
+            sum += shm_pair_poll(u->links[0]);
         }
         uint64_t now = rf_clock_ticks();
         if (sample >= WARM_UP) bench_samples_add(u->out, (double)(now - before) * half);
@@ -119,7 +60,7 @@ static void latency_second(void *context)
 {
     urpc_t *u = context;
     for (uint64_t i = 0; i < (uint64_t)u->rounds * BENCH_ROUNDS_PER_SAMPLE; i++)
-        send_one(u->links[1], poll_one(u->links[1]));
+        shm_pair_send(u->links[1], shm_pair_poll(u->links[1]));
 }
 
 static bool latency_piece(const bench_options_t *options, void *context, bench_samples_t *samples,
@@ -128,7 +69,7 @@ static bool latency_piece(const bench_options_t *options, void *context, bench_s
     urpc_t *u = context;
     u->out = samples;
     u->rounds = samples->max + WARM_UP;
-    return bench_pair_run(options->cores, latency_first, latency_second, u) && !u->failed &&
+    return bench_pair_run(options->cores, latency_first, latency_second, u) && !u->pair.failed &&
            raw_slot_bounce(options->cores, u->slots, raw->max, raw);
 }
 
@@ -179,7 +120,7 @@ static bool rate_piece(const bench_options_t *options, void *context, bench_samp
     urpc_t *u = context;
     u->out = samples;
     u->rounds = samples->max + 1;
-    return bench_pair_run(options->cores, rate_sender, rate_receiver, u) && !u->failed &&
+    return bench_pair_run(options->cores, rate_sender, rate_receiver, u) && !u->pair.failed &&
            raw_slot_stream(options->cores, u->slots, raw->max, raw);
 }
 
@@ -237,7 +178,7 @@ static bool pipelined_piece(const bench_options_t *options, void *context, bench
     urpc_t *u = context;
     u->out = samples;
     u->rounds = samples->max + 1;
-    return bench_pair_run(options->cores, pipelined_first, pipelined_second, u) && !u->failed &&
+    return bench_pair_run(options->cores, pipelined_first, pipelined_second, u) && !u->pair.failed &&
            raw_slot_stream(options->cores, u->slots, raw->max, raw);
 }
 
@@ -252,8 +193,8 @@ static void wake_first(void *context)
         uint64_t start = rf_clock_ticks();
         while (rf_clock_ticks() - start < pause_ticks) rf_cpu_pause();
         uint64_t before = rf_clock_ticks();
-        send_one(u->links[0], i);
-        poll_one(u->links[0]);
+        shm_pair_send(u->links[0], i);
+        shm_pair_poll(u->links[0]);
         bench_samples_add(u->out, (double)(rf_clock_ticks() - before) * us_per_tick);
     }
 }
@@ -266,8 +207,8 @@ static void wake_second(void *context)
     rf_slot_t slot;
     for (uint64_t i = 0; i < u->rounds; i++) {
         while (shm->poll(u->links[1], &slot, 1) == 0)
-            rf_wait_links(&wait, &u->bells[1], &u->links[1], 1, rf_clock_ns() + RF_NS_PER_S);
-        send_one(u->links[1], i);
+            rf_wait_links(&wait, &u->pair.bells[1], &u->links[1], 1, rf_clock_ns() + RF_NS_PER_S);
+        shm_pair_send(u->links[1], i);
     }
 }
 
@@ -277,7 +218,7 @@ static bool wake_piece(const bench_options_t *options, void *context, bench_samp
     urpc_t *u = context;
     u->out = samples;
     u->rounds = samples->max;
-    if (!bench_pair_run(options->cores, wake_first, wake_second, u) || u->failed ||
+    if (!bench_pair_run(options->cores, wake_first, wake_second, u) || u->pair.failed ||
         !raw_futex_wake(options->cores, raw->max, raw))
         return false;
     for (uint32_t i = 0; i < raw->n; i++) raw->values[i] /= 1000;
@@ -299,9 +240,11 @@ static const piece_t wake_up = {"wake-up", "us", "bare futex wake", wake_piece, 
 
 static bool measure(const bench_options_t *options, const piece_t *piece, unsigned slots, unsigned batch)
 {
-    urpc_t u;
-    if (!urpc_open(&u, slots)) return false;
-    u.batch = batch;
+    static urpc_t u; /* large, and one at a time */
+    u = (urpc_t){.slots = slots, .batch = batch};
+    if (!shm_pair_open(&u.pair, 1, slots)) return false;
+    u.links[0] = u.pair.links[0][0];
+    u.links[1] = u.pair.links[1][0];
     bench_samples_t samples, raw;
     unsigned n = options->samples ? options->samples : piece->samples;
     bench_samples_init(&samples, n);
@@ -322,17 +265,8 @@ static bool measure(const bench_options_t *options, const piece_t *piece, unsign
     }
     bench_samples_free(&samples);
     bench_samples_free(&raw);
-    urpc_close(&u);
+    shm_pair_close(&u.pair);
     return ok;
-}
-
-/* The words after the options choose pieces by name; without any, all are measured. */
-static bool wanted(const bench_options_t *options, const piece_t *piece)
-{
-    for (int i = 0; i < options->argc; i++) {
-        if (strcmp(options->argv[i], piece->what) == 0) return true;
-    }
-    return options->argc == 0;
 }
 
 static rf_err_t run(const bench_options_t *options)
@@ -349,15 +283,16 @@ static rf_err_t run(const bench_options_t *options)
         fprintf(stderr, "rf-bench urpc: two spinning sides need two different CPUs\n");
         return RF_ERR_INVALID;
     }
-    if (wanted(options, &one_way) && !measure(options, &one_way, rings[0], 1)) return RF_ERR_OS;
-    for (unsigned i = 0; i < n_rings && wanted(options, &rate); i++) {
+    if (bench_wanted(options, one_way.what) && !measure(options, &one_way, rings[0], 1)) return RF_ERR_OS;
+    for (unsigned i = 0; i < n_rings && bench_wanted(options, rate.what); i++) {
         for (unsigned j = 0; j < n_batches; j++) {
             if (!measure(options, &rate, rings[i], batches[j])) return RF_ERR_OS;
         }
     }
     unsigned outstanding = options->batch ? options->batch : OUTSTANDING_DEFAULT;
-    if (wanted(options, &pipelined) && !measure(options, &pipelined, rings[0], outstanding)) return RF_ERR_OS;
-    if (wanted(options, &wake_up) && !measure(options, &wake_up, rings[0], 1)) return RF_ERR_OS;
+    if (bench_wanted(options, pipelined.what) && !measure(options, &pipelined, rings[0], outstanding))
+        return RF_ERR_OS;
+    if (bench_wanted(options, wake_up.what) && !measure(options, &wake_up, rings[0], 1)) return RF_ERR_OS;
     return RF_OK;
 }
 
