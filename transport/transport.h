@@ -14,7 +14,7 @@
  *                 room again. Callers keep no retry queue.
  *   bounds        all memory is taken at connect or accept, or when a ring grows, up to the link's `slots_max`
  *   threads       an endpoint and its links belong to one thread
- *   callbacks     run only inside progress, poll, send, flush and close of that thread; a callback may send and may
+ *   callbacks     run only inside progress, poll, send, flush, remote_write and close of that thread; a callback may send and may
  *                 close the link (it stays valid until the callback returned)
  *   fencing       the receiver's act: after fence() nothing of the peer is delivered any more, and memory that the
  *                 peer had mapped is never used again for anything else
@@ -87,8 +87,10 @@ typedef void (*rf_link_event_fn)(void *context, rf_link_t *link, rf_link_event_t
                                  const rf_link_event_info_t *info);
 
 typedef struct rf_endpoint_params {
-    rf_hello_t self;               /* what this process says of itself by default */
-    const rf_doorbell_t *doorbell; /* rung when a link's asleep word is set; outlives the endpoint */
+    rf_hello_t self; /* what this process says of itself by default */
+    /* Rung when a link's asleep word is set, if it is a futex; else endpoint_fd becomes readable then, and this may be
+     * NULL. Outlives the endpoint. */
+    const rf_doorbell_t *doorbell;
     rf_link_event_fn on_event;
     void *context;
     const char *address; /* to listen on: shm "path", tcp "host:port" (port 0: any); NULL: only connects */

@@ -39,7 +39,7 @@ EDGE_EXCEPTIONS = {
     "finds media by name",
     ("lib/life.c", "transport/shm/shm.h"): "composition, as above",
     ("bench/link.c", "transport/shm/shm.h"): "composition, as above",
-    ("bench/urpc.c", "transport/shm/shm.h"): "measures that medium itself, down to its ring",
+    ("bench/shm_pair.h", "transport/shm/shm.h"): "measures that medium itself, down to its ring",
 }
 
 # Calls that are not to be made, and what to use.

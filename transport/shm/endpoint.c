@@ -270,7 +270,10 @@ rf_err_t shm_accept(rf_link_t *base, const rf_link_params_t *params)
     if (err == RF_OK) err = shm_side_hello(link);
     if (err == RF_OK) err = shm_side_ready(link);
     if (err == RF_ERR_CLOSED) err = RF_OK; /* the peer is gone: progress() will find it so */
-    if (err != RF_OK) return err;
+    if (err != RF_OK) {
+        shm_end(link, err);
+        return err;
+    }
     link->phase = SHM_MAPPED;
     link->deadline_ns = rf_clock_ns() + link->endpoint->params.deadline_ns;
     shm_settle(link, true);
