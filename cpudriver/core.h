@@ -166,8 +166,8 @@ struct rf_cpudriver {
     rf_isolation_t isolation;
     const rf_scheduler_t *scheduler;
     char scheduler_text[96];
-    int cgroup_fd; /* scheduler_cgroup: <prefix>/core-N */
-    bool cgroup_v2;
+    int cgroup_fd;                    /* scheduler_cgroup: <prefix>/core-N */
+    bool cgroup_v2, cgroup_as_root;   /* groups are joined as root, see scheduler_cgroup.c */
     uint32_t cgroup_best_weight;      /* as last written */
     uint64_t slice_ns, slice_next_ns; /* scheduler_signals: length, and when it ends */
     unsigned slices;                  /* scheduler_signals: since the last change */

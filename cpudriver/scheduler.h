@@ -23,8 +23,10 @@ struct rf_scheduler {
     rf_err_t (*add)(rf_cpudriver_t *driver, rf_dispatcher_t *dispatcher);
     /* All its processes are gone. */
     void (*remove)(rf_cpudriver_t *driver, rf_dispatcher_t *dispatcher);
-    /* A process joins by writing "0" here, before it starts anything; the caller closes it. -1: nothing to join. */
+    /* What a new process joins by, see enter(); the caller closes it. -1: nothing to join. */
     int (*entry_open)(rf_cpudriver_t *driver, rf_dispatcher_t *dispatcher);
+    /* In the new process, before it starts anything: joins. 0, or errno. NULL: nothing to join. */
+    int (*enter)(const rf_cpudriver_t *driver, int entry);
     /* Does all of changing a share that the host may refuse; the caller then sets the fields and calls update(). */
     rf_err_t (*change)(rf_cpudriver_t *driver, rf_dispatcher_t *dispatcher, uint16_t reserved_permille,
                        uint16_t weight);

@@ -10,6 +10,10 @@
  * an idle reservation is used by others. All core-N groups have the same weight: emulated cores that share a CPU share
  * it equally. Groups are joined by the new process itself before it changes its user (v1 lets only root and a process's
  * own user move it), and removed when its processes are gone.
+ *
+ * v2 asks whoever moves a process for the right to write to the nearest group above both ends, and that is root's when this
+ * CPU driver was started outside of <prefix>. A privileged one may become any user, so the new process joins as root, and
+ * then is itself again (cgroup_as_root). What is needed is tried when the CPU driver starts.
  */
 #include "cpudriver/scheduler.h"
 
@@ -21,14 +25,18 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define GROUP_NAME_MAX 64
+#define TRIAL_GROUP    "best/trial"
 #define MOVE_PASSES    64 /* over a group's processes, which may fork meanwhile */
 
 static rf_err_t write_at(int folder, const char *path, const char *text)
@@ -84,6 +92,73 @@ static void remove_groups(int folder, const char *name, unsigned depth)
     unlinkat(folder, name, AT_REMOVEDIR);
 }
 
+/* Joins by a new opening of `entry` as root, whose only right here is to be root: the file is open to our group. */
+static int enter_as_root(int entry)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+    const uid_t uid = geteuid();
+    char path[32];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", entry);
+    prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
+    if (syscall(SYS_capget, &header, data) < 0 || setresuid((uid_t)-1, 0, (uid_t)-1) < 0) return errno;
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    int err = fd >= 0 && write(fd, "0", 1) == 1 ? 0 : errno;
+    if (fd >= 0) close(fd);
+    if (setresuid((uid_t)-1, uid, (uid_t)-1) < 0 || syscall(SYS_capset, &header, data) < 0) return errno;
+    prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0);
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    return err;
+}
+
+static int cgroup_enter(const rf_cpudriver_t *driver, int entry)
+{
+    if (driver->cgroup_as_root) return enter_as_root(entry);
+    return write(entry, "0", 1) == 1 ? 0 : errno;
+}
+
+/* The group's list of processes, to be written by those who join. */
+static int procs_open(const rf_cpudriver_t *driver, const char *group)
+{
+    char path[GROUP_NAME_MAX + 16];
+    snprintf(path, sizeof path, "%s/cgroup.procs", group);
+    if (driver->cgroup_as_root && fchmodat(driver->cgroup_fd, path, 0664, 0) < 0) return -1;
+    return openat(driver->cgroup_fd, path, O_WRONLY | O_CLOEXEC);
+}
+
+/* Whether a process of ours can join a group, this way; errno else. */
+static int try_enter(rf_cpudriver_t *driver, bool as_root)
+{
+    static const rf_isolation_t plain = {.level = RF_ISOLATION_NONE};
+    int pidfd, status = -1, err = 0;
+    driver->cgroup_as_root = as_root;
+    if (mkdirat(driver->cgroup_fd, TRIAL_GROUP, 0755) < 0 && errno != EEXIST) return errno;
+    int entry = procs_open(driver, TRIAL_GROUP);
+    pid_t pid = entry >= 0 ? rf_isolation_clone(&plain, &pidfd) : -1;
+    if (pid == 0) _exit(cgroup_enter(driver, entry));
+    if (pid < 0) err = errno;
+    if (entry >= 0) close(entry);
+    if (pid > 0) {
+        close(pidfd);
+        rf_realtime_reap(driver->realtime, pid, &status, 0);
+        err = WIFEXITED(status) ? WEXITSTATUS(status) : EINVAL;
+    }
+    unlinkat(driver->cgroup_fd, TRIAL_GROUP, AT_REMOVEDIR);
+    return err;
+}
+
+static void cgroup_close(rf_cpudriver_t *driver)
+{
+    char name[32];
+    close(driver->cgroup_fd);
+    driver->cgroup_fd = -1;
+    int prefix = open(driver->boot->cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (prefix < 0) return;
+    snprintf(name, sizeof name, "core-%u", driver->core);
+    remove_groups(prefix, name, 2);
+    close(prefix);
+}
+
 static rf_err_t cgroup_open(rf_cpudriver_t *driver, char *why, size_t why_max)
 {
     const rf_boot_core_t *core = &driver->boot->cores[driver->core];
@@ -122,8 +197,15 @@ static rf_err_t cgroup_open(rf_cpudriver_t *driver, char *why, size_t why_max)
     if (set_weight(driver, "best", rf_share_weight_permille(1000)) != RF_OK) {
         snprintf(why, why_max, "%.100s has no cpu controller that may be used: %s", driver->boot->cgroup,
                  strerror(errno));
-        close(driver->cgroup_fd);
-        driver->cgroup_fd = -1;
+        cgroup_close(driver);
+        return RF_ERR_NOT_SUPPORTED;
+    }
+    int err = try_enter(driver, false);
+    if (err != 0 && driver->isolation.changes_user) err = try_enter(driver, true);
+    if (err != 0) {
+        snprintf(why, why_max, "%.100s cannot be joined from this group: %s", driver->boot->cgroup,
+                 strerror(err));
+        cgroup_close(driver);
         return RF_ERR_NOT_SUPPORTED;
     }
     if (core->cpu_shared)
@@ -135,18 +217,6 @@ static rf_err_t cgroup_open(rf_cpudriver_t *driver, char *why, size_t why_max)
                  "cgroup %s weights; reserved shares hold under load%s", driver->cgroup_v2 ? "v2" : "v1",
                  driver->realtime ? ", the CPU driver preempts" : "");
     return RF_OK;
-}
-
-static void cgroup_close(rf_cpudriver_t *driver)
-{
-    char name[32];
-    close(driver->cgroup_fd);
-    driver->cgroup_fd = -1;
-    int prefix = open(driver->boot->cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (prefix < 0) return;
-    snprintf(name, sizeof name, "core-%u", driver->core);
-    remove_groups(prefix, name, 2);
-    close(prefix);
 }
 
 static rf_err_t group_make(rf_cpudriver_t *driver, const rf_dispatcher_t *d, uint16_t reserved_permille,
@@ -181,10 +251,9 @@ static void cgroup_remove(rf_cpudriver_t *driver, rf_dispatcher_t *d)
 
 static int cgroup_entry_open(rf_cpudriver_t *driver, rf_dispatcher_t *d)
 {
-    char group[GROUP_NAME_MAX], path[GROUP_NAME_MAX + 16];
+    char group[GROUP_NAME_MAX];
     group_name(group, d, d->reserved_permille > 0);
-    snprintf(path, sizeof path, "%s/cgroup.procs", group);
-    return openat(driver->cgroup_fd, path, O_WRONLY | O_CLOEXEC);
+    return procs_open(driver, group);
 }
 
 /* Moves every process of one group to another. errno says why not. */
@@ -308,6 +377,7 @@ const rf_scheduler_t rf_scheduler_cgroup = {
     .add = cgroup_add,
     .remove = cgroup_remove,
     .entry_open = cgroup_entry_open,
+    .enter = cgroup_enter,
     .change = cgroup_change,
     .update = cgroup_update,
     .members = cgroup_members,

@@ -160,8 +160,9 @@ static _Noreturn void newborn_main(rf_cpudriver_t *driver, const rf_newborn_t *n
     if (recv(n->report, &go, sizeof go, 0) != sizeof go)
         _exit(127); /* abandoned, or the CPU driver is dead */
     restore_limits();
-    if (n->entry >= 0 && write(n->entry, "0", 1) != 1) newborn_fail(n, RF_ERR_OS, errno, "cgroup", "");
-    int err = rf_isolation_map_user(&driver->isolation, driver->boot->system_uid, driver->boot->system_gid);
+    int err = n->entry >= 0 ? driver->scheduler->enter(driver, n->entry) : 0;
+    if (err != 0) newborn_fail(n, RF_ERR_OS, err, "cgroup", "");
+    err = rf_isolation_map_user(&driver->isolation, driver->boot->system_uid, driver->boot->system_gid);
     if (err != 0) newborn_fail(n, RF_ERR_OS, err, "user namespace", "");
     find_user(driver, n, &uid, &gid);
     raise_ambient();
