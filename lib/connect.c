@@ -390,7 +390,9 @@ rf_err_t rf_lib_wait_up(lib_port_t *port, uint64_t deadline_ns)
     return port->up ? RF_OK : port->end;
 }
 
-static rf_err_t connect_once(const rf_client_connect_t *request, rf_channel_t **out, uint64_t deadline_ns)
+/* `*link_failed`: the exporter is there and took the channel, but no link to its host came up in time. */
+static rf_err_t connect_once(const rf_client_connect_t *request, rf_channel_t **out, bool *link_failed,
+                             uint64_t deadline_ns)
 {
     rf_client_connected_t about;
     int socket = -1;
@@ -417,6 +419,7 @@ static rf_err_t connect_once(const rf_client_connect_t *request, rf_channel_t **
         channel->waiters++;
         err = rf_lib_wait_up(&channel->port, deadline_ns);
         channel->waiters--;
+        *link_failed = network && err == RF_ERR_PEER_DEAD;
     }
     if (err != RF_OK)
         rf_lib_channel_destroy(channel, false);
@@ -440,8 +443,12 @@ static rf_err_t connect_channel(rf_client_connect_t *request, const rf_channel_o
     }
     uint64_t retry_ns = RETRY_NS_MIN;
     for (;;) {
-        rf_err_t err = connect_once(request, out, deadline_ns);
-        if (err != RF_ERR_NOT_FOUND || !options || !(options->flags & RF_CONNECT_WAIT)) return err;
+        bool link_failed = false;
+        rf_err_t err = connect_once(request, out, &link_failed, deadline_ns);
+        /* A host that is very busy may need longer than the deadline for one connection; whether the exporter still
+         * lives, the monitor knows: it is asked again. */
+        bool name_missing = err == RF_ERR_NOT_FOUND && options && (options->flags & RF_CONNECT_WAIT);
+        if (!name_missing && !link_failed) return err;
         uint64_t now_ns = rf_clock_ns();
         if (now_ns >= deadline_ns) return RF_ERR_TIMEOUT;
         rf_thread_sleep(now_ns + retry_ns < deadline_ns ? now_ns + retry_ns : deadline_ns);
