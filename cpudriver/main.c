@@ -184,11 +184,13 @@ int main(int argc, char **argv)
         if (err != RF_OK) {
             rf_log(RF_LOG_ERROR, "core %u cannot start (%s): %s", driver->core, start_table[i].name,
                    rf_err_text(err));
+            rf_realtime_stop();
             if (driver->scheduler) driver->scheduler->close(driver);
             return RF_CPUDRIVER_EXIT_FAILED;
         }
     }
     run(driver);
+    rf_realtime_stop();
     driver->transport->endpoint_close(driver->endpoint);
     driver->scheduler->close(driver);
     rf_log(RF_LOG_INFO, "core %u ended", driver->core);

@@ -22,6 +22,11 @@ bool rf_realtime_start(void)
     return setrlimit(RLIMIT_RTTIME, &guard) == 0 && set_policy(SCHED_FIFO, PRIORITY);
 }
 
+void rf_realtime_stop(void)
+{
+    set_policy(SCHED_OTHER, 0);
+}
+
 pid_t rf_realtime_reap(bool realtime, pid_t pid, int *status, int options)
 {
     bool lowered = realtime && set_policy(SCHED_OTHER, 0);

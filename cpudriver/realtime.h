@@ -8,6 +8,9 @@
 /* Takes the priority, with a guard against a loop that never blocks. False, with errno, when this process may not. */
 bool rf_realtime_start(void);
 
+/* Gives it back, before the process ends: what runs at its end may wait for threads of lower priority. */
+void rf_realtime_stop(void);
+
 /*
  * waitpid() for a child. With `realtime`, this one call is made as an ordinary process: releasing a dead process
  * drops its entries of /proc in a loop that goes on while anybody holds one of them, and that may be a task of this
