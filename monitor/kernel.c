@@ -12,15 +12,20 @@ local_t *local_find(monitor_t *m, rf_domain_t domain, unsigned index)
     return NULL;
 }
 
-local_t *local_add(monitor_t *m)
+local_t *local_add(monitor_t *m, bool reserved)
 {
+    local_t *place = NULL;
+    unsigned used = 0;
     for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++) {
         local_t *l = &m->locals[i];
-        if (l->state != LOCAL_FREE) continue;
-        *l = (local_t){.state = LOCAL_CREATING, .block_fd = -1, .executable_fd = -1, .client = NO_CLIENT};
-        return l;
+        if (l->state != LOCAL_FREE)
+            used++;
+        else if (!place)
+            place = l;
     }
-    return NULL;
+    if (!place || used >= MONITOR_LOCAL_MAX - (reserved ? 0 : LOCAL_RESERVED)) return NULL;
+    *place = (local_t){.state = LOCAL_CREATING, .block_fd = -1, .executable_fd = -1, .client = NO_CLIENT};
+    return place;
 }
 
 void local_free(monitor_t *m, local_t *local)

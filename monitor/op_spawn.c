@@ -42,7 +42,8 @@ static void finish(monitor_t *m, op_t *op, rf_err_t err, uint32_t os_errno, cons
 /* A place for the new dispatcher is taken before anything is agreed on. */
 static void propose(monitor_t *m, op_t *op)
 {
-    local_t *local = m->phase == PHASE_SHUTDOWN ? NULL : local_add(m);
+    bool by_node = op->client != NO_CLIENT && m->clients[op->client].domain == RF_DOMAIN_NONE;
+    local_t *local = m->phase == PHASE_SHUTDOWN ? NULL : local_add(m, by_node);
     if (!local) {
         finish(m, op, m->phase == PHASE_SHUTDOWN ? RF_ERR_CLOSED : RF_ERR_LIMIT, 0,
                "this core runs no more dispatchers");

@@ -11,9 +11,9 @@ static void answer(monitor_t *m, op_t *op, const domain_t *d)
 void wait_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, rf_domain_t domain)
 {
     const domain_t *d = domain_find(m, domain);
-    rf_err_t err = !d                                                    ? RF_ERR_NOT_FOUND
-                   : m->n_waits >= OPS_WAITS_MAX && !domain_has_ended(d) ? RF_ERR_LIMIT
-                                                                         : RF_OK;
+    bool by_node = m->clients[client].domain == RF_DOMAIN_NONE;
+    bool too_many = !by_node && m->n_waits >= OPS_WAITS_MAX && d && !domain_has_ended(d);
+    rf_err_t err = !d ? RF_ERR_NOT_FOUND : too_many ? RF_ERR_LIMIT : RF_OK;
     if (err != RF_OK) {
         client_reply(m, client, request->tag, request->op, err, NULL, 0);
         return;

@@ -139,12 +139,23 @@ static rf_err_t apply_dispatcher_state(monitor_t *m, const command_t *c)
     return RF_OK;
 }
 
+static unsigned names_of_user(monitor_t *m, const char *user)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < MONITOR_NAMES_MAX; i++) {
+        const domain_t *d = m->names[i].used ? domain_find(m, m->names[i].domain) : NULL;
+        n += d && strncmp(d->user, user, sizeof d->user) == 0;
+    }
+    return n;
+}
+
 static rf_err_t apply_name_put(monitor_t *m, const command_t *c)
 {
     domain_t *d = domain_find(m, c->domain);
     if (!text_is_valid(c->name, sizeof c->name)) return RF_ERR_INVALID;
     if (!d || !alive_agreed(d, c->index)) return RF_ERR_PEER_DEAD;
     if (name_find(m, c->name)) return RF_ERR_EXISTS;
+    if (names_of_user(m, d->user) >= NAMES_PER_USER_MAX) return RF_ERR_LIMIT;
     for (unsigned i = 0; i < MONITOR_NAMES_MAX; i++) {
         name_t *n = &m->names[i];
         if (n->used) continue;

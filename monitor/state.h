@@ -42,8 +42,12 @@
 #define PING_NS             (300 * RF_NS_PER_MS)
 #define PING_FRESH_NS       RF_NS_PER_S /* so long a measurement serves further pages of the list */
 #define OPS_RESERVED        (2 * MONITOR_LOCAL_MAX) /* operations that only ends of dispatchers may use */
-#define OPS_WAITS_MAX       (MONITOR_OPS_MAX / 4)   /* outstanding WAITs at this monitor */
-#define INCOMING_MAX        32                      /* connects that one exporter has not answered yet */
+#define OPS_WAITS_MAX       (MONITOR_OPS_MAX / 4) /* outstanding WAITs above which dispatchers get no more */
+#define OPS_PER_USER_MAX    128 /* outstanding requests of all dispatchers of one user here */
+#define OPS_DISPATCHERS_MAX 384 /* ... of all dispatchers: the rest is rackfishd's and other monitors' */
+#define NAMES_PER_USER_MAX  256 /* exported at once by all domains of one user */
+#define LOCAL_RESERVED      64  /* places for dispatchers that only rackfishd may fill */
+#define INCOMING_MAX        32  /* connects that one exporter has not answered yet */
 #define NO_CLIENT           UINT32_MAX
 #define AGREE_LOG_MAX       256 /* entries */
 #define AGREE_ENTRY_MAX     192 /* bytes */
@@ -415,7 +419,8 @@ void kernel_up(monitor_t *m);
 void kernel_message(monitor_t *m, uint8_t type, const uint8_t *bytes, size_t size);
 void kernel_fds(monitor_t *m, const monitor_event_t *event);
 local_t *local_find(monitor_t *m, rf_domain_t domain, unsigned index);
-local_t *local_add(monitor_t *m);
+local_t *local_add(monitor_t *m,
+                   bool reserved); /* reserved: also the last LOCAL_RESERVED places; NULL: full */
 void local_free(monitor_t *m, local_t *local);
 void local_kill_domain(monitor_t *m, rf_domain_t domain); /* its dispatchers here: the domain has ended */
 

@@ -107,18 +107,38 @@ op_t *op_find(monitor_t *m, uint32_t id, op_kind_t kind)
     return op;
 }
 
+/* What the dispatchers of one user, and all dispatchers together, have outstanding here. */
+static void count_outstanding(monitor_t *m, const client_t *client, unsigned *same_user, unsigned *all)
+{
+    const domain_t *own = domain_find(m, client->domain);
+    *same_user = *all = 0;
+    for (unsigned i = 0; i < MONITOR_CLIENTS_MAX; i++) {
+        const client_t *c = &m->clients[i];
+        const domain_t *d = c->used ? domain_find(m, c->domain) : NULL;
+        if (!d) continue;
+        *all += c->outstanding;
+        if (own && strncmp(d->user, own->user, sizeof d->user) == 0) *same_user += c->outstanding;
+    }
+}
+
+/* A hostile domain must not use up what others, and rackfishd, need. */
+static rf_err_t may_begin(monitor_t *m, const client_t *c)
+{
+    unsigned same_user, all;
+    if (c->outstanding >= MONITOR_CLIENT_REQUESTS_MAX) return RF_ERR_AGAIN;
+    if (c->domain == RF_DOMAIN_NONE) return RF_OK;
+    count_outstanding(m, c, &same_user, &all);
+    return same_user >= OPS_PER_USER_MAX || all >= OPS_DISPATCHERS_MAX ? RF_ERR_LIMIT : RF_OK;
+}
+
 op_t *op_begin_for_client(monitor_t *m, op_kind_t kind, uint32_t client, const rf_wire_header_t *request,
                           uint64_t deadline_ns)
 {
     client_t *c = &m->clients[client];
-    op_t *op = NULL;
-    rf_err_t err = RF_ERR_AGAIN;
-    if (c->outstanding < MONITOR_CLIENT_REQUESTS_MAX) {
-        err = RF_ERR_LIMIT;
-        op = op_begin(m, kind, deadline_ns);
-    }
+    rf_err_t err = may_begin(m, c);
+    op_t *op = err == RF_OK ? op_begin(m, kind, deadline_ns) : NULL;
     if (!op) {
-        client_reply(m, client, request->tag, request->op, err, NULL, 0);
+        client_reply(m, client, request->tag, request->op, err == RF_OK ? RF_ERR_LIMIT : err, NULL, 0);
         return NULL;
     }
     c->outstanding++;

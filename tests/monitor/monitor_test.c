@@ -448,7 +448,7 @@ static void limits_are_answers(void **state)
     }
     assert_int_equal(world_spawn(w, c, 0, NULL), RF_ERR_LIMIT);
     test_client_t *x = world_dispatcher_client(w, 0, d, 0);
-    for (unsigned i = 0; i < MONITOR_NAMES_MAX; i++) {
+    for (unsigned i = 0; i < NAMES_PER_USER_MAX; i++) {
         char name[RF_NAME_MAX];
         snprintf(name, sizeof name, "name-%u", i);
         assert_int_equal(world_name(w, x, RF_CLIENT_NAME_PUT, name), RF_OK);
@@ -458,6 +458,37 @@ static void limits_are_answers(void **state)
     world_exit_dispatcher(w, 0, d, 0, 0);
     world_settle(w);
     assert_int_equal(world_spawn(w, c, 0, &d), RF_OK);
+    world_free(w);
+}
+
+static void one_user_does_not_starve_the_others(void **state)
+{
+    (void)state;
+    world_t *w = world_new(1, 1, 19);
+    world_form(w);
+    rf_domain_t alice[3], bob;
+    test_client_t *a[3];
+    for (unsigned i = 0; i < 3; i++) a[i] = world_domain_on(w, 0, &alice[i]);
+    snprintf(w->block_user, sizeof w->block_user, "bob");
+    test_client_t *b = world_domain_on(w, 0, &bob), *node = world_node_client(w, 0);
+    rf_client_target_t target = {.domain = bob};
+    unsigned refused = 0;
+    for (unsigned i = 0; i < 3 * MONITOR_CLIENT_REQUESTS_MAX; i++) {
+        uint32_t tag = world_send(w, a[i % 3], RF_CLIENT_WAIT, &target, sizeof target, 0);
+        world_settle(w);
+        const message_t *m = world_reply(a[i % 3], tag);
+        if (m) assert_int_equal(m->header.err, RF_ERR_LIMIT);
+        refused += m != NULL;
+    }
+    assert_int_equal(refused, 3 * MONITOR_CLIENT_REQUESTS_MAX - OPS_PER_USER_MAX);
+    uint32_t t1 = world_send(w, b, RF_CLIENT_WAIT, &target, sizeof target, 0);
+    uint32_t t2 = world_send(w, node, RF_CLIENT_WAIT, &target, sizeof target, 0);
+    world_settle(w);
+    assert_null(world_reply(b, t1));
+    assert_null(world_reply(node, t2));
+    world_exit_dispatcher(w, 0, bob, 0, 0);
+    world_settle(w);
+    assert_int_equal(world_reply(node, t2)->header.err, RF_OK);
     world_free(w);
 }
 
@@ -476,6 +507,7 @@ int main(void)
         cmocka_unit_test(garbage_costs_a_client_its_link),
         cmocka_unit_test(lists_links_and_stats),
         cmocka_unit_test(limits_are_answers),
+        cmocka_unit_test(one_user_does_not_starve_the_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
