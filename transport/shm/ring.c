@@ -15,8 +15,8 @@
 const shm_head_t shm_no_head;
 const shm_cell_t shm_no_cells[RF_RING_SLOTS_MIN];
 
-/* Plain moves of two words. What the peer does to them meanwhile is caught by nobody but the control word, which is
- * read before and written after. */
+/* Plain moves of two words, between an acquiring load of the control word and a releasing store of it. A peer that
+ * writes meanwhile spoils only what it says itself: the slot is copied once, and looked at in the copy. */
 typedef uint64_t pair_t __attribute__((vector_size(16), may_alias));
 #define PAIR(slot, i) (((pair_t *)(uintptr_t)(slot))[i])
 
