@@ -28,6 +28,8 @@
 #define FINISH_MS        2000
 #define REFUSALS_NS      (10 * RF_NS_PER_S) /* one line in the log in this time */
 #define GROUPS_MAX       256
+#define CLIENTS_KEPT     64 /* places for owner and root outside domains: nobody else keeps them out */
+#define FOREBEARS_MAX    64
 
 struct rf_control {
     int fd;
@@ -143,20 +145,23 @@ static bool process_look(pid_t pid, pid_t *parent, unsigned *namespaces)
 }
 
 /* A process belongs to a domain when it is in a PID namespace below ours, or has a CPU driver of this node among its
- * forebears (where domains have no namespace of their own). One that cannot be looked at is taken for one. */
+ * forebears (where domains have no namespace of their own). One that cannot be looked at, or whose forebears end while
+ * they are, is taken for one; those that this host hides are not ours. */
 static bool process_is_in_domain(const rf_daemon_t *daemon, pid_t pid)
 {
-    pid_t parent;
+    pid_t parent, next, again;
     unsigned own, its;
     if (!process_look(getpid(), &parent, &own) || pid <= 0 || !process_look(pid, &parent, &its) || its > own)
         return true;
-    for (unsigned depth = 0; depth < 64 && parent > 1; depth++) {
+    for (unsigned depth = 0; depth < FOREBEARS_MAX && parent > 1; depth++) {
         for (unsigned i = 0; i < daemon->n_cores; i++) {
             if (daemon->cores[i].pid == parent) return true;
         }
-        if (!process_look(parent, &parent, &its)) break;
+        if (!process_look(parent, &next, &its)) return !process_look(pid, &again, &its) || again != parent;
+        pid = parent;
+        parent = next;
     }
-    return false;
+    return parent > 1; /* so long a chain that its beginning was not reached */
 }
 
 static bool control_token_fits(const rf_daemon_t *daemon, const char *user, const char *token)
@@ -275,6 +280,9 @@ static void accept_one(rf_daemon_t *daemon, int fd)
         rf_client_end(client);
         return;
     }
+    if (!reason && (in_domain || !client->privileged) &&
+        daemon->control->n_clients > RF_CLIENTS_MAX - CLIENTS_KEPT)
+        reason = "there are too many clients; the last places are for its owner and root";
     if (reason) {
         refuse(client, reason);
         return;
