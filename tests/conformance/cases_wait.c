@@ -1,10 +1,12 @@
 /* Waiting: no wake-up is lost, both ends in threads of their own, hammering at the moment between looking and sleeping. */
 #include "conformance.h"
 
+#include "transport/stream.h"
 #include "transport/wait.h"
 
 #include <poll.h>
 #include <pthread.h>
+#include <string.h>
 
 #define ROUNDS    4000
 #define PAUSE_MAX 2000
@@ -159,9 +161,108 @@ static void ready_tells_the_truth(void **state)
     world_close(world);
 }
 
+/* ---- streams between sleepers ---- */
+
+#define STREAM_BYTES (32ull << 20)
+#define STREAM_RING  (256u << 10)
+
+typedef struct streamer {
+    rf_stream_t *stream;
+    uint64_t written, read;
+    bool finished, ended;
+} streamer_t;
+
+static void stream_event(end_t *end, rf_link_event_t event, const rf_link_event_info_t *info)
+{
+    streamer_t *me = end->user;
+    if (event == RF_LINK_WRITTEN)
+        assert_int_equal(rf_stream_written(&me->stream, 1, info->cookie, info->err), RF_OK);
+}
+
+static uint8_t stream_byte(uint64_t at)
+{
+    return (uint8_t)(at * 13 >> 5);
+}
+
+/* Moves what can be moved; false: nothing can now. */
+static bool stream_move(end_t *end, streamer_t *me, uint8_t *bytes, size_t size)
+{
+    bool moved = false;
+    rf_slot_t slots[16];
+    unsigned n = end->world->fixture->transport->poll(end->link, slots, 16);
+    for (unsigned i = 0; i < n; i++)
+        assert_int_equal(rf_stream_slot(end->link, &me->stream, 1, &slots[i]), RF_OK);
+    moved |= n > 0;
+    size_t chunk = STREAM_BYTES - me->written < size ? (size_t)(STREAM_BYTES - me->written) : size;
+    if (rf_stream_room(me->stream) > 0 && chunk > 0) {
+        for (size_t i = 0; i < chunk; i++) bytes[i] = stream_byte(me->written + i);
+        size_t taken = rf_stream_write(me->stream, bytes, chunk);
+        me->written += taken;
+        moved |= taken > 0;
+    }
+    if (me->written == STREAM_BYTES && !me->finished) me->finished = rf_stream_finish(me->stream) == RF_OK;
+    size_t got = 0;
+    rf_err_t err = rf_stream_read(me->stream, bytes, size, &got);
+    if (err == RF_OK) {
+        for (size_t i = 0; i < got; i++)
+            if (bytes[i] != stream_byte(me->read + i))
+                fail_msg("byte %llu differs", (unsigned long long)(me->read + i));
+        me->read += got;
+        moved = true;
+    } else if (err == RF_ERR_CLOSED) {
+        me->ended = true;
+    }
+    return moved;
+}
+
+static void *stream_side(void *context)
+{
+    end_t *end = context;
+    streamer_t *me = end->user;
+    static uint8_t buffers[2][100000];
+    assert_int_equal(rf_stream_open(end->link, 0, STREAM_RING, &me->stream), RF_OK);
+    for (;;) {
+        bool moved = stream_move(end, me, buffers[end->side], sizeof buffers[0]);
+        if (me->ended && me->finished && rf_stream_drained(me->stream)) break;
+        if (!moved) sleeper(end);
+    }
+    return NULL;
+}
+
+/* Both ends stream to each other as fast as they can and sleep when they cannot: neither is left asleep. */
+static void streams_between_sleepers(void **state)
+{
+    (void)state;
+    if (!fixture_can(FIXTURE_THREADS, "its two ends share one virtual time, and nobody sleeps") ||
+        !fixture_can(FIXTURE_BULK, "it moves no bulk"))
+        return;
+    conformance_doorbell = RF_DOORBELL_EVENTFD;
+    world_t *world = world_linked(64, 256);
+    sleeper = sleep_in_poll;
+    streamer_t streamers[2];
+    memset(streamers, 0, sizeof streamers);
+    pthread_t threads[2];
+    for (unsigned side = 0; side < 2; side++) {
+        world->end[side].user = &streamers[side];
+        world->end[side].on_event = stream_event;
+    }
+    for (unsigned side = 0; side < 2; side++)
+        assert_int_equal(pthread_create(&threads[side], NULL, stream_side, &world->end[side]), 0);
+    for (unsigned side = 0; side < 2; side++) pthread_join(threads[side], NULL);
+    for (unsigned side = 0; side < 2; side++) {
+        assert_int_equal(streamers[side].read, STREAM_BYTES);
+        rf_stream_close(streamers[side].stream);
+        world->fixture->transport->close(world->end[side].link);
+        world->end[side].link = NULL;
+    }
+    conformance_doorbell = RF_DOORBELL_FUTEX;
+    world_close(world);
+}
+
 const struct CMUnitTest cases_wait[] = {
     cmocka_unit_test(ready_tells_the_truth),
     cmocka_unit_test(no_wake_up_is_lost_in_poll),
     cmocka_unit_test(no_wake_up_is_lost_on_a_futex),
+    cmocka_unit_test(streams_between_sleepers),
 };
 const size_t cases_wait_n = sizeof cases_wait / sizeof *cases_wait;
