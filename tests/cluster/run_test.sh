@@ -134,6 +134,34 @@ expect "--all: the highest exit status" 3 bash -c "rackfish run --all -- sh -c '
 equal "--all: stdin goes to the first" "$(echo word | rackfish run --all -- cat)" word
 equal "--stdin all: to each" "$(echo word | rackfish run --all --stdin all -- cat | grep -c word)" 4
 
+# Shipping: a command in a mount namespace of its own sees files that the other host does not.
+if ((EUID == 0)) && unshare -m true 2>/dev/null; then
+    mkdir "$work/private"
+    cat >"$work/ship.sh" <<'SHIP'
+set -e
+mount -t tmpfs none "$1/private"
+cp "$(command -v cat)" "$1/private/shipped"
+echo "shipped $(echo content | rackfish run --core 3 -- "$1/private/shipped")"
+printf '#!/bin/sh\necho "script $1"\n' >"$1/private/script"
+chmod 755 "$1/private/script"
+rackfish run --core 3 -- "$1/private/script" word
+rackfish run --core 3 -- "$1/private/script.none" || echo "none $?"
+if command -v cc >/dev/null; then
+    echo 'int answer(void) { return 42; }' >"$1/private/l.c"
+    echo 'int answer(void); int main(void) { return answer(); }' >"$1/private/p.c"
+    cc -shared -fPIC -o "$1/private/libanswer.so" "$1/private/l.c"
+    cc -o "$1/private/p" "$1/private/p.c" -L"$1/private" -lanswer -Wl,-rpath,"$1/private"
+    rackfish run --core 3 --with-libs -- "$1/private/p" || echo "with libraries $?"
+fi
+SHIP
+    output=$(timeout 60 unshare -m bash "$work/ship.sh" "$work" 2>"$work/ship.err")
+    matches "a program that the host lacks is shipped" "$output" "shipped content"
+    matches "... a script too" "$output" "script word"
+    matches "... and what is nowhere is not found" "$output" "none 127"
+    ! command -v cc >/dev/null || matches "--with-libs ships its libraries" "$output" "with libraries 42"
+    equal "nothing of it stays" "$(find "$dir" -maxdepth 1 -name '*.lib-*' | wc -l)" 0
+fi
+
 # Domains may use the machine only when they were told so.
 output=$(rackfish run --core 1 -- "$build/bin/rackfish" ps 2>&1)
 check "a domain may not use the control socket" test $? -ne 0
