@@ -3,6 +3,7 @@
 #include "base/os.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -114,6 +115,7 @@ rf_err_t block_copy(int fd, const monitor_block_t *change, const char *default_u
 {
     struct stat st;
     if (fstat(fd, &st) < 0) return RF_ERR_OS;
+    if (fcntl(fd, F_GET_SEALS) < 0) return RF_ERR_PROTOCOL; /* no memory object: reading it might never end */
     if (!S_ISREG(st.st_mode) || st.st_size < (off_t)sizeof(rf_spawn_header_t) ||
         st.st_size > RF_SPAWN_BYTES_MAX)
         return RF_ERR_PROTOCOL;

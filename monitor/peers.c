@@ -196,18 +196,34 @@ void peer_message(monitor_t *m, rf_core_t core, uint8_t type, const uint8_t *byt
 
 /* ---- descriptors that come before their message ---- */
 
+/* A place for one more set; NULL: the sender, or all dispatchers together, have too many already. */
+static parked_t *parked_place(monitor_t *m, bool peer, uint32_t who)
+{
+    parked_t *place = NULL;
+    unsigned used = 0, own = 0;
+    for (unsigned i = 0; i < MONITOR_PARKED_FDS_MAX; i++) {
+        parked_t *p = &m->parked[i];
+        if (!p->used && !place) place = p;
+        used += p->used;
+        own += p->used && p->peer == peer && p->who == who;
+    }
+    bool trusted = peer || m->clients[who].domain == RF_DOMAIN_NONE;
+    if (own >= (peer ? PEER_REQUESTS_MAX : MONITOR_CLIENT_REQUESTS_MAX)) return NULL;
+    return trusted || used < MONITOR_PARKED_FDS_MAX - PARKED_RESERVED ? place : NULL;
+}
+
 void park_fds(monitor_t *m, bool peer, uint32_t who, uint32_t tag, const monitor_event_t *event)
 {
     int fds[8];
+    bool fits = event->n_fds > 0 && event->n_fds <= MONITOR_FDS_MAX && who != NO_CLIENT;
+    parked_t *place = fits ? parked_place(m, peer, who) : NULL;
     memcpy(fds, event->fds, sizeof fds);
-    for (unsigned i = 0; i < MONITOR_PARKED_FDS_MAX && who != NO_CLIENT; i++) {
-        parked_t *p = &m->parked[i];
-        if (p->used || event->n_fds == 0 || event->n_fds > MONITOR_FDS_MAX) continue;
-        *p = (parked_t){.used = true, .peer = peer, .who = who, .tag = tag, .n_fds = event->n_fds};
-        memcpy(p->fds, fds, event->n_fds * sizeof *fds);
+    if (!place) {
+        out_close_fds(m, fds, event->n_fds <= 8 ? event->n_fds : 8);
         return;
     }
-    out_close_fds(m, fds, event->n_fds <= 8 ? event->n_fds : 8);
+    *place = (parked_t){.used = true, .peer = peer, .who = who, .tag = tag, .n_fds = event->n_fds};
+    memcpy(place->fds, fds, event->n_fds * sizeof *fds);
 }
 
 unsigned unpark_fds(monitor_t *m, bool peer, uint32_t who, uint32_t tag, int *fds)

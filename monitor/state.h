@@ -45,6 +45,7 @@
 #define OPS_WAITS_MAX       (MONITOR_OPS_MAX / 4) /* outstanding WAITs above which dispatchers get no more */
 #define OPS_PER_USER_MAX    128 /* outstanding requests of all dispatchers of one user here */
 #define OPS_DISPATCHERS_MAX 384 /* ... of all dispatchers: the rest is rackfishd's and other monitors' */
+#define PARKED_RESERVED     256 /* places for descriptors that only monitors and rackfishd may fill */
 #define NAMES_PER_USER_MAX  256 /* exported at once by all domains of one user */
 #define LOCAL_RESERVED      64  /* places for dispatchers that only rackfishd may fill */
 #define INCOMING_MAX        32  /* connects that one exporter has not answered yet */

@@ -32,7 +32,7 @@
 #define MONITOR_LOCAL_MAX           256  /* dispatchers of this core at once */
 #define MONITOR_OPS_MAX             1024 /* operations under way at this monitor */
 #define MONITOR_CLIENT_REQUESTS_MAX 64   /* unanswered requests of one client; above: RF_ERR_AGAIN */
-#define MONITOR_PARKED_FDS_MAX      64   /* descriptors that wait for their message */
+#define MONITOR_PARKED_FDS_MAX      1024 /* sets of descriptors that wait for their message */
 #define MONITOR_TRANSFERS_MAX       8    /* spawn blocks being received from other hosts */
 #define MONITOR_EVENTS_KEPT         1024 /* machine events that a slow subscriber may lag behind */
 #define MONITOR_FDS_MAX             5    /* block, stdin, stdout, stderr, executable */

@@ -9,6 +9,7 @@
 
 #include "base/os.h"
 
+#include <fcntl.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -133,6 +134,9 @@ static void what_is_no_block_is_refused(void **state)
     assert_int_equal(block_copy(pipe_fds[0], &change, self, &out), RF_ERR_PROTOCOL); /* must not block */
     close(pipe_fds[0]);
     close(pipe_fds[1]);
+    fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC); /* a file, which may lie on anything */
+    assert_int_equal(block_copy(fd, &change, self, &out), RF_ERR_PROTOCOL);
+    close(fd);
     assert_int_equal(rf_memory_create("short", 100, &fd), RF_OK);
     assert_int_equal(block_copy(fd, &change, self, &out), RF_ERR_PROTOCOL);
     close(fd);

@@ -481,6 +481,15 @@ static void one_user_does_not_starve_the_others(void **state)
         refused += m != NULL;
     }
     assert_int_equal(refused, 3 * MONITOR_CLIENT_REQUESTS_MAX - OPS_PER_USER_MAX);
+    for (unsigned i = 0; i < MONITOR_CLIENT_REQUESTS_MAX + 10; i++) { /* descriptors without a message */
+        rf_client_fds_t head = {.tag = 100000 + i, .op = RF_CLIENT_SPAWN};
+        monitor_event_t *event =
+            world_push(w, 0, CHANNEL_CLIENT + a[0]->handle, MONITOR_CLIENT_FDS, &head, sizeof head);
+        event->client = a[0]->handle;
+        event->fds[event->n_fds++] = world_fd_new(w);
+    }
+    world_settle(w);
+    assert_int_equal(world_spawn(w, b, 0, NULL), RF_OK);
     uint32_t t1 = world_send(w, b, RF_CLIENT_WAIT, &target, sizeof target, 0);
     uint32_t t2 = world_send(w, node, RF_CLIENT_WAIT, &target, sizeof target, 0);
     world_settle(w);
