@@ -29,10 +29,10 @@
 typedef struct world world_t;
 typedef struct fixture fixture_t;
 
-#define FIXTURE_BREAKS    1u  /* break_connections() exists: a connection can be lost and made again */
-#define FIXTURE_BULK      2u  /* regions and remote writes */
-#define FIXTURE_THREADS   4u  /* the two ends may run in two threads */
-#define FIXTURE_PROCESSES 8u  /* ... and in two processes */
+#define FIXTURE_BREAKS    1u /* break_connections() exists: a connection can be lost and made again */
+#define FIXTURE_BULK      2u /* regions and remote writes */
+#define FIXTURE_THREADS   4u /* the two ends may run in two threads */
+#define FIXTURE_PROCESSES 8u /* ... and in two processes */
 
 struct fixture {
     const char *name;
