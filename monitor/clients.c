@@ -178,6 +178,12 @@ void client_message(monitor_t *m, uint32_t client, uint8_t type, const uint8_t *
         client_reply(m, client, request.tag, request.op, RF_ERR_PERMISSION, NULL, 0);
         return;
     }
+    rf_domain_t domain = m->clients[client].domain;
+    if (domain != RF_DOMAIN_NONE && !domain_find(m, domain)) {
+        /* It ended so long ago that its user is forgotten: on whose behalf could anything be done? */
+        client_reply(m, client, request.tag, request.op, RF_ERR_CLOSED, NULL, 0);
+        return;
+    }
     if (query_answer(m, client, &request, (const uint8_t *)&body)) return;
     dispatch(m, client, &request, &body);
 }
