@@ -72,18 +72,20 @@ off_t rf_log_tail_offset(int fd, off_t size, unsigned lines)
 {
     char block[4096];
     unsigned seen = 0;
+    /* A program can make its log as long as it likes, without writing a byte. */
+    const off_t bound = 2 * (off_t)RF_LOG_BYTES_MAX, least = size > bound ? size - bound : 0;
     if (lines == 0) return 0;
-    for (off_t end = size; end > 0;) {
-        off_t start = end > (off_t)sizeof block ? end - (off_t)sizeof block : 0;
+    for (off_t end = size; end > least;) {
+        off_t start = end - least > (off_t)sizeof block ? end - (off_t)sizeof block : least;
         ssize_t n = pread(fd, block, (size_t)(end - start), start);
-        if (n <= 0) return 0;
+        if (n <= 0) return least;
         for (ssize_t i = n - 1; i >= 0; i--) {
             /* The end of the last line does not start another. */
             if (block[i] == '\n' && start + i != size - 1 && ++seen == lines) return start + i + 1;
         }
         end = start;
     }
-    return 0;
+    return least;
 }
 
 rf_err_t rf_log_rotate(int folder, const char *name)
