@@ -227,7 +227,11 @@ int cli_top(cli_t *cli, int argc, char **argv)
         now = NULL;
         if (!screen.live) break;
     }
-    if (screen.live && before) screen_close(&screen);
+    if (screen.live && before) {
+        screen_close(&screen);
+        /* What was said meanwhile went with the screen. */
+        if (status != CLI_OK) cli_error(cli, "the machine stopped answering; `rackfish status` says more");
+    }
     client_reply_free(before);
     client_reply_free(now);
     client_reply_free(machine);
