@@ -29,15 +29,13 @@ _rackfish()
             mapfile -t COMPREPLY < <(compgen -d -- "$word")
             return ;;
     esac
-    if [[ -z $command ]]; then
+    if [[ -z $command || $command == help ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(rackfish help 2>/dev/null |
             awk '/^Commands:/ { on = 1; next } /^$/ { on = 0 } on { print $1 }')" -- "$word")
     elif [[ $word == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(rackfish help "$command" 2>/dev/null | grep -o -- '--[a-z-]*')" -- "$word")
     elif [[ $command == kill || $command == wait ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(rackfish ps 2>/dev/null | awk 'NR > 1 { print $1 }')" -- "$word")
-    elif [[ $command == help ]]; then
-        COMP_CWORD=1 COMP_WORDS=(rackfish "$word") _rackfish
     elif [[ $command == run ]]; then
         mapfile -t COMPREPLY < <(compgen -c -- "$word")
     fi
