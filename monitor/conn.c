@@ -72,12 +72,33 @@ static bool take(conn_t *conn, rf_link_t *link)
     return link->transport->accept(link, &params) == RF_OK;
 }
 
+/* Without encryption the handshake proves nothing: then the hello carries the key for links, which has no other use. It
+ * keeps out everybody who can reach the port, domains above all; not who can listen on the network. */
+static void show_key(const shell_t *s, rf_hello_t *hello)
+{
+    _Static_assert(sizeof s->boot->link_key <= sizeof hello->token, "the key fits");
+    if (!s->boot->encrypt) memcpy(hello->token, s->boot->link_key, sizeof s->boot->link_key);
+}
+
+static bool shows_key(const shell_t *s, const rf_hello_t *hello)
+{
+    rf_hello_t right = {0};
+    uint8_t differ = 0;
+    show_key(s, &right);
+    for (unsigned i = 0; i < sizeof right.token; i++) differ |= right.token[i] ^ hello->token[i];
+    return differ == 0;
+}
+
 static void incoming_peer(shell_t *s, rf_link_t *link, const rf_hello_t *hello, bool local)
 {
     rf_core_t core = hello->core;
     bool here = core < s->boot->n_cores && s->boot->cores[core].node == s->boot->node;
     if (core >= s->boot->n_cores || core == s->core || here != local || hello->incarnation != 1) {
         refuse(link, RF_ERR_PROTOCOL);
+        return;
+    }
+    if (!local && !shows_key(s, hello)) {
+        refuse(link, RF_ERR_AUTH);
         return;
     }
     if (s->fenced[core]) {
@@ -420,8 +441,15 @@ void conn_dial(shell_t *s, rf_core_t core, const char *address)
     s->peers[core] = conn;
     snprintf(conn->address, sizeof conn->address, "%.*s", RF_NAME_MAX - 1, address);
     if (err == RF_OK) {
+        rf_hello_t hello = {.version_major = RF_VERSION_MAJOR,
+                            .version_minor = RF_VERSION_MINOR,
+                            .kind = RF_ROLE_MONITOR,
+                            .core = s->core,
+                            .incarnation = 1,
+                            .machine = s->boot->machine};
+        if (endpoint != s->host) show_key(s, &hello);
         rf_link_params_t params = {
-            .address = address, .socket = -1, .slots_max = SHELL_SLOTS_MAX, .user = conn};
+            .address = address, .socket = -1, .hello = &hello, .slots_max = SHELL_SLOTS_MAX, .user = conn};
         err = transport->connect(endpoint, &params, &conn->link);
     }
     if (err != RF_OK) {
