@@ -224,8 +224,9 @@ struct tcp_link {
     uint32_t rx_slots;    /* still to come of the current frame */
     uint64_t rx_sequence; /* of the next of them */
     uint64_t delivered, delivered_said;
-    uint64_t ack_due_at; /* answer a WANT_ACK once so many are delivered; RF_NEVER */
-    uint32_t hot;        /* direct receives left before the link counts as idle */
+    uint64_t ack_due_at;    /* answer the first WANT_ACK not answered once so many are delivered; RF_NEVER */
+    uint64_t ack_wanted_at; /* the same of the last */
+    uint32_t hot;           /* direct receives left before the link counts as idle */
 
     tcp_bulk_state_t *bulk; /* NULL until regions or remote writes are used */
     rf_link_stats_t stats;

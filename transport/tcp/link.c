@@ -272,8 +272,10 @@ static bool frame_take(tcp_link_t *link, const tcp_frame_t *frame)
 {
     link->rx_slots = frame->slots;
     link->rx_sequence = frame->sequence;
-    if ((frame->flags & TCP_FRAME_WANT_ACK) && !link->rx_stale)
-        link->ack_due_at = frame->sequence + frame->slots;
+    if ((frame->flags & TCP_FRAME_WANT_ACK) && !link->rx_stale) {
+        link->ack_wanted_at = frame->sequence + frame->slots;
+        if (link->ack_due_at == RF_NEVER) link->ack_due_at = link->ack_wanted_at;
+    }
     if (!acked(link, frame->delivered)) {
         tcp_protocol_error(link, "an acknowledgement of slots never sent");
         return false;
@@ -420,8 +422,10 @@ unsigned tcp_poll(rf_link_t *link_head, rf_slot_t *out, unsigned max)
             tcp_refresh(ep);
         if (!link->buried && tcp_bulk_ready(link)) tcp_bulk_pump(link);
     }
-    if (link->delivered >= link->ack_due_at || link->delivered - link->delivered_said >= ACK_EVERY) {
-        link->ack_due_at = RF_NEVER;
+    bool asked = link->delivered >= link->ack_due_at && link->delivered_said < link->ack_due_at;
+    if (link->delivered >= link->ack_due_at)
+        link->ack_due_at = link->ack_wanted_at > link->delivered ? link->ack_wanted_at : RF_NEVER;
+    if (asked || link->delivered - link->delivered_said >= ACK_EVERY) {
         link->say_ack = true;
         link->stats.acks_explicit++;
         tcp_push(link);
@@ -484,6 +488,7 @@ void tcp_link_up(tcp_link_t *link, tcp_conn_t *conn, uint64_t peer_delivered)
     link->ack_asked_at = peer_delivered;
     link->delivered_said = link->delivered;
     link->ack_due_at = RF_NEVER;
+    link->ack_wanted_at = 0;
     link->out_head = link->out_tail = 0;
     if (link->rx_head == link->rx_tail) {
         link->rx_stale = false;
