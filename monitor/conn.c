@@ -241,7 +241,7 @@ static void tell_ended(shell_t *s, conn_t *conn)
     monitor_event_t event = {.core = conn->core, .client = conn->client, .err = conn->err};
     conn_kind_t kind = conn->kind;
     bool current = kind != CONN_PEER || s->peers[conn->core] == conn;
-    bool told_up = conn->told_up;
+    bool told_up = conn->told_up, dialed = conn->dialed;
     if (conn->forgotten) {
         conn_free(s, conn);
         return;
@@ -256,8 +256,8 @@ static void tell_ended(shell_t *s, conn_t *conn)
         s->exit_status = MONITOR_EXIT_FAILED;
         return;
     case CONN_PEER:
-        /* A dial that lost the tie: the peer's own is on its way. */
-        if (!current || (!told_up && event.err == RF_ERR_EXISTS)) return;
+        /* Replaced by another link, or one of the peer's that never came up: nobody here knows of it. */
+        if (!current || (!told_up && !dialed)) return;
         event.kind = MONITOR_PEER_DOWN;
         break;
     case CONN_NODE:

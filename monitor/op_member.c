@@ -78,15 +78,20 @@ static void try_to_form(monitor_t *m)
     agree_form(m, members, n);
 }
 
+/* Links that everybody has: to the lower cores of the host, and to core 0. */
+static bool is_mine_to_dial(const monitor_t *m, rf_core_t core)
+{
+    return core != m->core && (same_node(m, core) ? core < m->core : core == 0);
+}
+
 void member_tick(monitor_t *m)
 {
-    if (m->phase == PHASE_LINKING || m->phase == PHASE_READY) {
-        for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
-            core_t *c = &m->cores[core];
-            bool mine = same_node(m, core) ? core < m->core : core == 0;
-            if (mine && core != m->core && c->link == PEER_NONE && m->now_ns >= c->redial_ns)
-                peer_need(m, core);
-        }
+    bool forming = m->phase == PHASE_LINKING || m->phase == PHASE_READY;
+    for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
+        const core_t *c = &m->cores[core];
+        if (c->link == PEER_NONE && !c->dead && m->now_ns >= c->redial_ns &&
+            (c->redial || (forming && is_mine_to_dial(m, core))))
+            peer_need(m, core);
     }
     if (m->phase == PHASE_LINKING && mesh_is_up(m)) say_ready(m);
     if (m->core == 0 && m->phase == PHASE_READY && !m->forming) try_to_form(m);
@@ -95,11 +100,11 @@ void member_tick(monitor_t *m)
 
 uint64_t member_next_ns(const monitor_t *m)
 {
-    if (m->phase != PHASE_LINKING && m->phase != PHASE_READY) return RF_NEVER;
-    uint64_t next = m->core == 0 && !m->forming ? m->started_ns + BOOT_NS : RF_NEVER;
+    bool forming = m->phase == PHASE_LINKING || m->phase == PHASE_READY;
+    uint64_t next = forming && m->core == 0 && !m->forming ? m->started_ns + BOOT_NS : RF_NEVER;
     for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
         const core_t *c = &m->cores[core];
-        if (c->link == PEER_NONE && !c->dead && c->redial_ns > m->now_ns && c->redial_ns < next)
+        if (c->link == PEER_NONE && !c->dead && c->redial && c->redial_ns > m->now_ns && c->redial_ns < next)
             next = c->redial_ns;
     }
     return next;

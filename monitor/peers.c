@@ -8,7 +8,7 @@ static void dial(monitor_t *m, rf_core_t core)
 {
     core_t *c = &m->cores[core];
     c->link = PEER_DIALING;
-    c->wanted = false;
+    c->wanted = c->redial = false;
     monitor_action_t *action = out_action(m, MONITOR_DO_DIAL);
     action->core = core;
     out_bytes(m, action, c->address, strlen(c->address) + 1, NULL, 0);
@@ -69,6 +69,7 @@ void peer_up(monitor_t *m, rf_core_t core)
     }
     out_log(m, RF_LOG_DEBUG, "linked with core %u", core);
     c->link = PEER_LINKED;
+    c->redial = false;
     c->heard_ns = m->now_ns;
     c->unanswered = 0;
     c->ping_sent_ns = 0;
@@ -100,18 +101,21 @@ void peer_down(monitor_t *m, rf_core_t core, rf_err_t err)
     unpark_all(m, true, core);
     c->unanswered = 0;
     c->ready = false;
-    /* Evidence of a death: inside a host the kernel's, at once; between hosts that nobody could be reached for the
-     * whole deadline. Anything else (a wrong key, no descriptors left) says nothing about the peer. */
-    bool evidence = err == RF_ERR_PEER_DEAD || err == RF_ERR_TIMEOUT || err == RF_ERR_CLOSED;
-    if (evidence && (m->formed || (was_linked && same_node(m, core)))) {
+    /* Evidence of a death is the end of a link that was there: inside a host the kernel says so at once, between hosts
+     * the peer was out of reach for the whole deadline. */
+    bool ended = err == RF_ERR_PEER_DEAD || err == RF_ERR_TIMEOUT || err == RF_ERR_CLOSED;
+    if (was_linked && ended && (m->formed || same_node(m, core))) {
         c->link = PEER_GONE;
         member_dead(m, core, err, true);
         return;
     }
+    /* A dial that failed says nothing of the peer, who may be slow, or dial me: tried again, while the operations that
+     * wait have deadlines of their own. What trying again cannot change (a wrong key, another version) ends them. */
     c->link = PEER_NONE;
     c->redial_ns = m->now_ns + REDIAL_NS;
-    out_log(m, m->formed ? RF_LOG_WARN : RF_LOG_DEBUG, "no link with core %u: %s", core, rf_err_text(err));
-    if (m->formed) each_op_of(m, core, false);
+    c->redial = ended || err == RF_ERR_EXISTS || err == RF_ERR_NOT_FOUND || err == RF_ERR_AGAIN;
+    out_log(m, c->redial ? RF_LOG_DEBUG : RF_LOG_WARN, "no link with core %u: %s", core, rf_err_text(err));
+    if (!c->redial && m->formed) each_op_of(m, core, false);
 }
 
 void peer_fail_ops(monitor_t *m, rf_core_t core)

@@ -37,7 +37,7 @@
 #define SHUTDOWN_GRACE_NS   (2 * RF_NS_PER_S)   /* between TERM and KILL */
 #define SHUTDOWN_KILL_NS    (3 * RF_NS_PER_S)   /* after KILL */
 #define RETRY_NS            (20 * RF_NS_PER_MS) /* after a full log */
-#define REDIAL_NS           (20 * RF_NS_PER_MS) /* while the machine forms */
+#define REDIAL_NS           (20 * RF_NS_PER_MS) /* after a dial that failed */
 #define PING_ROUNDS         5
 #define PING_NS             (300 * RF_NS_PER_MS)
 #define PING_FRESH_NS       RF_NS_PER_S /* so long a measurement serves further pages of the list */
@@ -118,6 +118,7 @@ typedef struct core {
     uint16_t unanswered;      /* requests at it */
     bool ready;               /* core 0: it has said READY */
     bool death_due, room_due; /* the engine is to be told */
+    bool redial;              /* a dial failed: again at redial_ns */
     uint64_t redial_ns;
     uint64_t heard_ns;
     /* last measurement */

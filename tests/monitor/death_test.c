@@ -258,6 +258,32 @@ static void shutdown_ends_domains_first(void **state)
     }
 }
 
+static void a_dial_that_fails_is_no_death(void **state)
+{
+    (void)state;
+    world_t *w = world_new(2, 2, 20);
+    w->refuse_dials = 12;
+    world_form(w);
+    rf_domain_t a, b;
+    test_client_t *exporter = world_domain_on(w, 1, &a), *c = world_domain_on(w, 3, &b);
+    assert_int_equal(world_name(w, exporter, RF_CLIENT_NAME_PUT, "far"), RF_OK);
+    w->refuse_dials = 5;
+    rf_client_connect_t body = {.name = "far"};
+    uint32_t tag = world_send(w, c, RF_CLIENT_CONNECT, &body, sizeof body, 0);
+    world_pass(w, RF_NS_PER_S);
+    unsigned at = 0;
+    const message_t *event = world_event(exporter, RF_CLIENT_EVENT_INCOMING, &at);
+    assert_non_null(event);
+    rf_client_incoming_t incoming;
+    memcpy(&incoming, event->body, sizeof incoming);
+    rf_client_accept_t accept = {.channel = incoming.channel.channel, .address = "127.0.0.1:1"};
+    world_send(w, exporter, RF_CLIENT_ACCEPT, &accept, sizeof accept, 0);
+    world_settle(w);
+    assert_int_equal(world_reply(c, tag)->header.err, RF_OK);
+    assert_int_equal(world_status(w, world_node_client(w, 0)).cores_up, 4);
+    world_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -269,6 +295,7 @@ int main(void)
         cmocka_unit_test(spawns_under_way_when_the_orderer_dies),
         cmocka_unit_test(a_partition_leaves_one_side),
         cmocka_unit_test(shutdown_ends_domains_first),
+        cmocka_unit_test(a_dial_that_fails_is_no_death),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -81,6 +81,11 @@ static void peer_event(world_t *w, rf_core_t to, rf_core_t from, monitor_event_k
 static void do_dial(world_t *w, rf_core_t from, rf_core_t to)
 {
     if (w->linked[from][to]) return;
+    if (w->refuse_dials > 0 && node_of(w, from) != node_of(w, to)) {
+        w->refuse_dials--;
+        peer_event(w, from, to, MONITOR_PEER_DOWN, w->refuse_dials % 2 ? RF_ERR_EXISTS : RF_ERR_TIMEOUT);
+        return;
+    }
     if (!w->alive[to] || w->cut[node_of(w, from)][node_of(w, to)]) {
         peer_event(w, from, to, MONITOR_PEER_DOWN, RF_ERR_TIMEOUT);
         return;

@@ -70,6 +70,7 @@ typedef struct world {
     bool fd_open[WORLD_FDS_MAX];
     int fd_next;
     uint32_t tag_next;
+    unsigned refuse_dials; /* so many dials between hosts fail first */
     unsigned n_logged;
     bool verbose;
 } world_t;
