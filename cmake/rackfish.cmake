@@ -28,21 +28,6 @@ function(rf_module)
   set_target_properties(${M_NAME} PROPERTIES OUTPUT_NAME rf_${M_NAME} POSITION_INDEPENDENT_CODE ON)
 endfunction()
 
-# rf_headers(NAME wire FOLDER wire DEPS base): a folder of definitions without code.
-function(rf_headers)
-  cmake_parse_arguments(M "" "NAME;FOLDER" "DEPS" ${ARGN})
-  add_library(${M_NAME} INTERFACE)
-  file(GLOB headers CONFIGURE_DEPENDS RELATIVE "${CMAKE_SOURCE_DIR}/${M_FOLDER}"
-       "${CMAKE_SOURCE_DIR}/${M_FOLDER}/*.h")
-  set(tree "${CMAKE_BINARY_DIR}/include/${M_NAME}")
-  file(MAKE_DIRECTORY "${tree}/${M_FOLDER}")
-  foreach(header IN LISTS headers)
-    file(CREATE_LINK "${CMAKE_SOURCE_DIR}/${M_FOLDER}/${header}" "${tree}/${M_FOLDER}/${header}" SYMBOLIC)
-  endforeach()
-  target_include_directories(${M_NAME} INTERFACE "$<BUILD_INTERFACE:${tree}>")
-  target_link_libraries(${M_NAME} INTERFACE ${M_DEPS})
-endfunction()
-
 # rf_program(NAME rf-monitor SOURCES main.c DEPS monitor): a system program; lands in <build>/bin
 # and is installed to libexec/rackfish unless BIN is given (then to bin).
 # `programs` is the target of all of them, with the loadable transports: what a machine needs to run.
