@@ -27,8 +27,8 @@ EDGES = {
     "monitor": ["base", "wire", "consensus", "transport"],
     "node": ["*"],
     "lib": ["base", "wire", "transport"],
-    "cli": ["base", "wire", "lib", "transport", "cluster-config", "node"],
-    "bench": ["base", "wire", "transport", "lib"],
+    "cli": ["base", "transport", "cluster-config", "node"],
+    "bench": ["base", "transport", "lib"],
     "examples": ["lib"],
     "tests": ["*"],
 }
