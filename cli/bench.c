@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 const cli_option_t cli_bench_options[] = {
-    {"short", 's', NULL, "without a name: a minute's tour of all benches"},
+    {"short", 's', NULL, "instead of a name: a short tour of what matters most"},
     {NULL, 0, NULL, NULL},
 };
 

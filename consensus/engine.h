@@ -264,6 +264,8 @@ rf_err_t proposal_order(agreement_t *e, agreement_entry_kind_t kind, uint64_t se
 void role_form(agreement_t *e, const rf_core_t *cores, unsigned n_cores);
 void role_form_apply(agreement_t *e, const log_entry_t *entry);
 bool role_form_valid(const agreement_t *e, const void *bytes, size_t size);
+/* Tells every member what is known to be committed, once the orderer is dead. */
+void role_tell_committed(agreement_t *e);
 void role_death(agreement_t *e, agreement_member_t member);
 void role_fail_proposals(agreement_t *e);
 

@@ -33,13 +33,17 @@ static rf_err_t check(const agreement_t *e, const agreement_event_t *event, grou
     for (unsigned i = 0; i < event->group.n_cores; i++) {
         if (event->group.cores[i] >= e->params.n_cores) return RF_ERR_INVALID;
     }
+    group_op_t *unused = NULL;
     for (unsigned i = 0; i < AGREEMENT_GROUP_OPS_MAX; i++) {
-        if (!e->group_ops[i].used) {
-            *out = (group_op_t *)(uintptr_t)&e->group_ops[i];
-            return RF_OK;
-        }
+        const group_op_t *op = &e->group_ops[i];
+        if (!op->used)
+            unused = (group_op_t *)(uintptr_t)op;
+        else if (e->group_next + 1 - op->number >= AGREEMENT_WINDOW)
+            return RF_ERR_AGAIN; /* members must not take what is still under way for long done */
     }
-    return RF_ERR_AGAIN;
+    if (!unused) return RF_ERR_AGAIN;
+    *out = unused;
+    return RF_OK;
 }
 
 void group_start(agreement_t *e, const agreement_event_t *event)

@@ -19,5 +19,7 @@ void recv_committed(agreement_t *e, rf_core_t from, const uint8_t *bytes, size_t
         engine_ignore(e, "ignoring COMMITTED: of entries that I do not hold, so I was left out");
         return;
     }
-    if (in.committed > e->committed) e->committed = in.committed;
+    if (in.committed <= e->committed) return;
+    e->committed = in.committed;
+    if (e->lost) role_tell_committed(e); /* whoever told me may die before it has told everybody */
 }

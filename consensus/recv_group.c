@@ -16,8 +16,7 @@ void recv_group(agreement_t *e, rf_core_t from, const uint8_t *bytes, size_t siz
     member_t *m = &e->members[from];
     rf_err_t err = window_check(&m->group_seen, in.number);
     if (err != RF_OK) {
-        /* Older than the window: the owner has at most AGREEMENT_GROUP_OPS_MAX under way, so it is long done.
-         */
+        /* Older than the window: the owner starts nothing so far ahead of what is under way, so it is long done. */
         if (err == RF_ERR_SESSION || window_check(&m->group_done, in.number) == RF_ERR_EXISTS) {
             e->reply_to = from;
             e->group_reply = (wire_group_t){.number = in.number};

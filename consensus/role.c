@@ -85,6 +85,12 @@ void role_fail_proposals(agreement_t *e)
     }
 }
 
+void role_tell_committed(agreement_t *e)
+{
+    for (rf_core_t core = 0; core < e->params.n_cores; core++)
+        e->members[core].commit_tells = e->params.resend_ns == RF_NEVER ? 1 : COMMIT_TELLS;
+}
+
 void role_death(agreement_t *e, agreement_member_t who)
 {
     if (who.core >= e->params.n_cores || who.core == e->params.self.core) {
@@ -106,8 +112,7 @@ void role_death(agreement_t *e, agreement_member_t who)
     if (who.core == ORDERER) {
         e->lost = true;
         e->output.view_changed = true;
-        for (rf_core_t core = 0; core < e->params.n_cores; core++)
-            e->members[core].commit_tells = e->params.resend_ns == RF_NEVER ? 1 : COMMIT_TELLS;
+        role_tell_committed(e);
     } else if (!engine_orders(e) && m->state == AGREEMENT_MEMBER_IN) {
         m->report = true;
     }

@@ -58,13 +58,11 @@ static void send_kernel(shell_t *s, const monitor_action_t *action)
     s->exit_status = MONITOR_EXIT_FAILED;
 }
 
-/* Agreement's messages are made again when there is room, so they need not wait here. */
 static void send_peer(shell_t *s, const monitor_action_t *action)
 {
     conn_t *conn = s->peers[action->core];
     if (!conn || conn->ended || !conn->up) return;
-    bool made_again = action->type >= SHELL_AGREEMENT_FIRST && action->type <= SHELL_AGREEMENT_LAST;
-    rf_err_t err = backlog_send(conn, action, !made_again);
+    rf_err_t err = backlog_send(conn, action, true);
     if (err != RF_ERR_AGAIN && err != RF_ERR_LIMIT) return;
     conn->full = true;
     if (err == RF_ERR_LIMIT && log_now(&s->logged_ns[0]))

@@ -31,9 +31,7 @@
 #define SHELL_POLL_BATCH   64
 #define SHELL_ROUNDS_MAX   16 /* of one link in one turn, so that none keeps the loop */
 
-#define SHELL_AGREEMENT_FIRST 0xd0 /* slot types of agreement's messages (wire/wire.h) */
-#define SHELL_AGREEMENT_LAST  0xdf
-#define SHELL_BACKLOG_MAX     (256u << 10) /* bytes that wait for one link */
+#define SHELL_BACKLOG_MAX (256u << 10) /* bytes that wait for one link */
 
 typedef struct kept kept_t; /* a message that waits for room */
 
