@@ -75,15 +75,16 @@ machine_up orderless --nodes 2 --cores 2
 id=$(start_domain 3)
 mkfifo "$work/pipe"
 exec 9<>"$work/pipe"
-rackfish run --core 2 -- sh -c 'read line; echo "got $line"' <"$work/pipe" >"$work/out" 2>&1 9>&- &
+rackfish run --core 2 -- sh -c 'echo up; read line; echo "got $line"' <"$work/pipe" >"$work/out" 2>&1 9>&- &
 runner=$!
-within "they run" 20 pgrep -f '[s]leep 4730'
+within "one runs" 20 pgrep -f '[s]leep 4730'
+within "and the other" 20 grep -q up "$work/out"
 kill -KILL "$(pid_of monitor 0)"
 sleep 1
 echo words >&9
 exec 9>&-
 wait $runner
-equal "a program on another core goes on" "$? $(cat "$work/out")" "0 got words"
+equal "a program on another core goes on" "$? $(tail -n 1 "$work/out")" "0 got words"
 check "kill reaches a domain on another core" rackfish kill -KILL "$id"
 expect "wait as well" 137 rackfish wait --timeout 20s "$id"
 machine_down
