@@ -110,7 +110,7 @@ static int logs_from_files(const cli_t *cli, int core, uint64_t lines, log_outpu
     if (!machine_find(cli, &dir) || dir.n_nodes == 0) return CLI_NO_MACHINE;
     bool any = false;
     for (unsigned i = 0; i < dir.n_nodes; i++) {
-        char folder[CLI_PATH_MAX], path[CLI_PATH_MAX], source[300], chunk[4096];
+        char folder[CLI_PATH_MAX], path[CLI_PATH_MAX], source[RF_NAME_MAX + 260], chunk[4096];
         struct dirent **entries;
         if (cli->via && strcmp(cli->via, dir.nodes[i]) != 0) continue;
         snprintf(folder, sizeof folder, "%s/%s", dir.path, dir.nodes[i]);

@@ -140,7 +140,7 @@ static const char *prepare(rf_daemon_t *daemon)
         rmdir(above);
         return "the cgroup could not be given to the system user";
     }
-    snprintf(daemon->cgroup, sizeof daemon->cgroup, "%s", folder);
+    memcpy(daemon->cgroup, folder, strlen(folder) + 1); /* its length was checked above */
     return NULL;
 }
 
