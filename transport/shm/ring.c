@@ -429,7 +429,9 @@ bool shm_in_empty(shm_link_t *link)
 static bool room_due(shm_link_t *link)
 {
     learn_acks(link);
-    if (link->phase != SHM_UP || link->out.limit - link->out.sent < link->room_asked) return false;
+    if (link->phase != SHM_UP) return false;
+    /* An empty ring that is still too small: the peer has nothing left to tell, growing is the sender's turn. */
+    if (link->out.limit - link->out.sent < link->room_asked && link->acked != link->out.sent) return false;
     uint32_t acked = atomic_load_explicit(&link->out.peer_head->notify_ack, memory_order_acquire);
     return !link->notify_full || (uint32_t)link->notify_sent - acked < SHM_NOTIFY_SLOTS;
 }
