@@ -152,7 +152,8 @@ struct rf_cpudriver {
     const rf_boot_t *boot;
     int boot_fd;
     rf_core_t core;
-    bool realtime; /* SCHED_FIFO: preempts what it serves */
+    rf_incarnation_t incarnation; /* which life of the core this is */
+    bool realtime;                /* SCHED_FIFO: preempts what it serves */
 
     int epoll;
     rf_source_t timer, signals, endpoint_source;

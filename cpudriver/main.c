@@ -1,5 +1,5 @@
 /*
- * rf-cpudriver CORE: the kernel of one core. Started by rackfishd with the boot block on RF_BOOT_FD; starts the
+ * rf-cpudriver CORE INCARNATION: the kernel of one core, for one life of it. Started by rackfishd with the boot block on RF_BOOT_FD; starts the
  * core's monitor and, at its bidding, everything that runs on the core. How it ended: RF_CPUDRIVER_EXIT_*.
  */
 #include "base/clock.h"
@@ -158,10 +158,10 @@ static void run(rf_cpudriver_t *driver)
 
 static int usage(const char *why)
 {
-    fprintf(
-        stderr,
-        "rf-cpudriver: %s\nusage: rf-cpudriver CORE   (started by rackfishd, boot block on descriptor %d)\n",
-        why, RF_BOOT_FD);
+    fprintf(stderr,
+            "rf-cpudriver: %s\nusage: rf-cpudriver CORE INCARNATION   (started by rackfishd, boot block on "
+            "descriptor %d)\n",
+            why, RF_BOOT_FD);
     return RF_CPUDRIVER_EXIT_USAGE;
 }
 
@@ -169,9 +169,12 @@ int main(int argc, char **argv)
 {
     rf_cpudriver_t *driver = &the_driver;
     char *end;
-    if (argc != 2) return usage("one argument is needed");
+    if (argc != 3) return usage("two arguments are needed");
     unsigned long core = strtoul(argv[1], &end, 10);
     if (end == argv[1] || *end) return usage("the core is no number");
+    unsigned long incarnation = strtoul(argv[2], &end, 10);
+    if (end == argv[2] || *end || incarnation == 0 || incarnation >= UINT32_MAX)
+        return usage("the incarnation is no number from 1 on");
     driver->boot_fd = RF_BOOT_FD;
     if (rf_boot_map(RF_BOOT_FD, &driver->boot) != RF_OK) return usage("there is no boot block");
     const rf_boot_node_t *node = &driver->boot->nodes[driver->boot->node];
@@ -179,6 +182,7 @@ int main(int argc, char **argv)
         core >= RF_CORES_MAX)
         return usage("the core is not of this node");
     driver->core = (rf_core_t)core;
+    driver->incarnation = (rf_incarnation_t)incarnation;
     for (size_t i = 0; i < sizeof start_table / sizeof *start_table; i++) {
         rf_err_t err = start_table[i].start(driver);
         if (err != RF_OK) {

@@ -382,7 +382,7 @@ void rf_spawn_commit(rf_cpudriver_t *driver, rf_dispatcher_t *d, uint32_t tag)
 
 static _Noreturn void monitor_main(rf_cpudriver_t *driver, int link, int log, pid_t parent)
 {
-    char path[sizeof driver->boot->libexec_dir + 16], core[12];
+    char path[sizeof driver->boot->libexec_dir + 16], core[12], incarnation[16];
     char fd_entry[64], module_entry[600], level_entry[64] = "", sanitizer_entry[256] = "";
     restore_signals();
     restore_limits();
@@ -409,9 +409,10 @@ static _Noreturn void monitor_main(rf_cpudriver_t *driver, int link, int log, pi
     close_range(RF_BOOT_FD + 1, ~0u, 0);
     snprintf(path, sizeof path, "%s/rf-monitor", driver->boot->libexec_dir);
     snprintf(core, sizeof core, "%u", driver->core);
+    snprintf(incarnation, sizeof incarnation, "%u", driver->incarnation);
     snprintf(fd_entry, sizeof fd_entry, "%s=%d", RF_ENV_DISPATCHER_FD, RF_DISPATCHER_FD);
     snprintf(module_entry, sizeof module_entry, "RACKFISH_MODULE_PATH=%s", driver->boot->module_dir);
-    const char *argv[] = {"rf-monitor", core, NULL};
+    const char *argv[] = {"rf-monitor", core, incarnation, NULL};
     const char *env[8] = {"PATH=/usr/local/bin:/usr/bin:/bin", fd_entry, module_entry};
     size_t n_env = 3;
     const char *level = getenv("RACKFISH_LOG"), *sanitizer = getenv("ASAN_OPTIONS");

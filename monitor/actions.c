@@ -229,13 +229,10 @@ static void count_links(shell_t *s, const monitor_action_t *action)
 static void fence_peer(shell_t *s, const monitor_action_t *action)
 {
     conn_t *conn = s->peers[action->core];
-    s->fenced[action->core] = true;
-    if (!conn || conn->ended) return;
-    if (conn->link) {
-        conn->link->transport->flush(conn->link);
-        conn->link->transport->fence(conn->link);
-    }
-    conn_forget(conn);
+    if (s->lowest[action->core] <= action->incarnation) s->lowest[action->core] = action->incarnation + 1;
+    if (!conn || conn->ended || conn->incarnation > action->incarnation) return;
+    if (conn->link) conn->link->transport->flush(conn->link);
+    conn_fence(conn);
 }
 
 static void run(shell_t *s, const monitor_action_t *action)

@@ -4,10 +4,10 @@
  */
 #include "monitor/state.h"
 
-agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core)
+agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core, rf_incarnation_t incarnation)
 {
     return (agreement_params_t){
-        .self = {.core = core, .incarnation = 1},
+        .self = {.core = core, .incarnation = incarnation},
         .machine = boot->machine,
         .n_cores = boot->n_cores,
         .log_max = AGREE_LOG_MAX,
@@ -20,7 +20,7 @@ agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core)
 
 rf_err_t agree_init(monitor_t *m, void *memory, size_t size)
 {
-    agreement_params_t params = agree_params(m->boot, m->core);
+    agreement_params_t params = agree_params(m->boot, m->core, m->incarnation);
     m->agree.tick_ns = RF_NEVER;
     return agreement_init(memory, size, &params, &m->agree.engine);
 }
@@ -162,7 +162,7 @@ static bool tell_deaths_and_rooms(monitor_t *m, bool *more)
         core_t *c = &m->cores[core];
         if (c->death_due || c->room_due) {
             agreement_event_t event = {.kind = c->death_due ? AGREEMENT_DEATH : AGREEMENT_ROOM};
-            event.peer = (agreement_member_t){.core = core, .incarnation = 1};
+            event.peer = (agreement_member_t){.core = core, .incarnation = m->cores[core].incarnation};
             if (c->death_due)
                 c->death_due = false;
             else
@@ -238,7 +238,7 @@ void agree_room(monitor_t *m, rf_core_t core)
 rf_err_t agree_receive(monitor_t *m, rf_core_t from, uint8_t type, const void *bytes, size_t size)
 {
     agreement_event_t event = {.kind = AGREEMENT_RECEIVE};
-    event.receive.from = (agreement_member_t){.core = from, .incarnation = 1};
+    event.receive.from = (agreement_member_t){.core = from, .incarnation = m->cores[from].linked};
     event.receive.type = type;
     event.receive.bytes = bytes;
     event.receive.size = size;

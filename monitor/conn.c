@@ -53,6 +53,12 @@ void conn_free(shell_t *s, conn_t *conn)
     free(conn);
 }
 
+void conn_fence(conn_t *conn)
+{
+    if (conn->link) conn->link->transport->fence(conn->link);
+    conn_forget(conn);
+}
+
 void conn_forget(conn_t *conn)
 {
     conn->ended = true;
@@ -93,7 +99,7 @@ static void incoming_peer(shell_t *s, rf_link_t *link, const rf_hello_t *hello, 
 {
     rf_core_t core = hello->core;
     bool here = core < s->boot->n_cores && s->boot->cores[core].node == s->boot->node;
-    if (core >= s->boot->n_cores || core == s->core || here != local || hello->incarnation != 1) {
+    if (core >= s->boot->n_cores || core == s->core || here != local || hello->incarnation == 0) {
         refuse(link, RF_ERR_PROTOCOL);
         return;
     }
@@ -101,11 +107,16 @@ static void incoming_peer(shell_t *s, rf_link_t *link, const rf_hello_t *hello, 
         refuse(link, RF_ERR_AUTH);
         return;
     }
-    if (s->fenced[core]) {
+    if (hello->incarnation < s->lowest[core]) {
         refuse(link, RF_ERR_FENCED);
         return;
     }
     conn_t *other = s->peers[core];
+    if (other && other->incarnation != 0 && other->incarnation < hello->incarnation) {
+        s->lowest[core] = hello->incarnation; /* the machine has named a later one: this is no more */
+        conn_fence(other);
+        other = NULL;
+    }
     if (other && !other->ended) {
         /* Both dialled: the link of the higher core stays. */
         if (other->up || !other->dialed || core < s->core) {
@@ -122,6 +133,7 @@ static void incoming_peer(shell_t *s, rf_link_t *link, const rf_hello_t *hello, 
     }
     conn->link = link;
     conn->core = core;
+    conn->incarnation = hello->incarnation;
     snprintf(conn->address, sizeof conn->address, "%s", "accepted");
     s->peers[core] = conn;
 }
@@ -169,6 +181,19 @@ static void incoming(shell_t *s, rf_link_t *link, const rf_hello_t *hello)
 
 /* ---- what media report: noted here, told by the loop ---- */
 
+/* Who answered a dial: an address may be one that an earlier incarnation had, or another core has now. */
+static void check_answer(shell_t *s, conn_t *conn)
+{
+    const rf_hello_t *peer = &conn->link->peer;
+    if (conn->incarnation == 0) conn->incarnation = peer->incarnation;
+    if (peer->kind == RF_ROLE_MONITOR && peer->core == conn->core && peer->incarnation == conn->incarnation &&
+        peer->incarnation >= s->lowest[conn->core])
+        return;
+    conn->ended = true;
+    conn->up = false;
+    conn->err = RF_ERR_NOT_FOUND;
+}
+
 static void note_fds(shell_t *s, conn_t *conn, const rf_link_event_info_t *info)
 {
     if (!conn || conn->ended || s->n_arrived == SHELL_ARRIVED_MAX ||
@@ -194,6 +219,7 @@ void conn_event(void *context, rf_link_t *link, rf_link_event_t event, const rf_
         break;
     case RF_LINK_UP:
         if (conn) conn->up = true;
+        if (conn && conn->kind == CONN_PEER && !conn->told_up) check_answer(s, conn);
         break;
     case RF_LINK_ROOM:
         if (conn) conn->room = true;
@@ -221,6 +247,8 @@ static void tell_up(shell_t *s, conn_t *conn)
     monitor_event_t event = {
         .core = conn->core, .client = conn->client, .domain = conn->domain, .index = conn->index};
     conn->told_up = true;
+    event.incarnation = conn->incarnation;
+    if (conn->kind == CONN_PEER && (conn->link->transport->flags & RF_TRANSPORT_LOCAL)) watch_peer(s, conn);
     switch (conn->kind) {
     case CONN_KERNEL:
         event.kind = MONITOR_KERNEL_UP;
@@ -286,7 +314,7 @@ static void tell_room(shell_t *s, conn_t *conn)
 static bool settle_one(shell_t *s)
 {
     for (conn_t *conn = s->conns; conn; conn = conn->next) {
-        if (conn->up && !conn->told_up && !conn->forgotten)
+        if (conn->up && !conn->told_up && !conn->forgotten && !(conn->kind == CONN_PEER && conn->ended))
             tell_up(s, conn);
         else if (conn->ended)
             tell_ended(s, conn);
@@ -393,7 +421,7 @@ network_t *conn_network(shell_t *s, const char *medium, rf_err_t *err)
                  .version_minor = RF_VERSION_MINOR,
                  .kind = RF_ROLE_MONITOR,
                  .core = s->core,
-                 .incarnation = 1,
+                 .incarnation = s->incarnation,
                  .machine = s->boot->machine},
         .doorbell = &s->doorbell,
         .on_event = conn_event,
@@ -445,7 +473,7 @@ void conn_dial(shell_t *s, rf_core_t core, const char *address)
                             .version_minor = RF_VERSION_MINOR,
                             .kind = RF_ROLE_MONITOR,
                             .core = s->core,
-                            .incarnation = 1,
+                            .incarnation = s->incarnation,
                             .machine = s->boot->machine};
         if (endpoint != s->host) show_key(s, &hello);
         rf_link_params_t params = {

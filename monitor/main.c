@@ -1,5 +1,5 @@
 /*
- * rf-monitor CORE: the monitor of one core. Started by the core's CPU driver with the boot block on RF_BOOT_FD and the
+ * rf-monitor CORE INCARNATION: one life of the monitor of one core. Started by the core's CPU driver with the boot block on RF_BOOT_FD and the
  * socket of its kernel link on RF_DISPATCHER_FD; ends with it. Exit statuses: monitor/step.h.
  */
 #include "monitor/shell.h"
@@ -14,26 +14,28 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-static bool parse_core(const char *text, rf_core_t *out)
+static bool parse_number(const char *text, unsigned long least, unsigned long most, unsigned long *out)
 {
     char *end;
     unsigned long value = strtoul(text, &end, 10);
-    if (*text < '0' || *text > '9' || *end || value >= RF_CORES_MAX) return false;
-    *out = (rf_core_t)value;
+    if (*text < '0' || *text > '9' || *end || value < least || value > most) return false;
+    *out = value;
     return true;
 }
 
 int main(int argc, char **argv)
 {
-    rf_core_t core;
-    if (argc != 2 || !parse_core(argv[1], &core)) {
-        fprintf(
-            stderr,
-            "usage: rf-monitor CORE\nStarted by rf-cpudriver, with the boot block on descriptor %d and the "
-            "kernel link on %d; use `rackfish up`.\n",
-            RF_BOOT_FD, RF_DISPATCHER_FD);
+    unsigned long number, incarnation;
+    if (argc != 3 || !parse_number(argv[1], 0, RF_CORES_MAX - 1, &number) ||
+        !parse_number(argv[2], 1, UINT32_MAX - 1, &incarnation)) {
+        fprintf(stderr,
+                "usage: rf-monitor CORE INCARNATION\nStarted by rf-cpudriver, with the boot block on "
+                "descriptor %d and the "
+                "kernel link on %d; use `rackfish up`.\n",
+                RF_BOOT_FD, RF_DISPATCHER_FD);
         return MONITOR_EXIT_USAGE;
     }
+    rf_core_t core = (rf_core_t)number;
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     struct sigaction ignore = {.sa_handler = SIG_IGN};
@@ -56,5 +58,5 @@ int main(int argc, char **argv)
     if (boot->module_dir[0]) setenv("RACKFISH_MODULE_PATH", boot->module_dir, 0);
     err = rf_transport_register(&rf_transport_shm);
     if (err != RF_OK) return MONITOR_EXIT_FAILED;
-    return shell_run(boot, core, RF_DISPATCHER_FD);
+    return shell_run(boot, core, (rf_incarnation_t)incarnation, RF_DISPATCHER_FD);
 }

@@ -37,7 +37,7 @@ static bool mesh_is_up(const monitor_t *m)
 
 static void say_ready(monitor_t *m)
 {
-    peer_core_t self = {.core = m->core, .incarnation = 1};
+    peer_core_t self = {.core = m->core, .incarnation = m->incarnation};
     if (m->core == 0)
         m->cores[0].ready = true;
     else if (m->cores[0].link == PEER_LINKED)
@@ -135,9 +135,9 @@ void member_formed(monitor_t *m)
         if (c->dead && c->member) agree_death(m, core);
         if (c->dead && c->link == PEER_LINKED) {
             c->link = PEER_GONE;
-            peer_core_t who = {.core = core, .incarnation = 1, .err = RF_ERR_TIMEOUT};
+            peer_core_t who = {.core = core, .incarnation = c->incarnation, .err = RF_ERR_TIMEOUT};
             peer_send(m, core, PEER_EXPELLED, &who, sizeof who, NULL, 0);
-            out_action(m, MONITOR_DO_FENCE_PEER)->core = core;
+            peer_fence(m, core, c->incarnation);
         }
     }
 }
@@ -156,7 +156,7 @@ static bool node_is_dead(const monitor_t *m, rf_node_t node)
 static void spread(monitor_t *m, rf_core_t dead, rf_err_t err, bool first_hand)
 {
     bool gateway = heartbeat_gateway(m, m->node) == m->core;
-    peer_core_t who = {.core = dead, .incarnation = 1, .err = (uint32_t)err};
+    peer_core_t who = {.core = dead, .incarnation = m->cores[dead].incarnation, .err = (uint32_t)err};
     for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
         const core_t *c = &m->cores[core];
         if (c->link == PEER_LINKED && !c->dead && (first_hand || (gateway && same_node(m, core))))
@@ -169,7 +169,7 @@ void member_tell_deaths(monitor_t *m, rf_core_t to)
     for (rf_core_t core = 0; core < m->boot->n_cores && m->formed; core++) {
         const core_t *c = &m->cores[core];
         if (!c->dead || !c->member || c->down) continue; /* what is agreed, the log tells */
-        peer_core_t who = {.core = core, .incarnation = 1, .err = (uint32_t)c->dead_err};
+        peer_core_t who = {.core = core, .incarnation = c->incarnation, .err = (uint32_t)c->dead_err};
         peer_send(m, to, PEER_DEATHS, &who, sizeof who, NULL, 0);
     }
 }
@@ -185,11 +185,11 @@ void member_dead(monitor_t *m, rf_core_t core, rf_err_t err, bool first_hand)
     out_log(m, m->phase == PHASE_SHUTDOWN ? RF_LOG_DEBUG : RF_LOG_WARN, "core %u is dead: %s%s", core,
             rf_err_text(err), first_hand ? "" : " (told by another monitor)");
     if (c->link == PEER_LINKED) { /* expelled while it can still hear: tell it, then listen no more */
-        peer_core_t who = {.core = core, .incarnation = 1, .err = (uint32_t)err};
+        peer_core_t who = {.core = core, .incarnation = c->incarnation, .err = (uint32_t)err};
         peer_send(m, core, PEER_EXPELLED, &who, sizeof who, NULL, 0);
-        out_action(m, MONITOR_DO_FENCE_PEER)->core = core;
+        peer_fence(m, core, c->incarnation);
     } else if (c->link == PEER_DIALING) {
-        out_action(m, MONITOR_DO_FENCE_PEER)->core = core;
+        peer_fence(m, core, c->incarnation);
     }
     c->link = PEER_GONE;
     unpark_all(m, true, core);
@@ -209,7 +209,7 @@ void member_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size
     peer_core_t who;
     for (size_t at = 0; size - at >= sizeof who; at += sizeof who) {
         memcpy(&who, bytes + at, sizeof who);
-        if (who.core >= m->boot->n_cores || who.incarnation != 1) continue;
+        if (who.core >= m->boot->n_cores || who.incarnation != m->cores[who.core].incarnation) continue;
         rf_err_t err = who.err > 0 && who.err < RF_ERR_COUNT ? (rf_err_t)who.err : RF_ERR_PEER_DEAD;
         if (who.core == m->core)
             member_expelled(m, from, err);

@@ -1,6 +1,7 @@
 /*
  * The peer link: what two monitors say to each other. An shm link inside a host, a network link between hosts.
  * Slot types 0x90-0xcf; agreement's own messages (0xd0-0xdf) travel on the same links and belong to consensus/.
+ * A link belongs to two incarnations, which its hello names; another incarnation has another link with fresh memory.
  *
  *   type            from -> to                      meaning
  *   READY           any -> core 0                   my links to the other cores of my host are up: form the machine

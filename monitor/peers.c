@@ -58,17 +58,31 @@ static void each_op_of(monitor_t *m, rf_core_t core, bool up)
     }
 }
 
-void peer_up(monitor_t *m, rf_core_t core)
+void peer_fence(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
+{
+    monitor_action_t *action = out_action(m, MONITOR_DO_FENCE_PEER);
+    action->core = core;
+    action->incarnation = incarnation;
+}
+
+void peer_up(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
 {
     core_t *c = &m->cores[core];
-    if (c->dead || c->link == PEER_GONE) { /* it comes too late: the machine has gone on without it */
-        peer_core_t who = {.core = core, .incarnation = 1, .err = RF_ERR_PEER_DEAD};
+    if (incarnation < c->incarnation ||
+        (incarnation == c->incarnation && (c->dead || c->link == PEER_GONE))) {
+        /* It comes too late: the machine has gone on without it. */
+        peer_core_t who = {.core = core, .incarnation = incarnation, .err = RF_ERR_PEER_DEAD};
         peer_send(m, core, PEER_EXPELLED, &who, sizeof who, NULL, 0);
-        out_action(m, MONITOR_DO_FENCE_PEER)->core = core;
+        peer_fence(m, core, incarnation);
         return;
     }
-    out_log(m, RF_LOG_DEBUG, "linked with core %u", core);
+    out_log(m, RF_LOG_DEBUG, "linked with core %u, incarnation %u", core, incarnation);
+    if (c->link == PEER_LINKED && c->linked != incarnation) {
+        unpark_all(m, true, core);
+        each_op_of(m, core, false);
+    }
     c->link = PEER_LINKED;
+    c->linked = incarnation;
     c->redial = false;
     c->heard_ns = m->now_ns;
     c->unanswered = 0;
@@ -101,10 +115,10 @@ void peer_down(monitor_t *m, rf_core_t core, rf_err_t err)
     unpark_all(m, true, core);
     c->unanswered = 0;
     c->ready = false;
-    /* Evidence of a death is the end of a link that was there: inside a host the kernel says so at once, between hosts
-     * the peer was out of reach for the whole deadline. */
+    /* Between hosts the end of a link that was there says that the peer was out of reach for the whole deadline. Inside a
+     * host it says nothing: peer_process_died() does, in the kernel's name. */
     bool ended = err == RF_ERR_PEER_DEAD || err == RF_ERR_TIMEOUT || err == RF_ERR_CLOSED;
-    if (was_linked && ended && (m->formed || same_node(m, core))) {
+    if (was_linked && ended && m->formed && !same_node(m, core)) {
         c->link = PEER_GONE;
         member_dead(m, core, err, true);
         return;
@@ -116,6 +130,14 @@ void peer_down(monitor_t *m, rf_core_t core, rf_err_t err)
     c->redial = ended || err == RF_ERR_EXISTS || err == RF_ERR_NOT_FOUND || err == RF_ERR_AGAIN;
     out_log(m, c->redial ? RF_LOG_DEBUG : RF_LOG_WARN, "no link with core %u: %s", core, rf_err_text(err));
     if (!c->redial && m->formed) each_op_of(m, core, false);
+}
+
+void peer_process_died(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
+{
+    core_t *c = &m->cores[core];
+    if (incarnation != c->incarnation || c->dead) return;
+    c->link = PEER_GONE;
+    member_dead(m, core, RF_ERR_PEER_DEAD, true);
 }
 
 void peer_fail_ops(monitor_t *m, rf_core_t core)

@@ -97,7 +97,7 @@ static void cores(monitor_t *m, uint32_t client, const rf_wire_header_t *request
                                 .state = !m->formed              ? RF_CORE_JOINING
                                          : c->member && !c->dead ? RF_CORE_UP
                                                                  : RF_CORE_DOWN,
-                                .incarnation = c->member,
+                                .incarnation = c->member ? c->incarnation : 0,
                                 .package = boot->package,
                                 .numa = boot->numa};
         memcpy(r->node_name, m->boot->nodes[boot->node].name, sizeof r->node_name);

@@ -84,6 +84,7 @@ static bool turn(shell_t *s)
     bool any = false;
     shell_progress(s);
     conn_settle(s);
+    while (s->exit_status < 0 && watch_settle(s)) any = true;
     shell_tell_arrived(s);
     for (conn_t *conn = s->conns; conn && s->exit_status < 0; conn = conn->next) {
         for (unsigned round = 0; round < SHELL_ROUNDS_MAX && conn_pump(s, conn); round++) any = true;
@@ -155,7 +156,10 @@ static void block(shell_t *s)
     int got = epoll_pwait2(s->epoll, events, EPOLL_EVENTS_MAX, until == RF_NEVER ? NULL : &timeout, NULL);
     rf_wait_disarm_all(s->links, n);
     for (int i = 0; i < got; i++) {
-        if (events[i].data.fd == s->doorbell.fd) rf_doorbell_drain(&s->doorbell);
+        if (events[i].data.fd == s->doorbell.fd)
+            rf_doorbell_drain(&s->doorbell);
+        else
+            watch_readable(s, events[i].data.fd);
     }
 }
 
@@ -191,12 +195,15 @@ static rf_err_t start_monitor(shell_t *s)
     void *memory = aligned_alloc(64, (size + 63) & ~(size_t)63);
     s->output = calloc(1, sizeof *s->output);
     s->peers = calloc(s->boot->n_cores, sizeof *s->peers);
-    s->fenced = calloc(s->boot->n_cores, sizeof *s->fenced);
-    if (!memory || !s->output || !s->peers || !s->fenced) {
+    s->lowest = calloc(s->boot->n_cores, sizeof *s->lowest);
+    s->watched = calloc(s->boot->n_cores, sizeof *s->watched);
+    if (!memory || !s->output || !s->peers || !s->lowest || !s->watched) {
         free(memory);
         return RF_ERR_NO_MEMORY;
     }
-    rf_err_t err = monitor_init(memory, size, s->boot, s->core, s->owner, rf_clock_ns(), &s->monitor);
+    for (rf_core_t core = 0; core < s->boot->n_cores; core++) s->lowest[core] = 1;
+    rf_err_t err =
+        monitor_init(memory, size, s->boot, s->core, s->incarnation, s->owner, rf_clock_ns(), &s->monitor);
     if (err != RF_OK) free(memory);
     return err;
 }
@@ -218,7 +225,7 @@ static rf_err_t start_links(shell_t *s, int kernel_socket)
                                             .version_minor = RF_VERSION_MINOR,
                                             .kind = RF_ROLE_MONITOR,
                                             .core = s->core,
-                                            .incarnation = 1,
+                                            .incarnation = s->incarnation,
                                             .machine = s->boot->machine},
                                    .doorbell = &s->doorbell,
                                    .on_event = conn_event,
@@ -239,6 +246,7 @@ static void finish(shell_t *s)
 {
     shell_flush(s);
     while (s->conns) conn_free(s, s->conns);
+    watch_end(s);
     for (unsigned i = 0; i < s->n_networks; i++)
         s->networks[i].transport->endpoint_close(s->networks[i].endpoint);
     if (s->host) s->shm->endpoint_close(s->host);
@@ -248,16 +256,17 @@ static void finish(shell_t *s)
     free(s->monitor);
     free(s->output);
     free(s->peers);
-    free(s->fenced);
+    free(s->lowest);
     free(s->links);
 }
 
-int shell_run(const rf_boot_t *boot, rf_core_t core, int kernel_socket)
+int shell_run(const rf_boot_t *boot, rf_core_t core, rf_incarnation_t incarnation, int kernel_socket)
 {
     shell_t *s = calloc(1, sizeof *s);
     if (!s) return MONITOR_EXIT_FAILED;
     s->boot = boot;
     s->core = core;
+    s->incarnation = incarnation;
     s->epoll = -1;
     s->exit_status = -1;
     s->host_next_ns = 0;
@@ -271,7 +280,7 @@ int shell_run(const rf_boot_t *boot, rf_core_t core, int kernel_socket)
         rf_log(RF_LOG_ERROR, "cannot start the monitor of core %u: %s", core, rf_err_text(err));
         s->exit_status = MONITOR_EXIT_FAILED;
     } else {
-        rf_log(RF_LOG_INFO, "the monitor of core %u is up", core);
+        rf_log(RF_LOG_INFO, "the monitor of core %u is up, incarnation %u", core, incarnation);
     }
     while (s->exit_status < 0) {
         if (!turn(s) && s->exit_status < 0) block(s);

@@ -3,6 +3,7 @@
  *
  *   shell.c     start, the loop, waiting
  *   conn.c      links: who is at the other end, deaths, the tie of two links between the same monitors
+ *   watch.c     the processes of the other monitors of this host
  *   actions.c   carrying out what a step wants
  *   backlog.c   messages that wait for room on their link
  *
@@ -47,8 +48,9 @@ typedef struct conn {
     bool room;                /* room came */
     bool dirty;               /* to be flushed */
     rf_err_t err;
-    rf_core_t core;  /* PEER */
-    uint32_t client; /* NODE, DISPATCHER */
+    rf_core_t core;               /* PEER */
+    rf_incarnation_t incarnation; /* ... of it; 0: dialled, and not answered yet */
+    uint32_t client;              /* NODE, DISPATCHER */
     rf_domain_t domain;
     uint16_t index;
     char address[RF_NAME_MAX];
@@ -85,9 +87,17 @@ typedef struct transfer { /* a spawn block that comes in pieces */
     uint8_t *bytes;
 } transfer_t;
 
+/* The process of another monitor of this host. Its death is the kernel's word, through the pidfd, and nothing else's. */
+typedef struct watched {
+    rf_incarnation_t incarnation; /* 0: none */
+    int pidfd;
+    bool died; /* to be told, once its link has ended */
+} watched_t;
+
 typedef struct shell {
     const rf_boot_t *boot;
     rf_core_t core;
+    rf_incarnation_t incarnation;
     monitor_t *monitor;
     monitor_output_t *output;
     int epoll, exit_status; /* -1: goes on */
@@ -101,8 +111,9 @@ typedef struct shell {
     conn_t *conns; /* all */
     unsigned n_conns;
     conn_t *kernel;
-    conn_t **peers; /* [n_cores] the one link of each, or NULL */
-    bool *fenced;   /* [n_cores] */
+    conn_t **peers;           /* [n_cores] the one link of each, or NULL */
+    rf_incarnation_t *lowest; /* [n_cores] the lowest incarnation that is still listened to; never falls */
+    watched_t *watched;       /* [n_cores] processes of the monitors of this host */
     conn_t *clients[MONITOR_CLIENTS_MAX];
     answer_t answers[SHELL_ANSWERS_MAX];
     unsigned answers_head, n_answers;
@@ -110,13 +121,15 @@ typedef struct shell {
     unsigned arrived_head, n_arrived;
     transfer_t transfers[MONITOR_TRANSFERS_MAX];
     char owner[32], self_user[32];
+    unsigned n_died; /* of watched */
     uint64_t logged_ns[3];
     rf_link_t **links; /* scratch, for arming */
     unsigned links_room;
 } shell_t;
 
 /* shell.c */
-int shell_run(const rf_boot_t *boot, rf_core_t core, int kernel_socket); /* exit status */
+int shell_run(const rf_boot_t *boot, rf_core_t core, rf_incarnation_t incarnation,
+              int kernel_socket); /* exit status */
 void shell_step(shell_t *s, monitor_event_t *event);
 void shell_flush(shell_t *s);
 void shell_progress(shell_t *s);
@@ -127,11 +140,18 @@ void conn_event(void *context, rf_link_t *link, rf_link_event_t event, const rf_
 conn_t *conn_new(shell_t *s, conn_kind_t kind);
 void conn_free(shell_t *s, conn_t *conn); /* closes its link */
 void conn_forget(conn_t *conn);           /* it is to end, and the monitor is not to be told */
+void conn_fence(conn_t *conn);            /* the same, and nothing of it is heard any more */
 void conn_settle(shell_t *s);             /* tells the monitor of links that came up or ended */
 bool conn_pump(shell_t *s, conn_t *conn); /* tells the monitor what it says; false: nothing there */
 void conn_dial(shell_t *s, rf_core_t core, const char *address);
 void conn_adopt(shell_t *s, rf_domain_t domain, uint16_t index, int fd);
 network_t *conn_network(shell_t *s, const char *medium, rf_err_t *err);
+
+/* watch.c */
+void watch_peer(shell_t *s, conn_t *conn); /* its link is up, on this host */
+void watch_readable(shell_t *s, int fd);   /* maybe one of the pidfds */
+bool watch_settle(shell_t *s);             /* tells the monitor of deaths; false: nothing to tell */
+void watch_end(shell_t *s);
 
 /* backlog.c */
 /* Sends, behind what waits already. RF_ERR_AGAIN: no room (only without `may_wait`). RF_ERR_LIMIT: too much waits. */

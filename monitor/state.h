@@ -107,14 +107,17 @@ typedef struct name {
     rf_core_t core;
 } name_t;
 
+/* Everything here is about one incarnation, the last that the log has named: an earlier one is never heard of again. */
 typedef struct core {
     /* agreed */
     bool member, down; /* was in the first view; has left by an entry */
+    rf_incarnation_t incarnation;
     /* told */
     bool dead; /* evidence here or elsewhere */
     rf_err_t dead_err;
     /* peer link */
     enum { PEER_NONE, PEER_DIALING, PEER_LINKED, PEER_GONE } link;
+    rf_incarnation_t linked;  /* LINKED: with whom */
     uint16_t unanswered;      /* requests at it */
     bool ready;               /* core 0: it has said READY */
     bool death_due, room_due; /* the engine is to be told */
@@ -279,6 +282,7 @@ typedef enum phase { PHASE_LINKING, PHASE_READY, PHASE_FORMED, PHASE_EXPELLED, P
 struct monitor {
     const rf_boot_t *boot;
     rf_core_t core;
+    rf_incarnation_t incarnation; /* which life of this core's monitor this is */
     rf_node_t node;
     uint64_t now_ns, real_ns, started_ns;
     char owner[32]; /* who did `up`; "" : not known */
@@ -341,7 +345,7 @@ void client_close(monitor_t *m, uint32_t client, const char *why);
 
 /* ---- agree.c ---- */
 rf_err_t agree_init(monitor_t *m, void *memory, size_t size);
-agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core);
+agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core, rf_incarnation_t incarnation);
 /* Proposes for `op`, when there is room; its class's `proposed` gets the answer, never before this returns. */
 void agree_propose(monitor_t *m, op_t *op, const command_t *command);
 void agree_form(monitor_t *m, const rf_core_t *cores, unsigned n);
@@ -392,7 +396,10 @@ void peer_send(monitor_t *m, rf_core_t core, uint8_t type, const void *a, size_t
 rf_err_t peer_request(monitor_t *m, op_t *op, rf_core_t core, uint8_t type, const void *body, size_t size,
                       const int *fds, unsigned n_fds);
 void peer_answered(monitor_t *m, op_t *op);
-void peer_up(monitor_t *m, rf_core_t core);
+void peer_up(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation);
+void peer_process_died(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation);
+/* Closes the link with `incarnation` of a core, or an earlier one, and listens to none of these any more. */
+void peer_fence(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation);
 void peer_fail_ops(monitor_t *m, rf_core_t core); /* those that wait for it */
 void peer_room(monitor_t *m, rf_core_t core);
 void peer_down(monitor_t *m, rf_core_t core, rf_err_t err);

@@ -11,14 +11,15 @@ static size_t padded(size_t size)
 
 size_t monitor_size(const rf_boot_t *boot, rf_core_t core)
 {
-    agreement_params_t params = agree_params(boot, core);
+    agreement_params_t params = agree_params(boot, core, 1);
     return padded(sizeof(monitor_t)) + padded(boot->n_cores * sizeof(core_t)) + agreement_size(&params);
 }
 
-rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_t core, const char *owner,
-                      uint64_t now_ns, monitor_t **out)
+rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_t core,
+                      rf_incarnation_t incarnation, const char *owner, uint64_t now_ns, monitor_t **out)
 {
-    if (core >= boot->n_cores || boot->cores[core].node != boot->node || boot->heartbeat_ms == 0)
+    if (core >= boot->n_cores || boot->cores[core].node != boot->node || boot->heartbeat_ms == 0 ||
+        incarnation == 0)
         return RF_ERR_INVALID;
     if (size < monitor_size(boot, core)) return RF_ERR_NO_MEMORY;
     memset(memory, 0, monitor_size(boot, core));
@@ -26,6 +27,7 @@ rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_
     m->boot = boot;
     snprintf(m->owner, sizeof m->owner, "%s", owner);
     m->core = core;
+    m->incarnation = incarnation;
     m->node = boot->node;
     m->started_ns = m->now_ns = now_ns;
     m->next_deadline_ns = RF_NEVER;
@@ -33,6 +35,8 @@ rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_
     m->exit_status = -1;
     m->cores = (core_t *)(void *)((uint8_t *)memory + padded(sizeof *m));
     uint8_t *engine = (uint8_t *)m->cores + padded(boot->n_cores * sizeof(core_t));
+    for (rf_core_t i = 0; i < boot->n_cores; i++) m->cores[i].incarnation = 1;
+    m->cores[core].incarnation = incarnation;
     for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++)
         m->locals[i] = (local_t){.block_fd = -1, .executable_fd = -1, .client = NO_CLIENT};
     rf_err_t err = agree_init(m, engine, size - (size_t)(engine - (uint8_t *)memory));
@@ -208,7 +212,11 @@ static void handle(monitor_t *m, const monitor_event_t *event)
         break;
     case MONITOR_PEER_UP:
         rf_assert(core_valid);
-        peer_up(m, event->core);
+        peer_up(m, event->core, event->incarnation);
+        break;
+    case MONITOR_PEER_DIED:
+        rf_assert(core_valid);
+        peer_process_died(m, event->core, event->incarnation);
         break;
     case MONITOR_PEER_DOWN:
         rf_assert(core_valid);

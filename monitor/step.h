@@ -46,8 +46,9 @@ typedef enum monitor_event_kind {
     MONITOR_KERNEL_UP, /* the link to the CPU driver */
     MONITOR_KERNEL_MESSAGE,
     MONITOR_KERNEL_FDS,
-    MONITOR_PEER_UP,   /* `core`'s monitor is linked */
-    MONITOR_PEER_DOWN, /* its link is dead, or a dial failed: `err` */
+    MONITOR_PEER_UP, /* `incarnation` of `core`'s monitor is linked; it replaces the link of an earlier one */
+    MONITOR_PEER_DOWN, /* its link is dead, or a dial failed: `err`; proves nothing about the process */
+    MONITOR_PEER_DIED, /* the kernel says that the process of `incarnation` of `core`, on this host, has died */
     MONITOR_PEER_ROOM, /* takes messages again */
     MONITOR_PEER_MESSAGE,
     MONITOR_PEER_FDS,
@@ -79,9 +80,10 @@ typedef struct monitor_event {
     uint64_t now_ns;  /* CLOCK_MONOTONIC, read after the event was taken from its queue; never falls */
     uint64_t real_ns; /* CLOCK_REALTIME, to show to people */
     rf_core_t core;   /* PEER_* */
-    uint32_t client;  /* CLIENT_*: the shell's handle */
-    uint32_t op;      /* answers: the operation that asked, as in its action */
-    uint8_t type;     /* *_MESSAGE: slot type */
+    rf_incarnation_t incarnation; /* PEER_UP, PEER_DIED */
+    uint32_t client;              /* CLIENT_*: the shell's handle */
+    uint32_t op;                  /* answers: the operation that asked, as in its action */
+    uint8_t type;                 /* *_MESSAGE: slot type */
     rf_err_t err;
     const void
         *bytes; /* *_MESSAGE, *_FDS, CHUNK, RANDOM (64 bytes), LISTENING (address); hostile until checked */
@@ -106,7 +108,8 @@ typedef enum monitor_action_kind {
     MONITOR_DO_SEND_CLIENT, /* ... to `client`; when it does not take it the link is closed */
     MONITOR_DO_SEND_EVENT,  /* a machine event to `client`; may be refused, see CLIENT_FULL */
     MONITOR_DO_DIAL, /* link to `core`; `bytes`: address, empty inside the host. PEER_UP or PEER_DOWN follow */
-    MONITOR_DO_FENCE_PEER, /* after flushing: fence and close; never listen to that core again. No event follows */
+    MONITOR_DO_FENCE_PEER, /* after flushing: fence and close the link with `incarnation` of `core` or an earlier one, and
+                              never listen to any of these again. No event follows */
     MONITOR_DO_CLOSE_CLIENT, /* no event follows */
     MONITOR_DO_ADOPT, /* fds[0] is a socket to (domain, index): CLIENT_UP follows when it can be linked */
     MONITOR_DO_CLOSE_FD,
@@ -137,6 +140,7 @@ typedef struct monitor_block {
 typedef struct monitor_action {
     uint8_t kind, type, n_fds;
     rf_core_t core;
+    rf_incarnation_t incarnation; /* FENCE_PEER */
     uint16_t index;
     uint32_t client, op, offset;
     rf_domain_t domain;
@@ -167,10 +171,11 @@ enum {
 
 size_t monitor_size(const rf_boot_t *boot, rf_core_t core);
 
-/* In `memory` (monitor_size bytes, 16-byte aligned, the caller's); `boot` outlives the monitor. `owner`: the name of the
- * user who started the machine, who may signal every domain. */
-rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_t core, const char *owner,
-                      uint64_t now_ns, monitor_t **out);
+/* In `memory` (monitor_size bytes, 64-byte aligned, the caller's); `boot` outlives the monitor. `incarnation`: which life of
+ * the core's monitor this is; 1 takes part in forming, a later one joins. `owner`: the name of the user who started the
+ * machine, who may signal every domain. */
+rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_t core,
+                      rf_incarnation_t incarnation, const char *owner, uint64_t now_ns, monitor_t **out);
 
 void monitor_step(monitor_t *monitor, const monitor_event_t *event, monitor_output_t *output);
 

@@ -97,11 +97,12 @@ static rf_err_t watch(rf_local_core_t *core)
 
 static int spawn_driver(rf_local_core_t *core, int boot_fd, const char *program, pid_t *pid)
 {
-    char log_path[RF_PATH_MAX + 32], number[16];
+    char log_path[RF_PATH_MAX + 32], number[16], incarnation[16];
     snprintf(log_path, sizeof log_path, "%s/cpudriver-%u.log", core->daemon->node_dir, core->core);
     snprintf(number, sizeof number, "%u", core->core);
+    snprintf(incarnation, sizeof incarnation, "%u", core->incarnation);
     char name[] = "rf-cpudriver";
-    char *argv[] = {name, number, NULL};
+    char *argv[] = {name, number, incarnation, NULL};
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     sigset_t none, all;
@@ -124,27 +125,34 @@ static int spawn_driver(rf_local_core_t *core, int boot_fd, const char *program,
     return failed;
 }
 
-rf_err_t rf_cores_start(rf_daemon_t *daemon, int boot_fd, char *error, size_t error_max)
+rf_err_t rf_core_start(rf_local_core_t *core, rf_incarnation_t incarnation, int boot_fd, char *error,
+                       size_t error_max)
 {
     char program[RF_PATH_MAX + 32];
-    snprintf(program, sizeof program, "%s/rf-cpudriver", daemon->libexec_dir);
+    snprintf(program, sizeof program, "%s/rf-cpudriver", core->daemon->libexec_dir);
+    core->incarnation = incarnation;
+    int failed = spawn_driver(core, boot_fd, program, &core->pid);
+    if (failed) {
+        snprintf(error, error_max, "cannot start %s: %s; is Rackfish installed as a whole?", program,
+                 strerror(failed));
+        return RF_ERR_OS;
+    }
+    core->child = true;
+    core->life = RF_LIFE_STARTING;
+    core->start_time = rf_process_start_time(core->pid);
+    core->pidfd = pidfd_open(core->pid, 0);
+    if (core->pidfd < 0 || watch(core) != RF_OK) {
+        snprintf(error, error_max, "cannot watch the CPU driver of core %u: %s", core->core, strerror(errno));
+        return RF_ERR_OS;
+    }
+    return RF_OK;
+}
+
+rf_err_t rf_cores_start(rf_daemon_t *daemon, int boot_fd, char *error, size_t error_max)
+{
     for (unsigned i = 0; i < daemon->n_cores; i++) {
-        rf_local_core_t *core = &daemon->cores[i];
-        int failed = spawn_driver(core, boot_fd, program, &core->pid);
-        if (failed) {
-            snprintf(error, error_max, "cannot start %s: %s; is Rackfish installed as a whole?", program,
-                     strerror(failed));
-            return RF_ERR_OS;
-        }
-        core->child = true;
-        core->life = RF_LIFE_STARTING;
-        core->start_time = rf_process_start_time(core->pid);
-        core->pidfd = pidfd_open(core->pid, 0);
-        if (core->pidfd < 0 || watch(core) != RF_OK) {
-            snprintf(error, error_max, "cannot watch the CPU driver of core %u: %s", core->core,
-                     strerror(errno));
-            return RF_ERR_OS;
-        }
+        rf_err_t err = rf_core_start(&daemon->cores[i], 1, boot_fd, error, error_max);
+        if (err != RF_OK) return err;
     }
     rf_run_dir_write_state(daemon);
     for (unsigned i = 0; i < daemon->n_cores; i++) rf_monitor_connect(&daemon->cores[i]);

@@ -10,7 +10,11 @@
 /* Fills daemon->cores for this node; none runs yet. */
 void rf_cores_init(rf_daemon_t *daemon);
 
-/* Starts the CPU driver of every core, all at once; the first that cannot be started ends it. */
+/* Starts a core that does not run, as that incarnation. The caller then writes the state and connects to its monitor. */
+rf_err_t rf_core_start(rf_local_core_t *core, rf_incarnation_t incarnation, int boot_fd, char *error,
+                       size_t error_max);
+
+/* Starts the CPU driver of every core in its first incarnation; the first that cannot be started ends it. */
 rf_err_t rf_cores_start(rf_daemon_t *daemon, int boot_fd, char *error, size_t error_max);
 
 /* Takes over the CPU drivers that the state file names and that still live; the others are down. Returns how many live. */

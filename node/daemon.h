@@ -62,7 +62,8 @@ typedef struct rf_local_core {
     rf_daemon_t *daemon;
     rf_core_t core; /* machine-wide */
     rf_core_life_t life;
-    bool child; /* started by this process, so that its exit status is ours to fetch */
+    rf_incarnation_t incarnation; /* which life of it; 0: not known (adopted) */
+    bool child;                   /* started by this process, so that its exit status is ours to fetch */
     /* cores.c */
     pid_t pid;
     uint64_t start_time;

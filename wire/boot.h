@@ -2,8 +2,11 @@
  * The boot block: what a CPU driver and its monitor are told about the machine, in one sealed memory object made by
  * rackfishd. Inherited as descriptor RF_BOOT_FD by the CPU driver, and passed on to the monitor the same way.
  *
- *   rackfishd  --exec-->  rf-cpudriver CORE  --exec-->  rf-monitor CORE
- *              boot block, RF_BOOT_FD        boot block, RF_BOOT_FD; kernel link, RF_DISPATCHER_FD
+ *   rackfishd  --exec-->  rf-cpudriver CORE INCARNATION  --exec-->  rf-monitor CORE INCARNATION
+ *              boot block, RF_BOOT_FD                    boot block, RF_BOOT_FD; kernel link, RF_DISPATCHER_FD
+ *
+ * One block serves every life of a node's cores: which life a process is of is an argument. Incarnation 1 takes part in
+ * forming the machine; a later one was assigned by the machine and joins it.
  *
  * Inside a host, monitors listen on <run_dir>/monitor-<core>.sock (shm) for peers and for rackfishd; a monitor is
  * found by that path alone. Monitors of other hosts are found by RF_CLIENT_NODE_ADDRESSES.

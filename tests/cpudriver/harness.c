@@ -185,7 +185,7 @@ void harness_start(harness_t *h, const harness_params_t *params)
         dup2(boot_fd, RF_BOOT_FD);
         dup2(log, 2);
         if (params->no_namespaces) setenv("RACKFISH_ISOLATION", "none", 1);
-        execl(bin, "rf-cpudriver", "0", NULL);
+        execl(bin, "rf-cpudriver", "0", "1", NULL);
         _exit(98);
     }
     close(boot_fd);

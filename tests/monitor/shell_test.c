@@ -133,7 +133,7 @@ static void child(int socket)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     rf_log_init("monitor/0", RF_LOG_ERROR);
     if (rf_transport_register(&rf_transport_shm) != RF_OK) _exit(100);
-    _exit(shell_run(&t.boot, 0, socket));
+    _exit(shell_run(&t.boot, 0, 1, socket));
 }
 
 static int set_up(void **state)

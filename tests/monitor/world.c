@@ -71,11 +71,13 @@ static rf_node_t node_of(const world_t *w, rf_core_t core)
 
 /* ---- what monitors want ---- */
 
-static void peer_event(world_t *w, rf_core_t to, rf_core_t from, monitor_event_kind_t kind, rf_err_t err)
+static monitor_event_t *peer_event(world_t *w, rf_core_t to, rf_core_t from, monitor_event_kind_t kind,
+                                   rf_err_t err)
 {
     monitor_event_t *event = world_push(w, to, CHANNEL_PEER + from, kind, NULL, 0);
     event->core = from;
     event->err = err;
+    return event;
 }
 
 static void do_dial(world_t *w, rf_core_t from, rf_core_t to)
@@ -91,8 +93,8 @@ static void do_dial(world_t *w, rf_core_t from, rf_core_t to)
         return;
     }
     w->linked[from][to] = w->linked[to][from] = true;
-    peer_event(w, from, to, MONITOR_PEER_UP, RF_OK);
-    peer_event(w, to, from, MONITOR_PEER_UP, RF_OK);
+    peer_event(w, from, to, MONITOR_PEER_UP, RF_OK)->incarnation = w->monitor[to]->incarnation;
+    peer_event(w, to, from, MONITOR_PEER_UP, RF_OK)->incarnation = w->monitor[from]->incarnation;
 }
 
 static void unlink_peers(world_t *w, rf_core_t a, rf_core_t b, rf_err_t err)
@@ -506,7 +508,8 @@ world_t *world_new(unsigned nodes, unsigned cores, uint64_t seed)
         size_t size = monitor_size(boot, core);
         w->memory[core] = aligned_alloc(64, (size + 63) & ~(size_t)63);
         rf_assert(w->memory[core]);
-        rf_err_t err = monitor_init(w->memory[core], size, boot, core, "owner", w->now_ns, &w->monitor[core]);
+        rf_err_t err =
+            monitor_init(w->memory[core], size, boot, core, 1, "owner", w->now_ns, &w->monitor[core]);
         rf_assert(err == RF_OK);
         w->alive[core] = true;
         w->tick_ns[core] = w->now_ns;
@@ -578,9 +581,13 @@ void world_kill(world_t *w, rf_core_t core)
         if (w->clients[i].used && w->clients[i].core == core) w->clients[i].gone = true;
     }
     for (rf_core_t other = 0; other < w->n_cores; other++) {
-        if (node_of(w, other) == node_of(w, core))
+        if (other == core) continue;
+        if (node_of(w, other) == node_of(w, core)) {
+            bool watched = w->linked[core][other];
             unlink_peers(w, core, other, RF_ERR_PEER_DEAD);
-        else
+            if (watched && w->alive[other])
+                peer_event(w, other, core, MONITOR_PEER_DIED, RF_OK)->incarnation = m->incarnation;
+        } else
             w->linked[core][other] = w->linked[other][core] = false; /* the other host hears nothing */
     }
 }
