@@ -32,8 +32,11 @@
 #include <sys/types.h>
 
 #define RF_CORE_DISPATCHERS_MAX 128
-#define RF_CORE_FDS_PARKED_MAX  4    /* sets of descriptors whose invocation has not come yet, a dispatcher */
-#define RF_CORE_CREATE_FDS_MAX  5    /* spawn block, three streams, executable */
+#define RF_CORE_FDS_PARKED_MAX  4   /* sets of descriptors whose invocation has not come yet, a dispatcher */
+#define RF_CORE_CREATE_FDS_MAX  5   /* spawn block, three streams, executable */
+#define RF_CORE_FENCES_MAX      8   /* other cores that are being fenced at once */
+#define RF_CORE_FENCE_LEFT_MAX  512 /* processes of one that are waited for at once */
+#define RF_FENCE_LIFE_MAX       56
 #define RF_CORE_STOP_GRACE_MS   1500 /* between TERM and KILL when the core stops */
 #define RF_CORE_SERVE_WINDOW_NS (10 * 1000000ull)
 #define RF_CORE_SERVE_BUDGET_NS (3 * 1000000ull) /* of this process's time for one dispatcher in a window */
@@ -87,6 +90,7 @@ struct rf_dispatcher {
     rf_source_t exit;   /* pidfd of init_pid */
     rf_source_t report; /* what rf-init says */
     bool tty, frozen;
+    bool frozen_with_all;   /* by FREEZE_ALL, and thawed with all */
     uint64_t started_ns;    /* CLOCK_REALTIME */
     uint64_t kill_again_ns; /* ENDING without a namespace: when to look whether something is left */
     unsigned kill_looks;
@@ -132,6 +136,19 @@ struct rf_dispatcher {
     bool wants, joined;        /* wants time; only since this look */
     bool stopped_by_scheduler;
 };
+
+/* Another core of this host that is being fenced (fence.h). */
+typedef struct rf_fence {
+    bool used, hard;
+    uint32_t tag;
+    rf_core_t core;
+    pid_t driver_pid;
+    int driver, monitor; /* pidfds; -1: dead */
+    uint64_t started_ns, deadline_ns;
+    char life[RF_FENCE_LIFE_MAX];
+    unsigned n_left;
+    int left[RF_CORE_FENCE_LEFT_MAX]; /* pidfds */
+} rf_fence_t;
 
 typedef struct rf_scheduler rf_scheduler_t;
 
@@ -184,6 +201,9 @@ struct rf_cpudriver {
     rf_processes_t processes; /* of all dispatchers, owners being their indices; the monitor's is one more */
     uint64_t scanned_ns;      /* when `processes` last held those of all; 0: it does not now */
     uint64_t scan_cost_ns;    /* what that took */
+
+    bool frozen_all;
+    rf_fence_t fences[RF_CORE_FENCES_MAX];
 
     rf_dispatcher_t monitor;
     rf_dispatcher_t dispatchers[RF_CORE_DISPATCHERS_MAX];

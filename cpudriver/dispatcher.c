@@ -182,7 +182,7 @@ void rf_dispatcher_clear(rf_dispatcher_t *d)
     d->domain = RF_DOMAIN_NONE;
     d->index = 0;
     d->init_pid = d->pid = 0;
-    d->tty = d->frozen = d->stopped_by_scheduler = d->wants = d->joined = false;
+    d->tty = d->frozen = d->frozen_with_all = d->stopped_by_scheduler = d->wants = d->joined = false;
     d->kill_again_ns = 0;
     d->kill_looks = 0;
     d->created_due = d->exited_due = d->started_due = d->has_status = d->identified = d->events_due = false;
@@ -268,6 +268,22 @@ void rf_dispatcher_freeze(rf_cpudriver_t *driver, rf_dispatcher_t *d, bool froze
         }
         if (running == 0) break;
         rf_processes_signal(&driver->processes, index_of(driver, d), frozen ? SIGSTOP : SIGCONT);
+    }
+}
+
+void rf_dispatchers_freeze_all(rf_cpudriver_t *driver, bool frozen)
+{
+    driver->frozen_all = frozen;
+    for (size_t i = 0; i < RF_CORE_DISPATCHERS_MAX; i++) {
+        rf_dispatcher_t *d = &driver->dispatchers[i];
+        bool there = d->state == RF_DISPATCHER_STARTING || d->state == RF_DISPATCHER_RUNNING;
+        if (there && frozen && !d->frozen) {
+            d->frozen_with_all = true;
+            rf_dispatcher_freeze(driver, d, true);
+        } else if (!frozen && d->frozen_with_all) {
+            d->frozen_with_all = false;
+            if (there) rf_dispatcher_freeze(driver, d, false);
+        }
     }
 }
 

@@ -19,6 +19,9 @@ void rf_dispatcher_signal_all(rf_cpudriver_t *driver, rf_dispatcher_t *dispatche
 
 void rf_dispatcher_freeze(rf_cpudriver_t *driver, rf_dispatcher_t *dispatcher, bool frozen);
 
+/* All that are not frozen by themselves; thaws exactly those. For a core that has no contact with the machine. */
+void rf_dispatchers_freeze_all(rf_cpudriver_t *driver, bool frozen);
+
 /* Kills all of it; RF_KERNEL_EVENT_EXITED follows when all is reaped. */
 void rf_dispatcher_destroy(rf_cpudriver_t *driver, rf_dispatcher_t *dispatcher);
 

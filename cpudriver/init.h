@@ -23,6 +23,7 @@
 /* argv of rf-init. */
 enum {
     RF_INIT_ARG_NAME = 1, /* for people who look at `ps`: "core 2, domain 17.0" */
+    RF_INIT_ARG_LIFE,     /* machine, core and incarnation, by which who fences the core finds it */
     RF_INIT_ARG_LEVEL,    /* rf_isolation_level_t */
     RF_INIT_ARG_UID,      /* whom the program runs as */
     RF_INIT_ARG_GID,

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "cpudriver/fence.h"
 #include "cpudriver/kernel_link.h"
 #include "cpudriver/objects.h"
 #include "cpudriver/scheduler.h"
@@ -357,6 +358,39 @@ static void thaw_invoke(rf_cpudriver_t *driver, rf_dispatcher_t *caller, rf_deco
     rf_dispatcher_freeze(driver, decoded->target, false);
 }
 
+/* ---- FENCE, FREEZE_ALL ---- */
+
+static rf_err_t fence_decode(rf_cpudriver_t *driver, rf_dispatcher_t *caller, const void *argument,
+                             rf_decoded_t *out, rf_answer_t *why)
+{
+    (void)caller, (void)why;
+    memcpy(&out->fence, argument, sizeof out->fence);
+    return rf_fence_check(driver, &out->fence);
+}
+
+static void fence_invoke(rf_cpudriver_t *driver, rf_dispatcher_t *caller, rf_decoded_t *decoded,
+                         rf_answer_t *answer)
+{
+    (void)caller;
+    rf_fence_begin(driver, &decoded->fence, decoded->tag);
+    answer->deferred = true; /* until nothing is left */
+}
+
+static rf_err_t freeze_all_decode(rf_cpudriver_t *driver, rf_dispatcher_t *caller, const void *argument,
+                                  rf_decoded_t *out, rf_answer_t *why)
+{
+    (void)driver, (void)caller, (void)why;
+    memcpy(&out->freeze_all, argument, sizeof out->freeze_all);
+    return RF_OK;
+}
+
+static void freeze_all_invoke(rf_cpudriver_t *driver, rf_dispatcher_t *caller, rf_decoded_t *decoded,
+                              rf_answer_t *answer)
+{
+    (void)caller, (void)answer;
+    rf_dispatchers_freeze_all(driver, decoded->freeze_all.frozen != 0);
+}
+
 static const rf_invocation_t invocations[] = {
     {RF_KERNEL_IDENTIFY, "identify", false, 0, identify_decode, identify_invoke},
     {RF_KERNEL_YIELD, "yield", false, 0, decode_nothing, yield_invoke},
@@ -377,6 +411,9 @@ static const rf_invocation_t invocations[] = {
     {RF_KERNEL_DESTROY, "destroy", true, sizeof(rf_kernel_target_t), target_decode, destroy_invoke},
     {RF_KERNEL_FREEZE, "freeze", true, sizeof(rf_kernel_target_t), target_decode, freeze_invoke},
     {RF_KERNEL_THAW, "thaw", true, sizeof(rf_kernel_target_t), target_decode, thaw_invoke},
+    {RF_KERNEL_FENCE, "fence", true, sizeof(rf_kernel_fence_t), fence_decode, fence_invoke},
+    {RF_KERNEL_FREEZE_ALL, "freeze all", true, sizeof(rf_kernel_freeze_all_t), freeze_all_decode,
+     freeze_all_invoke},
     {RF_KERNEL_STAT_ALL, "stat all", true, sizeof(rf_kernel_target_t), stat_all_decode, stat_all_invoke},
 };
 

@@ -26,6 +26,8 @@ typedef struct rf_decoded {
         rf_kernel_share_t share;
         rf_kernel_signal_t signal;
         rf_kernel_target_t from;
+        rf_kernel_fence_t fence;
+        rf_kernel_freeze_all_t freeze_all;
         int client_sockets[2]; /* IDENTIFY: dispatcher's end, monitor's end; -1: none */
     };
 } rf_decoded_t;

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/os.h"
 #include "cpudriver/dispatcher.h"
+#include "cpudriver/fence.h"
 #include "cpudriver/isolation.h"
 #include "cpudriver/kernel_link.h"
 #include "cpudriver/objects.h"
@@ -152,6 +153,7 @@ static void run(rf_cpudriver_t *driver)
         rf_timers_run(driver);
         if (driver->scheduler->tick) driver->scheduler->tick(driver);
         rf_dispatchers_settle(driver);
+        rf_fences_run(driver);
         if (!driver->done) rf_kernel_link_sleep(driver, more);
     }
 }

@@ -1,3 +1,4 @@
+#include "cpudriver/fence.h"
 #include "cpudriver/spawn.h"
 
 #include "base/assert.h"
@@ -152,7 +153,8 @@ static void restore_limits(void)
 
 static _Noreturn void newborn_main(rf_cpudriver_t *driver, const rf_newborn_t *n)
 {
-    char level[12], uid_text[12], gid_text[12], nofile[24], path[sizeof driver->boot->libexec_dir + 16], go;
+    char life[RF_FENCE_LIFE_MAX], level[12], uid_text[12], gid_text[12], nofile[24],
+        path[sizeof driver->boot->libexec_dir + 16], go;
     unsigned uid = 0, gid = 0;
     restore_signals();
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
@@ -167,6 +169,7 @@ static _Noreturn void newborn_main(rf_cpudriver_t *driver, const rf_newborn_t *n
     find_user(driver, n, &uid, &gid);
     raise_ambient();
     place_descriptors(n);
+    rf_fence_life(life, &driver->boot->machine, driver->core, driver->incarnation);
     snprintf(level, sizeof level, "%d", (int)driver->isolation.level);
     snprintf(uid_text, sizeof uid_text, "%u", uid);
     snprintf(gid_text, sizeof gid_text, "%u", gid);
@@ -175,6 +178,7 @@ static _Noreturn void newborn_main(rf_cpudriver_t *driver, const rf_newborn_t *n
     const char *argv[RF_INIT_ARGS + 1] = {
         [0] = "rf-init",
         [RF_INIT_ARG_NAME] = n->name,
+        [RF_INIT_ARG_LIFE] = life,
         [RF_INIT_ARG_LEVEL] = level,
         [RF_INIT_ARG_UID] = uid_text,
         [RF_INIT_ARG_GID] = gid_text,

@@ -48,6 +48,11 @@ enum rf_kernel_op {
     RF_KERNEL_THAW = 36,    /* M: rf_kernel_target */
     RF_KERNEL_STAT_ALL = 37, /* M: rf_kernel_target {from} -> rf_kernel_stats: dispatchers at and after
                                 `from`, in order of (domain, index), without the monitor, whose own is STAT */
+    RF_KERNEL_FENCE =
+        38, /* M: rf_kernel_fence: kills all processes of another core of this host; answered when nothing of
+                             them is left; RF_ERR_TIMEOUT */
+    RF_KERNEL_FREEZE_ALL =
+        39, /* M: rf_kernel_freeze_all: all dispatchers, besides those that were frozen one by one */
 };
 
 enum rf_kernel_event_op {
@@ -130,6 +135,21 @@ typedef struct rf_kernel_target {
     uint16_t index;
     uint16_t reserved[3];
 } rf_kernel_target_t;
+
+typedef struct rf_kernel_fence {
+    rf_core_t core;
+    uint16_t reserved;
+    rf_incarnation_t incarnation;
+    int32_t monitor_pid, driver_pid;      /* 0: not known; else as this host's system processes see them */
+    uint64_t monitor_start, driver_start; /* start times as in /proc, so that nobody else is meant */
+    uint32_t deadline_ms, reserved32;
+} rf_kernel_fence_t;
+_Static_assert(sizeof(rf_kernel_fence_t) == 40, "wire layout");
+
+typedef struct rf_kernel_freeze_all {
+    uint32_t frozen; /* 0: thaws */
+    uint32_t reserved;
+} rf_kernel_freeze_all_t;
 
 typedef struct rf_kernel_create {
     rf_domain_t domain; /* already agreed */
