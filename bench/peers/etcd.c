@@ -5,6 +5,8 @@
  */
 #include "peer.h"
 
+#include "base/clock.h"
+
 #include <fcntl.h>
 #include <grpc/byte_buffer.h>
 #include <grpc/byte_buffer_reader.h>
@@ -105,7 +107,7 @@ static bool call_start(client_t *client, void *method, call_t *c, const uint8_t 
     ops[5].data.recv_status_on_client.trailing_metadata = &c->trailing;
     ops[5].data.recv_status_on_client.status = &c->status;
     ops[5].data.recv_status_on_client.status_details = &c->details;
-    c->asked_ns = peer_now_ns();
+    c->asked_ns = rf_clock_ns();
     return grpc_call_start_batch(c->call, ops, 6, c, NULL) == GRPC_CALL_OK;
 }
 
@@ -218,7 +220,7 @@ static bool find_leader(client_t *client, const uint16_t *ports)
                 return true;
             grpc_channel_destroy(client->channel);
         }
-        usleep(LOOK_MS * 1000);
+        rf_clock_sleep_ms(LOOK_MS);
     }
     fprintf(stderr, "etcd: no leader within %u seconds\n", START_SECONDS);
     return false;

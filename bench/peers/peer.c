@@ -1,5 +1,7 @@
 #include "peer.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
 #include <ftw.h>
 #include <getopt.h>
@@ -8,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #define PORTS_MAX 16
@@ -40,16 +41,9 @@ bool peer_parse(int argc, char **argv, peer_options_t *out)
     return out->outstanding > 0 && out->batch > 0 && out->batch <= out->outstanding && out->bytes >= 16;
 }
 
-uint64_t peer_now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 bool peer_answered(peer_meter_t *m, uint64_t asked_ns)
 {
-    uint64_t now_ns = peer_now_ns();
+    uint64_t now_ns = rf_clock_ns();
     m->answered++;
     if (m->options->outstanding == 1) {
         if (m->answered > PEER_WARM_UP) {

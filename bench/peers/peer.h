@@ -23,8 +23,6 @@ typedef struct peer_options {
 /* False, with a message on standard error. */
 bool peer_parse(int argc, char **argv, peer_options_t *out);
 
-uint64_t peer_now_ns(void);
-
 /* Counts answered commits, and prints samples as they come. */
 typedef struct peer_meter {
     const peer_options_t *options;

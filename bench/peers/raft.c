@@ -4,6 +4,8 @@
  */
 #include "peer.h"
 
+#include "base/clock.h"
+
 #include <raft.h>
 #include <raft/uv.h>
 #include <sched.h>
@@ -98,7 +100,7 @@ static void ask(server_t *s, call_t *call)
     }
     call->apply.data = s;
     call->n = s->options->batch;
-    call->asked_ns = peer_now_ns();
+    call->asked_ns = rf_clock_ns();
     int err = raft_apply(&s->raft, &call->apply, bufs, call->n, on_applied);
     if (err != 0) {
         fprintf(stderr, "raft_apply: %s\n", raft_strerror(err));
@@ -194,7 +196,7 @@ int main(int argc, char **argv)
         pids[i] = fork();
         if (pids[i] == 0) serve(&options, i, root, ports);
     }
-    for (unsigned ms = 0; *ended == 0 && ms < SECONDS_MAX * 1000; ms += LOOK_MS) usleep(LOOK_MS * 1000);
+    for (unsigned ms = 0; *ended == 0 && ms < SECONDS_MAX * 1000; ms += LOOK_MS) rf_clock_sleep_ms(LOOK_MS);
     for (unsigned i = 0; i < SERVERS; i++) {
         if (pids[i] <= 0) continue;
         kill(pids[i], SIGKILL);
