@@ -63,7 +63,7 @@ typedef struct group_params {
     rf_core_t n_cores;    /* core numbers are below it */
     unsigned groups_max;  /* groups held here at once; 0: groups are not used, nothing is kept for them */
     unsigned members_max; /* of one group, at most GROUP_MEMBERS_MAX */
-    unsigned ops_max;     /* operations known here at once, own and others', at least 4 */
+    unsigned ops_max;     /* own requests outstanding at once */
     unsigned bytes_max;   /* of one operation, at most GROUP_BYTES_MAX */
     uint64_t resend_ns;   /* what is unanswered is sent again after this; RF_NEVER: links lose nothing */
     group_plan_t plan;    /* of groups formed here */
@@ -86,7 +86,7 @@ typedef enum group_event_kind {
     GROUP_FENCED,   /* a member that has left is fenced: nothing of it runs, nothing it sends is delivered */
     GROUP_FORM,     /* a new group, owned by the caller; completes when all members have it */
     GROUP_JOIN,     /* the caller becomes a member, asking `through`, any member of the group */
-    GROUP_LEAVE,    /* the caller leaves the group. An owner that leaves hands it to the next of the list */
+    GROUP_LEAVE,    /* the caller leaves the group; not its owner, whose groups pass on when it leaves the view */
     GROUP_DESTROY,  /* the group ends at all members; owner only */
     GROUP_OPERATE,  /* an operation, of one or (two-phase) of several groups that the caller is a member of */
     GROUP_PREPARED, /* the answer to GROUP_ACTION_PREPARE */
@@ -118,11 +118,11 @@ typedef struct group_event {
         } view;
         agreement_member_t fenced;
         struct {
-            uint64_t group, cookie; /* group: never used before */
-            const agreement_member_t *members; /* must hold the caller's own */
+            uint64_t group, cookie; /* group: never used before, below 2^63 */
+            const agreement_member_t *members; /* in the order of succession; the first is the caller */
             unsigned n_members;
-            const uint8_t *parents; /* GROUP_PLAN_TREE: [n_members] index of each one's parent, the caller's own is
-                                       itself; NULL: a binary tree by the list's order */
+            const uint8_t *parents; /* GROUP_PLAN_TREE: [n_members] index of each one's parent, which is lower; the
+                                       caller's own is 0; NULL: a binary tree by the list's order */
         } form;
         struct {
             uint64_t group, cookie;
@@ -160,10 +160,9 @@ typedef enum group_action_kind {
     GROUP_ACTION_PREPARE = 1, /* validate and reserve; answer GROUP_PREPARED. Nothing may become visible */
     GROUP_ACTION_APPLY = 2,   /* carry out, make visible; answer GROUP_APPLIED */
     GROUP_ACTION_ABORT = 3,   /* release what PREPARE has reserved here; needs no answer */
-    GROUP_ACTION_JOINED = 4,  /* `member` is a recorded holder at all members. The owner may send to it now */
-    GROUP_ACTION_LEFT = 5,    /* `member` is no member any more (left the group, or the view) */
-    GROUP_ACTION_ENDED = 6,   /* the group is no longer held here */
-    GROUP_ACTION_OWNER = 7,   /* `member` owns the group now */
+    GROUP_ACTION_CHANGED = 4, /* the group has other members, or another owner: groups_query(). At the owner: all
+                                 members hold it, a new one may be sent to */
+    GROUP_ACTION_ENDED = 5,   /* the group is no longer held here */
 } group_action_kind_t;
 
 /* What the caller is to do. Those of one group come in order, and one at a time: the next comes when the one before
@@ -173,12 +172,11 @@ typedef struct group_action {
     uint64_t token;  /* for the answer; 0: needs none */
     uint64_t groups[GROUP_OBJECTS_MAX];
     unsigned n_groups;
-    uint64_t epoch, number; /* of the first group */
+    uint64_t epoch, number; /* of the group; of several: of their own agreement */
     group_op_id_t id;       /* PREPARE, APPLY, ABORT */
     group_phase_t phase;
     const void *bytes; /* until the next step */
     size_t size;
-    agreement_member_t member; /* JOINED, LEFT, OWNER */
 } group_action_t;
 
 /*
@@ -191,7 +189,8 @@ typedef struct group_action {
  *   RF_ERR_CANCELLED        two-phase: aborted because a member left the view meanwhile; nothing happened
  *   RF_ERR_PEER_DEAD        JOIN: `through` has left; or nobody that knew the group is left
  *   RF_ERR_UNKNOWN_OUTCOME  the result is no longer kept, or went with the members that knew it
- *   RF_ERR_PERMISSION       DESTROY: not the owner
+ *   RF_ERR_PERMISSION       DESTROY: not the owner; LEAVE: the owner
+ *   RF_ERR_BUSY             QUERY: under way
  *   RF_ERR_INVALID          senseless
  * and whatever a member refused PREPARE with.
  */
