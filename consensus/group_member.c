@@ -40,7 +40,8 @@ static void stage_done(groups_t *s, group_t *g, op_t *op)
         owner_done(s, g, op, BIT(g->self), op->stage == STAGE_PREPARE ? op->refused : 0);
         return;
     }
-    if (op->refused || !op->feeds || (g->fed & ~op->done) == 0) op->ack_due = true;
+    bool told = op->up.incarnation != 0 && !g->wedged; /* else it was learnt of by a report */
+    if (told && (op->refused || !op->feeds || (g->fed & ~op->done) == 0)) op->ack_due = true;
     group_dirty(s, g);
 }
 
@@ -133,11 +134,15 @@ static bool is_stable(const groups_t *s, const group_t *g, const op_t *op)
 /* Carries out the operation if it is its turn; false: it is not. */
 static bool carry_out(groups_t *s, group_t *g, op_t *op)
 {
+    if (g->wedged && !(s->params.defects & GROUP_DEFECT_REPORT_BEFORE_WEDGE)) return false;
     if (!is_stable(s, g, op) || (g->held > 0 && !(g->id & EPHEMERAL))) return false;
     if (op->err == RF_OK) {
         ask(s, g, op, GROUP_ACTION_APPLY);
     } else {
-        if (op->acted == ACTED_PREPARED) act(s, g, GROUP_ACTION_ABORT, op);
+        if (op->acted == ACTED_PREPARED) {
+            group_action_t *a = act(s, g, GROUP_ACTION_ABORT, op);
+            a->bytes = output_copy(s, op->bytes, op->size); /* its place may be taken within this step */
+        }
         pass(s, g, op);
     }
     return true;

@@ -145,6 +145,8 @@ void owner_installed(groups_t *s, group_t *g)
             g->entries[op->requester_at].assigned = op->counter;
     }
     for (uint64_t n = g->retired + 1; n <= g->last; n++) stage_set(s, g, op_find(s, g, n), STAGE_STABLE);
+    /* The one who formed it has left, or cannot be sure that all hold it: nothing more is agreed on in it. */
+    if ((g->id & EPHEMERAL) && g->epoch > 1 && !g->ending) g->destroy_asked = true;
     requests_group_changed(s, g);
     if (s->forming == g->index) requests_formed(s, g, RF_OK);
     group_dirty(s, g);
@@ -258,11 +260,8 @@ static void number_next(groups_t *s, group_t *g)
 
 static void end(groups_t *s, group_t *g)
 {
-    uint16_t request = g->destroy_request;
     if (!(g->id & EPHEMERAL)) act(s, g, GROUP_ACTION_ENDED, NULL);
-    g->destroy_request = NONE_16;
     group_drop(s, g);
-    if (request != NONE_16) request_finish(s, request, RF_OK);
 }
 
 void owner_run(groups_t *s, group_t *g)

@@ -66,9 +66,12 @@ static void recv_join(groups_t *s, group_t *g, agreement_member_t from, const wi
         return;
     }
     unsigned at = group_position(g, from);
-    if (at != NO_POSITION) {
-        ignore(s, "ignoring a join: a member already");
-        return;
+    if (at != NO_POSITION && !g->entries[at].gone) {
+        if (in->value <= g->entries[at].nonce || g->wedged || g->installing) {
+            ignore(s, "ignoring a join: a member already");
+            return;
+        }
+        resolve_gone(s, g, at); /* whoever asks again holds it no more */
     }
     joiner_t *room = NULL;
     for (unsigned i = 0; i < JOINERS_MAX; i++) {
@@ -164,7 +167,8 @@ static void recv_op(groups_t *s, group_t *g, agreement_member_t from, const wire
                            .value = BIT(g->self)});
         return;
     }
-    bool with_body = in->phase == GROUP_ONE_PHASE || in->stage == STAGE_PREPARE;
+    /* What is aborted needs no bytes: one has refused before this member was asked. */
+    bool with_body = in->phase == GROUP_ONE_PHASE || in->stage == STAGE_PREPARE || in->err != RF_OK;
     if (!op) {
         if (!with_body || in->number - g->passed > s->pipeline || in->size > s->params.bytes_max) {
             ignore(s, "ignoring GROUP: not known here, or too far ahead");
@@ -256,7 +260,7 @@ static void recv_drop(groups_t *s, group_t *g, agreement_member_t from, const wi
         ignore(s, "ignoring DROP: a member of this epoch");
         return;
     }
-    if (!(g->id & EPHEMERAL)) act(s, g, GROUP_ACTION_ENDED, NULL);
+    if (!(g->id & EPHEMERAL) && !g->ended) act(s, g, GROUP_ACTION_ENDED, NULL);
     uint64_t id = g->id;
     group_drop(s, g);
     not_here(s, from, id);

@@ -147,7 +147,6 @@ static rf_err_t event_change(groups_t *s, const group_event_t *event)
     r->nonce = ++s->nonce;
     if (kind == REQUEST_DESTROY) {
         g->destroy_asked = true;
-        g->destroy_request = index_of(s, r);
         group_dirty(s, g);
     } else {
         send_later(s, r);

@@ -343,7 +343,7 @@ void group_install(groups_t *s, group_t *g, uint64_t blank)
     g->collect_view = 0;
     g->pulls = g->locks = g->leaves = 0;
     group_recompute(s, g);
-    g->install_waiting = BITS(g->n) & ~BIT(g->self);
+    g->install_waiting = survivors(g) & ~BIT(g->self);
     g->blank = blank & g->install_waiting;
     g->install_send = g->install_waiting & ~g->blank;
     g->sent_ns = s->now;
@@ -429,7 +429,7 @@ void group_adopt(groups_t *s, group_t *g, const state_view_t *in, bool blank)
     g->lock_holder = *nobody();
     group_recompute(s, g);
     if (blank) g->counter = g->entries[g->self].highest;
-    g->changed_due = !(g->id & EPHEMERAL);
+    g->changed_due = !(g->id & EPHEMERAL) && !g->ended;
     requests_group_changed(s, g);
     group_dirty(s, g);
 }
@@ -448,10 +448,12 @@ static void send_install(groups_t *s, group_t *g)
 void resolve_run(groups_t *s, group_t *g)
 {
     if (g->changed_due && !g->wedged) {
-        act(s, g, GROUP_ACTION_CHANGED, NULL);
+        bool leaves = g->ending || g->entries[g->self].leaving;
+        g->ended = leaves && !is_owner(g); /* before it is acknowledged: what is done later does not reach here */
+        act(s, g, g->ended ? GROUP_ACTION_ENDED : GROUP_ACTION_CHANGED, NULL);
         g->changed_due = false;
     }
-    if (g->install_ack_due && output_room(s)) {
+    if (g->install_ack_due && !g->changed_due && output_room(s)) {
         g->install_ack_due = false;
         send_one(s, g->install_from, GROUP_TYPE_FIRST + 2,
                  &(wire_t){.kind = KIND_INSTALLED, .group = g->id, .epoch = g->epoch});

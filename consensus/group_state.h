@@ -111,6 +111,7 @@ typedef struct group {
     uint8_t plan;
     bool changed_due;  /* the caller is to be told */
     bool ending;       /* the group ends: everybody is leaving */
+    bool ended;        /* the caller has been told that this member holds it no more */
 
     /* A member has left the view, or is being asked to help those who know of one. */
     bool wedged, report_due, collecting;
@@ -135,7 +136,7 @@ typedef struct group {
     uint64_t lock_id; /* 0: not locked */
     agreement_member_t lock_holder;
     bool grant_due, destroy_asked;
-    uint16_t form_request, destroy_request; /* whose completion waits */
+    uint16_t form_request; /* whose completion waits */
     bool lock_yields; /* operations go before the next lock */
 
     past_t past[PAST_MAX];
@@ -329,6 +330,7 @@ void send_one(groups_t *s, agreement_member_t to, uint8_t type, const wire_t *wi
 uint8_t *send_begin(groups_t *s); /* GROUP_MESSAGE_MAX bytes to write a message to */
 void send_end(groups_t *s, uint8_t type, size_t size, const group_t *g, uint64_t mask);
 void send_end_one(groups_t *s, uint8_t type, size_t size, agreement_member_t to);
+const void *output_copy(groups_t *s, const void *bytes, size_t size); /* until the next step; after output_room() */
 void complete(groups_t *s, uint64_t cookie, rf_err_t err, const group_op_id_t *id);
 group_action_t *act(groups_t *s, group_t *g, group_action_kind_t kind, op_t *op);
 void timer(groups_t *s, uint64_t sent_ns);

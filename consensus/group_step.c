@@ -115,7 +115,7 @@ group_t *group_create(groups_t *s, uint64_t id)
         *first = (uint16_t)i;
         g->entries = entries;
         g->ring = ring;
-        g->form_request = g->destroy_request = NONE_16;
+        g->form_request = NONE_16;
         g->lock_holder = *nobody();
         for (unsigned k = 0; k < GROUP_WINDOW; k++) g->own[k] = NONE_16;
         for (unsigned k = 0; k < JOINERS_MAX; k++) g->joiners[k].member = *nobody();
@@ -214,6 +214,15 @@ void send_one(groups_t *s, agreement_member_t to, uint8_t type, const wire_t *wi
 {
     memcpy(send_begin(s), wire, sizeof *wire);
     send_end_one(s, type, sizeof *wire, to);
+}
+
+const void *output_copy(groups_t *s, const void *bytes, size_t size)
+{
+    uint8_t *to = s->arena + s->arena_used;
+    rf_assert(s->arena_used + size <= ARENA_BYTES);
+    memcpy(to, bytes, size);
+    s->arena_used += (size + 7) & ~(size_t)7;
+    return to;
 }
 
 void complete(groups_t *s, uint64_t cookie, rf_err_t err, const group_op_id_t *id)
