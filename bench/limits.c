@@ -46,6 +46,10 @@ static bool tcp(const bench_options_t *o, bench_samples_t *s)
 {
     return raw_tcp_pingpong(o->cores, s->max, s);
 }
+static bool tcp_blocking(const bench_options_t *o, bench_samples_t *s)
+{
+    return raw_tcp_blocking(o->cores, s->max, s);
+}
 static bool spawn(const bench_options_t *o, bench_samples_t *s)
 {
     return raw_spawn_wait(o->cores[0], s->max, s);
@@ -59,6 +63,7 @@ static const limit_t limits[] = {
     {"futex wake, other core", "us", 2000, true, true, wake},
     {"system call", "ns", 20000, false, false, call},
     {"TCP loopback, one way", "us", 20000, true, true, tcp},
+    {"TCP loopback, one way, asleep", "us", 5000, true, true, tcp_blocking},
     {"spawn and wait", "us", 100, false, true, spawn},
 };
 

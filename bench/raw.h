@@ -30,6 +30,9 @@ bool raw_syscall(unsigned core, unsigned rounds, bench_samples_t *out);
 /* 64 bytes over TCP on loopback, both sides spinning: half the round trip. */
 bool raw_tcp_pingpong(const unsigned cores[2], unsigned rounds, bench_samples_t *out);
 
+/* The same with both sides asleep in recv() between messages. */
+bool raw_tcp_blocking(const unsigned cores[2], unsigned rounds, bench_samples_t *out);
+
 /* Bytes one way over TCP on loopback, `send_size` a send: bytes a nanosecond, one sample a chunk of `chunk` bytes. */
 bool raw_tcp_stream(const unsigned cores[2], size_t send_size, size_t chunk, unsigned chunks,
                     bench_samples_t *out);

@@ -19,6 +19,7 @@
 
 typedef struct pingpong {
     int first, second;
+    int wait; /* MSG_DONTWAIT: spins; 0: sleeps in recv() */
     unsigned rounds;
     bench_samples_t *out;
 } pingpong_t;
@@ -32,11 +33,11 @@ static bool spin_send(int fd, const uint8_t bytes[64])
     return n == 64;
 }
 
-static bool spin_receive(int fd, uint8_t bytes[64])
+static bool receive(int fd, int wait, uint8_t bytes[64])
 {
     size_t got = 0;
     while (got < 64) {
-        ssize_t n = recv(fd, bytes + got, 64 - got, MSG_DONTWAIT);
+        ssize_t n = recv(fd, bytes + got, 64 - got, wait);
         if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) return false;
         if (n > 0) got += (size_t)n;
     }
@@ -50,7 +51,7 @@ static void pingpong_first(void *context)
     double half = bench_ns_per_tick() / 2;
     for (unsigned i = 0; i < p->rounds; i++) {
         uint64_t before = rf_clock_ticks();
-        if (!spin_send(p->first, bytes) || !spin_receive(p->first, bytes)) return;
+        if (!spin_send(p->first, bytes) || !receive(p->first, p->wait, bytes)) return;
         if (i >= WARM_UP) bench_samples_add(p->out, (double)(rf_clock_ticks() - before) * half);
     }
 }
@@ -60,7 +61,7 @@ static void pingpong_second(void *context)
     pingpong_t *p = context;
     uint8_t bytes[64];
     for (unsigned i = 0; i < p->rounds; i++) {
-        if (!spin_receive(p->second, bytes) || !spin_send(p->second, bytes)) return;
+        if (!receive(p->second, p->wait, bytes) || !spin_send(p->second, bytes)) return;
     }
 }
 
@@ -85,14 +86,24 @@ static bool tcp_pair(int *first, int *second)
     return ok;
 }
 
-bool raw_tcp_pingpong(const unsigned cores[2], unsigned rounds, bench_samples_t *out)
+static bool pingpong(const unsigned cores[2], int wait, unsigned rounds, bench_samples_t *out)
 {
-    pingpong_t p = {.rounds = rounds + WARM_UP, .out = out};
+    pingpong_t p = {.wait = wait, .rounds = rounds + WARM_UP, .out = out};
     if (!tcp_pair(&p.first, &p.second)) return false;
     bool ok = bench_pair_run(cores, pingpong_first, pingpong_second, &p);
     close(p.first);
     close(p.second);
     return ok;
+}
+
+bool raw_tcp_pingpong(const unsigned cores[2], unsigned rounds, bench_samples_t *out)
+{
+    return pingpong(cores, MSG_DONTWAIT, rounds, out);
+}
+
+bool raw_tcp_blocking(const unsigned cores[2], unsigned rounds, bench_samples_t *out)
+{
+    return pingpong(cores, 0, rounds, out);
 }
 
 /* ---- stream ---- */

@@ -31,6 +31,15 @@ const cli_command_t cli_commands[] = {
      "The exit status is that of the last one, 128 + N when signal N ended it, 124 when the timeout passed,\n"
      "125 when it was lost with its core or rackfish failed.",
      cli_wait_options, false, cli_wait},
+    {"core", "on|off N", "turns a core on or off, by agreement",
+     "off: the core leaves the machine in order. It is refused while domains run there, unless they are "
+     "waited for or "
+     "killed.\n"
+     "on: it joins again as a new incarnation.",
+     cli_core_options, false, cli_core},
+    {"node", "add|remove NODE", "adds a node of the configuration to a running machine, or removes it",
+     "remove: all its cores leave in order, and the node stops. add: on the node's own host; its cores join.",
+     cli_node_options, false, cli_node},
     {"links", "", "lists the links between monitors, with medium and latency", NULL, NULL, false, cli_links},
     {"names", "", "lists the names that domains export", NULL, NULL, false, cli_names},
     {"mem", "", "shows the memory of system and domains", NULL, NULL, false, cli_mem},

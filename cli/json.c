@@ -169,3 +169,10 @@ void json_line_end(json_t *json)
     fputc('\n', json->out);
     fflush(json->out);
 }
+
+void json_numbers(json_t *json, const char *key, const uint32_t *numbers, size_t n)
+{
+    json_array_begin(json, key);
+    for (size_t i = 0; i < n; i++) json_u64(json, NULL, numbers[i]);
+    json_array_end(json);
+}

@@ -38,6 +38,7 @@ void json_u64(json_t *json, const char *key, uint64_t value);
 void json_i64(json_t *json, const char *key, int64_t value);
 void json_double(json_t *json, const char *key, double value); /* null when not finite */
 void json_bool(json_t *json, const char *key, bool value);
+void json_numbers(json_t *json, const char *key, const uint32_t *numbers, size_t n);
 void json_null(json_t *json, const char *key);
 
 /* Ends a document with a newline and flushes: a reader at the other end of a pipe sees whole lines. */

@@ -156,6 +156,19 @@ static void status_json(const Rackfish__Status *s)
     json_bool(&json, "has_quorum", s->has_quorum);
     json_bool(&json, "forming", s->forming);
     json_u64(&json, "voters", s->voters);
+    json_numbers(&json, "voter", s->voter, s->n_voter);
+    json_numbers(&json, "waiting", s->waiting, s->n_waiting);
+    json_bool(&json, "lost", s->lost);
+    json_bool(&json, "joint", s->joint);
+    json_bool(&json, "frozen", s->frozen);
+    json_u64(&json, "survives_cores", s->survives_cores);
+    json_u64(&json, "survives_nodes", s->survives_nodes);
+    json_u64(&json, "log_first", s->log_first);
+    json_u64(&json, "elections", s->elections);
+    json_u64(&json, "expulsions", s->expulsions);
+    json_u64(&json, "snapshots_sent", s->snapshots_sent);
+    json_u64(&json, "snapshots_loaded", s->snapshots_loaded);
+    json_u64(&json, "incarnation", s->incarnation);
     json_u64(&json, "nodes", s->nodes);
     json_u64(&json, "nodes_up", s->nodes_up);
     json_u64(&json, "cores", s->cores);
@@ -180,7 +193,7 @@ static void show_status(const cli_t *cli, const client_t *client, const reply_t 
         return;
     }
     bool c = cli->colour;
-    char text[64], leader[64];
+    char text[64], leader[64], voters[64];
     bool whole = s->cores_up == s->cores && s->nodes_up == s->nodes;
     if (s->leader >= 0)
         snprintf(leader, sizeof leader, "core %d", s->leader);
@@ -194,16 +207,26 @@ static void show_status(const cli_t *cli, const client_t *client, const reply_t 
     printf("cores      %s%u of %u up%s\n", table_escape(whole ? TABLE_GOOD : TABLE_BAD, c), s->cores_up,
            s->cores, table_escape(TABLE_PLAIN, c));
     printf("domains    %u\n", s->domains);
-    printf("view       %llu, term %llu, leader %s, %u voter%s\n", (unsigned long long)s->view,
-           (unsigned long long)s->term, leader, s->voters, s->voters == 1 ? "" : "s");
+    printf("view       %llu, term %llu, leader %s%s\n", (unsigned long long)s->view,
+           (unsigned long long)s->term, leader, s->joint ? ", its voters are changing" : "");
+    printf("voters     %u: core%s %s\n", s->voters, s->voters == 1 ? "" : "s",
+           show_ranges(voters, sizeof voters, s->voter, s->n_voter));
     printf("log        %llu committed, %llu applied\n", (unsigned long long)s->log_committed,
            (unsigned long long)s->log_applied);
+    printf("changes    %llu election%s, %llu expulsion%s, seen by this core\n",
+           (unsigned long long)s->elections, s->elections == 1 ? "" : "s", (unsigned long long)s->expulsions,
+           s->expulsions == 1 ? "" : "s");
     const char *quorum = s->forming      ? "no: the machine is still forming"
                          : s->has_quorum ? "yes"
+                         : s->lost       ? "no, never again: a majority of the voters is dead"
                                          : "no: agreed changes are refused until its cores are back";
     printf("quorum     %s%s%s\n", table_escape(s->has_quorum ? TABLE_GOOD : TABLE_BAD, c), quorum,
            table_escape(TABLE_PLAIN, c));
     printf("survives   %s\n", s->survives);
+    if (s->n_waiting > 0)
+        printf("waits for  core%s %s\n", s->n_waiting == 1 ? "" : "s",
+               show_ranges(voters, sizeof voters, s->waiting, s->n_waiting));
+    if (s->frozen) printf("frozen     the domains of this node, which has no contact with the quorum\n");
     printf("links      TCP %s\n", s->encrypted ? "encrypted" : "not encrypted");
     printf("scheduler  %s\n", s->scheduler);
     printf("isolation  %s\n", s->isolation);

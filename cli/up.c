@@ -361,13 +361,7 @@ static int readopt(up_t *up, const found_t *found, bool only_this, rf_node_t thi
     for (rf_node_t i = 0; i < up->config->n_nodes; i++) {
         int k = index_of(&up->dir, up->config->nodes[i].name);
         if ((only_this && i != this_node) || k < 0 || found->live[k]) continue;
-        if (!found->cores[k]) {
-            fprintf(
-                stderr,
-                "rackfish up: node %s died with its cores and cannot rejoin; after `down`, `up` boots all\n",
-                up->dir.nodes[k]);
-            continue;
-        }
+        /* Also one that died with its cores: these join again as new incarnations. */
         int status = up_start_node(up, i, false);
         if (status != CLI_OK) return status;
         started++;
@@ -558,6 +552,53 @@ static int boot(up_t *up)
         if (status != CLI_OK) status = report_failure(up, status);
     }
     if (status != CLI_OK && up->n_starters + (size_t)up->fresh > 0) take_back(up);
+    return status;
+}
+
+static int add_node(up_t *up, const char *node)
+{
+    found_t found;
+    int status = take_folder(up);
+    if (status == CLI_OK) status = load_config(up);
+    if (status != CLI_OK) return status;
+    machine_list_nodes(&up->dir);
+    if (!look_around(up, &found)) return cli_error(up->cli, "out of memory");
+    rf_node_t i = rf_config_this_node(up->config, node);
+    if (i == RF_NODE_NONE) return cli_error(up->cli, "%s has no node \"%s\"", up->config_path, node);
+    int k = index_of(&up->dir, node);
+    if (k >= 0 && found.live[k]) return cli_error(up->cli, "node %s is up already", node);
+    status = up_start_node(up, i, false);
+    if (status != CLI_OK) return status;
+    uint64_t deadline = up->started_ns + up->options.timeout_ms * RF_NS_PER_MS;
+    status = starter_follow(up->starters, up->n_starters, deadline, show_progress, up);
+    clear_progress(up);
+    if (status != CLI_OK) status = report_failure(up, status);
+    if (status != CLI_OK) take_back(up);
+    return status;
+}
+
+int up_add_node(cli_t *cli, const char *node, const char *config)
+{
+    static up_t up; /* large */
+    up = (up_t){
+        .cli = cli, .lock = -1, .started_ns = rf_clock_ns(), .options = {.timeout_ms = BOOT_TIMEOUT_MS}};
+    memset(up.listen_fds, -1, sizeof up.listen_fds);
+    char base[CLI_PATH_MAX / 4];
+    if (!machine_base_prepare(cli, base, sizeof base)) return CLI_FAILED;
+    snprintf(up.dir.path, sizeof up.dir.path, "%s/%s", base, cli->machine);
+    snprintf(up.config_path, sizeof up.config_path, "%s/config.yaml", up.dir.path);
+    if (config) {
+        char *absolute = realpath(config, NULL);
+        snprintf(up.config_path, sizeof up.config_path, "%s", absolute ? absolute : config);
+        free(absolute);
+    } else if (access(up.config_path, R_OK) < 0) {
+        return cli_error(cli, "machine \"%s\" is no emulated machine of this host; give its --config",
+                         cli->machine);
+    }
+    if (!starter_signals()) return cli_error(cli, "signalfd: %s", strerror(errno));
+    int status = add_node(&up, node);
+    if (up.lock >= 0) close(up.lock);
+    free(up.config);
     return status;
 }
 

@@ -52,6 +52,10 @@ int up_read_stdin(up_t *up);
 /* Starts rackfishd of one node of the configuration on this host. */
 int up_start_node(up_t *up, rf_node_t node, bool form);
 
+/* `node add`: starts a node of a running machine that is not up, on this host; its cores join. `config` NULL: the one of an
+ * emulated machine. Returns an exit status. */
+int up_add_node(cli_t *cli, const char *node, const char *config);
+
 /* Starts the other hosts' rackfishds through the launcher. */
 int up_launch_others(up_t *up, rf_node_t this_node);
 

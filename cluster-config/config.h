@@ -9,6 +9,7 @@
  *   users: [alice, "@hpc"]   # who may use the machine besides its owner and root; @ names a group
  *   heartbeat_ms: 100
  *   host_deadline_ms: 1000
+ *   election_ms: 500
  *   log_level: info          # error, warn, info, debug; reloadable
  *   emulated: off            # every node is on this host; cores may share CPUs
  *   scheduler: auto          # auto, cgroup, signals
@@ -60,7 +61,7 @@ typedef struct rf_config {
     uint8_t key[RF_CONFIG_KEY_MAX];
     size_t key_size;
     bool encrypt, allow_root, emulated;
-    uint32_t heartbeat_ms, host_deadline_ms;
+    uint32_t heartbeat_ms, host_deadline_ms, election_ms;
     uint32_t log_level;                           /* rf_log_level_t */
     uint32_t sched;                               /* 0 auto, 1 cgroup, 2 signals: RF_SCHED_* of wire/boot.h */
     char users[RF_CONFIG_USERS_MAX][RF_NAME_MAX]; /* "@name": a group */

@@ -18,6 +18,8 @@
 #define HEARTBEAT_MS_MIN     10
 #define HEARTBEAT_MS_MAX     10000
 #define HOST_DEADLINE_MS_MAX 600000
+#define ELECTION_MS_MIN      20
+#define ELECTION_MS_MAX      60000
 #define HEARTBEATS_MIN       3 /* a host is not called dead for fewer missed heartbeats */
 #define MEMORY_BYTES_MIN     (16ull << 20)
 #define MEMORY_BYTES_MAX     (1ull << 50)
@@ -59,6 +61,11 @@ static rf_err_t times_validate(rf_reader_t *reader, const machine_t *m, rf_confi
             rf_reader_line(reader, m, m->has_host_deadline_ms ? "host_deadline_ms" : "heartbeat_ms", 0),
             "host_deadline_ms: %u is out of range; write %u (%d heartbeats) to %d", m->host_deadline_ms,
             HEARTBEATS_MIN * m->heartbeat_ms, HEARTBEATS_MIN, HOST_DEADLINE_MS_MAX);
+    if (m->election_ms < ELECTION_MS_MIN || m->election_ms > ELECTION_MS_MAX)
+        return rf_reader_fail(reader, rf_reader_line(reader, m, "election_ms", 0),
+                              "election_ms: %u is out of range; write %d to %d", m->election_ms,
+                              ELECTION_MS_MIN, ELECTION_MS_MAX);
+    config->election_ms = m->election_ms;
     config->heartbeat_ms = m->heartbeat_ms;
     config->host_deadline_ms = m->host_deadline_ms;
     return RF_OK;

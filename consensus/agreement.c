@@ -1,28 +1,53 @@
 #include "consensus/engine.h"
 
 static const char *const type_names[] = {
-    [MESSAGE_FORWARD - 0xd0] = "FORWARD",   [MESSAGE_APPEND - 0xd0] = "APPEND",
-    [MESSAGE_ACCEPTED - 0xd0] = "ACCEPTED", [MESSAGE_REFUSED - 0xd0] = "REFUSED",
-    [MESSAGE_REPORT - 0xd0] = "REPORT",     [MESSAGE_COMMITTED - 0xd0] = "COMMITTED",
-    [MESSAGE_READ - 0xd0] = "READ",         [MESSAGE_READ_INDEX - 0xd0] = "READ_INDEX",
-    [MESSAGE_GROUP - 0xd0] = "GROUP",       [MESSAGE_GROUP_DONE - 0xd0] = "GROUP_DONE",
+    [MESSAGE_FORWARD - 0xd0] = "FORWARD",
+    [MESSAGE_APPEND - 0xd0] = "APPEND",
+    [MESSAGE_ACCEPTED - 0xd0] = "ACCEPTED",
+    [MESSAGE_REFUSED - 0xd0] = "REFUSED",
+    [MESSAGE_REPORT - 0xd0] = "REPORT",
+    [MESSAGE_VOTE_REQUEST - 0xd0] = "VOTE_REQUEST",
+    [MESSAGE_VOTE - 0xd0] = "VOTE",
+    [MESSAGE_READ - 0xd0] = "READ",
+    [MESSAGE_READ_INDEX - 0xd0] = "READ_INDEX",
+    [MESSAGE_SNAPSHOT - 0xd0] = "SNAPSHOT",
+    [MESSAGE_SNAPSHOT_ACK - 0xd0] = "SNAPSHOT_ACK",
+    [MESSAGE_FETCH - 0xd0] = "FETCH",
+    [GROUP_TYPE_FIRST - 0xd0] = "GROUP_REQUEST",
+    [GROUP_TYPE_FIRST + 1 - 0xd0] = "GROUP",
+    [GROUP_TYPE_FIRST + 2 - 0xd0] = "GROUP_ACK",
+    [GROUP_TYPE_FIRST + 3 - 0xd0] = "GROUP_REPORT",
 };
 
 const char *agreement_type_name(uint8_t type)
 {
-    return type >= MESSAGE_FORWARD && type <= MESSAGE_GROUP_DONE ? type_names[type - 0xd0] : "?";
+    return type >= AGREEMENT_TYPE_FIRST && type <= AGREEMENT_TYPE_LAST ? type_names[type - 0xd0] : "?";
 }
 
 /* ---- memory ---- */
 
+static bool times_valid(const agreement_params_t *p)
+{
+    /* Who waits for silence must be able to hear: heartbeats several times within it. */
+    if (p->election_ns != RF_NEVER && (p->heartbeat_ns == 0 || p->heartbeat_ns > p->election_ns / 2))
+        return false;
+    if (p->lease_ns != 0 && (p->heartbeat_ns > p->lease_ns || p->lease_ns > RF_NS_PER_S * 3600)) return false;
+    return p->resend_ns > 0 && p->heartbeat_ns > 0 && p->election_ns > 0 && p->silence_ns > 0 &&
+           p->drift_ppm < 500000;
+}
+
 static bool params_valid(const agreement_params_t *p)
 {
     bool power_of_two = p->log_max > 0 && (p->log_max & (p->log_max - 1)) == 0;
-    return p->n_cores > 0 && p->n_cores <= RF_CORES_MAX && p->self.core < p->n_cores &&
-           p->self.incarnation == 1 && power_of_two && p->log_max >= 16 && p->log_max <= 65536 &&
-           p->entry_max >= 160 && p->entry_max <= AGREEMENT_ENTRY_MAX && p->proposals_max > 0 &&
-           p->proposals_max <= AGREEMENT_WINDOW && p->sessions_max <= 4096 && p->resend_ns > 0 &&
-           sizeof(wire_form_t) + (p->n_cores + 7u) / 8 <= p->entry_max;
+    return p->n_cores > 0 && p->n_cores < RF_CORE_NONE && p->self.core < p->n_cores &&
+           p->self.incarnation >= 1 && p->self.incarnation <= INCARNATION_MAX && power_of_two &&
+           p->log_max >= 16 && p->log_max <= 1u << 20 && p->entry_max >= 160 &&
+           p->entry_max <= AGREEMENT_ENTRY_MAX && p->proposals_max > 0 &&
+           p->proposals_max <= AGREEMENT_WINDOW && p->sessions_max <= 4096 && p->voters_max >= 1 &&
+           p->voters_max <= AGREEMENT_VOTERS_MAX && p->plan <= AGREEMENT_PLAN_TREE &&
+           p->snapshot_max <= 1u << 30 &&
+           (uint64_t)p->log_max * (sizeof(wire_entry_t) + p->entry_max) < 1ull << 31 && times_valid(p) &&
+           p->state_machine.apply && p->state_machine.save && p->state_machine.load;
 }
 
 /* Lays the parts out behind each other; with `memory` NULL it only counts. */
@@ -34,245 +59,382 @@ typedef struct layout {
 static void *take(layout_t *layout, size_t size)
 {
     void *at = layout->memory ? layout->memory + layout->size : NULL;
-    layout->size += (size + 15) & ~(size_t)15;
+    layout->size += (size + 63) & ~(size_t)63;
     return at;
 }
 
 static size_t lay_out(const agreement_params_t *p, uint8_t *memory)
 {
     layout_t layout = {.memory = memory};
-    agreement_t counted, *e = take(&layout, sizeof *e);
-    if (!e) {
-        memset(&counted, 0, sizeof counted);
-        e = &counted;
-    }
+    agreement_t *e = take(&layout, sizeof *e);
     size_t map = (p->n_cores + 7u) / 8;
-    e->entry_stride = (sizeof(log_entry_t) + p->entry_max + 15) & ~(size_t)15;
-    e->proposal_stride = (sizeof(proposal_t) + p->entry_max + 15) & ~(size_t)15;
-    e->to_max = p->n_cores * AGREEMENT_MESSAGES_MAX;
-    e->members = take(&layout, p->n_cores * sizeof *e->members);
-    e->log = take(&layout, p->log_max * e->entry_stride);
-    e->sessions = take(&layout, (p->n_cores + p->sessions_max) * sizeof *e->sessions);
-    e->proposals = take(&layout, p->proposals_max * e->proposal_stride);
-    e->group_bytes = take(&layout, p->entry_max);
-    for (unsigned i = 0; i < AGREEMENT_GROUP_OPS_MAX; i++) {
-        e->group_ops[i].bytes = take(&layout, p->entry_max);
-        e->group_ops[i].remaining = take(&layout, map);
-        e->group_ops[i].unsent = take(&layout, map);
-    }
-    e->to = take(&layout, e->to_max * sizeof *e->to);
-    e->buffers = take(&layout, AGREEMENT_MESSAGES_MAX * sizeof *e->buffers);
+    unsigned own_max = p->n_cores < OWN_SESSIONS_MAX ? p->n_cores : OWN_SESSIONS_MAX;
+    unsigned sessions = own_max + p->sessions_max, session_map_max = 16;
+    while (session_map_max < 2 * sessions) session_map_max *= 2;
+    uint32_t entry_stride = (uint32_t)(sizeof(wire_entry_t) + padded(p->entry_max));
+    uint32_t proposal_stride = (uint32_t)((sizeof(proposal_t) + p->entry_max + 15) & ~(size_t)15);
+    uint32_t snapshot_size = (uint32_t)(snapshot_engine_max(p) + p->snapshot_max);
+    size_t groups = p->group.groups_max > 0 ? engine_groups_size(p) : 0;
+    struct {
+        uint32_t *members, *offsets;
+        uint8_t *dead, *believed, *silent, *form_map, *log, *proposals, *out, *in, *arena;
+        session_t *sessions;
+        uint16_t *session_map, *result_of, *free_opened;
+        result_t *results;
+        agreement_member_t *to;
+        void *groups;
+    } at = {
+        .offsets = take(&layout, p->log_max * sizeof(uint32_t)),
+        .log = take(&layout, (size_t)(p->log_max + 1) * entry_stride),
+        .arena = take(&layout, ARENA_SIZE),
+        .to = take(&layout, 4 * PROGRESS_MAX * sizeof(agreement_member_t)),
+        .proposals = take(&layout, (size_t)p->proposals_max * proposal_stride),
+        .sessions = take(&layout, sessions * sizeof(session_t)),
+        .session_map = take(&layout, session_map_max * sizeof(uint16_t)),
+        .result_of = take(&layout, sessions * sizeof(uint16_t)),
+        .free_opened = take(&layout, p->sessions_max * sizeof(uint16_t)),
+        .results = take(&layout, (size_t)p->sessions_max * AGREEMENT_WINDOW * sizeof(result_t)),
+        .members = take(&layout, p->n_cores * sizeof(uint32_t)),
+        .dead = take(&layout, map),
+        .believed = take(&layout, map),
+        .silent = take(&layout, map),
+        .form_map = take(&layout, map),
+        .out = take(&layout, snapshot_size),
+        .in = take(&layout, snapshot_size),
+        .groups = take(&layout, groups),
+    };
+    if (!e) return layout.size;
+    e->log = at.log;
+    e->log_size = (p->log_max + 1) * entry_stride;
+    e->offsets = at.offsets;
+    e->entry_stride = entry_stride;
+    e->arena = at.arena;
+    e->to = at.to;
+    e->to_max = 4 * PROGRESS_MAX;
+    e->proposals = at.proposals;
+    e->proposal_stride = proposal_stride;
+    e->sessions = at.sessions;
+    e->session_map = at.session_map;
+    e->session_map_max = session_map_max;
+    e->own_max = own_max;
+    e->result_of = at.result_of;
+    e->free_opened = at.free_opened;
+    e->results = at.results;
+    e->members = at.members;
+    e->dead = at.dead;
+    e->believed = at.believed;
+    e->silent = at.silent;
+    e->form_map = at.form_map;
+    e->out.bytes = at.out;
+    e->in.bytes = at.in;
+    e->snapshot_size = snapshot_size;
+    e->groups = groups > 0 ? at.groups : NULL;
     return layout.size;
 }
 
 size_t agreement_size(const agreement_params_t *params)
 {
-    return params_valid(params) ? lay_out(params, NULL) : 0;
+    if (!params_valid(params)) return 0;
+    if (params->group.groups_max > 0 && engine_groups_size(params) == 0) return 0;
+    return lay_out(params, NULL);
 }
 
 rf_err_t agreement_init(void *memory, size_t size, const agreement_params_t *params, agreement_t **out)
 {
     size_t needed = agreement_size(params);
     if (needed == 0) return RF_ERR_INVALID;
-    if (size < needed || (uintptr_t)memory % 16 != 0) return RF_ERR_NO_MEMORY;
+    if (size < needed || (uintptr_t)memory % 64 != 0) return RF_ERR_NO_MEMORY;
     memset(memory, 0, needed);
     lay_out(params, memory);
     agreement_t *e = memory;
     e->params = *params;
-    e->resend_at_ns = RF_NEVER;
-    for (rf_core_t core = 0; core < params->n_cores; core++) e->members[core].incarnation = 1;
+    e->voted = e->leader = e->dead_leader = e->promised_to = e->parent = e->stand_to = NOBODY;
+    e->first = 1;
+    e->groups_tick_ns = RF_NEVER;
+    e->election_at_ns = e->heartbeat_at_ns = e->resend_at_ns = e->check_at_ns = e->fetch_at_ns = RF_NEVER;
+    e->transfer_until_ns = RF_NEVER;
+    for (unsigned i = 0; i < params->proposals_max; i++) e->free_proposals[i] = (uint8_t)(i + 1);
+    session_clear(e);
+    if (e->groups && !engine_groups_init(e)) return RF_ERR_INVALID;
     *out = e;
     return RF_OK;
 }
 
 /* ---- the step ---- */
 
-void engine_complete(agreement_t *e, agreement_completion_t completion)
+uint64_t engine_retry_ns(const agreement_t *e)
 {
-    rf_assert(e->output.n_completions < AGREEMENT_COMPLETIONS_MAX);
-    e->output.completions[e->output.n_completions++] = completion;
+    if (e->params.resend_ns != RF_NEVER) return e->params.resend_ns;
+    return e->params.heartbeat_ns != RF_NEVER ? e->params.heartbeat_ns : RF_NS_PER_MS;
 }
 
-static void receive(agreement_t *e, agreement_member_t from, uint8_t type, const uint8_t *bytes, size_t size)
+/* One that has left, and does not know. */
+static void tell_expelled(agreement_t *e, agreement_member_t to)
 {
-    if (from.core >= e->params.n_cores || from.core == e->params.self.core || size > AGREEMENT_MESSAGE_MAX) {
-        engine_protocol_error(e, "ignoring a message: from no such member, or too long");
+    struct {
+        wire_refused_head_t head;
+        wire_refused_t refused;
+    } m = {.head = {.view = e->view, .term = e->term, .applied = e->applied, .leader = to_wire(e->leader, 0)},
+           .refused = {.why = REFUSED_EXPELLED}};
+    send_one(e, MESSAGE_REFUSED, &m, sizeof m, to);
+}
+
+static void receive(agreement_t *e, const agreement_event_t *event)
+{
+    agreement_member_t from = event->receive.from;
+    const uint8_t *bytes = event->receive.bytes;
+    size_t size = event->receive.size;
+    if (from.core >= e->params.n_cores || from.core == e->params.self.core || from.incarnation == 0 ||
+        from.incarnation > INCARNATION_MAX || size > AGREEMENT_MESSAGE_MAX || size == 0) {
+        engine_protocol_error(e, "ignoring a message: from no such member, empty, or too long");
         return;
     }
-    if (e->members[from.core].incarnation != from.incarnation || e->members[from.core].dead) {
-        engine_ignore(e, "ignoring a message: its sender is dead or of another incarnation");
+    rf_incarnation_t known = member_incarnation(e, from.core);
+    if (from.incarnation < known ||
+        (from.incarnation == known && member_state(e, from.core) == AGREEMENT_MEMBER_OUT)) {
+        engine_ignore(e, "ignoring a message: its sender has left");
+        if (e->formed && !e->expelled && event->receive.type != MESSAGE_REFUSED) tell_expelled(e, from);
         return;
     }
-    switch (type) {
+    if (from.incarnation == known && bit_get(e->dead, from.core)) {
+        engine_ignore(e, "ignoring a message: its sender is dead");
+        return;
+    }
+    if (leads(e)) change_heard(e, from);
+    switch (event->receive.type) {
     case MESSAGE_FORWARD:
-        recv_forward(e, from.core, bytes, size);
+        recv_forward(e, from, bytes, size);
         break;
     case MESSAGE_APPEND:
-        recv_append(e, from.core, bytes, size);
+        recv_append(e, from, bytes, size);
         break;
     case MESSAGE_ACCEPTED:
-        recv_accepted(e, from.core, bytes, size);
+        recv_accepted(e, from, bytes, size);
         break;
     case MESSAGE_REFUSED:
-        recv_refused(e, from.core, bytes, size);
+        recv_refused(e, from, bytes, size);
         break;
     case MESSAGE_REPORT:
-        recv_report(e, from.core, bytes, size);
+        recv_report(e, from, bytes, size);
         break;
-    case MESSAGE_COMMITTED:
-        recv_committed(e, from.core, bytes, size);
+    case MESSAGE_VOTE_REQUEST:
+        recv_vote_request(e, from, bytes, size);
+        break;
+    case MESSAGE_VOTE:
+        recv_vote(e, from, bytes, size);
         break;
     case MESSAGE_READ:
-        recv_read(e, from.core, bytes, size);
+        recv_read(e, from, bytes, size);
         break;
     case MESSAGE_READ_INDEX:
-        recv_read_index(e, from.core, bytes, size);
+        recv_read_index(e, from, bytes, size);
         break;
-    case MESSAGE_GROUP:
-        recv_group(e, from.core, bytes, size);
+    case MESSAGE_SNAPSHOT:
+        recv_snapshot(e, from, bytes, size);
         break;
-    case MESSAGE_GROUP_DONE:
-        recv_group_done(e, from.core, bytes, size);
+    case MESSAGE_SNAPSHOT_ACK:
+        recv_snapshot_ack(e, from, bytes, size);
+        break;
+    case MESSAGE_FETCH:
+        recv_fetch(e, from, bytes, size);
         break;
     default:
+        if (groups_type(event->receive.type) && e->groups) {
+            engine_groups_receive(e, event);
+            break;
+        }
         engine_protocol_error(e, "ignoring a message: no such type");
         break;
     }
 }
 
-/* The caller has applied an entry: its result is kept in its session, and answers the proposal if it was made
- * here. */
-static void applied(agreement_t *e, uint64_t index, rf_err_t err, uint64_t value)
+/* The link to a member is new, or takes messages again: what was sent may be lost. */
+static void room(agreement_t *e, agreement_member_t peer)
 {
-    rf_assert(index == e->applied + 1 && index <= e->handed);
-    const log_entry_t *entry = log_at(e, index);
-    rf_assert(entry->index == index);
-    e->applied = index;
-    if (entry->session == 0) return;
-    if (entry->kind == AGREEMENT_ENTRY_SESSION_OPEN) {
-        uint64_t id = SESSION_OPENED | index;
-        bool opened = session_find(e, id) != NULL;
-        err = opened ? RF_OK : RF_ERR_LIMIT;
-        value = opened ? id : 0;
-    } else if (entry->kind == AGREEMENT_ENTRY_SESSION_END) {
-        uint64_t id;
-        memcpy(&id, entry->bytes, sizeof id);
-        session_t *ended = id & SESSION_OPENED ? session_find(e, id) : NULL;
-        err = ended ? RF_OK : RF_ERR_NOT_FOUND;
-        value = 0;
+    progress_t *p = progress_find(e, peer);
+    if (p && same(p->member, peer)) {
+        if (p->mode == PROGRESS_SNAPSHOT) {
+            e->transfers[p - e->progress].sent = e->transfers[p - e->progress].acked;
+            e->due |= DUE_FEED;
+        } else {
+            progress_rewind(e, p);
+        }
     }
-    session_t *s = session_find(e, entry->session); /* its place may have gone to another since */
-    if (s)
-        s->results[entry->sequence % AGREEMENT_WINDOW] =
-            (result_t){.sequence = entry->sequence, .err = (uint32_t)err, .value = value};
-    proposal_t *p = proposal_find(e, entry->session, entry->sequence);
-    if (!p) return;
-    p->used = false;
-    engine_complete(e, (agreement_completion_t){.kind = AGREEMENT_COMPLETED_PROPOSAL,
-                                                .session = entry->session,
-                                                .sequence = entry->sequence,
-                                                .err = err,
-                                                .value = value});
+    if (same(peer, e->leader)) {
+        proposal_unsend(e);
+        for (unsigned i = 0; i < AGREEMENT_READS_MAX; i++) {
+            if (e->reads[i].used && e->reads[i].index == UINT64_MAX) e->reads[i].sent = false;
+        }
+        e->due |= DUE_READS | DUE_REPORTS;
+        e->n_silent_tells = 0;
+    }
+    if (e->role == AGREEMENT_ROLE_CANDIDATE) e->due |= DUE_VOTES;
+    if (e->role == AGREEMENT_ROLE_LEARNER && same(peer, e->parent))
+        e->due |= DUE_FETCH * (e->formed ? 1u : 0u);
 }
 
-/* Orderer: the dead leave by an entry, as soon as the ring has room. */
-static void append_deaths(agreement_t *e)
+/* A learner that hears nothing, or is behind, asks. */
+static void fetch_tick(agreement_t *e)
 {
-    if (!engine_orders(e) || e->last == 0) return;
-    for (rf_core_t core = 0; core < e->params.n_cores; core++) {
-        member_t *m = &e->members[core];
-        if (!m->dead || !m->voting || m->down_appended) continue;
-        wire_member_t who = {.core = core, .incarnation = m->incarnation};
-        if (log_append(e, AGREEMENT_ENTRY_MEMBER_DOWN, 0, 0, &who, sizeof who) != RF_OK)
-            return; /* tried again when members have applied more */
-        m->down_appended = true;
+    if (e->role != AGREEMENT_ROLE_LEARNER || !e->formed || e->expelled) {
+        e->fetch_at_ns = RF_NEVER;
+        return;
     }
+    bool behind = e->known_committed > e->committed || !e->quorum;
+    uint64_t patience = behind && e->params.resend_ns != RF_NEVER ? 4 * e->params.resend_ns
+                        : e->params.election_ns == RF_NEVER       ? RF_NEVER
+                        : behind                                  ? e->params.election_ns
+                                                                  : 4 * e->params.election_ns;
+    uint64_t since = e->parent_heard_ns > e->fetched_ns ? e->parent_heard_ns : e->fetched_ns;
+    e->fetch_at_ns = add_ns(since, patience);
+    if (e->fetch_at_ns > e->now_ns) return;
+    e->fetched_ns = e->now_ns;
+    e->fetch_at_ns = add_ns(e->now_ns, patience);
+    e->due |= DUE_FETCH;
 }
 
-static void resend_when_due(agreement_t *e)
+static void tick(agreement_t *e)
 {
-    if (e->params.resend_ns == RF_NEVER || e->resend_at_ns > e->now_ns) return;
-    for (rf_core_t core = 0; core < e->params.n_cores; core++) send_rewind(e, core);
-    e->resend_at_ns = RF_NEVER;
+    role_tick(e);
+    change_tick(e);
+    if (e->now_ns >= e->resend_at_ns) send_again(e);
+    engine_groups_tick(e);
+}
+
+/* When time matters next. */
+static uint64_t next_tick_ns(const agreement_t *e)
+{
+    uint64_t next = e->resend_at_ns;
+    if (leads(e)) {
+        earlier(&next, e->heartbeat_at_ns);
+        earlier(&next, e->check_at_ns);
+        earlier(&next, e->transfer_until_ns);
+        if (e->n_suspicions > 0 || e->n_candidates > 0) earlier(&next, change_next_ns(e));
+    } else {
+        if (e->role != AGREEMENT_ROLE_LEARNER)
+            earlier(&next, e->election_at_ns);
+        else
+            earlier(&next, e->fetch_at_ns);
+        if (e->quorum && e->params.election_ns != RF_NEVER &&
+            (e->n_proposals > 0 || e->n_reads > 0 || e->role != AGREEMENT_ROLE_LEARNER)) {
+            uint64_t from = e->leader_heard_ns;
+            if (e->role == AGREEMENT_ROLE_LEARNER && from + 2 * e->params.election_ns < e->now_ns)
+                from = e->now_ns - 2 * e->params.election_ns;
+            earlier(&next, add_ns(from, 3 * e->params.election_ns));
+        }
+    }
+    if (((e->due & DUE_PROPOSALS) && e->n_proposals > 0) || ((e->due & DUE_READS) && e->n_reads > 0)) {
+        if (e->retry_at_ns > e->now_ns) earlier(&next, e->retry_at_ns);
+    }
+    earlier(&next, e->groups_tick_ns);
+    return next;
 }
 
 /* The epilogue of every step: everything that follows from state alone. */
 static void finish(agreement_t *e)
 {
-    append_deaths(e);
-    log_commit(e);
-    log_hand_out(e);
-    if (e->lost) role_fail_proposals(e);
-    read_finish(e);
-    group_finish(e);
-    send_all(e);
-    if (e->params.resend_ns != RF_NEVER) {
-        if (!send_waits(e))
-            e->resend_at_ns = RF_NEVER;
-        else if (e->resend_at_ns == RF_NEVER)
-            e->resend_at_ns = e->now_ns + e->params.resend_ns;
+    if (e->due & DUE_COMMIT) {
+        e->due &= ~(uint32_t)DUE_COMMIT;
+        if (leads(e)) progress_commit(e);
     }
-    e->output.next_tick_ns = e->resend_at_ns;
-    if (e->handed < e->committed || engine_completion_room(e) == 0) e->output.more = true;
-    rf_assert(e->applied <= e->handed && e->handed <= e->committed && e->committed <= e->last);
+    apply_committed(e);
+    if (e->due & ~(uint32_t)DUE_FEED) {
+        if ((e->due & DUE_CHANGE) && leads(e)) {
+            e->due &= ~(uint32_t)DUE_CHANGE;
+            change_step(e);
+            if (leads(e)) progress_commit(e);
+            apply_committed(e);
+        }
+        if (e->due & DUE_REFUSED) proposal_finish_refused(e);
+        if (e->due & DUE_READS) read_finish(e);
+        if ((e->due & DUE_SERVED) && leads(e)) {
+            read_confirm(e);
+            if (e->due & DUE_READS) read_finish(e);
+        }
+        if (e->due & DUE_FAIL) {
+            proposal_fail(e);
+            read_fail(e);
+            if (e->n_proposals > 0 || e->n_reads > 0)
+                e->output.more = true;
+            else
+                e->due &= ~(uint32_t)DUE_FAIL;
+        }
+    }
+    if (e->role == AGREEMENT_ROLE_LEARNER) fetch_tick(e);
+    if (e->due || e->ack_due || e->stand_to.core != RF_CORE_NONE) send_all(e);
+    engine_groups_finish(e);
+    e->output.next_tick_ns = next_tick_ns(e);
+    e->output.expelled = e->expelled;
+    rf_assert(e->applied <= e->committed && e->committed <= e->last && e->first <= e->last + 1);
 }
 
 const agreement_output_t *agreement_step(agreement_t *e, const agreement_event_t *event)
 {
-    rf_assert(event->now_ns >= e->now_ns);
-    e->now_ns = event->now_ns;
-    e->output.n_messages = e->output.n_applies = e->output.n_completions = e->output.n_group_applies = 0;
-    e->output.view_changed = e->output.more = false;
-    e->output.ignored = NULL;
-    e->output.err = RF_OK;
-    e->n_to = e->n_refusals = e->n_read_replies = 0;
-    e->group_reply.number = 0;
+    e->prev_now_ns = e->now_ns;
+    if (event->now_ns > e->now_ns) e->now_ns = event->now_ns;
+    agreement_output_t *out = &e->output;
+    out->n_messages = out->n_completions = 0;
+    out->group = NULL;
+    out->applied_from = 1;
+    out->applied_to = 0;
+    out->view_changed = out->role_changed = out->loaded = out->more = false;
+    out->ignored = NULL;
+    out->err = RF_OK;
+    e->n_to = e->arena_used = 0;
+    e->holding = event->hold;
 
     switch (event->kind) {
     case AGREEMENT_TICK:
-        resend_when_due(e);
+        tick(e);
         break;
     case AGREEMENT_RECEIVE:
-        receive(e, event->receive.from, event->receive.type, event->receive.bytes, event->receive.size);
+        receive(e, event);
         break;
     case AGREEMENT_ROOM:
         if (event->peer.core < e->params.n_cores && event->peer.core != e->params.self.core)
-            send_rewind(e, event->peer.core);
+            room(e, event->peer);
+        engine_groups_room(e, event->peer);
         break;
     case AGREEMENT_DEATH:
-        role_death(e, event->member);
+        change_died(e, event->death.member, event->death.evidence, true);
+        break;
+    case AGREEMENT_FENCED:
+        engine_groups_fenced(e, event->fenced);
         break;
     case AGREEMENT_FORM:
-        role_form(e, event->form.cores, event->form.n_cores);
+        role_form(e, event);
+        break;
+    case AGREEMENT_CHANGE:
+        proposal_change(e, event);
         break;
     case AGREEMENT_PROPOSE:
-        proposal_step(e, AGREEMENT_ENTRY_COMMAND, event->propose.session, event->propose.sequence,
-                      event->propose.bytes, event->propose.size);
+        proposal_start(e, AGREEMENT_ENTRY_COMMAND, event->propose.session, event->propose.sequence,
+                       event->propose.bytes, event->propose.size);
         break;
     case AGREEMENT_SESSION_OPEN:
-        proposal_step(e, AGREEMENT_ENTRY_SESSION_OPEN, agreement_own_session(e), event->session.sequence,
-                      NULL, 0);
+        proposal_start(e, AGREEMENT_ENTRY_SESSION_OPEN, agreement_own_session(e), event->session.sequence,
+                       NULL, 0);
         break;
     case AGREEMENT_SESSION_END:
-        proposal_step(e, AGREEMENT_ENTRY_SESSION_END, agreement_own_session(e), event->session.sequence,
-                      &event->session.session, sizeof event->session.session);
-        break;
-    case AGREEMENT_APPLIED:
-        applied(e, event->applied.index, event->applied.err, event->applied.value);
+        proposal_start(e, AGREEMENT_ENTRY_SESSION_END, agreement_own_session(e), event->session.sequence,
+                       &event->session.session, sizeof event->session.session);
         break;
     case AGREEMENT_READ:
         read_start(e, event->read.cookie);
         break;
-    case AGREEMENT_GROUP_ONE:
-    case AGREEMENT_GROUP_TWO:
-        group_start(e, event);
+    case AGREEMENT_TRANSFER:
+        role_transfer(e);
         break;
-    case AGREEMENT_GROUP_APPLIED:
-        group_applied(e, event->group_applied.owner, event->group_applied.number);
+    case AGREEMENT_GROUP:
+        engine_groups_event(e, &event->group);
         break;
     }
+    if (e->holding && out->n_completions < AGREEMENT_COMPLETIONS_MAX / 2) {
+        out->next_tick_ns = e->now_ns;
+        return out;
+    }
     finish(e);
-    return &e->output;
+    return out;
 }
 
 /* ---- questions ---- */
@@ -282,26 +444,58 @@ uint64_t agreement_own_session(const agreement_t *e)
     return (uint64_t)e->params.self.incarnation << 16 | e->params.self.core;
 }
 
-void agreement_query(const agreement_t *e, agreement_state_t *out)
+static void waiting_for(const agreement_t *e, agreement_state_t *out)
 {
-    *out = (agreement_state_t){
-        .view = e->view,
-        .term = e->view > 0 ? TERM : 0,
-        .accepted = e->last,
-        .committed = e->committed,
-        .applied = e->applied,
-        .leader = e->view > 0 && !e->lost ? ORDERER : RF_CORE_NONE,
-        .survives = 0, /* the loss of the orderer, any time, stops agreed changes */
-        .formed = e->view > 0,
-        .quorum = e->view > 0 && !e->lost,
-    };
-    for (rf_core_t core = 0; core < e->params.n_cores; core++)
-        out->members += e->members[core].state == AGREEMENT_MEMBER_IN && !e->members[core].dead;
-    out->voters = out->members;
+    for (unsigned i = 0; i < out->n_voters; i++) {
+        agreement_member_t m = out->voters[i];
+        if (is_self(e, m)) continue;
+        bool heard = false;
+        for (unsigned k = 0; k < e->n_voters && leads(e); k++) {
+            const progress_t *p = &e->progress[k];
+            heard |= same(p->member, m) && add_ns(p->heard_ns, e->params.election_ns) > e->now_ns;
+        }
+        if (!heard || member_dead(e, m)) out->waiting[out->n_waiting++] = m;
+    }
 }
 
-agreement_member_state_t agreement_member_state(const agreement_t *e, rf_core_t core)
+void agreement_query(const agreement_t *e, agreement_state_t *out)
 {
-    return core < e->params.n_cores ? (agreement_member_state_t)e->members[core].state
-                                    : AGREEMENT_MEMBER_NONE;
+    const config_t *c = config_newest(e);
+    *out = (agreement_state_t){
+        .view = e->view,
+        .term = e->term,
+        .first = e->first,
+        .last = e->last,
+        .committed = e->committed,
+        .applied = e->applied,
+        .role = e->role,
+        .leader = e->leader,
+        .members = e->n_members,
+        .n_voters = c->n_new,
+        .joint = c->joint,
+        .formed = e->formed,
+        .quorum = e->formed && e->quorum && !e->lost && !e->expelled,
+        .lost = e->lost,
+        .elections = e->n_elections,
+        .snapshots_sent = e->n_snapshots_sent,
+        .snapshots_loaded = e->n_loads,
+        .expulsions = e->n_expulsions,
+    };
+    memcpy(out->voters, c->voters_new, c->n_new * sizeof *out->voters);
+    agreement_survives(&e->params, c->voters_new, c->n_new, &out->survives, &out->survives_hosts);
+    if (c->joint) {
+        unsigned members, hosts;
+        agreement_survives(&e->params, c->voters_old, c->n_old, &members, &hosts);
+        if (members < out->survives) out->survives = members;
+        if (hosts < out->survives_hosts) out->survives_hosts = hosts;
+    }
+    if (!out->quorum) waiting_for(e, out);
+}
+
+agreement_member_state_t agreement_member_state(const agreement_t *e, rf_core_t core,
+                                                rf_incarnation_t *incarnation)
+{
+    if (core >= e->params.n_cores) return AGREEMENT_MEMBER_NONE;
+    if (incarnation) *incarnation = member_incarnation(e, core);
+    return member_state(e, core);
 }

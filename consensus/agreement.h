@@ -4,119 +4,189 @@
  *      agreement_step(engine, event) -> output
  *
  * without clock, I/O, randomness or allocation: time, messages, proposals and evidence of deaths come in as
- * events; messages to send, entries to apply and answers to proposals go out. All memory is one block given
- * at init. The same events give the same outputs, bit for bit: the simulator and the tests lean on it.
+ * events; messages to send and answers to proposals go out, and committed entries are applied, in order, by the
+ * caller's callbacks from within the step. All memory is one block given at init. The same events give the same
+ * outputs, bit for bit: the simulator and the tests lean on it.
  *
- * The interface is the one that the fault-tolerant engine keeps: terms, views, incarnations, sessions, an
- * ordered log, group operations, read index. Behind it there is today the simplest honest thing:
+ * The protocol, message by message and with its sources, is doc/agreement.md. In short:
  *
- *   - the machine is formed once, by one entry that names its members; the view is fixed but for deaths
- *   - the lowest configured core orders (the *orderer*: leader of term 1, the only term there is)
- *   - an entry is committed when every live member has accepted it (read-one/write-all; Bernstein, Hadzilacos
- *     and Goodman 1987, ch. 8: safe with crash-stop members and a correct report of every death, stalls on a
- *     silent one)
- *   - a member reported dead leaves the set by an agreed entry, and the view number rises
- *   - when the orderer is reported dead nothing can be agreed on any more: proposals answer RF_ERR_NO_QUORUM
- *     at once, those already under way RF_ERR_UNKNOWN_OUTCOME. The survivors tell each other how far they know
- *     the log to be committed and apply up to the furthest, so that nothing acknowledged to a survivor is
- *     missing on another.
+ *   - members are incarnations of cores; voters (at most 7) decide, the others learn
+ *   - one leader a term; a leader's log is the log; committed is what majorities of all voter sets in force hold,
+ *     in an entry of the leader's own term (Raft, Ongaro 2014, 3.4-3.6, 5.4.2)
+ *   - a change of voters is joint consensus, one at a time (Raft 4.3); a restarted core is another member, never
+ *     the old one (Michael et al., DISC 2017)
+ *   - sessions make commands exactly once (Raft 6.3); reads by read index (6.4), leases opt-in
+ *   - whoever is behind what the ring still holds is sent a snapshot (Raft 5)
+ *   - learners get committed entries from their parent in the plan in force, which is a function of the view
+ *   - group operations (two-phase, one-phase): consensus/group.h, which stands alone
  *
- * Guarantees (asserted, always on): one total order, the same at all members; exactly once by (session,
- * sequence); applied is a prefix of committed is a prefix of accepted; nothing is acknowledged before all
- * live members hold it.
+ * Reports of death by kernel evidence must be true; silence is only a suspicion, which the leader judges.
  *
- * Reports of death must be true, or made true by fencing (AGREEMENT, "Failure and fencing"): the engine
- * neither sends to nor listens to a member that was reported dead.
- *
- * Messages (slot types 0xd0-0xdf; O orderer, M any other member; every one may be lost, repeated and
- * reordered):
- *
- *   0xd0 FORWARD    M -> O     a proposal: session, sequence, bytes
- *   0xd1 APPEND     O -> M     entries from an index on, and how far the log is committed
- *   0xd2 ACCEPTED   M -> O     the log is held up to here, and applied up to there
- *   0xd3 REFUSED    O -> M     a forwarded proposal is not appended, and why
- *   0xd4 REPORT     M -> O     a member is dead
- *   0xd5 COMMITTED  M -> M     the orderer is dead; I know the log to be committed up to here
- *   0xd6 READ       M -> O     how far is the log committed (linearizable read)?
- *   0xd7 READ_INDEX O -> M     that far
- *   0xd8 GROUP      owner -> member   one-phase operation: apply this
- *   0xd9 GROUP_DONE member -> owner   applied
- *
- * Owner: one thread. Sources: Viewstamped Replication Revisited (Liskov and Cowling 2012) for view and op
- * numbers; Raft (Ongaro 2014) 6.3 for sessions, 6.4 for the read index; the anti-replay window of RFC
- * 4303, 3.4.3 for sequences.
+ * Owner: one thread.
  */
 #ifndef RF_CONSENSUS_AGREEMENT_H
 #define RF_CONSENSUS_AGREEMENT_H
 
 #include "base/error.h"
 #include "base/types.h"
+#include "consensus/group.h"
+#include "consensus/member.h"
 
 #define AGREEMENT_MESSAGE_MAX     4096 /* bytes of one message */
-#define AGREEMENT_MESSAGES_MAX    8    /* messages of one output; `more` says that there are others */
-#define AGREEMENT_APPLIES_MAX     32   /* entries of one output */
+#define AGREEMENT_MESSAGES_MAX    16   /* messages of one output; `more` says that there are others */
 #define AGREEMENT_COMPLETIONS_MAX 64   /* answers of one output */
 #define AGREEMENT_WINDOW          64   /* sequences of a session that may be outstanding at once */
 #define AGREEMENT_ENTRY_MAX       1024 /* bytes of one proposal, whatever the parameters say */
-#define AGREEMENT_LOG_RESERVED    8    /* slots of the log ring that only membership entries may use */
+#define AGREEMENT_LOG_RESERVED    8    /* slots of the log ring that only the engine's own entries may use */
 #define AGREEMENT_READS_MAX       32   /* linearizable reads outstanding at one member */
-#define AGREEMENT_GROUP_OPS_MAX   32   /* one-phase operations outstanding at one owner */
+#define AGREEMENT_VOTERS_MAX      7
+#define AGREEMENT_CHANGES_MAX     64 /* members that join or leave by one entry */
+#define AGREEMENT_CHILDREN_MAX    64 /* learners that one member feeds */
 #define AGREEMENT_TYPE_FIRST      0xd0
 #define AGREEMENT_TYPE_LAST       0xdf
 
 typedef struct agreement agreement_t;
 
-/* Who takes part: one life of a core's monitor. */
-typedef struct agreement_member {
-    rf_core_t core;
-    rf_incarnation_t incarnation;
-} agreement_member_t;
+typedef enum agreement_entry_kind {
+    AGREEMENT_ENTRY_FORM = 1,    /* the machine has been formed: `members` are in it */
+    AGREEMENT_ENTRY_COMMAND = 2, /* a proposal's bytes */
+    AGREEMENT_ENTRY_VIEW = 3,    /* a new view: `changes` have joined or left (may be none: voters changed) */
+    AGREEMENT_ENTRY_SESSION_OPEN = 4,
+    AGREEMENT_ENTRY_SESSION_END = 5,
+    AGREEMENT_ENTRY_TERM = 6, /* a leader's first entry: nothing to execute */
+} agreement_entry_kind_t;
+
+typedef struct agreement_change {
+    agreement_member_t member;
+    bool joined;   /* else it left: expelled or in order */
+    bool in_order; /* left because it was asked to */
+} agreement_change_t;
+
+/* A committed entry, applied exactly once, in order of `index`. */
+typedef struct agreement_apply {
+    uint64_t index, term, view; /* view: the number in force after it */
+    agreement_entry_kind_t kind;
+    bool duplicate; /* the session has executed that sequence already: not passed to apply(), counted only */
+    uint64_t session, sequence;
+    const void *bytes; /* COMMAND */
+    size_t size;
+    const agreement_change_t *changes; /* VIEW; none when only the voters change */
+    unsigned n_changes;
+    const uint8_t
+        *members; /* FORM: bitmap of n_cores bits, low bits first: the members, all of incarnation 1 */
+} agreement_apply_t;
+
+/*
+ * The replicated state machine. Called from within a step; must not call the engine; functions of the log alone.
+ * apply: the result goes into the session and to the proposer. save: writes the whole state as of the last applied
+ * entry, returns its bytes, at most `max`. load: replaces the state by a saved one (bytes come from a member of the
+ * machine but are to be checked all the same; RF_ERR_PROTOCOL: not loaded, state unchanged).
+ */
+typedef struct agreement_machine {
+    void *context;
+    rf_err_t (*apply)(void *context, const agreement_apply_t *entry, uint64_t *value);
+    size_t (*save)(void *context, void *bytes, size_t max);
+    rf_err_t (*load)(void *context, uint64_t index, const void *bytes, size_t size);
+} agreement_machine_t;
+
+typedef enum agreement_plan {
+    AGREEMENT_PLAN_BROADCAST = 0, /* the leader feeds everybody */
+    AGREEMENT_PLAN_HOST = 1,      /* one hop per host: the lowest member of a host feeds the others there */
+    AGREEMENT_PLAN_TREE = 2,      /* one hop per host, then one per package */
+} agreement_plan_t;
+
+/* Deliberate defects, for tests of the tests: one bit each (see doc/agreement.md). 0 in every real machine. */
+typedef enum agreement_defect {
+    AGREEMENT_DEFECT_NEW_INCARNATION_VOTES = 1 << 0, /* a new incarnation is counted in the old quorum */
+    AGREEMENT_DEFECT_CHANGE_BEFORE_TERM = 1 << 1,    /* membership change before a commit in the own term */
+    AGREEMENT_DEFECT_OLD_TERM_COMMIT = 1 << 2,       /* an entry of an older term committed by counting */
+    AGREEMENT_DEFECT_ELECT_IN_LEASE = 1 << 3,        /* votes while a lease may be held */
+    AGREEMENT_DEFECT_STALE_NOW = 1 << 4,             /* judges a lease by the time of the step before */
+    AGREEMENT_DEFECT_NO_SESSIONS_SAVED = 1 << 5,     /* sessions missing from the snapshot */
+    AGREEMENT_DEFECT_RESET_ON_PARTITION = 1 << 6,    /* a voter without quorum forgets its promises */
+    AGREEMENT_DEFECT_SINGLE_MAJORITY = 1 << 7,       /* joint: only the new set's majority counts */
+} agreement_defect_t;
 
 typedef struct agreement_params {
-    agreement_member_t self;
+    agreement_member_t self; /* incarnation > 1: joins, knows nothing until the leader feeds it */
     rf_machine_id_t machine;
-    rf_core_t n_cores;      /* configured; core numbers are below it; core 0 orders */
-    unsigned log_max;       /* entries of the log ring, a power of two, at least 16 */
-    unsigned entry_max;     /* bytes of a proposal, at most AGREEMENT_ENTRY_MAX, at least 160 */
-    unsigned proposals_max; /* own proposals outstanding, at most AGREEMENT_WINDOW */
-    unsigned sessions_max;  /* sessions of the machine besides the members' own */
-    uint64_t
-        resend_ns; /* what is unacknowledged is sent again after this; RF_NEVER on links that lose nothing */
+    rf_core_t n_cores;       /* core numbers are below it */
+    unsigned log_max;        /* entries of the log ring, a power of two, at least 16 */
+    unsigned entry_max;      /* bytes of a proposal, at most AGREEMENT_ENTRY_MAX, at least 160 */
+    unsigned proposals_max;  /* own proposals outstanding, at most AGREEMENT_WINDOW */
+    unsigned sessions_max;   /* sessions of the machine besides the members' own */
+    unsigned snapshot_max;   /* bytes that save() may need; two buffers of it */
+    unsigned voters_max;     /* 1 to AGREEMENT_VOTERS_MAX; odd is preferred */
+    const uint16_t *host;    /* [n_cores] failure domain: host; the caller's, lives as long as the engine */
+    const uint32_t *package; /* [n_cores] within the host; NULL: unknown */
+    const uint8_t *witness; /* [n_cores] 1: on a host that only votes: preferred last as leader; NULL: none */
+    agreement_plan_t plan;
+    uint64_t resend_ns;    /* what is unacknowledged is sent again after this; RF_NEVER: links lose nothing */
+    uint64_t heartbeat_ns; /* leader to voters, when there is nothing else; RF_NEVER: none */
+    uint64_t election_ns;  /* silence of the leader after which a voter stands; RF_NEVER: on evidence only */
+    uint64_t silence_ns;   /* silence after which the leader believes a SILENCE report of a member */
+    uint64_t lease_ns;  /* 0: reads by read index. Else: the leader answers alone for so long, less `drift` */
+    unsigned drift_ppm; /* bound on how much clocks differ in rate */
+    uint64_t seed;      /* spreads election times; any */
+    unsigned defects;   /* agreement_defect_t; 0 */
+    agreement_machine_t state_machine;
+    group_params_t group;
 } agreement_params_t;
 
 typedef enum agreement_event_kind {
-    AGREEMENT_TICK = 1,     /* time has passed; also asks for the rest of an output that said `more` */
-    AGREEMENT_RECEIVE,      /* a message from a member */
-    AGREEMENT_ROOM,         /* the link to `peer` is up, or takes messages again: resend what it may lack */
-    AGREEMENT_DEATH,        /* local or reported evidence: the member is dead and fenced */
-    AGREEMENT_FORM,         /* orderer only, once: the machine has these members */
-    AGREEMENT_PROPOSE,      /* a change, through a session */
+    AGREEMENT_TICK = 1, /* time has passed; also asks for the rest of an output that said `more` */
+    AGREEMENT_RECEIVE,  /* a message from a member */
+    AGREEMENT_ROOM,     /* the link to `peer` is up, or takes messages again: resend what it may lack */
+    AGREEMENT_DEATH,    /* evidence of a member's death */
+    AGREEMENT_FENCED, /* a member that has left is fenced: nothing of it runs, nothing it sends is delivered */
+    AGREEMENT_FORM,   /* lowest listed core, once: the machine has these members */
+    AGREEMENT_CHANGE,       /* members join and leave; answered like a proposal */
+    AGREEMENT_PROPOSE,      /* a command, through a session */
     AGREEMENT_SESSION_OPEN, /* a new session; its id is the completion's value */
     AGREEMENT_SESSION_END,  /* ends a session */
-    AGREEMENT_APPLIED,      /* the caller has applied the entry at `index` with this result */
-    AGREEMENT_READ,      /* completes when the local replica holds all that was committed when it was asked */
-    AGREEMENT_GROUP_ONE, /* one-phase operation; the caller is the group's owner */
-    AGREEMENT_GROUP_TWO, /* two-phase operation: RF_ERR_NOT_SUPPORTED from this engine */
-    AGREEMENT_GROUP_APPLIED, /* the caller has applied the group operation (owner, number) */
+    AGREEMENT_READ,     /* completes when the local replica holds all that was committed when it was asked */
+    AGREEMENT_TRANSFER, /* the leader hands its office to the best other voter (before it leaves in order) */
+    AGREEMENT_GROUP,    /* `group`: anything that consensus/group.h knows */
 } agreement_event_kind_t;
+
+typedef enum agreement_evidence {
+    AGREEMENT_EVIDENCE_KERNEL = 1, /* the kernel says so, on its own host: true for ever */
+    AGREEMENT_EVIDENCE_SILENCE,    /* not heard, or a link broke: a suspicion */
+} agreement_evidence_t;
 
 /* All pointers in an event are only read during the step. */
 typedef struct agreement_event {
     agreement_event_kind_t kind;
-    uint64_t now_ns; /* CLOCK_MONOTONIC or virtual; never falls */
+    uint64_t
+        now_ns; /* CLOCK_BOOTTIME or virtual; read after the event was taken from its queue; never falls */
+    bool hold;  /* more events follow at once: nothing is sent, committed or answered before a step without */
     union {
         struct {
-            agreement_member_t from;
+            agreement_member_t from; /* as the link knows it */
             uint8_t type;
             const void *bytes; /* hostile until checked */
             size_t size;
         } receive;
-        agreement_member_t peer;   /* ROOM */
-        agreement_member_t member; /* DEATH */
+        agreement_member_t peer; /* ROOM */
         struct {
-            const rf_core_t *cores; /* each in its first incarnation; must hold the caller's own */
+            agreement_member_t member;
+            agreement_evidence_t evidence;
+        } death;
+        agreement_member_t fenced;
+        struct {
+            const rf_core_t *cores; /* each in incarnation 1; must hold the caller's own */
             unsigned n_cores;
+            const rf_core_t *voters; /* NULL: chosen, spread over hosts, then packages */
+            unsigned n_voters;
         } form;
+        struct {
+            uint64_t sequence;     /* of the member's own session */
+            const rf_core_t *join; /* new incarnations of these; one that is in leaves by the same entry. The
+                                      completion's value is the incarnation of the first */
+            unsigned n_join;
+            const agreement_member_t *leave; /* in order */
+            unsigned n_leave;
+        } change;
         struct {
             uint64_t session;  /* agreement_own_session(), or one that was opened */
             uint64_t sequence; /* from 1, each used once; a repetition with the same number is answered, not
@@ -129,99 +199,58 @@ typedef struct agreement_event {
             uint64_t session;  /* END: which */
         } session;
         struct {
-            uint64_t index;
-            rf_err_t err; /* both a function of the log alone: they must be equal at all members */
-            uint64_t value;
-        } applied;
-        struct {
             uint64_t cookie; /* the caller's */
         } read;
-        struct {
-            uint64_t cookie;        /* the caller's */
-            uint64_t group, epoch;  /* carried to the members, who check the epoch */
-            const rf_core_t *cores; /* may include the owner */
-            unsigned n_cores;
-            const void *bytes; /* copied; at most entry_max */
-            size_t size;
-        } group;
-        struct {
-            rf_core_t owner;
-            uint64_t number;
-        } group_applied;
+        group_event_t group;
     };
 } agreement_event_t;
 
-/* One message for several members. If a link does not take it, drop it and report AGREEMENT_ROOM when it
- * would. */
+/* One message for several members. If a link does not take it, drop it and report AGREEMENT_ROOM when it would. */
 typedef struct agreement_message {
-    const rf_core_t *to;
+    const agreement_member_t *to;
     unsigned n_to;
     uint8_t type;
     const void *bytes;
     size_t size;
 } agreement_message_t;
 
-typedef enum agreement_entry_kind {
-    AGREEMENT_ENTRY_FORM = 1,        /* the machine has been formed; see agreement_member_state() */
-    AGREEMENT_ENTRY_COMMAND = 2,     /* a proposal's bytes */
-    AGREEMENT_ENTRY_MEMBER_DOWN = 3, /* `member` has left; the view has risen */
-    AGREEMENT_ENTRY_SESSION_OPEN = 4,
-    AGREEMENT_ENTRY_SESSION_END = 5,
-    AGREEMENT_ENTRY_VOID = 6, /* nothing: not to be executed */
-} agreement_entry_kind_t;
-
-/* An entry to apply, in order; every one is to be answered by AGREEMENT_APPLIED (only COMMAND's result is
- * used). */
-typedef struct agreement_apply {
-    uint64_t index, view;
-    agreement_entry_kind_t kind;
-    uint64_t session, sequence;
-    const void *bytes; /* COMMAND */
-    size_t size;
-    agreement_member_t member; /* MEMBER_DOWN */
-} agreement_apply_t;
-
 typedef enum agreement_completion_kind {
-    AGREEMENT_COMPLETED_PROPOSAL = 1, /* also SESSION_OPEN and SESSION_END */
+    AGREEMENT_COMPLETED_PROPOSAL = 1, /* also CHANGE, SESSION_OPEN and SESSION_END */
     AGREEMENT_COMPLETED_READ = 2,
-    AGREEMENT_COMPLETED_GROUP = 3,
 } agreement_completion_kind_t;
 
 /*
- * The answer to a proposal, read or group operation. Proposals: what applying it gave, or
- *   RF_ERR_FORMING          not formed yet; nothing happened
- *   RF_ERR_NO_QUORUM        the orderer is dead; nothing happened
- *   RF_ERR_AGAIN            too many outstanding, or the log is full; nothing happened, nor will with this
- *                           sequence: take a new one
- *   RF_ERR_UNKNOWN_OUTCOME  the orderer died while it was under way
+ * The answer to a proposal or read. Proposals: what applying it gave, or
+ *   RF_ERR_FORMING          not a member of a formed machine yet; nothing happened
+ *   RF_ERR_NO_QUORUM        no leader with a quorum in reach (for election_ns, or by evidence); nothing happened
+ *   RF_ERR_AGAIN            too many outstanding here; nothing happened, nor will with this sequence: take a new one
+ *   RF_ERR_UNKNOWN_OUTCOME  it was under way when the quorum was lost, or its result went by in a snapshot: ask
+ *                           again with the same sequence to learn
  *   RF_ERR_SESSION          the session has ended, or the sequence is older than its window; not executed
- *   RF_ERR_INVALID          larger than entry_max, or sequence 0
- * Proposals that are outstanding at the same time may be ordered either way where links reorder.
+ *   RF_ERR_INVALID          larger than entry_max, sequence 0, a session that is none of this protocol's, or a change of
+ *                           members that makes no sense (no such core, too many, nobody left)
+ *   RF_ERR_LIMIT            more members have proposed than own sessions are kept for; not executed
+ * Proposals that are outstanding at the same time may be ordered either way.
  */
 typedef struct agreement_completion {
     agreement_completion_kind_t kind;
     uint64_t session, sequence; /* PROPOSAL */
-    uint64_t cookie;            /* READ, GROUP */
+    uint64_t cookie;            /* READ */
     rf_err_t err;
     uint64_t value;
 } agreement_completion_t;
 
-/* An operation of a group to apply; answer with AGREEMENT_GROUP_APPLIED. */
-typedef struct agreement_group_apply {
-    rf_core_t owner;
-    uint64_t number, group, epoch;
-    const void *bytes;
-    size_t size;
-} agreement_group_apply_t;
-
 /* Lives in the engine; valid until the next step. */
 typedef struct agreement_output {
-    unsigned n_messages, n_applies, n_completions, n_group_applies;
+    unsigned n_messages, n_completions;
     agreement_message_t messages[AGREEMENT_MESSAGES_MAX];
-    agreement_apply_t applies[AGREEMENT_APPLIES_MAX];
     agreement_completion_t completions[AGREEMENT_COMPLETIONS_MAX];
-    agreement_group_apply_t group_applies[AGREEMENT_GROUP_OPS_MAX];
-    bool view_changed;     /* a member left, the machine was formed, or the orderer was lost */
+    group_output_t *group;             /* NULL: nothing of groups */
+    uint64_t applied_from, applied_to; /* indices applied in this step; from > to: none */
+    bool view_changed;     /* a view was applied: ask agreement_member_*(), fence who left, then say FENCED */
+    bool role_changed;     /* leader, term or quorum: ask agreement_query() */
+    bool loaded;           /* a snapshot was loaded: entries up to applied_to were not passed to apply() */
+    bool expelled;         /* this incarnation is not in a committed view: end; it never votes again */
     bool more;             /* step again with AGREEMENT_TICK after acting on this */
     uint64_t next_tick_ns; /* when time matters next; RF_NEVER if it does not */
     const char *ignored;   /* why the event was dropped, for the log; NULL if it was not */
@@ -231,36 +260,62 @@ typedef struct agreement_output {
 /* Bytes the engine needs, and whether the parameters make sense (0: they do not). */
 size_t agreement_size(const agreement_params_t *params);
 
-/* Sets up an engine in `memory` (at least agreement_size, 16-byte aligned, the caller's until the end).
+/* Sets up an engine in `memory` (at least agreement_size, 64-byte aligned, the caller's until the end).
  * RF_ERR_INVALID: senseless parameters. RF_ERR_NO_MEMORY: too small. */
 rf_err_t agreement_init(void *memory, size_t size, const agreement_params_t *params, agreement_t **out);
 
 /* The one operation. Never fails: what cannot be done is said in the output. */
 const agreement_output_t *agreement_step(agreement_t *engine, const agreement_event_t *event);
 
-/* The session that a member has by being one. */
+/* The session that a member has by being one. Results are not kept for it: the member has the replica. */
 uint64_t agreement_own_session(const agreement_t *engine);
+
+typedef enum agreement_role {
+    AGREEMENT_ROLE_LEARNER = 0,
+    AGREEMENT_ROLE_FOLLOWER = 1, /* a voter that follows */
+    AGREEMENT_ROLE_CANDIDATE = 2,
+    AGREEMENT_ROLE_LEADER = 3,
+} agreement_role_t;
 
 typedef struct agreement_state {
     uint64_t view, term;
-    uint64_t accepted, committed, applied; /* log indices */
-    rf_core_t leader;                      /* RF_CORE_NONE: none in reach */
-    unsigned members;                      /* alive, in the view */
-    unsigned voters;                       /* whose acknowledgement a commit needs */
-    unsigned survives;   /* how many members, whichever, may still die without agreed changes stopping */
-    bool formed, quorum; /* quorum: changes can be agreed on */
+    uint64_t first, last, committed, applied; /* log indices; first: the oldest that the ring still holds */
+    agreement_role_t role;
+    agreement_member_t leader; /* core RF_CORE_NONE: none known */
+    unsigned members;          /* in the view */
+    unsigned n_voters;         /* of the newest set */
+    agreement_member_t voters[AGREEMENT_VOTERS_MAX];
+    bool joint;              /* a change of voters is under way */
+    unsigned survives;       /* how many members, whichever, may still die without agreed changes stopping */
+    unsigned survives_hosts; /* how many hosts, whichever */
+    bool formed, quorum;     /* quorum: changes can be agreed on, as far as is known here */
+    bool lost;          /* a majority of a voter set is proved dead: this machine can never agree again */
+    unsigned n_waiting; /* without a quorum: for whom */
+    agreement_member_t waiting[AGREEMENT_VOTERS_MAX];
+    uint64_t elections, snapshots_sent, snapshots_loaded, expulsions; /* counted here since the start */
 } agreement_state_t;
 
 void agreement_query(const agreement_t *engine, agreement_state_t *out);
 
 typedef enum agreement_member_state {
-    AGREEMENT_MEMBER_NONE = 0, /* never was in a view */
+    AGREEMENT_MEMBER_NONE = 0, /* the core never was in a view */
     AGREEMENT_MEMBER_IN = 1,
-    AGREEMENT_MEMBER_DOWN = 2, /* left by an agreed entry */
+    AGREEMENT_MEMBER_OUT = 2, /* its last incarnation has left */
 } agreement_member_state_t;
 
-/* What the applied log says of a core. */
-agreement_member_state_t agreement_member_state(const agreement_t *engine, rf_core_t core);
+/* What the applied log says of a core; `incarnation` (may be NULL): its last. */
+agreement_member_state_t agreement_member_state(const agreement_t *engine, rf_core_t core,
+                                                rf_incarnation_t *incarnation);
+
+/* The voters that a machine of these members would have: spread over hosts first, then packages; prefers those
+ * of `current`, and an odd number of three or more. Pure; returns how many. */
+unsigned agreement_choose_voters(const agreement_params_t *params, const agreement_member_t *members,
+                                 unsigned n_members, const agreement_member_t *current, unsigned n_current,
+                                 agreement_member_t *out);
+
+/* How many hosts, and how many single members, whichever they are, a machine with these voters survives. */
+void agreement_survives(const agreement_params_t *params, const agreement_member_t *voters, unsigned n_voters,
+                        unsigned *members, unsigned *hosts);
 
 /* The name of a message type, for logs and protocol tables; "?" for others. */
 const char *agreement_type_name(uint8_t type);

@@ -1,17 +1,21 @@
 /*
  * Inside of the engine; only consensus/ includes it.
  *
- *   agreement.c        parameters, memory, the step: one flat switch, then the epilogue (engine_finish)
- *   log.c              the ring of entries; appending, committing, handing out
- *   session.c          exactly once: which sequences were used, and the results that are kept
- *   proposal.c read.c  own proposals and reads until they are answered
- *   role.c             the two changes of role there are: forming, and the loss of the orderer
- *   send.c             the epilogue: what every member still has to be told, from state alone
- *   recv_*.c           one received message type each
- *   group.c            one-phase group operations
+ *   agreement.c   parameters, memory, the step: one flat switch, then the epilogue, which derives everything from state
+ *   log.c         the ring of entries, in wire layout: appending, truncating, room
+ *   config.c      configurations: voter sets, majorities, choosing voters over failure domains
+ *   apply.c       committed entries, in order: sessions, views, the caller's machine
+ *   session.c     exactly once: which sequences were executed, and the results that are kept
+ *   proposal.c read.c   own proposals and reads until they are answered
+ *   role.c        terms, elections, leading and ceasing to
+ *   change.c      leader: changes of membership, one at a time; deaths and suspicions
+ *   progress.c    what each member that is fed here holds; plan.c: whom that is
+ *   snapshot.c    for whoever is behind what the ring holds
+ *   send.c        the epilogue's messages, from state alone
+ *   recv_*.c      one received message type each
  *
- * Messages are made from state, never queued: what a member lacks follows from (sent, commit_sent, flags), so
- * a lost message costs a resend and no memory.
+ * Messages are made from state, never queued: what a member lacks follows from its progress, so a lost message costs a
+ * resend and no memory.
  */
 #ifndef RF_CONSENSUS_ENGINE_H
 #define RF_CONSENSUS_ENGINE_H
@@ -23,11 +27,22 @@
 
 #include <string.h>
 
-#define ORDERER        ((rf_core_t)0) /* the lowest configured core */
-#define TERM           1ull
-#define SESSION_OPENED (1ull << 63) /* in ids of opened sessions; the rest is the index of the entry */
-#define REFUSALS_MAX   64
-#define COMMIT_TELLS   16 /* COMMITTED is not acknowledged: repeated so often on links that lose */
+#define SESSION_OPENED     (1ull << 63) /* in ids of opened sessions; the rest is the index of the entry */
+#define OWN_SESSIONS_MAX   1024         /* members whose own sessions are kept at once */
+#define FORWARDS_MAX       64           /* proposals of one FORWARD */
+#define SERVED_READS_MAX   128          /* leader: reads waiting for a round */
+#define UNKNOWN_MAX        128          /* proposals answered with UNKNOWN_OUTCOME, remembered */
+#define SUSPICIONS_MAX     64           /* leader: members reported silent, not believed yet */
+#define EARLY_DEATHS_MAX   16           /* evidence about members that the log has not named yet */
+#define CANDIDATES_MAX     AGREEMENT_VOTERS_MAX
+#define PROGRESS_MAX       (2 * AGREEMENT_VOTERS_MAX + AGREEMENT_CHILDREN_MAX)
+#define PLAN_ARITY         32      /* children of one member in a plan by hosts */
+#define ROUNDS_KEPT        16      /* send times of rounds, for the lease */
+#define STAGGER_NS         200000u /* between the ranks that stand on evidence */
+#define ARENA_SIZE         (4 * AGREEMENT_MESSAGE_MAX)
+#define INCARNATION_MAX    ((1u << 30) - 1)
+#define INCARNATION_INLINE 62 /* larger ones take four more bytes in a snapshot */
+#define ESCAPES_MAX        4096
 
 enum {
     MESSAGE_FORWARD = 0xd0,
@@ -35,181 +50,463 @@ enum {
     MESSAGE_ACCEPTED = 0xd2,
     MESSAGE_REFUSED = 0xd3,
     MESSAGE_REPORT = 0xd4,
-    MESSAGE_COMMITTED = 0xd5,
-    MESSAGE_READ = 0xd6,
-    MESSAGE_READ_INDEX = 0xd7,
-    MESSAGE_GROUP = 0xd8,
-    MESSAGE_GROUP_DONE = 0xd9,
+    MESSAGE_VOTE_REQUEST = 0xd5,
+    MESSAGE_VOTE = 0xd6,
+    MESSAGE_READ = 0xd7,
+    MESSAGE_READ_INDEX = 0xd8,
+    MESSAGE_SNAPSHOT = 0xd9,
+    MESSAGE_SNAPSHOT_ACK = 0xda,
+    MESSAGE_FETCH = 0xdb,
 };
 
 /* ---- on the wire: little-endian, 8-byte aligned within a message ---- */
 
+typedef struct wire_member {
+    rf_core_t core;
+    uint16_t flags; /* REPORT: agreement_evidence_t; of a change: CHANGE_* */
+    rf_incarnation_t incarnation;
+} wire_member_t;
+
+enum { CHANGE_JOINED = 1, CHANGE_IN_ORDER = 2 };
+
 typedef struct wire_proposal { /* FORWARD: these, each followed by `size` bytes padded to 8 */
     uint64_t session, sequence;
-    uint16_t kind; /* agreement_entry_kind_t: COMMAND, SESSION_OPEN or SESSION_END */
+    uint16_t kind; /* COMMAND, SESSION_OPEN, SESSION_END, or VIEW: a wire_request_t */
     uint16_t size;
-    uint32_t reserved;
+    uint32_t again; /* may be in the log already */
 } wire_proposal_t;
 
-typedef struct wire_append { /* APPEND: followed by n entries from index `first` on */
-    uint64_t view, term, first, committed;
-    uint32_t n, reserved;
+typedef struct wire_request { /* CHANGE: followed by n_join members (core only), then n_leave */
+    uint16_t n_join, n_leave;
+    uint32_t reserved;
+} wire_request_t;
+
+typedef struct wire_append { /* APPEND: followed by n entries from prev_index + 1 on */
+    uint64_t view, term, prev_index, prev_term, committed, round;
+    wire_member_t leader; /* of `term`; the sender unless FEED */
+    uint32_t n, flags;
 } wire_append_t;
 
+enum {
+    APPEND_ASK = 1,  /* answer, also if there are no entries */
+    APPEND_FEED = 2, /* the entries are committed, all of them; the sender need not be the leader */
+};
+
 typedef struct wire_entry { /* followed by `size` bytes padded to 8 */
-    uint64_t view, session, sequence;
+    uint64_t term, session, sequence;
     uint16_t kind, size;
     uint32_t reserved;
 } wire_entry_t;
 
 typedef struct wire_accepted {
-    uint64_t view, term, match, committed, applied;
+    uint64_t view, term, round, match, committed, applied;
+    uint32_t flags, reserved;
 } wire_accepted_t;
 
-typedef struct wire_refused { /* REFUSED: one or more */
-    uint64_t session, sequence;
-    uint32_t err, reserved;
+enum { ACCEPTED_REJECT = 1 }; /* entries were missing or did not fit: go on from match + 1 */
+
+typedef struct wire_refused { /* REFUSED: one or more, all of one header */
+    uint64_t session, sequence, value;
+    uint32_t why, err;
 } wire_refused_t;
 
-typedef struct wire_member { /* REPORT: one or more; body of MEMBER_DOWN */
-    rf_core_t core;
-    uint16_t reserved;
-    rf_incarnation_t incarnation;
-} wire_member_t;
+typedef struct wire_refused_head {
+    uint64_t view, term, applied;
+    wire_member_t leader; /* core RF_CORE_NONE: none known */
+} wire_refused_head_t;
 
-typedef struct wire_committed {
-    uint64_t view, term, committed;
-} wire_committed_t;
+enum {
+    REFUSED_NOT_LEADER = 1,
+    REFUSED_FULL,     /* no room, or not now: send it again later */
+    REFUSED_HELD,     /* it is in the log: wait */
+    REFUSED_ANSWER,   /* executed: err and value are kept in the session */
+    REFUSED_ERR,      /* never to be executed: err */
+    REFUSED_EXPELLED, /* the receiver is not in a committed view */
+};
 
-typedef struct wire_read { /* READ and READ_INDEX */
-    uint64_t id, index;
+typedef struct wire_vote_request {
+    uint64_t view, term, last_term, last_index;
+    wire_member_t dead; /* EVIDENCE: this one is dead */
+    uint32_t flags, reserved;
+} wire_vote_request_t;
+
+enum {
+    VOTE_PRE = 1,
+    VOTE_EVIDENCE = 2,
+    VOTE_TRANSFER =
+        4, /* the leader has asked the candidate to stand; it will never use its lease in its term again */
+    VOTE_STAND = 8, /* from the leader: stand now */
+};
+
+typedef struct wire_vote {
+    uint64_t view, term; /* of the request, if granted */
+    uint32_t granted, pre;
+} wire_vote_t;
+
+typedef struct wire_read { /* READ and READ_INDEX: a head, then ids */
+    uint64_t id, index;    /* index: UINT64_MAX: no room, ask again later */
 } wire_read_t;
 
-typedef struct wire_group { /* GROUP: followed by `size` bytes; GROUP_DONE: alone, size 0 */
-    uint64_t number, group, epoch;
-    uint32_t size, reserved;
-} wire_group_t;
+typedef struct wire_head {
+    uint64_t view, term;
+} wire_head_t;
 
-typedef struct wire_form { /* body of the FORM entry: followed by a bitmap of n_cores bits */
+typedef struct wire_snapshot { /* followed by the chunk's bytes */
+    uint64_t view, term, id, index, index_term, total, offset;
+    wire_member_t leader;
+} wire_snapshot_t;
+
+typedef struct wire_snapshot_ack {
+    uint64_t view, term, id, offset; /* offset: holds all before it */
+} wire_snapshot_ack_t;
+
+typedef struct wire_fetch {
+    uint64_t view, term, match;
+} wire_fetch_t;
+
+typedef struct
+    wire_form { /* body of the FORM entry: followed by voters as uint16_t[n_voters], then the members */
     rf_machine_id_t machine;
-    uint16_t n_cores;
-    uint16_t reserved[3];
+    uint16_t n_cores, n_voters;
+    uint16_t mode, n; /* mode 0: bitmap of n bytes; 1: n runs {first, count} as uint16_t */
 } wire_form_t;
 
-_Static_assert(sizeof(wire_proposal_t) == 24 && sizeof(wire_append_t) == 40 && sizeof(wire_entry_t) == 32 &&
-                   sizeof(wire_accepted_t) == 40 && sizeof(wire_refused_t) == 24 &&
-                   sizeof(wire_member_t) == 8 && sizeof(wire_committed_t) == 24 &&
-                   sizeof(wire_read_t) == 16 && sizeof(wire_group_t) == 32 && sizeof(wire_form_t) == 24,
+typedef struct wire_view {            /* body of a VIEW entry: followed by n_old, n_new, n_changes members */
+    uint64_t view, session, sequence; /* who asked for it; session 0: nobody */
+    uint16_t n_changes;
+    uint8_t n_old, n_new;
+    uint8_t joint, err, reserved[2]; /* err: not carried out, why */
+} wire_view_t;
+
+_Static_assert(sizeof(wire_member_t) == 8 && sizeof(wire_proposal_t) == 24 && sizeof(wire_append_t) == 64 &&
+                   sizeof(wire_entry_t) == 32 && sizeof(wire_accepted_t) == 56 &&
+                   sizeof(wire_refused_t) == 32 && sizeof(wire_vote_request_t) == 48 &&
+                   sizeof(wire_vote_t) == 24 && sizeof(wire_read_t) == 16 && sizeof(wire_snapshot_t) == 64 &&
+                   sizeof(wire_form_t) == 24 && sizeof(wire_view_t) == 32 &&
+                   sizeof(wire_refused_head_t) == 32,
                "wire layout");
 _Static_assert(sizeof(wire_append_t) + sizeof(wire_entry_t) + AGREEMENT_ENTRY_MAX <= AGREEMENT_MESSAGE_MAX,
                "any entry fits a message");
+_Static_assert(sizeof(wire_refused_head_t) + FORWARDS_MAX * sizeof(wire_refused_t) <= AGREEMENT_MESSAGE_MAX,
+               "an answer to any FORWARD fits a message");
 
 /* ---- state ---- */
 
-typedef struct log_entry {
-    uint64_t index, view, session, sequence;
-    uint16_t kind, size;
-    uint8_t bytes[] __attribute__((aligned(8))); /* entry_max */
-} log_entry_t;
+/* A configuration: who votes from the entry at `index` on. Not joint: only voters_new. */
+typedef struct config {
+    uint64_t index, view;
+    uint64_t session, sequence; /* who asked for the change */
+    bool joint;
+    uint8_t n_old, n_new;
+    uint16_t n_changes; /* joint: what the final entry is to do */
+    agreement_member_t voters_old[AGREEMENT_VOTERS_MAX], voters_new[AGREEMENT_VOTERS_MAX];
+    wire_member_t changes[AGREEMENT_CHANGES_MAX];
+} config_t;
 
-/* Which of the last AGREEMENT_WINDOW sequences were used: bit i is `high` - i. */
-typedef struct window {
+enum { SET_OLD = 1, SET_NEW = 2 };
+
+typedef enum progress_mode {
+    PROGRESS_STREAM,   /* entries are sent as they come */
+    PROGRESS_PROBE,    /* not heard for long: asked only */
+    PROGRESS_SNAPSHOT, /* is behind the ring */
+} progress_mode_t;
+
+typedef struct progress {
+    agreement_member_t member;
+    uint8_t sets; /* SET_OLD, SET_NEW; 0: learns, is sent committed entries only */
+    uint8_t mode; /* progress_mode_t */
+    bool ask;     /* to be asked for an answer, entries or not */
+    bool dead, fetched, candidate;
+    bool leaving; /* is sent the entry that it leaves by, once; then forgotten */
+    uint8_t reserved;
+    uint64_t match;       /* holds the same log up to here */
+    uint64_t next;        /* is to be sent from here on */
+    uint64_t commit_sent; /* was told that much is committed */
+    uint64_t applied;     /* has applied that much */
+    uint64_t round;       /* has answered that round */
+    uint64_t heard_ns;
+} progress_t;
+_Static_assert(sizeof(progress_t) == 64, "one cache line");
+
+typedef struct
+    transfer { /* beside progress[i]: its snapshot, if it is sent one, and the resend timer's memory */
+    uint64_t id;
+    uint32_t sent, acked;
+    uint64_t match_seen, applied_seen; /* when the resend timer last looked */
+} transfer_t;
+
+/* Which of the last AGREEMENT_WINDOW sequences were executed: bit i is `high` - i. */
+typedef struct session {
+    uint64_t id; /* 0: free */
     uint64_t high, bits;
-} window_t;
+} session_t;
 
 typedef struct result {
     uint64_t sequence, value;
     uint32_t err, reserved;
 } result_t;
 
-typedef struct session {
-    uint64_t id; /* 0: free */
-    bool ended;
-    window_t appended; /* orderer: in the log, committed or not */
-    window_t refused;  /* orderer: answered RF_ERR_AGAIN; a late repetition must not be executed after that */
-    window_t applied;  /* a function of the applied log */
-    result_t results[AGREEMENT_WINDOW]; /* of sequence s at s % AGREEMENT_WINDOW */
-} session_t;
-
-typedef struct member {
-    rf_incarnation_t incarnation;
-    uint8_t state;            /* agreement_member_state_t, of what was handed out */
-    bool voting;              /* orderer: in the set whose acknowledgement counts, since FORM was appended */
-    bool dead;                /* evidence; never sent to nor listened to again */
-    bool report, report_sent; /* member: the orderer is to be told of the death; was told */
-    bool down_appended;       /* orderer: its MEMBER_DOWN is in the log */
-    uint8_t commit_tells;     /* orderer lost: how often this one is still to be told how far I know */
-    uint64_t match;           /* orderer: it holds the log up to here */
-    uint64_t sent;            /* ... was sent it up to here */
-    uint64_t commit_sent;     /* ... was told that much is committed */
-    uint64_t commit_known;    /* ... has said that it knows */
-    uint64_t applied;         /* ... has applied it up to here */
-    window_t group_seen;      /* operations of this owner that arrived */
-    window_t group_done;      /* ... and were applied */
-} member_t;
-
 typedef struct proposal { /* an own one, until it is answered */
-    bool used, sent;
+    bool used, sent;      /* sent: to the leader of now, or in its log */
+    bool ever_sent;       /* to any leader: it may be in the log */
+    bool refused; /* the leader says that it will never be executed: err, once `refused_at` is applied here */
     uint16_t kind, size;
+    uint32_t err;
     uint64_t session, sequence;
-    uint8_t bytes[] __attribute__((aligned(8))); /* entry_max */
+    uint64_t since_ns, refused_at, order;
+    uint64_t sent_ns, loads; /* loads: snapshots loaded before it was made */
+    uint8_t bytes[];         /* entry_max */
 } proposal_t;
 
 typedef struct reading {
     bool used, sent;
-    uint64_t id, cookie, index; /* index: UINT64_MAX until the orderer has answered */
+    uint64_t id, cookie, index; /* index: UINT64_MAX until the leader has answered */
+    uint64_t since_ns;
 } reading_t;
 
-typedef struct group_op { /* at its owner */
-    bool used, started;
-    uint64_t cookie, number, group, epoch;
-    uint32_t size, n_remaining;
-    uint8_t *bytes;              /* entry_max */
-    uint8_t *remaining, *unsent; /* bitmaps of cores: have not applied it; are to be sent it */
-} group_op_t;
+typedef struct served_read { /* leader: waits until majorities have answered `round` */
+    agreement_member_t from; /* self: an own one */
+    uint64_t id, round, index;
+} served_read_t;
+
+typedef struct unknown { /* a proposal that may be in the log */
+    uint64_t session, sequence;
+} unknown_t;
+
+typedef struct suspicion {
+    agreement_member_t member;
+    uint64_t since_ns; /* not heard since */
+} suspicion_t;
+
+enum {                    /* what the epilogue has to look at beyond the ordinary */
+       DUE_COMMIT = 1,    /* leader: somebody acknowledged, or the log grew */
+       DUE_CHANGE = 2,    /* leader: a change of membership may be possible */
+       DUE_PROPOSALS = 4, /* own proposals to be sent */
+       DUE_READS = 8,     /* own reads to be sent or finished */
+       DUE_REPORTS = 16,  /* deaths to be told to the leader */
+       DUE_VOTES = 32,    /* candidate: votes to be asked for */
+       DUE_FEED = 64,     /* somebody fed here may lack something */
+       DUE_SERVED = 128,  /* leader: reads may be confirmed */
+       DUE_REFUSED = 256, /* refused proposals may be answered now */
+       DUE_FAIL = 512,    /* no quorum: answer what is outstanding */
+       DUE_FETCH = 1024,  /* learner: ask for what is missing */
+       DUE_LEFT = 2048,   /* leader: tell members that left in order */
+};
 
 struct agreement {
     agreement_params_t params;
-    uint64_t now_ns;
-    uint64_t view; /* of what was handed out; 0: not formed */
-    uint64_t last; /* the log is held up to here */
-    uint64_t committed, handed, applied;
-    uint64_t applied_told; /* member: the orderer knows that much is applied */
-    bool lost;             /* the orderer is dead */
-    bool accept_due;       /* member: ACCEPTED is to be sent */
-    uint64_t resend_at_ns; /* RF_NEVER: nothing is unacknowledged */
-    uint64_t read_next, group_next;
-    size_t entry_stride, proposal_stride;
+    uint64_t now_ns, prev_now_ns;
+    uint32_t due;
+    bool holding;
 
-    member_t *members;   /* [n_cores] */
-    uint8_t *log;        /* [log_max] of entry_stride */
-    session_t *sessions; /* [n_cores] the members' own, then [sessions_max] opened ones */
-    uint8_t *proposals;  /* [proposals_max] of proposal_stride */
+    /* term and role */
+    uint64_t term;
+    agreement_member_t voted; /* in `term`; core RF_CORE_NONE: nobody */
+    agreement_member_t leader;
+    agreement_role_t role;
+    bool pre; /* candidate: of the pre-vote */
+    bool stands_on_evidence, stands_by_transfer;
+    bool quorum, lost, expelled, formed;
+    bool leader_dead; /* kernel evidence about dead_leader, and no leader since */
+    agreement_member_t dead_leader, promised_to;
+    bool transferring; /* leader: this term has no lease any more, and a successor was asked to stand */
+    uint8_t granted_old, granted_new; /* candidate: bits of the voters */
+    unsigned attempts;                /* elections since a leader was heard */
+    uint64_t term_index;              /* leader: its first entry */
+    uint64_t leader_heard_ns, promise_until_ns;
+    uint64_t election_at_ns, heartbeat_at_ns, resend_at_ns, check_at_ns, retry_at_ns, fetch_at_ns;
+    uint64_t transfer_until_ns;
+    agreement_member_t stand_to; /* leader: to be asked to stand; core RF_CORE_NONE: nobody */
+
+    /* log */
+    uint64_t first, last, committed, applied;
+    uint64_t first_term; /* term of the entry before `first` */
+    uint64_t last_term;
+    uint64_t matched;    /* follower: the log is its leader's up to here */
+    uint64_t trim_limit; /* leader: majorities have applied that much, at least */
+    uint64_t view;       /* applied */
+    uint8_t *log;
+    uint32_t *offsets; /* [log_max] where entry i begins, at i & (log_max - 1) */
+    uint32_t log_end, log_size, entry_stride;
+
+    /* configurations: committed, and the one uncommitted, if any */
+    config_t configs[2];
+    unsigned config; /* which is the committed one */
+    bool pending;    /* the other one is in force */
+
+    /* progress of who is fed here: voters first (leader only), then learners */
+    unsigned n_voters, n_progress;
+    progress_t progress[PROGRESS_MAX];
+    transfer_t transfers[PROGRESS_MAX];
+    uint64_t round, lease_until_ns, rounds_ns[ROUNDS_KEPT];
+    bool round_wanted; /* a read waits for one that is not sent yet */
+    bool ack_due;      /* answer to this step's APPEND */
+    uint32_t ack_flags;
+    uint64_t ack_round;
+    agreement_member_t ack_to;
+    agreement_member_t parent; /* learner: who fed it last */
+    uint64_t parent_heard_ns, known_committed, n_fetches, fetched_ns;
+
+    /* membership as of the applied log, and what is known of deaths */
+    uint32_t *members; /* [n_cores] incarnation << 2 | agreement_member_state_t */
+    unsigned n_members;
+    uint8_t *dead;     /* bitmap: kernel evidence about the incarnation that is in */
+    uint8_t *believed; /* bitmap, leader: to be expelled */
+    uint8_t *silent;   /* bitmap: silence to be reported to the leader */
+    unsigned n_silent_tells;
+    unsigned n_escapes; /* members whose incarnation exceeds INCARNATION_INLINE */
+    agreement_member_t early[EARLY_DEATHS_MAX];
+    unsigned n_early;
+    suspicion_t suspicions[SUSPICIONS_MAX];
+    unsigned n_suspicions;
+    agreement_member_t candidates[CANDIDATES_MAX]; /* leader: desired voters that are not yet */
+    unsigned n_candidates;
+    uint64_t candidates_ns;
+    struct { /* leader: the change that was asked for */
+        bool used;
+        uint64_t session, sequence;
+        unsigned n_join, n_leave;
+        rf_core_t join[AGREEMENT_CHANGES_MAX];
+        agreement_member_t leave[AGREEMENT_CHANGES_MAX];
+    } request;
+    agreement_member_t left[AGREEMENT_CHANGES_MAX]; /* by the view just applied: told once */
+    unsigned n_left;
+
+    /* sessions */
+    session_t *sessions;   /* [own_max + sessions_max] */
+    uint16_t *session_map; /* open addressing: place + 1 */
+    unsigned session_map_max, own_max, n_own, n_opened, n_places;
+    uint16_t *free_opened; /* places of results */
+    result_t *results;     /* [sessions_max][AGREEMENT_WINDOW] */
+    uint16_t *result_of;   /* [own_max + sessions_max] place of results + 1 */
+    result_t own_results[AGREEMENT_WINDOW];
+
+    /* own proposals and reads */
+    uint8_t *proposals;                       /* [proposals_max] of proposal_stride */
+    uint8_t proposal_map[256];                /* open addressing: place + 1 */
+    uint8_t free_proposals[AGREEMENT_WINDOW]; /* places + 1; those from n_proposals on, backwards */
+    unsigned n_proposals;
+    uint32_t proposal_stride;
+    uint64_t proposal_order, read_next;
     reading_t reads[AGREEMENT_READS_MAX];
-    group_op_t group_ops[AGREEMENT_GROUP_OPS_MAX];
+    unsigned n_reads;
+    served_read_t served[SERVED_READS_MAX];
+    unsigned n_served;
+    unknown_t unknown[UNKNOWN_MAX];
+    unsigned n_unknown;
+    bool unknown_all; /* more than that: any may be */
 
-    /* What the current step answers to its sender besides state: at most one message of each. */
-    rf_core_t reply_to;
-    unsigned n_refusals, n_read_replies;
-    wire_refused_t refusals[REFUSALS_MAX];
-    wire_read_t read_replies[AGREEMENT_READS_MAX];
-    wire_group_t group_reply; /* number 0: none */
-    uint8_t *group_bytes;     /* [entry_max] of the received operation that is handed out */
+    /* snapshots */
+    struct {
+        uint64_t id, index, term;
+        uint32_t size;
+        uint8_t *bytes;
+    } out;
+    struct {
+        agreement_member_t from;
+        uint64_t id, index, index_term, total, got;
+        uint64_t heard_ns;
+        uint8_t *bytes;
+    } in;
+    uint32_t snapshot_size; /* bytes of each buffer */
+    uint64_t n_loads, n_elections, n_snapshots_sent, n_expulsions, n_snapshots;
+    uint8_t *form_map; /* bitmap, for FORM's apply */
+
+    groups_t *groups; /* NULL: not used */
+    uint64_t groups_tick_ns;
+    bool groups_more;
+    agreement_member_t
+        group_left[AGREEMENT_CHANGES_MAX]; /* to be told: who has left by the view just applied */
+    unsigned n_group_left;
+    bool reported; /* a REPORT is to be repeated until the log says it */
 
     agreement_output_t output;
-    rf_core_t *to; /* pool of destinations of this output */
+    agreement_member_t *to; /* destinations of this output */
     unsigned n_to, to_max;
-    uint8_t (*buffers)[AGREEMENT_MESSAGE_MAX]; /* one a message */
+    uint32_t arena_used;
+    uint8_t *arena; /* ARENA_SIZE: this output's messages */
 };
 
-static inline bool engine_orders(const agreement_t *e)
+/* ---- small things ---- */
+
+static inline bool defect(const agreement_t *e, agreement_defect_t which)
 {
-    return e->params.self.core == ORDERER;
+    return __builtin_expect(e->params.defects & (unsigned)which, 0);
 }
 
-static inline size_t engine_padded(size_t size)
+static inline size_t padded(size_t size)
 {
     return (size + 7) & ~(size_t)7;
+}
+
+static inline bool bit_get(const uint8_t *map, unsigned i)
+{
+    return map[i / 8] >> (i % 8) & 1;
+}
+
+static inline void bit_set(uint8_t *map, unsigned i, bool value)
+{
+    map[i / 8] = (uint8_t)((map[i / 8] & ~(1u << (i % 8))) | (unsigned)value << (i % 8));
+}
+
+#define NOBODY ((agreement_member_t){.core = RF_CORE_NONE})
+
+static inline bool same(agreement_member_t a, agreement_member_t b)
+{
+    return a.core == b.core && a.incarnation == b.incarnation;
+}
+
+static inline bool is_self(const agreement_t *e, agreement_member_t m)
+{
+    return same(m, e->params.self);
+}
+
+static inline agreement_member_t from_wire(wire_member_t w)
+{
+    return (agreement_member_t){.core = w.core, .incarnation = w.incarnation};
+}
+
+static inline wire_member_t to_wire(agreement_member_t m, uint16_t flags)
+{
+    return (wire_member_t){.core = m.core, .flags = flags, .incarnation = m.incarnation};
+}
+
+static inline bool leads(const agreement_t *e)
+{
+    return e->role == AGREEMENT_ROLE_LEADER;
+}
+
+static inline agreement_member_state_t member_state(const agreement_t *e, rf_core_t core)
+{
+    return (agreement_member_state_t)(e->members[core] & 3);
+}
+
+static inline rf_incarnation_t member_incarnation(const agreement_t *e, rf_core_t core)
+{
+    return e->members[core] >> 2;
+}
+
+/* Is that very incarnation in the applied view? */
+static inline bool member_in(const agreement_t *e, agreement_member_t m)
+{
+    return m.core < e->params.n_cores && e->members[m.core] == (m.incarnation << 2 | AGREEMENT_MEMBER_IN);
+}
+
+static inline bool member_dead(const agreement_t *e, agreement_member_t m)
+{
+    return m.core < e->params.n_cores && member_incarnation(e, m.core) == m.incarnation &&
+           bit_get(e->dead, m.core);
+}
+
+static inline const config_t *config_committed(const agreement_t *e)
+{
+    return &e->configs[e->config];
+}
+
+/* The configuration in force: the newest in the log, committed or not (Raft 4.1). */
+static inline const config_t *config_newest(const agreement_t *e)
+{
+    return &e->configs[e->pending ? e->config ^ 1u : e->config];
 }
 
 /* The handler leaves early, and says why. */
@@ -224,85 +521,215 @@ static inline void engine_protocol_error(agreement_t *e, const char *why)
     e->output.err = RF_ERR_PROTOCOL;
 }
 
-/* Adds an answer; the caller has made sure of room where one step may give many. */
-void engine_complete(agreement_t *e, agreement_completion_t completion);
-static inline unsigned engine_completion_room(const agreement_t *e)
+static inline uint64_t add_ns(uint64_t at, uint64_t ns)
+{
+    return ns > RF_NEVER - at ? RF_NEVER : at + ns;
+}
+
+static inline void earlier(uint64_t *at, uint64_t ns)
+{
+    if (ns < *at) *at = ns;
+}
+
+static inline unsigned completion_room(const agreement_t *e)
 {
     return AGREEMENT_COMPLETIONS_MAX - e->output.n_completions;
 }
 
+/* The caller has made sure of room. */
+static inline void engine_complete(agreement_t *e, agreement_completion_t completion)
+{
+    rf_assert(e->output.n_completions < AGREEMENT_COMPLETIONS_MAX);
+    e->output.completions[e->output.n_completions++] = completion;
+}
+
+/* How long to wait before asking again; RF_NEVER when links lose nothing and nothing else says. */
+uint64_t engine_retry_ns(const agreement_t *e);
+
+/* groups.c */
+size_t engine_groups_size(const agreement_params_t *p);
+bool engine_groups_init(agreement_t *e);
+void engine_groups_receive(agreement_t *e, const agreement_event_t *event);
+void engine_groups_tick(agreement_t *e);
+void engine_groups_room(agreement_t *e, agreement_member_t peer);
+void engine_groups_fenced(agreement_t *e, agreement_member_t m);
+void engine_groups_event(agreement_t *e, const group_event_t *event);
+void engine_groups_finish(agreement_t *e);
+
 /* log.c */
-log_entry_t *log_at(agreement_t *e, uint64_t index);
-/* Orderer: puts an entry at the end. RF_ERR_AGAIN: the ring is full of what some member has not applied. */
+static inline wire_entry_t *log_at(const agreement_t *e, uint64_t index)
+{
+    return (wire_entry_t *)(void *)(e->log + e->offsets[index & (e->params.log_max - 1)]);
+}
+static inline const uint8_t *log_body(const wire_entry_t *entry)
+{
+    return (const uint8_t *)(entry + 1);
+}
+/* Term of an entry that the ring holds, or of the one before; index in [first - 1, last]. */
+uint64_t log_term(const agreement_t *e, uint64_t index);
+/* Leader: adds an entry of its term. RF_ERR_AGAIN: the ring is full of what a majority has not applied. */
 rf_err_t log_append(agreement_t *e, agreement_entry_kind_t kind, uint64_t session, uint64_t sequence,
                     const void *bytes, size_t size);
-/* Member: puts a received entry at last + 1, if the ring has room. */
-bool log_accept(agreement_t *e, const wire_entry_t *entry, const void *bytes);
-/* Orderer: commits what every voting live member holds. */
-void log_commit(agreement_t *e);
-/* Hands committed entries to the caller, as far as the output has room. */
-void log_hand_out(agreement_t *e);
+/* Follower: adds a checked entry. False: the ring is full of what is not applied here. */
+bool log_accept(agreement_t *e, const wire_entry_t *entry, const void *body);
+/* Forgets what is after `last`, which is at least what is committed. */
+void log_truncate(agreement_t *e, uint64_t last);
+/* Raises `committed`, at most to `last`. */
+void log_commit(agreement_t *e, uint64_t committed);
+/* Empties the log: the next entry is `index` + 1. */
+void log_reset(agreement_t *e, uint64_t index, uint64_t term);
+/* What the body of an entry must be for its kind, wherever it comes from. */
+bool log_entry_valid(const agreement_t *e, const wire_entry_t *entry, const uint8_t *body, uint64_t index);
+
+/* config.c */
+unsigned config_find(const agreement_t *e, const agreement_member_t *voters, unsigned n,
+                     agreement_member_t m); /* n: not there */
+/* SET_* bits of the sets of the newest configuration that a member is in. */
+unsigned config_sets(const agreement_t *e, const config_t *config, agreement_member_t m);
+static inline bool config_self_votes(const agreement_t *e)
+{
+    return !e->expelled && config_sets(e, config_newest(e), e->params.self) != 0;
+}
+/* Takes a checked FORM or VIEW entry as the newest configuration. */
+void config_take(agreement_t *e, const wire_entry_t *entry, uint64_t index);
+/* After any change of what is in force: role, progress. */
+void config_changed(agreement_t *e);
+bool config_form_valid(const agreement_t *e, const uint8_t *body, size_t size);
+bool config_form_member(const wire_form_t *form, const uint8_t *list, rf_core_t core);
+bool config_view_valid(const agreement_t *e, const uint8_t *body, size_t size);
+/* The voters not proved dead can still make a majority of every set in force. */
+bool config_can_agree(const agreement_t *e);
+/* Best voters of those for whom member(context, i) answers true, i below n. */
+typedef bool (*config_member_fn)(const void *context, unsigned i, agreement_member_t *out);
+unsigned config_choose(const agreement_params_t *p, config_member_fn member, const void *context, unsigned n,
+                       const agreement_member_t *current, unsigned n_current, agreement_member_t *out);
+
+/* apply.c */
+void apply_committed(agreement_t *e);
+/* After FORM, VIEW or a snapshot: all that follows from membership. */
+void apply_membership(agreement_t *e);
 
 /* session.c */
-session_t *session_find(agreement_t *e, uint64_t id);
-session_t *session_open(agreement_t *e, uint64_t id); /* NULL: all used */
-/* RF_OK: fresh. RF_ERR_EXISTS: used before. RF_ERR_SESSION: older than the window. */
-rf_err_t window_check(const window_t *window, uint64_t sequence);
-void window_mark(window_t *window, uint64_t sequence);
-const result_t *session_result(const session_t *session, uint64_t sequence);
+session_t *session_find(const agreement_t *e, uint64_t id);
+/* Own sessions are made when first used. NULL: there is no such session; *full: because all places are taken. */
+session_t *session_use(agreement_t *e, uint64_t id, bool *full);
+rf_err_t session_open(agreement_t *e, uint64_t id);
+rf_err_t session_end(agreement_t *e, uint64_t id);
+bool session_exists(const agreement_t *e, uint64_t id);
+/* RF_OK: fresh. RF_ERR_EXISTS: executed. RF_ERR_SESSION: older than the window. `s` may be NULL: fresh. */
+rf_err_t session_check(const session_t *s, uint64_t sequence);
+void session_mark(session_t *s, uint64_t sequence);
+result_t *session_result(const agreement_t *e, const session_t *s,
+                         uint64_t sequence); /* place for it; NULL: own */
+void session_clear(agreement_t *e);
+size_t session_save(const agreement_t *e, uint8_t *out);
+size_t session_save_max(const agreement_params_t *p);
+/* Checks, and takes if `take`. Returns bytes used; 0: nonsense. */
+size_t session_load(agreement_t *e, const uint8_t *bytes, size_t size, bool take);
 
-/* proposals */
-proposal_t *proposal_at(agreement_t *e, unsigned i);
-proposal_t *proposal_find(agreement_t *e, uint64_t session, uint64_t sequence);
-void proposal_step(agreement_t *e, agreement_entry_kind_t kind, uint64_t session, uint64_t sequence,
-                   const void *bytes, size_t size);
-/* Orderer: checks session and sequence and appends. RF_OK also when it is there already. */
-rf_err_t proposal_order(agreement_t *e, agreement_entry_kind_t kind, uint64_t session, uint64_t sequence,
-                        const void *bytes, size_t size);
-
-/* role.c */
-void role_form(agreement_t *e, const rf_core_t *cores, unsigned n_cores);
-void role_form_apply(agreement_t *e, const log_entry_t *entry);
-bool role_form_valid(const agreement_t *e, const void *bytes, size_t size);
-/* Tells every member what is known to be committed, once the orderer is dead. */
-void role_tell_committed(agreement_t *e);
-void role_death(agreement_t *e, agreement_member_t member);
-void role_fail_proposals(agreement_t *e);
-
-/* recv_*.c; `bytes` is hostile */
-void recv_forward(agreement_t *e, rf_core_t from, const uint8_t *bytes, size_t size);
-void recv_append(agreement_t *e, rf_core_t from, const uint8_t *bytes, size_t size);
-void recv_accepted(agreement_t *e, rf_core_t from, const uint8_t *bytes, size_t size);
-void recv_refused(agreement_t *e, rf_core_t from, const uint8_t *bytes, size_t size);
-void recv_report(agreement_t *e, rf_core_t from, const uint8_t *bytes, size_t size);
-void recv_committed(agreement_t *e, rf_core_t from, const uint8_t *bytes, size_t size);
-void recv_read(agreement_t *e, rf_core_t from, const uint8_t *bytes, size_t size);
-void recv_read_index(agreement_t *e, rf_core_t from, const uint8_t *bytes, size_t size);
-void recv_group(agreement_t *e, rf_core_t from, const uint8_t *bytes, size_t size);
-void recv_group_done(agreement_t *e, rf_core_t from, const uint8_t *bytes, size_t size);
+/* proposal.c */
+proposal_t *proposal_at(const agreement_t *e, unsigned i);
+proposal_t *proposal_find(const agreement_t *e, uint64_t session, uint64_t sequence);
+void proposal_start(agreement_t *e, agreement_entry_kind_t kind, uint64_t session, uint64_t sequence,
+                    const void *bytes, size_t size);
+void proposal_change(agreement_t *e, const agreement_event_t *event);
+/* Answers it, if it is one that was made here. */
+void proposal_answer(agreement_t *e, uint64_t session, uint64_t sequence, rf_err_t err, uint64_t value);
+/* Leader: what becomes of a proposal: RF_OK: appended; else why not, as REFUSED_* in *why. */
+void proposal_order(agreement_t *e, const wire_proposal_t *p, const uint8_t *bytes, wire_refused_t *refused);
+proposal_t *proposal_next_unsent(agreement_t *e);
+void proposal_finish_refused(agreement_t *e);
+void proposal_unsend(agreement_t *e); /* to a new leader, or again: all of them */
+void proposal_fail(agreement_t *e);   /* no quorum: all are answered, as far as there is room */
+void proposal_lead(agreement_t *e);   /* a new leader's own */
+void proposal_after_load(agreement_t *e);
+bool proposal_overdue(const agreement_t *e, uint64_t since_ns);
 
 /* read.c */
 void read_start(agreement_t *e, uint64_t cookie);
 void read_finish(agreement_t *e);
+void read_fail(agreement_t *e);
+void read_serve(agreement_t *e, agreement_member_t from, uint64_t id);
+void read_confirm(agreement_t *e);
+void read_unserve(agreement_t *e);
 
-/* group.c */
-void group_start(agreement_t *e, const agreement_event_t *event);
-void group_applied(agreement_t *e, rf_core_t owner, uint64_t number);
-void group_member_died(agreement_t *e, rf_core_t core);
-void group_finish(agreement_t *e);
-static inline bool group_bit(const uint8_t *map, rf_core_t core)
-{
-    return map[core / 8] >> (core % 8) & 1;
-}
+/* role.c */
+void role_form(agreement_t *e, const agreement_event_t *event);
+void role_adopt_term(agreement_t *e, uint64_t term);
+void role_follow(agreement_t *e, agreement_member_t leader);
+void role_heard(agreement_t *e);
+void role_step_down(agreement_t *e);
+void role_stand(agreement_t *e, bool pre, bool evidence, bool transfer);
+void role_count_votes(agreement_t *e);
+void role_granted(agreement_t *e, agreement_member_t by);
+void role_voted(agreement_t *e); /* for another: gives it time */
+void role_no_quorum(agreement_t *e);
+void role_leader_died(agreement_t *e);
+void role_transfer(agreement_t *e);
+void role_tick(agreement_t *e);
+void role_next_round(agreement_t *e);
+bool role_lease_valid(const agreement_t *e);
+void role_update_lost(agreement_t *e);
+
+/* change.c */
+void change_step(agreement_t *e);
+void change_died(agreement_t *e, agreement_member_t m, agreement_evidence_t evidence, bool first_hand);
+void change_heard(agreement_t *e, agreement_member_t m);
+void change_tick(agreement_t *e);
+uint64_t change_next_ns(const agreement_t *e);
+void change_lead(agreement_t *e);
+void change_want(agreement_t *e);
+
+/* progress.c */
+progress_t *progress_find(agreement_t *e, agreement_member_t m);
+progress_t *progress_add(agreement_t *e, agreement_member_t m);
+void progress_configure(agreement_t *e); /* after a change of configuration, membership, role or leader */
+void progress_reset(agreement_t *e);     /* new leader: nothing is known */
+void progress_rewind(agreement_t *e, progress_t *p);
+/* Of each set in force: what its majority has at least; the least of the sets. */
+typedef enum progress_field {
+    PROGRESS_MATCH,
+    PROGRESS_APPLIED,
+    PROGRESS_ROUND,
+    PROGRESS_HEARD
+} progress_field_t;
+uint64_t progress_majority(const agreement_t *e, progress_field_t field, uint64_t own);
+void progress_commit(agreement_t *e);
+bool progress_waits(const agreement_t *e);
+void progress_resend(agreement_t *e);
+
+/* plan.c */
+void plan_children(agreement_t *e, void (*child)(agreement_t *, agreement_member_t));
+
+/* snapshot.c */
+size_t snapshot_engine_max(const agreement_params_t *p);
+bool snapshot_start(agreement_t *e, progress_t *p);
+/* False: the output is full. */
+bool snapshot_send(agreement_t *e, progress_t *p);
+void snapshot_acked(agreement_t *e, progress_t *p, uint64_t id, uint64_t offset);
+bool snapshot_load(agreement_t *e);
 
 /* send.c */
-/* A message being made: `bytes` has AGREEMENT_MESSAGE_MAX. NULL: the output is full. */
-uint8_t *send_begin(agreement_t *e);
-void send_end(agreement_t *e, uint8_t type, size_t size, const rf_core_t *to, unsigned n_to);
+/* A message being made, of at most `max` bytes. NULL: the output is full. */
+uint8_t *send_begin(agreement_t *e, size_t max);
+void send_end(agreement_t *e, uint8_t type, size_t size, unsigned n_to);
+void send_one(agreement_t *e, uint8_t type, const void *bytes, size_t size, agreement_member_t to);
 void send_all(agreement_t *e);
-/* Forgets what `core` was sent, down to what it acknowledged. */
-void send_rewind(agreement_t *e, rf_core_t core);
-/* Somebody has not acknowledged something. */
-bool send_waits(agreement_t *e);
+/* The resend timer: whatever is unanswered is made again. */
+void send_again(agreement_t *e);
+
+/* recv_*.c; `bytes` is hostile */
+void recv_forward(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size);
+void recv_append(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size);
+void recv_accepted(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size);
+void recv_refused(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size);
+void recv_report(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size);
+void recv_vote_request(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size);
+void recv_vote(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size);
+void recv_read(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size);
+void recv_read_index(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size);
+void recv_snapshot(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size);
+void recv_snapshot_ack(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size);
+void recv_fetch(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size);
 
 #endif

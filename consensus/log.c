@@ -1,141 +1,138 @@
+/*
+ * The ring of entries, in wire layout: several follow one another in memory as they do in a message, so that sending
+ * them is one copy. An entry is never split: what does not fit before the end begins at 0. There is room for one more
+ * of the largest entries than the ring may hold, so an entry that is held is never overwritten.
+ *
+ *      first_term | first ... applied ... committed ... last
+ */
 #include "consensus/engine.h"
 
-log_entry_t *log_at(agreement_t *e, uint64_t index)
+uint64_t log_term(const agreement_t *e, uint64_t index)
 {
-    rf_assert(index > 0);
-    return (log_entry_t *)(void *)(e->log + (index & (e->params.log_max - 1)) * e->entry_stride);
+    rf_assert(index + 1 >= e->first && index <= e->last);
+    return index + 1 == e->first ? e->first_term : log_at(e, index)->term;
 }
 
-/* The oldest entry that somebody may still need: every live voting member has applied what is before it. */
-static uint64_t applied_by_all(const agreement_t *e)
+/* At `last` + 1. */
+static void put(agreement_t *e, const wire_entry_t *entry, const void *body)
 {
-    uint64_t least = e->applied;
-    for (rf_core_t core = 0; core < e->params.n_cores; core++) {
-        const member_t *m = &e->members[core];
-        if (m->voting && !m->dead && core != e->params.self.core && m->applied < least) least = m->applied;
+    uint32_t need = (uint32_t)(sizeof *entry + padded(entry->size));
+    rf_assert(entry->size <= e->params.entry_max);
+    uint64_t index = e->last + 1;
+    if (index - e->first >= e->params.log_max) {
+        rf_assert(e->first <= e->applied);
+        e->first_term = log_at(e, e->first)->term;
+        e->first++;
     }
-    return least;
-}
-
-static void put(agreement_t *e, agreement_entry_kind_t kind, uint64_t view, uint64_t session,
-                uint64_t sequence, const void *bytes, size_t size)
-{
-    rf_assert(size <= e->params.entry_max);
-    log_entry_t *entry = log_at(e, e->last + 1);
-    entry->index = e->last + 1;
-    entry->view = view;
-    entry->session = session;
-    entry->sequence = sequence;
-    entry->kind = (uint16_t)kind;
-    entry->size = (uint16_t)size;
-    if (size > 0) memcpy(entry->bytes, bytes, size);
-    e->last++;
+    uint32_t at = e->log_end + need > e->log_size ? 0 : e->log_end;
+    uint8_t *to = e->log + at;
+    memcpy(to, entry, sizeof *entry);
+    if (entry->size % 8 != 0) memset(to + need - 8, 0, 8);
+    if (entry->size > 0) memcpy(to + sizeof *entry, body, entry->size);
+    e->offsets[index & (e->params.log_max - 1)] = at;
+    e->log_end = at + need;
+    e->last = index;
+    e->last_term = entry->term;
+    if (entry->kind == AGREEMENT_ENTRY_FORM || entry->kind == AGREEMENT_ENTRY_VIEW)
+        config_take(e, log_at(e, index), index);
 }
 
 rf_err_t log_append(agreement_t *e, agreement_entry_kind_t kind, uint64_t session, uint64_t sequence,
                     const void *bytes, size_t size)
 {
-    rf_assert(engine_orders(e) && !e->lost);
-    uint64_t used = e->last - applied_by_all(e);
-    bool membership = kind == AGREEMENT_ENTRY_FORM || kind == AGREEMENT_ENTRY_MEMBER_DOWN;
-    if (used + (membership ? 0 : AGREEMENT_LOG_RESERVED) >= e->params.log_max) return RF_ERR_AGAIN;
-    put(e, kind, e->view, session, sequence, bytes, size);
+    rf_assert(leads(e) && size <= e->params.entry_max);
+    bool own = kind == AGREEMENT_ENTRY_FORM || kind == AGREEMENT_ENTRY_VIEW || kind == AGREEMENT_ENTRY_TERM;
+    uint64_t index = e->last + 1 + (own ? 0 : AGREEMENT_LOG_RESERVED);
+    if (index > e->params.log_max) {
+        /* What it overwrites has been applied here and by a majority: it is never needed again but by those who are
+         * sent a snapshot. */
+        uint64_t overwrites = index - e->params.log_max;
+        if (overwrites > e->applied) return RF_ERR_AGAIN;
+        if (overwrites > e->trim_limit) {
+            e->trim_limit = progress_majority(e, PROGRESS_APPLIED, e->applied);
+            if (overwrites > e->trim_limit) return RF_ERR_AGAIN;
+        }
+    }
+    wire_entry_t entry = {.term = e->term,
+                          .session = session,
+                          .sequence = sequence,
+                          .kind = (uint16_t)kind,
+                          .size = (uint16_t)size};
+    put(e, &entry, bytes);
+    e->due |= DUE_FEED | DUE_COMMIT;
     return RF_OK;
 }
 
-bool log_accept(agreement_t *e, const wire_entry_t *entry, const void *bytes)
+bool log_accept(agreement_t *e, const wire_entry_t *entry, const void *body)
 {
-    if (e->last - e->applied >= e->params.log_max) return false;
-    put(e, (agreement_entry_kind_t)entry->kind, entry->view, entry->session, entry->sequence, bytes,
-        entry->size);
+    uint64_t index = e->last + 1;
+    if (index > e->params.log_max && index - e->params.log_max > e->applied) return false;
+    put(e, entry, body);
     return true;
 }
 
-void log_commit(agreement_t *e)
+void log_truncate(agreement_t *e, uint64_t last)
 {
-    if (!engine_orders(e) || e->last == e->committed) return;
-    /* Committed is what every live member holds: read-one/write-all. */
-    uint64_t held = e->last;
-    for (rf_core_t core = 0; core < e->params.n_cores; core++) {
-        const member_t *m = &e->members[core];
-        if (m->voting && !m->dead && core != e->params.self.core && m->match < held) held = m->match;
+    rf_assert(last >= e->committed && last <= e->last);
+    if (last == e->last) return;
+    e->last = last;
+    e->last_term = log_term(e, last);
+    if (last + 1 == e->first) {
+        e->log_end = 0;
+    } else {
+        const wire_entry_t *entry = log_at(e, last);
+        e->log_end = (uint32_t)((const uint8_t *)entry - e->log + sizeof *entry + padded(entry->size));
     }
-    if (held > e->committed) e->committed = held;
+    if (e->matched > last) e->matched = last;
+    if (e->pending &&
+        config_newest(e)->index > last) { /* the configuration before it is in force again (Raft 4.1) */
+        e->pending = false;
+        config_changed(e);
+    }
 }
 
-/*
- * Membership and sessions are the engine's own part of the replicated state, and change as entries are handed
- * out. False: the entry contradicts what is applied already. No orderer appends such a one, so at the orderer
- * it is asserted; a member that is sent one executes nothing.
- */
-static bool apply_internal(agreement_t *e, const log_entry_t *entry)
+void log_commit(agreement_t *e, uint64_t committed)
 {
-    if (entry->session != 0) {
-        session_t *s = session_find(e, entry->session);
-        if (!s || window_check(&s->applied, entry->sequence) != RF_OK) return false;
-        window_mark(&s->applied, entry->sequence); /* exactly once */
+    rf_assert(committed >= e->committed && committed <= e->last);
+    if (committed == e->committed) return;
+    bool first =
+        e->committed < e->term_index && committed >= e->term_index; /* of its own term: changes may begin */
+    e->committed = committed;
+    e->due |= DUE_FEED;
+    if (e->pending && config_newest(e)->index <= committed) {
+        e->config ^= 1u;
+        e->pending = false;
+        e->due |= DUE_CHANGE;
     }
+    if (first && leads(e)) e->due |= DUE_CHANGE | DUE_PROPOSALS;
+}
+
+void log_reset(agreement_t *e, uint64_t index, uint64_t term)
+{
+    e->first = index + 1;
+    e->last = e->committed = e->applied = e->matched = index;
+    e->first_term = e->last_term = term;
+    e->log_end = 0;
+    e->pending = false;
+}
+
+bool log_entry_valid(const agreement_t *e, const wire_entry_t *entry, const uint8_t *body, uint64_t index)
+{
+    if (entry->term == 0 || entry->size > e->params.entry_max) return false;
     switch (entry->kind) {
     case AGREEMENT_ENTRY_FORM:
-        role_form_apply(e, entry);
-        return true;
-    case AGREEMENT_ENTRY_MEMBER_DOWN: {
-        wire_member_t who;
-        memcpy(&who, entry->bytes, sizeof who);
-        member_t *m = &e->members[who.core];
-        if (m->state != AGREEMENT_MEMBER_IN) return false;
-        m->state = AGREEMENT_MEMBER_DOWN;
-        m->dead = true;
-        m->report = false;
-        e->sessions[who.core].ended = true;
-        e->view++;
-        e->output.view_changed = true;
-        group_member_died(e, who.core);
-        return true;
-    }
+        return index == 1 && entry->session == 0 && entry->term == 1 &&
+               config_form_valid(e, body, entry->size);
+    case AGREEMENT_ENTRY_COMMAND:
     case AGREEMENT_ENTRY_SESSION_OPEN:
-        session_open(e, SESSION_OPENED | entry->index);
-        return true;
-    case AGREEMENT_ENTRY_SESSION_END: {
-        uint64_t id;
-        memcpy(&id, entry->bytes, sizeof id);
-        session_t *s = id & SESSION_OPENED ? session_find(e, id) : NULL;
-        if (s) s->ended = true;
-        return true;
-    }
+        return index > 1 && entry->session != 0 && entry->sequence > 0;
+    case AGREEMENT_ENTRY_SESSION_END:
+        return index > 1 && entry->session != 0 && entry->sequence > 0 && entry->size == sizeof(uint64_t);
+    case AGREEMENT_ENTRY_VIEW:
+        return index > 1 && config_view_valid(e, body, entry->size);
+    case AGREEMENT_ENTRY_TERM:
+        return index > 1 && entry->session == 0 && entry->size == 0;
     default:
-        return true;
-    }
-}
-
-void log_hand_out(agreement_t *e)
-{
-    agreement_output_t *out = &e->output;
-    rf_assert(e->applied <= e->handed && e->handed <= e->committed && e->committed <= e->last);
-    while (e->handed < e->committed && out->n_applies < AGREEMENT_APPLIES_MAX) {
-        log_entry_t *entry = log_at(e, e->handed + 1);
-        rf_assert(entry->index == e->handed + 1);
-        e->handed++;
-        agreement_apply_t *apply = &out->applies[out->n_applies++];
-        *apply = (agreement_apply_t){
-            .index = entry->index,
-            .view = entry->view,
-            .kind = (agreement_entry_kind_t)entry->kind,
-            .session = entry->session,
-            .sequence = entry->sequence,
-        };
-        if (entry->kind == AGREEMENT_ENTRY_COMMAND) {
-            apply->bytes = entry->bytes;
-            apply->size = entry->size;
-        } else if (entry->kind == AGREEMENT_ENTRY_MEMBER_DOWN) {
-            wire_member_t who;
-            memcpy(&who, entry->bytes, sizeof who);
-            apply->member = (agreement_member_t){.core = who.core, .incarnation = who.incarnation};
-        }
-        if (!apply_internal(e, entry)) {
-            rf_assert(!engine_orders(e));
-            apply->kind = AGREEMENT_ENTRY_VOID;
-            engine_protocol_error(e, "not executing an entry: it contradicts what was applied before");
-        }
+        return false;
     }
 }

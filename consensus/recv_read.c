@@ -1,17 +1,21 @@
-/* READ: how far is the log committed? */
+/* READ, to the leader: which index holds all that is committed now (read.c)? */
 #include "consensus/engine.h"
 
-void recv_read(agreement_t *e, rf_core_t from, const uint8_t *bytes, size_t size)
+void recv_read(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size)
 {
-    if (!engine_orders(e) || size == 0 || size % sizeof(wire_read_t) != 0 ||
-        size / sizeof(wire_read_t) > AGREEMENT_READS_MAX) {
-        engine_protocol_error(e, "ignoring READ: I do not order, or its size is wrong");
+    wire_read_t read;
+    if (size < sizeof(wire_head_t) || (size - sizeof(wire_head_t)) % sizeof read != 0 ||
+        (size - sizeof(wire_head_t)) / sizeof read > AGREEMENT_READS_MAX) {
+        engine_protocol_error(e, "ignoring READ: of no such size");
         return;
     }
-    for (size_t at = 0; at < size; at += sizeof(wire_read_t)) {
-        wire_read_t *reply = &e->read_replies[e->n_read_replies++];
-        memcpy(reply, bytes + at, sizeof *reply);
-        reply->index = e->committed;
+    if (!leads(e)) {
+        engine_ignore(e, "ignoring READ: not the leader");
+        return;
     }
-    e->reply_to = from;
+    for (size_t at = sizeof(wire_head_t); at < size; at += sizeof read) {
+        memcpy(&read, bytes + at, sizeof read);
+        if (e->output.n_messages + 4 < AGREEMENT_MESSAGES_MAX || !role_lease_valid(e))
+            read_serve(e, from, read.id);
+    }
 }

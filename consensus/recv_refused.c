@@ -1,28 +1,48 @@
-/* REFUSED: proposals of mine that the orderer did not append, and why. */
+/* REFUSED, from a member that was sent FORWARD: what became of it, where the log does not say. */
 #include "consensus/engine.h"
 
-void recv_refused(agreement_t *e, rf_core_t from, const uint8_t *bytes, size_t size)
+void recv_refused(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size)
 {
-    wire_refused_t in;
-    if (from != ORDERER || size == 0 || size % sizeof in != 0 || size / sizeof in > REFUSALS_MAX) {
-        engine_protocol_error(e, "ignoring REFUSED: not from the orderer, or its size is wrong");
+    wire_refused_head_t head;
+    if (size < sizeof head || (size - sizeof head) % sizeof(wire_refused_t) != 0 ||
+        (size - sizeof head) / sizeof(wire_refused_t) > FORWARDS_MAX) {
+        engine_protocol_error(e, "ignoring REFUSED: of no such size");
         return;
     }
-    for (size_t at = 0; at < size; at += sizeof in) {
-        memcpy(&in, bytes + at, sizeof in);
-        if (in.err == RF_OK || in.err >= RF_ERR_COUNT) {
-            engine_protocol_error(e, "ignoring REFUSED: no such error");
-            return;
-        }
-        proposal_t *p = proposal_find(e, in.session, in.sequence);
-        if (!p) {
-            engine_ignore(e, "ignoring REFUSED: answered already");
+    memcpy(&head, bytes, sizeof head);
+    bool from_leader = head.term == e->term && same(from, e->leader);
+    if (from_leader) {
+        e->leader_heard_ns = e->now_ns;
+        if (!e->quorum) role_heard(e);
+    }
+    for (size_t at = sizeof head; at < size; at += sizeof(wire_refused_t)) {
+        wire_refused_t r;
+        memcpy(&r, bytes + at, sizeof r);
+        if (r.why == REFUSED_EXPELLED) {
+            if (head.view > e->view && e->formed) e->expelled = true;
             continue;
         }
-        p->used = false;
-        engine_complete(e, (agreement_completion_t){.kind = AGREEMENT_COMPLETED_PROPOSAL,
-                                                    .session = in.session,
-                                                    .sequence = in.sequence,
-                                                    .err = (rf_err_t)in.err});
+        proposal_t *p = e->n_proposals > 0 ? proposal_find(e, r.session, r.sequence) : NULL;
+        if (!p || p->refused || completion_room(e) == 0) continue;
+        switch (r.why) {
+        case REFUSED_NOT_LEADER:
+        case REFUSED_FULL:
+            p->sent = false;
+            e->due |= DUE_PROPOSALS;
+            e->retry_at_ns = e->now_ns + engine_retry_ns(e);
+            break;
+        case REFUSED_ANSWER:
+            proposal_answer(e, r.session, r.sequence,
+                            r.err < RF_ERR_COUNT ? (rf_err_t)r.err : RF_ERR_UNKNOWN_OUTCOME, r.value);
+            break;
+        case REFUSED_ERR:
+            p->refused = true;
+            p->err = r.err > 0 && r.err < RF_ERR_COUNT ? r.err : RF_ERR_SESSION;
+            p->refused_at = head.applied;
+            e->due |= DUE_REFUSED;
+            break;
+        default:
+            break;
+        }
     }
 }

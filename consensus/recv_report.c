@@ -1,23 +1,30 @@
-/* REPORT: a member has evidence that others are dead. The orderer believes it, and makes entries of it. */
+/* REPORT, to the leader: members that are dead, or not heard. The kernel's evidence counts from the dead one's own host;
+ * from elsewhere it is hearsay. */
 #include "consensus/engine.h"
 
-void recv_report(agreement_t *e, rf_core_t from, const uint8_t *bytes, size_t size)
+void recv_report(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size)
 {
-    wire_member_t in;
-    if (!engine_orders(e) || size == 0 || size % sizeof in != 0) {
-        engine_protocol_error(e, "ignoring REPORT: I do not order, or its size is wrong");
+    wire_member_t who;
+    if (size < sizeof(wire_head_t) || (size - sizeof(wire_head_t)) % sizeof who != 0) {
+        engine_protocol_error(e, "ignoring REPORT: of no such size");
         return;
     }
-    if (e->members[from].state != AGREEMENT_MEMBER_IN) {
-        engine_ignore(e, "ignoring REPORT: the sender is no member");
+    if (!leads(e)) {
+        engine_ignore(e, "ignoring REPORT: not the leader");
         return;
     }
-    for (size_t at = 0; at < size; at += sizeof in) {
-        memcpy(&in, bytes + at, sizeof in);
-        if (in.core >= e->params.n_cores || in.core == from) {
-            engine_protocol_error(e, "ignoring REPORT: of no core, or of its sender");
+    for (size_t at = sizeof(wire_head_t); at < size; at += sizeof who) {
+        memcpy(&who, bytes + at, sizeof who);
+        if (who.core >= e->params.n_cores ||
+            (who.flags != AGREEMENT_EVIDENCE_KERNEL && who.flags != AGREEMENT_EVIDENCE_SILENCE)) {
+            engine_protocol_error(e, "ignoring the rest of REPORT: it cannot be");
             return;
         }
-        role_death(e, (agreement_member_t){.core = in.core, .incarnation = in.incarnation});
+        bool near = !e->params.host || e->params.host[from.core] == e->params.host[who.core];
+        change_died(e, from_wire(who),
+                    who.flags == AGREEMENT_EVIDENCE_KERNEL && near ? AGREEMENT_EVIDENCE_KERNEL
+                                                                   : AGREEMENT_EVIDENCE_SILENCE,
+                    false);
+        if (!leads(e)) return;
     }
 }

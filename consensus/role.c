@@ -1,119 +1,459 @@
-/* The two changes of role: the machine is formed, once; the orderer dies, for good. And every other death. */
+/*
+ * Terms and roles. A term has at most one leader: a vote is given once a term, and majorities of every set in force meet
+ * (Raft 3.4, 4.3). Three ways to an election:
+ *
+ *   evidence    the kernel says that the leader is dead: the best rank of live voters stands at once, the others
+ *               a little later each; no pre-vote
+ *   silence     the leader was not heard for election_ns: pre-vote first, so that one that is merely cut off does
+ *               not disturb the others when it comes back (Raft 9.6)
+ *   transfer    the leader asks a caught-up voter to stand (Raft 3.10)
+ *
+ * Nothing is on disk: a process that dies takes its promises along, so a new one is a new incarnation, which is in no
+ * configuration that the old one voted in (Michael et al., DISC 2017).
+ */
 #include "consensus/engine.h"
 
-/* Orderer: the first entry of the log names the machine and its members. */
-void role_form(agreement_t *e, const rf_core_t *cores, unsigned n_cores)
+static uint64_t mix(uint64_t x) /* splitmix64 */
 {
-    if (!engine_orders(e)) {
-        engine_ignore(e, "ignoring: only the lowest core forms the machine");
-        return;
+    x += 0x9e3779b97f4a7c15ull;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+    return x ^ (x >> 31);
+}
+
+static bool is_witness(const agreement_t *e, rf_core_t core)
+{
+    return e->params.witness && core < e->params.n_cores && e->params.witness[core];
+}
+
+static uint64_t spread_ns(const agreement_t *e)
+{
+    uint64_t r =
+        mix(e->params.seed ^ mix(e->term * 1024 + e->attempts) ^ ((uint64_t)e->params.self.core << 40));
+    uint64_t ns = e->params.election_ns == RF_NEVER ? 0 : r % e->params.election_ns;
+    return is_witness(e, e->params.self.core) ? ns + e->params.election_ns : ns;
+}
+
+static uint64_t patience_ns(const agreement_t *e) /* how long without a leader until there is no quorum */
+{
+    return e->params.election_ns == RF_NEVER ? RF_NEVER : 3 * e->params.election_ns;
+}
+
+/* Where this voter is among the live ones that may stand on evidence: witnesses last, then by core. */
+static unsigned rank(const agreement_t *e)
+{
+    const config_t *c = config_newest(e);
+    unsigned rank = 0;
+    for (unsigned set = 0; set < 2; set++) {
+        const agreement_member_t *voters = set ? c->voters_old : c->voters_new;
+        for (unsigned i = 0; i < (set ? c->joint ? c->n_old : 0u : c->n_new); i++) {
+            agreement_member_t m = voters[i];
+            if (member_dead(e, m) || same(m, e->leader) || is_self(e, m)) continue;
+            if (set && config_find(e, c->voters_new, c->n_new, m) < c->n_new) continue;
+            bool before = is_witness(e, m.core) != is_witness(e, e->params.self.core)
+                              ? !is_witness(e, m.core)
+                              : m.core < e->params.self.core;
+            rank += before;
+        }
     }
+    return rank;
+}
+
+void role_update_lost(agreement_t *e)
+{
+    bool lost = config_newest(e)->n_new > 0 && !config_can_agree(e);
+    if (lost && !e->lost) e->output.role_changed = true;
+    e->lost = lost;
+    if (lost && e->quorum) role_no_quorum(e);
+}
+
+void role_no_quorum(agreement_t *e)
+{
+    if (e->quorum) e->output.role_changed = true;
+    e->quorum = false;
+    e->due |= DUE_FAIL;
+    if (defect(e, AGREEMENT_DEFECT_RESET_ON_PARTITION) && !leads(e) && e->formed) {
+        e->voted = NOBODY;
+        log_truncate(e, e->committed);
+    }
+}
+
+static void quorum_again(agreement_t *e)
+{
+    if (e->quorum || e->lost) return;
+    e->quorum = true;
+    e->output.role_changed = true;
+    e->due &= ~(uint32_t)DUE_FAIL;
+}
+
+/* A leader of this term was heard. */
+void role_heard(agreement_t *e)
+{
+    e->leader_heard_ns = e->now_ns;
+    e->attempts = 0;
+    if (e->role == AGREEMENT_ROLE_FOLLOWER)
+        e->election_at_ns = add_ns(add_ns(e->now_ns, e->params.election_ns), spread_ns(e));
+    if (!e->quorum) quorum_again(e);
+}
+
+static void set_leader(agreement_t *e, agreement_member_t leader)
+{
+    if (same(e->leader, leader)) return;
+    e->leader = leader;
+    if (leader.core != RF_CORE_NONE) {
+        e->leader_dead = member_dead(e, leader);
+        e->dead_leader = leader;
+    }
+    e->output.role_changed = true;
+    proposal_unsend(e);
+    for (unsigned i = 0; i < AGREEMENT_READS_MAX; i++) e->reads[i].sent = false;
+    e->due |= DUE_READS | DUE_REPORTS;
+    e->n_silent_tells = 0;
+    if (!leads(e)) progress_configure(e);
+}
+
+static void become_follower(agreement_t *e)
+{
+    bool led = leads(e);
+    e->role = config_self_votes(e) ? AGREEMENT_ROLE_FOLLOWER : AGREEMENT_ROLE_LEARNER;
+    e->heartbeat_at_ns = e->check_at_ns = e->transfer_until_ns = RF_NEVER;
+    e->pre = e->stands_on_evidence = e->stands_by_transfer = false;
+    e->due &= ~(uint32_t)(DUE_VOTES | DUE_CHANGE | DUE_SERVED);
+    e->output.role_changed = true;
+    e->election_at_ns = e->role == AGREEMENT_ROLE_FOLLOWER
+                            ? add_ns(add_ns(e->now_ns, e->params.election_ns), spread_ns(e))
+                            : RF_NEVER;
+    if (!led) return;
+    e->stand_to = NOBODY;
+    e->request.used = false;
+    e->n_candidates = 0;
+    e->lease_until_ns = 0;
+    read_unserve(e);
+    e->leader = NOBODY;
+    proposal_unsend(e);
+    progress_configure(e);
+}
+
+void role_adopt_term(agreement_t *e, uint64_t term)
+{
+    rf_assert(term > e->term);
+    e->term = term;
+    e->voted = NOBODY;
+    e->matched = e->committed;
+    if (e->role != AGREEMENT_ROLE_LEARNER) become_follower(e);
+    set_leader(e, NOBODY);
+}
+
+void role_follow(agreement_t *e, agreement_member_t leader)
+{
+    if (e->role == AGREEMENT_ROLE_CANDIDATE) become_follower(e);
+    if (!same(e->leader, leader)) {
+        e->matched = e->committed;
+        set_leader(e, leader);
+    }
+    role_heard(e);
+}
+
+void role_step_down(agreement_t *e)
+{
+    become_follower(e);
+    set_leader(e, NOBODY);
+}
+
+void role_next_round(agreement_t *e)
+{
+    e->round++;
+    e->rounds_ns[e->round % ROUNDS_KEPT] = e->now_ns;
+    for (unsigned i = 0; i < e->n_voters; i++) e->progress[i].ask = true;
+    e->due |= DUE_FEED;
+}
+
+/*
+ * A voter that answered a round of the leader at t does not vote before t + lease_ns by its clock; so until lease_ns after
+ * that round was sent, less what the clocks may drift apart, nobody else leads (Raft 6.4.1).
+ */
+bool role_lease_valid(const agreement_t *e)
+{
+    uint64_t now = defect(e, AGREEMENT_DEFECT_STALE_NOW) ? e->prev_now_ns : e->now_ns;
+    return e->params.lease_ns > 0 && !e->transferring && now < e->lease_until_ns;
+}
+
+static void lead(agreement_t *e)
+{
+    e->role = AGREEMENT_ROLE_LEADER;
+    e->pre = false;
+    e->n_elections++;
+    e->due &= ~(uint32_t)DUE_VOTES;
+    e->election_at_ns = RF_NEVER;
+    e->transferring = false;
+    e->transfer_until_ns = RF_NEVER;
+    e->stand_to = NOBODY;
+    e->lease_until_ns = 0;
+    e->attempts = 0;
+    e->trim_limit = 0;
+    e->n_served = 0;
+    e->request.used = false;
+    set_leader(e, e->params.self);
+    e->leader_heard_ns = e->now_ns;
+    e->output.role_changed = true;
+    progress_reset(e);
+    change_lead(e);
+    e->term_index = e->last + 1;
+    /* Entries are reserved for this; if even those are used up, what is in the log commits once they are free again. */
     if (e->last > 0) {
-        engine_ignore(e, "ignoring: the machine is formed already");
-        return;
+        rf_err_t err = log_append(e, AGREEMENT_ENTRY_TERM, 0, 0, NULL, 0);
+        if (err != RF_OK) {
+            role_step_down(e);
+            return;
+        }
     }
-    struct {
-        wire_form_t head;
-        uint8_t map[RF_CORES_MAX / 8];
-    } body;
-    memset(&body, 0, sizeof body);
-    body.head.machine = e->params.machine;
-    body.head.n_cores = e->params.n_cores;
-    for (unsigned i = 0; i < n_cores; i++) {
-        if (cores[i] < e->params.n_cores && !e->members[cores[i]].dead)
-            body.map[cores[i] / 8] |= (uint8_t)(1u << (cores[i] % 8));
-    }
-    if (!group_bit(body.map, ORDERER)) {
-        engine_ignore(e, "ignoring: the forming core is not among the members");
-        return;
-    }
-    size_t size = sizeof body.head + (e->params.n_cores + 7u) / 8;
-
-    for (rf_core_t core = 0; core < e->params.n_cores; core++)
-        e->members[core].voting = group_bit(body.map, core);
-    rf_err_t err = log_append(e, AGREEMENT_ENTRY_FORM, 0, 0, &body, size);
-    rf_assert(err == RF_OK);
+    e->heartbeat_at_ns = add_ns(e->now_ns, e->params.heartbeat_ns);
+    e->check_at_ns = add_ns(e->now_ns, e->params.election_ns);
+    role_next_round(e);
+    quorum_again(e);
+    proposal_lead(e);
+    e->due |= DUE_COMMIT | DUE_READS | DUE_CHANGE | DUE_PROPOSALS;
 }
 
-/* What a member checks of a FORM entry before it accepts it: its own machine, of its own size, with itself in
- * it. */
-bool role_form_valid(const agreement_t *e, const void *bytes, size_t size)
+static void grant(agreement_t *e, agreement_member_t m)
 {
-    wire_form_t form;
-    if (size != sizeof form + (e->params.n_cores + 7u) / 8) return false;
-    memcpy(&form, bytes, sizeof form);
-    const uint8_t *map = (const uint8_t *)bytes + sizeof form;
-    return memcmp(&form.machine, &e->params.machine, sizeof form.machine) == 0 &&
-           form.n_cores == e->params.n_cores && group_bit(map, ORDERER) &&
-           group_bit(map, e->params.self.core);
+    const config_t *c = config_newest(e);
+    unsigned i = config_find(e, c->voters_new, c->n_new, m);
+    if (i < c->n_new) e->granted_new |= (uint8_t)(1u << i);
+    i = config_find(e, c->voters_old, c->n_old, m);
+    if (i < c->n_old) e->granted_old |= (uint8_t)(1u << i);
 }
 
-void role_form_apply(agreement_t *e, const log_entry_t *entry)
+void role_count_votes(agreement_t *e)
 {
-    rf_assert(e->view == 0 && entry->index == 1);
-    const uint8_t *map = entry->bytes + sizeof(wire_form_t);
-    for (rf_core_t core = 0; core < e->params.n_cores; core++) {
-        if (!group_bit(map, core)) continue;
-        member_t *m = &e->members[core];
-        m->state = AGREEMENT_MEMBER_IN;
-        e->sessions[core].id = (uint64_t)m->incarnation << 16 | core;
-        if (m->dead && !engine_orders(e)) m->report = true; /* died while the machine was forming */
-    }
-    e->view = 1;
-    e->output.view_changed = true;
+    const config_t *c = config_newest(e);
+    if (e->role != AGREEMENT_ROLE_CANDIDATE) return;
+    if ((unsigned)__builtin_popcount(e->granted_new) <= c->n_new / 2u) return;
+    if (c->joint && !defect(e, AGREEMENT_DEFECT_SINGLE_MAJORITY) &&
+        (unsigned)__builtin_popcount(e->granted_old) <= c->n_old / 2u)
+        return;
+    if (e->pre)
+        role_stand(e, false, false, false);
+    else
+        lead(e);
 }
 
-/* Answers every own proposal and read that the dead orderer may or may not have ordered. */
-void role_fail_proposals(agreement_t *e)
+void role_granted(agreement_t *e, agreement_member_t by)
 {
-    for (unsigned i = 0; i < e->params.proposals_max && engine_completion_room(e) > 0; i++) {
-        proposal_t *p = proposal_at(e, i);
-        if (!p->used) continue;
-        p->used = false;
-        engine_complete(e, (agreement_completion_t){.kind = AGREEMENT_COMPLETED_PROPOSAL,
-                                                    .session = p->session,
-                                                    .sequence = p->sequence,
-                                                    .err = RF_ERR_UNKNOWN_OUTCOME});
-    }
-    for (unsigned i = 0; i < AGREEMENT_READS_MAX && engine_completion_room(e) > 0; i++) {
-        reading_t *r = &e->reads[i];
-        if (!r->used || r->index != UINT64_MAX) continue;
-        r->used = false;
-        engine_complete(e, (agreement_completion_t){.kind = AGREEMENT_COMPLETED_READ,
-                                                    .cookie = r->cookie,
-                                                    .err = RF_ERR_NO_QUORUM});
-    }
+    grant(e, by);
+    role_count_votes(e);
 }
 
-void role_tell_committed(agreement_t *e)
+void role_voted(agreement_t *e)
 {
-    for (rf_core_t core = 0; core < e->params.n_cores; core++)
-        e->members[core].commit_tells = e->params.resend_ns == RF_NEVER ? 1 : COMMIT_TELLS;
+    e->election_at_ns = add_ns(add_ns(e->now_ns, e->params.election_ns), spread_ns(e));
+    if (e->leader_dead) earlier(&e->election_at_ns, e->now_ns + (uint64_t)STAGGER_NS * (16 + 8 * rank(e)));
 }
 
-void role_death(agreement_t *e, agreement_member_t who)
+void role_stand(agreement_t *e, bool pre, bool evidence, bool transfer)
 {
-    if (who.core >= e->params.n_cores || who.core == e->params.self.core) {
-        engine_ignore(e, "ignoring: no such member, or myself");
+    if (!config_self_votes(e) || e->lost || !e->formed) {
+        e->election_at_ns = RF_NEVER;
         return;
     }
-    member_t *m = &e->members[who.core];
-    if (m->incarnation != who.incarnation) {
-        engine_ignore(e, "ignoring: another incarnation");
-        return;
+    e->role = AGREEMENT_ROLE_CANDIDATE;
+    e->pre = pre;
+    e->stands_on_evidence = evidence;
+    e->stands_by_transfer = transfer;
+    e->granted_new = e->granted_old = 0;
+    e->attempts++;
+    if (!pre) {
+        e->term++;
+        e->voted = e->params.self;
+        e->matched = e->committed;
     }
-    if (m->dead) {
-        engine_ignore(e, "ignoring: known to be dead");
-        return;
-    }
+    /* With evidence it is soon tried again, each time less soon; else after about an election's time. */
+    uint64_t again =
+        evidence ? (uint64_t)STAGGER_NS * (4 + 4 * rank(e)) * (1u << (e->attempts < 8 ? e->attempts : 8))
+        : e->params.election_ns == RF_NEVER ? RF_NEVER
+                                            : e->params.election_ns / 2 + spread_ns(e);
+    e->election_at_ns = add_ns(e->now_ns, again);
+    e->due |= DUE_VOTES;
+    e->output.role_changed = true;
+    grant(e, e->params.self);
+    role_count_votes(e);
+}
 
-    m->dead = true;
-    group_member_died(e, who.core);
-    if (who.core == ORDERER) {
-        e->lost = true;
-        e->output.view_changed = true;
-        role_tell_committed(e);
-    } else if (!engine_orders(e) && m->state == AGREEMENT_MEMBER_IN) {
-        m->report = true;
+/* The leader is dead, the kernel says so: the first rank stands now. */
+void role_leader_died(agreement_t *e)
+{
+    e->leader_dead = true;
+    e->dead_leader = e->leader;
+    if (same(e->promised_to, e->leader)) e->promise_until_ns = 0;
+    if (e->role != AGREEMENT_ROLE_FOLLOWER && e->role != AGREEMENT_ROLE_CANDIDATE) return;
+    unsigned r = rank(e);
+    if (r == 0)
+        role_stand(e, false, true, false);
+    else
+        earlier(&e->election_at_ns, e->now_ns + (uint64_t)STAGGER_NS * r);
+}
+
+/* To the best other voter: caught up most, no witness if there is a choice. */
+void role_transfer(agreement_t *e)
+{
+    const progress_t *best = NULL;
+    if (!leads(e)) {
+        engine_ignore(e, "ignoring: not the leader");
+        return;
     }
+    for (unsigned i = 0; i < e->n_voters; i++) {
+        const progress_t *p = &e->progress[i];
+        if (p->dead || !(p->sets & SET_NEW)) continue;
+        if (!best || is_witness(e, p->member.core) < is_witness(e, best->member.core) ||
+            (is_witness(e, p->member.core) == is_witness(e, best->member.core) && p->match > best->match))
+            best = p;
+    }
+    if (!best) {
+        engine_ignore(e, "ignoring: there is no other voter");
+        return;
+    }
+    e->stand_to = best->member;
+    e->transferring =
+        true; /* no lease any more in this term: a vote for the successor may be under way for long */
+    e->transfer_until_ns = add_ns(e->now_ns, e->params.election_ns);
+    e->due |= DUE_FEED;
+}
+
+/* Leader: has a majority been heard of late (Raft 6.2)? */
+static void check_quorum(agreement_t *e)
+{
+    uint64_t heard = progress_majority(e, PROGRESS_HEARD, e->now_ns);
+    if (add_ns(heard, e->params.election_ns) <= e->now_ns) {
+        role_step_down(e);
+        role_no_quorum(e);
+        return;
+    }
+    e->check_at_ns = add_ns(heard, e->params.election_ns);
+}
+
+void role_tick(agreement_t *e)
+{
+    if (leads(e)) {
+        if (e->now_ns >= e->check_at_ns) check_quorum(e);
+        if (!leads(e)) return;
+        if (e->now_ns >= e->heartbeat_at_ns) {
+            role_next_round(e);
+            e->heartbeat_at_ns = add_ns(e->now_ns, e->params.heartbeat_ns);
+        }
+        if (e->now_ns >= e->transfer_until_ns) {
+            e->transfer_until_ns = RF_NEVER;
+            e->stand_to = NOBODY;
+            proposal_unsend(e);
+        }
+        return;
+    }
+    if (e->role != AGREEMENT_ROLE_LEARNER && e->now_ns >= e->election_at_ns)
+        role_stand(e, !e->leader_dead, e->leader_dead, false);
+    bool asks = e->n_proposals > 0 || e->n_reads > 0;
+    if (e->quorum && !leads(e) && e->formed && (e->role != AGREEMENT_ROLE_LEARNER || asks) &&
+        patience_ns(e) != RF_NEVER && proposal_overdue(e, e->leader_heard_ns))
+        role_no_quorum(e);
+}
+
+/* ---- forming: the first entry of the log, by the lowest listed core, who leads term 1 without an election ---- */
+
+static const char *form_check(const agreement_t *e, const agreement_event_t *event)
+{
+    const rf_core_t *cores = event->form.cores;
+    rf_core_t self = e->params.self.core;
+    bool has_self = false;
+    if (e->params.self.incarnation != 1) return "ignoring: a restarted core joins, it never forms";
+    if (e->last > 0 || e->term > 0) return "ignoring: the machine is formed already";
+    for (unsigned i = 0; i < event->form.n_cores; i++) {
+        if (cores[i] >= e->params.n_cores) return "ignoring: a listed core is none of the machine's";
+        if (cores[i] < self) return "ignoring: only the lowest core forms the machine";
+        has_self |= cores[i] == self;
+    }
+    if (!has_self) return "ignoring: the forming core is not among the members";
+    if (event->form.voters && (event->form.n_voters == 0 || event->form.n_voters > AGREEMENT_VOTERS_MAX))
+        return "ignoring: no voters, or too many";
+    for (unsigned i = 0; i < event->form.n_voters && event->form.voters; i++) {
+        bool member = false;
+        for (unsigned k = 0; k < event->form.n_cores; k++) member |= cores[k] == event->form.voters[i];
+        if (!member) return "ignoring: a voter is not among the members";
+        for (unsigned k = 0; k < i; k++) {
+            if (event->form.voters[k] == event->form.voters[i]) return "ignoring: a voter is listed twice";
+        }
+    }
+    return NULL;
+}
+
+static bool form_member(const void *context, unsigned i, agreement_member_t *out)
+{
+    *out = (agreement_member_t){.core = ((const rf_core_t *)context)[i], .incarnation = 1};
+    return true;
+}
+
+/* The members, in whichever way is shorter; runs that do not fit are left out: they can join later. */
+static size_t form_body(agreement_t *e, uint8_t *body, const rf_core_t *cores, unsigned n_cores,
+                        const agreement_member_t *voters, unsigned n_voters)
+{
+    wire_form_t form = {
+        .machine = e->params.machine, .n_cores = e->params.n_cores, .n_voters = (uint16_t)n_voters};
+    size_t size = sizeof form, map = (e->params.n_cores + 7u) / 8;
+    memset(e->form_map, 0, map);
+    for (unsigned i = 0; i < n_cores; i++) bit_set(e->form_map, cores[i], true);
+    for (unsigned i = 0; i < n_voters; i++, size += sizeof(rf_core_t))
+        memcpy(body + size, &voters[i].core, sizeof(rf_core_t));
+    if (size + map <= e->params.entry_max) {
+        form.n = (uint16_t)map;
+        memcpy(body + size, e->form_map, map);
+        size += map;
+    } else {
+        form.mode = 1;
+        for (unsigned core = 0;
+             core < e->params.n_cores && size + 2 * sizeof(uint16_t) <= e->params.entry_max;) {
+            uint16_t run[2] = {(uint16_t)core, 0};
+            while (core < e->params.n_cores && bit_get(e->form_map, core)) core++, run[1]++;
+            if (run[1] > 0) {
+                memcpy(body + size, run, sizeof run);
+                size += sizeof run;
+                form.n++;
+            } else {
+                core++;
+            }
+        }
+    }
+    memcpy(body, &form, sizeof form);
+    return size;
+}
+
+void role_form(agreement_t *e, const agreement_event_t *event)
+{
+    const char *why = form_check(e, event);
+    if (why) {
+        engine_ignore(e, why);
+        return;
+    }
+    agreement_member_t voters[AGREEMENT_VOTERS_MAX];
+    const rf_core_t *list = event->form.voters ? event->form.voters : event->form.cores;
+    unsigned n_list = event->form.voters ? event->form.n_voters : event->form.n_cores;
+    agreement_params_t params = e->params;
+    if (event->form.voters) params.voters_max = AGREEMENT_VOTERS_MAX;
+    unsigned n = config_choose(&params, form_member, list, n_list, NULL, 0, voters);
+    if (event->form.voters) { /* as listed, an even number too */
+        n = n_list;
+        for (unsigned i = 0; i < n; i++) voters[i] = (agreement_member_t){.core = list[i], .incarnation = 1};
+        for (unsigned i = 1; i < n; i++) {
+            for (unsigned k = i; k > 0 && voters[k - 1].core > voters[k].core; k--) {
+                agreement_member_t m = voters[k];
+                voters[k] = voters[k - 1];
+                voters[k - 1] = m;
+            }
+        }
+    }
+    uint8_t body[AGREEMENT_ENTRY_MAX];
+    size_t size = form_body(e, body, event->form.cores, event->form.n_cores, voters, n);
+
+    e->term = 1;
+    e->voted = e->params.self;
+    lead(e);
+    rf_err_t err = log_append(e, AGREEMENT_ENTRY_FORM, 0, 0, body, size);
+    rf_assert(err == RF_OK && e->term_index == 1);
+    e->n_elections = 0;
 }

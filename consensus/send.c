@@ -1,309 +1,382 @@
-/* What every member still has to be told, made from state: nothing is queued, so nothing can be lost by
- * dropping. */
+/* What every member still has to be told, made from state: nothing is queued, so nothing is lost by dropping. */
 #include "consensus/engine.h"
 
-uint8_t *send_begin(agreement_t *e)
+uint8_t *send_begin(agreement_t *e, size_t max)
 {
-    if (e->output.n_messages == AGREEMENT_MESSAGES_MAX || e->to_max - e->n_to < e->params.n_cores) {
+    if (e->output.n_messages == AGREEMENT_MESSAGES_MAX || ARENA_SIZE - e->arena_used < max ||
+        e->to_max - e->n_to < PROGRESS_MAX) {
         e->output.more = true;
         return NULL;
     }
-    return e->buffers[e->output.n_messages];
+    return e->arena + e->arena_used;
 }
 
-void send_end(agreement_t *e, uint8_t type, size_t size, const rf_core_t *to, unsigned n_to)
+void send_end(agreement_t *e, uint8_t type, size_t size, unsigned n_to)
 {
     rf_assert(size <= AGREEMENT_MESSAGE_MAX && n_to > 0);
-    unsigned i = e->output.n_messages++;
-    e->output.messages[i] =
-        (agreement_message_t){.to = to, .n_to = n_to, .type = type, .bytes = e->buffers[i], .size = size};
+    e->output.messages[e->output.n_messages++] = (agreement_message_t){
+        .to = e->to + e->n_to, .n_to = n_to, .type = type, .bytes = e->arena + e->arena_used, .size = size};
+    e->n_to += n_to;
+    e->arena_used += (uint32_t)padded(size);
+    if (e->resend_at_ns == RF_NEVER && e->params.resend_ns != RF_NEVER)
+        e->resend_at_ns = e->now_ns + e->params.resend_ns;
 }
 
-static void send_to(agreement_t *e, uint8_t type, size_t size, rf_core_t core)
+void send_one(agreement_t *e, uint8_t type, const void *bytes, size_t size, agreement_member_t to)
 {
-    rf_core_t *to = &e->to[e->n_to++];
-    *to = core;
-    send_end(e, type, size, to, 1);
+    uint8_t *out = send_begin(e, size);
+    if (!out) return; /* asked for again */
+    memcpy(out, bytes, size);
+    e->to[e->n_to] = to;
+    send_end(e, type, size, 1);
 }
 
-static bool reachable(const agreement_t *e, rf_core_t core)
-{
-    return core != e->params.self.core && !e->members[core].dead;
-}
+/* ---- entries ---- */
 
-/* Answers to what this step received. The output is empty before them: they always fit. */
-static void send_replies(agreement_t *e)
+/* Copies entries from `first` on, to at most `last`; returns how many fit. What lies together is copied at once. */
+static uint32_t put_entries(const agreement_t *e, uint64_t first, uint64_t last, uint8_t *out, size_t *size)
 {
-    uint8_t *out;
-    if (e->n_refusals > 0 && (out = send_begin(e))) {
-        memcpy(out, e->refusals, e->n_refusals * sizeof *e->refusals);
-        send_to(e, MESSAGE_REFUSED, e->n_refusals * sizeof *e->refusals, e->reply_to);
-    }
-    if (e->n_read_replies > 0 && (out = send_begin(e))) {
-        memcpy(out, e->read_replies, e->n_read_replies * sizeof *e->read_replies);
-        send_to(e, MESSAGE_READ_INDEX, e->n_read_replies * sizeof *e->read_replies, e->reply_to);
-    }
-    if (e->group_reply.number > 0 && !e->members[e->reply_to].dead && (out = send_begin(e))) {
-        memcpy(out, &e->group_reply, sizeof e->group_reply);
-        send_to(e, MESSAGE_GROUP_DONE, sizeof e->group_reply, e->reply_to);
-    }
-}
-
-/* Puts entries from `first` on into an APPEND; returns how many fitted. */
-static uint32_t put_entries(agreement_t *e, uint64_t first, uint8_t *out, size_t *size)
-{
-    uint32_t n = 0;
-    for (uint64_t index = first; index <= e->last; index++, n++) {
-        const log_entry_t *entry = log_at(e, index);
-        rf_assert(entry->index == index);
-        if (*size + sizeof(wire_entry_t) + engine_padded(entry->size) > AGREEMENT_MESSAGE_MAX) break;
-        wire_entry_t head = {.view = entry->view,
-                             .session = entry->session,
-                             .sequence = entry->sequence,
-                             .kind = entry->kind,
-                             .size = entry->size};
-        memcpy(out + *size, &head, sizeof head);
-        *size += sizeof head;
-        memset(out + *size, 0, engine_padded(entry->size));
-        memcpy(out + *size, entry->bytes, entry->size);
-        *size += engine_padded(entry->size);
-    }
-    return n;
-}
-
-static bool lacks(const agreement_t *e, rf_core_t core)
-{
-    const member_t *m = &e->members[core];
-    return m->voting && reachable(e, core) && (m->sent < e->last || m->commit_sent < e->committed);
-}
-
-/* Orderer: one message for all members that were sent equally much. */
-static void send_appends(agreement_t *e)
-{
-    for (rf_core_t first = 0; first < e->params.n_cores; first++) {
-        while (lacks(e, first)) {
-            uint8_t *out = send_begin(e);
-            if (!out) return;
-            uint64_t from = e->members[first].sent + 1;
-            size_t size = sizeof(wire_append_t);
-            uint32_t n = put_entries(e, from, out, &size);
-            wire_append_t head = {
-                .view = e->view, .term = TERM, .first = from, .committed = e->committed, .n = n};
-            memcpy(out, &head, sizeof head);
-            rf_core_t *to = &e->to[e->n_to];
-            unsigned n_to = 0;
-            for (rf_core_t core = first; core < e->params.n_cores; core++) {
-                member_t *m = &e->members[core];
-                if (!lacks(e, core) || m->sent + 1 != from) continue;
-                to[n_to++] = core;
-                m->sent += n;
-                m->commit_sent = e->committed;
+    const uint64_t mask = e->params.log_max - 1;
+    uint64_t index = first;
+    while (index <= last) {
+        uint32_t from = e->offsets[index & mask], end = from;
+        while (index <= last && e->offsets[index & mask] == end) {
+            const wire_entry_t *entry = (const wire_entry_t *)(const void *)(e->log + end);
+            uint32_t need = (uint32_t)(sizeof *entry + padded(entry->size));
+            if (*size + (end - from) + need > AGREEMENT_MESSAGE_MAX) {
+                last = 0;
+                break;
             }
-            e->n_to += n_to;
-            send_end(e, MESSAGE_APPEND, size, to, n_to);
+            end += need;
+            index++;
+        }
+        memcpy(out + *size, e->log + from, end - from);
+        *size += end - from;
+    }
+    return (uint32_t)(index - first);
+}
+
+static inline bool lacks(const agreement_t *e, const progress_t *p)
+{
+    if (p->dead || p->mode == PROGRESS_SNAPSHOT) return false;
+    if (p->ask) return true;
+    return p->mode == PROGRESS_STREAM &&
+           (p->next <= (p->sets ? e->last : e->committed) || p->commit_sent < e->committed);
+}
+
+/* One message for all who are at the same place. False: the output is full. */
+static bool send_append(agreement_t *e, unsigned i)
+{
+    progress_t *p = &e->progress[i];
+    if (p->next < e->first) {
+        if (snapshot_start(e, p)) return snapshot_send(e, p);
+        p->ask = false;
+        return true;
+    }
+    uint64_t next = p->next;
+    bool probe = p->mode == PROGRESS_PROBE, feed = p->sets == 0;
+    uint8_t *out = send_begin(e, AGREEMENT_MESSAGE_MAX);
+    if (!out) return false;
+    size_t size = sizeof(wire_append_t);
+    uint32_t n = probe ? 0 : put_entries(e, next, feed ? e->committed : e->last, out, &size);
+    /* Entries are answered anyway; a voter whose place in the ring is needed is asked how far it is. */
+    bool ask = false;
+    unsigned n_to = 0;
+    agreement_member_t *to = e->to + e->n_to;
+    for (unsigned k = i; k < e->n_progress; k++) {
+        progress_t *q = &e->progress[k];
+        if (q->next != next || (q->sets == 0) != feed || (q->mode == PROGRESS_PROBE) != probe || !lacks(e, q))
+            continue;
+        ask |= q->ask || q->applied + e->params.log_max / 2 < e->committed;
+        q->ask = false;
+        q->next += n;
+        q->commit_sent = e->committed;
+        to[n_to++] = q->member;
+    }
+    *(wire_append_t *)(void *)out =
+        (wire_append_t){.view = e->view,
+                        .term = e->term,
+                        .prev_index = next - 1,
+                        .prev_term = log_term(e, next - 1),
+                        .committed = e->committed,
+                        .round = e->round,
+                        .leader = to_wire(e->leader, 0),
+                        .n = n,
+                        .flags = (ask ? APPEND_ASK : 0u) | (feed ? APPEND_FEED : 0u)};
+    send_end(e, MESSAGE_APPEND, size, n_to);
+    return true;
+}
+
+static void send_feed(agreement_t *e)
+{
+    for (unsigned i = 0; i < e->n_progress; i++) {
+        progress_t *p = &e->progress[i];
+        if (!p->dead && p->mode == PROGRESS_SNAPSHOT && !snapshot_send(e, p)) return;
+        while (lacks(e, p)) {
+            if (!send_append(e, i)) return;
         }
     }
+    e->due &= ~(uint32_t)DUE_FEED;
 }
 
-static void send_accepted(agreement_t *e)
+static void send_stand(agreement_t *e)
 {
-    /* The orderer frees its ring by what is applied: tell it in time, also when it sends nothing. */
-    if (!e->accept_due && e->applied - e->applied_told < e->params.log_max / 4) return;
-    uint8_t *out = send_begin(e);
-    if (!out) return;
-    wire_accepted_t m = {
-        .view = e->view, .term = TERM, .match = e->last, .committed = e->committed, .applied = e->applied};
-    memcpy(out, &m, sizeof m);
-    send_to(e, MESSAGE_ACCEPTED, sizeof m, ORDERER);
-    e->accept_due = false;
-    e->applied_told = e->applied;
-}
-
-/* The next proposal to send: the lowest sequence first, so that a caller's order is kept where links keep it.
- */
-static proposal_t *next_unsent(agreement_t *e)
-{
-    proposal_t *next = NULL;
-    for (unsigned i = 0; i < e->params.proposals_max; i++) {
-        proposal_t *p = proposal_at(e, i);
-        if (p->used && !p->sent && (!next || p->sequence < next->sequence)) next = p;
+    const progress_t *p = progress_find(e, e->stand_to);
+    if (!p || p->dead) {
+        e->stand_to = NOBODY;
+        return;
     }
-    return next;
+    if (p->match < e->last) return;
+    wire_vote_request_t m = {.view = e->view, .term = e->term, .flags = VOTE_STAND};
+    send_one(e, MESSAGE_VOTE_REQUEST, &m, sizeof m, e->stand_to);
+    e->stand_to = NOBODY; /* the resend timer says it again */
+}
+
+/* ---- everything else ---- */
+
+static void send_ack(agreement_t *e)
+{
+    uint8_t *out = send_begin(e, sizeof(wire_accepted_t));
+    if (!out) return;
+    *(wire_accepted_t *)(void *)out = (wire_accepted_t){.view = e->view,
+                                                        .term = e->term,
+                                                        .round = e->ack_round,
+                                                        .match = e->matched,
+                                                        .committed = e->committed,
+                                                        .applied = e->applied,
+                                                        .flags = e->ack_flags};
+    e->to[e->n_to] = e->ack_to;
+    send_end(e, MESSAGE_ACCEPTED, sizeof(wire_accepted_t), 1);
+    e->ack_due = false;
+    /* What it acknowledges to the leader it has promised (role.c, role_lease_valid). */
+    if (e->params.lease_ns > 0 && same(e->ack_to, e->leader)) {
+        e->promise_until_ns = add_ns(e->now_ns, e->params.lease_ns);
+        e->promised_to = e->leader;
+    }
+}
+
+static void send_votes(agreement_t *e)
+{
+    e->due &= ~(uint32_t)DUE_VOTES;
+    if (e->role != AGREEMENT_ROLE_CANDIDATE) return;
+    uint8_t *out = send_begin(e, sizeof(wire_vote_request_t));
+    if (!out) {
+        e->due |= DUE_VOTES;
+        return;
+    }
+    const config_t *c = config_newest(e);
+    agreement_member_t *to = e->to + e->n_to;
+    unsigned n = 0;
+    for (unsigned i = 0; i < c->n_new + (c->joint ? c->n_old : 0u); i++) {
+        agreement_member_t m = i < c->n_new ? c->voters_new[i] : c->voters_old[i - c->n_new];
+        bool again = i >= c->n_new && config_find(e, c->voters_new, c->n_new, m) < c->n_new;
+        if (!is_self(e, m) && !again && !member_dead(e, m)) to[n++] = m;
+    }
+    if (n == 0) return;
+    wire_vote_request_t m = {.view = e->view,
+                             .term = e->term + e->pre,
+                             .last_term = e->last_term,
+                             .last_index = e->last,
+                             .flags =
+                                 (e->pre ? VOTE_PRE : 0u) | (e->stands_by_transfer ? VOTE_TRANSFER : 0u)};
+    if (e->leader_dead) {
+        m.flags |= VOTE_EVIDENCE;
+        m.dead = to_wire(e->dead_leader, 0);
+    }
+    memcpy(out, &m, sizeof m);
+    send_end(e, MESSAGE_VOTE_REQUEST, sizeof m, n);
 }
 
 static void send_forwards(agreement_t *e)
 {
-    proposal_t *p = next_unsent(e);
-    while (p) {
-        uint8_t *out = send_begin(e);
-        if (!out) return;
+    if (e->now_ns < e->retry_at_ns) return;
+    if (e->leader.core == RF_CORE_NONE || e->leader_dead) return;
+    for (;;) {
+        uint8_t *out = NULL;
         size_t size = 0;
         unsigned n = 0;
-        for (; p && n < REFUSALS_MAX; p = next_unsent(e), n++) {
-            if (size + sizeof(wire_proposal_t) + engine_padded(p->size) > AGREEMENT_MESSAGE_MAX) break;
-            wire_proposal_t head = {
-                .session = p->session, .sequence = p->sequence, .kind = p->kind, .size = p->size};
+        proposal_t *p;
+        while (n < FORWARDS_MAX && (p = proposal_next_unsent(e)) != NULL) {
+            if (size + sizeof(wire_proposal_t) + padded(p->size) > AGREEMENT_MESSAGE_MAX) break;
+            if (!out && !(out = send_begin(e, AGREEMENT_MESSAGE_MAX))) return;
+            wire_proposal_t head = {.session = p->session,
+                                    .sequence = p->sequence,
+                                    .kind = p->kind,
+                                    .size = p->size,
+                                    .again = p->ever_sent};
             memcpy(out + size, &head, sizeof head);
             size += sizeof head;
-            memset(out + size, 0, engine_padded(p->size));
+            memset(out + size, 0, padded(p->size));
             memcpy(out + size, p->bytes, p->size);
-            size += engine_padded(p->size);
-            p->sent = true;
+            size += padded(p->size);
+            p->sent = p->ever_sent = true;
+            p->sent_ns = e->now_ns;
+            n++;
         }
-        send_to(e, MESSAGE_FORWARD, size, ORDERER);
+        if (n == 0) break;
+        e->to[e->n_to] = e->leader;
+        send_end(e, MESSAGE_FORWARD, size, 1);
     }
+    e->due &= ~(uint32_t)DUE_PROPOSALS;
 }
 
-static void send_reports(agreement_t *e)
+/* The leader takes its own as it takes others'. */
+static void order_own(agreement_t *e)
 {
-    uint8_t *out = NULL;
-    size_t size = 0;
-    for (rf_core_t core = 0; core < e->params.n_cores; core++) {
-        member_t *m = &e->members[core];
-        if (!m->report || m->report_sent) continue;
-        if (!out && !(out = send_begin(e))) return;
-        wire_member_t who = {.core = core, .incarnation = m->incarnation};
-        if (size + sizeof who > AGREEMENT_MESSAGE_MAX) {
+    proposal_t *p;
+    if (e->now_ns < e->retry_at_ns) return;
+    while ((p = proposal_next_unsent(e)) != NULL) {
+        wire_proposal_t head = {.session = p->session,
+                                .sequence = p->sequence,
+                                .kind = p->kind,
+                                .size = p->size,
+                                .again = p->ever_sent};
+        wire_refused_t refused;
+        if (completion_room(e) == 0) {
             e->output.more = true;
-            break;
+            return;
         }
-        memcpy(out + size, &who, sizeof who);
-        size += sizeof who;
-        m->report_sent = true;
+        proposal_order(e, &head, p->bytes, &refused);
+        if (refused.why == REFUSED_FULL || refused.why == REFUSED_NOT_LEADER) {
+            e->retry_at_ns = e->now_ns + engine_retry_ns(e);
+            return;
+        }
+        p->sent = p->ever_sent = true;
+        if (refused.why == REFUSED_ANSWER) {
+            proposal_answer(e, p->session, p->sequence, (rf_err_t)refused.err, refused.value);
+        } else if (refused.why == REFUSED_ERR) {
+            p->refused = true;
+            p->err = refused.err;
+            p->refused_at = e->applied;
+            e->due |= DUE_REFUSED;
+        }
     }
-    if (size > 0) send_to(e, MESSAGE_REPORT, size, ORDERER);
+    e->due &= ~(uint32_t)DUE_PROPOSALS;
 }
 
 static void send_reads(agreement_t *e)
 {
-    uint8_t *out = NULL;
-    size_t size = 0;
-    for (unsigned i = 0; i < AGREEMENT_READS_MAX; i++) {
+    struct {
+        wire_head_t head;
+        wire_read_t reads[AGREEMENT_READS_MAX];
+    } m = {.head = {.view = e->view, .term = e->term}};
+    unsigned n = 0;
+    if (e->leader.core == RF_CORE_NONE || e->leader_dead || e->now_ns < e->retry_at_ns) return;
+    for (unsigned i = 0; i < AGREEMENT_READS_MAX && e->n_reads > 0; i++) {
         reading_t *r = &e->reads[i];
-        if (!r->used || r->sent) continue;
-        if (!out && !(out = send_begin(e))) return;
-        wire_read_t m = {.id = r->id};
-        memcpy(out + size, &m, sizeof m);
-        size += sizeof m;
+        if (!r->used || r->sent || r->index != UINT64_MAX) continue;
+        m.reads[n++] = (wire_read_t){.id = r->id};
         r->sent = true;
     }
-    if (size > 0) send_to(e, MESSAGE_READ, size, ORDERER);
+    if (n > 0) send_one(e, MESSAGE_READ, &m, sizeof m.head + n * sizeof *m.reads, e->leader);
+    e->due &= ~(uint32_t)DUE_READS;
 }
 
-/* The orderer is dead: tell every survivor how far I know the log to be committed. */
-static void send_committed(agreement_t *e)
+static void send_reports(agreement_t *e)
 {
-    uint8_t *out = NULL;
-    rf_core_t *to = NULL;
-    unsigned n_to = 0;
-    for (rf_core_t core = 0; core < e->params.n_cores; core++) {
-        member_t *m = &e->members[core];
-        if (m->commit_tells == 0 || m->state != AGREEMENT_MEMBER_IN || !reachable(e, core) ||
-            e->committed == 0)
-            continue;
-        if (m->commit_sent >= e->committed) /* told; the resend timer takes it back */
-            continue;
-        if (!out) {
-            if (!(out = send_begin(e))) return;
-            to = &e->to[e->n_to];
+    if (e->leader.core == RF_CORE_NONE || e->leader_dead || !e->formed) return;
+    uint8_t *out = send_begin(e, AGREEMENT_MESSAGE_MAX);
+    if (!out) return;
+    size_t size = sizeof(wire_head_t);
+    for (unsigned i = 0; i < (e->params.n_cores + 7u) / 8; i++) {
+        if ((e->dead[i] | e->silent[i]) == 0) continue;
+        for (unsigned core = i * 8; core < i * 8 + 8 && core < e->params.n_cores; core++) {
+            bool dead = bit_get(e->dead, core), silent = bit_get(e->silent, core) && e->n_silent_tells < 3;
+            if ((!dead && !silent) || member_state(e, (rf_core_t)core) != AGREEMENT_MEMBER_IN) continue;
+            wire_member_t who = {.core = (rf_core_t)core,
+                                 .flags = dead ? AGREEMENT_EVIDENCE_KERNEL : AGREEMENT_EVIDENCE_SILENCE,
+                                 .incarnation = member_incarnation(e, (rf_core_t)core)};
+            if (who.core == e->leader.core || size + sizeof who > AGREEMENT_MESSAGE_MAX) continue;
+            memcpy(out + size, &who, sizeof who);
+            size += sizeof who;
         }
-        to[n_to++] = core;
-        m->commit_sent = e->committed;
-        m->commit_tells--;
     }
-    if (n_to > 0) {
-        wire_committed_t m = {.view = e->view, .term = TERM, .committed = e->committed};
-        memcpy(out, &m, sizeof m);
-        e->n_to += n_to;
-        send_end(e, MESSAGE_COMMITTED, sizeof m, to, n_to);
-    }
+    e->due &= ~(uint32_t)DUE_REPORTS;
+    e->reported = size > sizeof(wire_head_t);
+    e->n_silent_tells++;
+    if (size == sizeof(wire_head_t)) return;
+    wire_head_t head = {.view = e->view, .term = e->term};
+    memcpy(out, &head, sizeof head);
+    e->to[e->n_to] = e->leader;
+    send_end(e, MESSAGE_REPORT, size, 1);
 }
 
-static void send_groups(agreement_t *e)
+static void send_fetch(agreement_t *e)
 {
-    for (unsigned i = 0; i < AGREEMENT_GROUP_OPS_MAX; i++) {
-        group_op_t *op = &e->group_ops[i];
-        if (!op->used || !op->started) continue;
-        uint8_t *out = NULL;
-        rf_core_t *to = NULL;
-        unsigned n_to = 0;
-        for (rf_core_t core = 0; core < e->params.n_cores; core++) {
-            if (!group_bit(op->unsent, core)) continue;
-            if (!out) {
-                if (!(out = send_begin(e))) return;
-                to = &e->to[e->n_to];
-            }
-            to[n_to++] = core;
-        }
-        if (n_to == 0) continue;
-        memset(op->unsent, 0, (e->params.n_cores + 7u) / 8);
-        wire_group_t head = {.number = op->number, .group = op->group, .epoch = op->epoch, .size = op->size};
-        memcpy(out, &head, sizeof head);
-        memcpy(out + sizeof head, op->bytes, op->size);
-        e->n_to += n_to;
-        send_end(e, MESSAGE_GROUP, sizeof head + op->size, to, n_to);
+    e->due &= ~(uint32_t)DUE_FETCH;
+    const config_t *c = config_newest(e);
+    agreement_member_t to = e->leader;
+    if ((to.core == RF_CORE_NONE || e->leader_dead || !e->quorum) &&
+        c->n_new > 0) /* any voter has what is committed */
+        to = c->voters_new[(e->params.self.core + e->n_fetches) % c->n_new];
+    e->n_fetches++;
+    if (to.core == RF_CORE_NONE || is_self(e, to)) return;
+    wire_fetch_t m = {.view = e->view, .term = e->term, .match = e->committed};
+    send_one(e, MESSAGE_FETCH, &m, sizeof m, to);
+}
+
+static void send_left(agreement_t *e)
+{
+    e->due &= ~(uint32_t)DUE_LEFT;
+    for (unsigned i = 0; i < e->n_left && leads(e); i++) {
+        struct {
+            wire_refused_head_t head;
+            wire_refused_t refused;
+        } m = {.head = {.view = e->view,
+                        .term = e->term,
+                        .applied = e->applied,
+                        .leader = to_wire(e->leader, 0)},
+               .refused = {.why = REFUSED_EXPELLED}};
+        send_one(e, MESSAGE_REFUSED, &m, sizeof m, e->left[i]);
     }
+    e->n_left = 0;
 }
 
 void send_all(agreement_t *e)
 {
-    send_replies(e);
-    if (engine_orders(e)) {
-        send_appends(e);
-    } else if (!e->lost) {
-        send_accepted(e);
-        send_reports(e);
-        send_forwards(e);
-        send_reads(e);
-    } else {
-        send_committed(e);
-    }
-    send_groups(e);
-}
-
-void send_rewind(agreement_t *e, rf_core_t core)
-{
-    member_t *m = &e->members[core];
-    if (engine_orders(e)) {
-        m->sent = m->match;
-        m->commit_sent = m->commit_known;
-    } else if (e->lost) {
-        m->commit_sent = 0;
-        if (e->params.resend_ns == RF_NEVER) m->commit_tells = 1;
-    } else if (core == ORDERER) {
-        e->accept_due = e->last > 0;
-        for (unsigned i = 0; i < e->params.proposals_max; i++) proposal_at(e, i)->sent = false;
-        for (unsigned i = 0; i < AGREEMENT_READS_MAX; i++) e->reads[i].sent = e->reads[i].index != UINT64_MAX;
-        for (rf_core_t dead = 0; dead < e->params.n_cores; dead++) e->members[dead].report_sent = false;
-    }
-    for (unsigned i = 0; i < AGREEMENT_GROUP_OPS_MAX; i++) {
-        group_op_t *op = &e->group_ops[i];
-        if (op->used && op->started && core != e->params.self.core && group_bit(op->remaining, core))
-            op->unsent[core / 8] |= (uint8_t)(1u << (core % 8));
-    }
-}
-
-bool send_waits(agreement_t *e)
-{
-    for (unsigned i = 0; i < AGREEMENT_GROUP_OPS_MAX; i++) {
-        if (e->group_ops[i].used) return true;
-    }
-    for (rf_core_t core = 0; core < e->params.n_cores; core++) {
-        const member_t *m = &e->members[core];
-        if (!reachable(e, core)) {
-            if (m->report && !e->lost) return true;
-            continue;
+    if (e->ack_due) send_ack(e);
+    uint32_t due = e->due;
+    if (due & DUE_PROPOSALS) {
+        if (leads(e)) {
+            order_own(e);
+            progress_commit(e);
+            apply_committed(e);
+        } else {
+            send_forwards(e);
         }
-        if (engine_orders(e) && m->voting && (m->match < e->last || m->commit_known < e->committed))
-            return true;
-        if (e->lost && m->state == AGREEMENT_MEMBER_IN && m->commit_tells > 0) return true;
+        due |= e->due;
     }
-    if (engine_orders(e) || e->lost) return false;
-    for (unsigned i = 0; i < e->params.proposals_max; i++) {
-        if (proposal_at(e, i)->used) return true;
+    if (due & DUE_FEED) send_feed(e);
+    if ((due & (DUE_VOTES | DUE_READS | DUE_REPORTS | DUE_FETCH | DUE_LEFT)) == 0 &&
+        e->stand_to.core == RF_CORE_NONE)
+        return;
+    if (e->stand_to.core != RF_CORE_NONE) send_stand(e);
+    if (due & DUE_LEFT) send_left(e);
+    if (due & DUE_VOTES) send_votes(e);
+    if (leads(e)) return;
+    if (due & DUE_REPORTS) send_reports(e);
+    if (due & DUE_READS) send_reads(e);
+    if (due & DUE_FETCH) send_fetch(e);
+}
+
+void send_again(agreement_t *e)
+{
+    e->resend_at_ns = RF_NEVER;
+    progress_resend(e);
+    for (unsigned i = 0; i < e->params.proposals_max && e->n_proposals > 0 && !leads(e); i++) {
+        proposal_t *p = proposal_at(e, i);
+        if (!p->used || p->refused || !p->sent || add_ns(p->sent_ns, e->params.resend_ns) > e->now_ns)
+            continue;
+        p->sent = false;
+        e->due |= DUE_PROPOSALS;
     }
-    for (unsigned i = 0; i < AGREEMENT_READS_MAX; i++) {
-        if (e->reads[i].used) return true;
+    for (unsigned i = 0; i < AGREEMENT_READS_MAX && e->n_reads > 0; i++) {
+        if (e->reads[i].used && e->reads[i].index == UINT64_MAX) e->reads[i].sent = false;
+        e->due |= DUE_READS;
     }
-    return false;
+    if (e->n_served > 0 && leads(e)) role_next_round(e);
+    if (e->reported) e->due |= DUE_REPORTS;
+    if (e->role == AGREEMENT_ROLE_CANDIDATE) e->due |= DUE_VOTES;
+    if (progress_waits(e) || e->n_proposals > 0 || e->n_reads > 0 || e->role == AGREEMENT_ROLE_CANDIDATE)
+        earlier(&e->resend_at_ns, e->now_ns + e->params.resend_ns);
 }

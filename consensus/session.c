@@ -1,60 +1,212 @@
+/*
+ * Exactly once (Raft 6.3): which sequences of a session were executed, and for opened sessions what came of them. All
+ * of it is a function of the applied log, and in the snapshot. A place is looked up by id through a map with open
+ * addressing; where a session lies is nobody else's business, so it needs not be the same everywhere.
+ */
 #include "consensus/engine.h"
 
-session_t *session_find(agreement_t *e, uint64_t id)
+static unsigned map_start(const agreement_t *e, uint64_t id)
 {
-    if (!(id & SESSION_OPENED)) {
-        rf_core_t core = (rf_core_t)(id & 0xffff);
-        if (core >= e->params.n_cores || e->sessions[core].id != id ||
-            e->members[core].state == AGREEMENT_MEMBER_NONE)
-            return NULL;
-        return &e->sessions[core];
-    }
-    for (unsigned i = 0; i < e->params.sessions_max; i++) {
-        session_t *s = &e->sessions[e->params.n_cores + i];
-        if (s->id == id) return s;
-    }
-    return NULL;
+    return (unsigned)((id * 0x9e3779b97f4a7c15ull) >> 40) & (e->session_map_max - 1);
 }
 
-/* Takes a free place, else that of the ended session with the lowest id: a function of the log alone. */
-session_t *session_open(agreement_t *e, uint64_t id)
+session_t *session_find(const agreement_t *e, uint64_t id)
 {
-    session_t *place = NULL;
-    for (unsigned i = 0; i < e->params.sessions_max; i++) {
-        session_t *s = &e->sessions[e->params.n_cores + i];
-        if (s->id == 0) {
-            place = s;
-            break;
-        }
-        if (s->ended && (!place || s->id < place->id)) place = s;
+    for (unsigned at = map_start(e, id);; at = (at + 1) & (e->session_map_max - 1)) {
+        uint16_t place = e->session_map[at];
+        if (place == 0) return NULL;
+        if (e->sessions[place - 1].id == id) return &e->sessions[place - 1];
     }
-    if (!place) return NULL;
-    memset(place, 0, sizeof *place);
-    place->id = id;
-    return place;
 }
 
-rf_err_t window_check(const window_t *window, uint64_t sequence)
+static void map_add(agreement_t *e, uint64_t id, unsigned place)
 {
-    if (sequence > window->high) return RF_OK;
-    uint64_t back = window->high - sequence;
+    unsigned at = map_start(e, id);
+    while (e->session_map[at] != 0) at = (at + 1) & (e->session_map_max - 1);
+    e->session_map[at] = (uint16_t)(place + 1);
+}
+
+static void map_remove(agreement_t *e, uint64_t id)
+{
+    unsigned mask = e->session_map_max - 1, at = map_start(e, id);
+    while (e->sessions[e->session_map[at] - 1].id != id) at = (at + 1) & mask;
+    unsigned hole = at;
+    for (at = (at + 1) & mask; e->session_map[at] != 0; at = (at + 1) & mask) { /* those behind it move up */
+        unsigned start = map_start(e, e->sessions[e->session_map[at] - 1].id);
+        if (((at - start) & mask) < ((at - hole) & mask)) continue;
+        e->session_map[hole] = e->session_map[at];
+        hole = at;
+    }
+    e->session_map[hole] = 0;
+}
+
+/* A new one, with results if it was opened. NULL: no place. */
+static session_t *add(agreement_t *e, uint64_t id)
+{
+    bool opened = id & SESSION_OPENED;
+    if (opened ? e->n_opened == e->params.sessions_max : e->n_own == e->own_max) return NULL;
+    unsigned place = 0;
+    if (e->n_places < e->own_max + e->params.sessions_max) {
+        place = e->n_places++;
+    } else {
+        while (e->sessions[place].id != 0) place++;
+    }
+    e->sessions[place] = (session_t){.id = id};
+    e->result_of[place] = 0;
+    if (opened) {
+        unsigned r = e->free_opened[e->n_opened++];
+        e->result_of[place] = (uint16_t)(r + 1);
+        memset(&e->results[(size_t)r * AGREEMENT_WINDOW], 0, AGREEMENT_WINDOW * sizeof *e->results);
+    } else {
+        e->n_own++;
+    }
+    map_add(e, id, place);
+    return &e->sessions[place];
+}
+
+static bool own_session_in(const agreement_t *e, uint64_t id)
+{
+    return !(id & SESSION_OPENED) && id >> 48 == 0 &&
+           member_in(e, (agreement_member_t){.core = (rf_core_t)(id & 0xffff),
+                                             .incarnation = (rf_incarnation_t)(id >> 16)});
+}
+
+bool session_exists(const agreement_t *e, uint64_t id)
+{
+    return id & SESSION_OPENED ? session_find(e, id) != NULL : own_session_in(e, id);
+}
+
+session_t *session_use(agreement_t *e, uint64_t id, bool *full)
+{
+    *full = false;
+    session_t *s = session_find(e, id);
+    if (s || !own_session_in(e, id)) return s;
+    s = add(e, id);
+    *full = !s;
+    return s;
+}
+
+rf_err_t session_open(agreement_t *e, uint64_t id)
+{
+    return add(e, id) ? RF_OK : RF_ERR_LIMIT;
+}
+
+rf_err_t session_end(agreement_t *e, uint64_t id)
+{
+    session_t *s = session_find(e, id);
+    if (!s) return RF_ERR_NOT_FOUND;
+    unsigned place = (unsigned)(s - e->sessions);
+    map_remove(e, id);
+    s->id = 0;
+    if (e->result_of[place] != 0) {
+        e->free_opened[--e->n_opened] = (uint16_t)(e->result_of[place] - 1);
+        e->result_of[place] = 0;
+    } else {
+        e->n_own--;
+    }
+    return RF_OK;
+}
+
+rf_err_t session_check(const session_t *s, uint64_t sequence)
+{
+    if (!s || sequence > s->high) return RF_OK;
+    uint64_t back = s->high - sequence;
     if (back >= AGREEMENT_WINDOW) return RF_ERR_SESSION;
-    return window->bits >> back & 1 ? RF_ERR_EXISTS : RF_OK;
+    return s->bits >> back & 1 ? RF_ERR_EXISTS : RF_OK;
 }
 
-void window_mark(window_t *window, uint64_t sequence)
+void session_mark(session_t *s, uint64_t sequence)
 {
-    rf_assert(window_check(window, sequence) == RF_OK);
-    if (sequence > window->high) {
-        uint64_t forward = sequence - window->high;
-        window->bits = forward >= AGREEMENT_WINDOW ? 0 : window->bits << forward;
-        window->high = sequence;
+    if (sequence > s->high) {
+        uint64_t forward = sequence - s->high;
+        s->bits = forward >= AGREEMENT_WINDOW ? 0 : s->bits << forward;
+        s->high = sequence;
     }
-    window->bits |= 1ull << (window->high - sequence);
+    s->bits |= 1ull << (s->high - sequence);
 }
 
-const result_t *session_result(const session_t *session, uint64_t sequence)
+result_t *session_result(const agreement_t *e, const session_t *s, uint64_t sequence)
 {
-    const result_t *result = &session->results[sequence % AGREEMENT_WINDOW];
-    return result->sequence == sequence && sequence > 0 ? result : NULL;
+    unsigned r = e->result_of[s - e->sessions];
+    return r == 0 ? NULL : &e->results[(r - 1) * (size_t)AGREEMENT_WINDOW + sequence % AGREEMENT_WINDOW];
+}
+
+void session_clear(agreement_t *e)
+{
+    unsigned max = e->own_max + e->params.sessions_max;
+    memset(e->sessions, 0, max * sizeof *e->sessions);
+    memset(e->session_map, 0, e->session_map_max * sizeof *e->session_map);
+    memset(e->result_of, 0, max * sizeof *e->result_of);
+    for (unsigned i = 0; i < e->params.sessions_max; i++) e->free_opened[i] = (uint16_t)i;
+    e->n_own = e->n_opened = e->n_places = 0;
+}
+
+/* ---- in a snapshot: a count, then {session, number of results, results} ---- */
+
+typedef struct wire_session {
+    uint64_t id, high, bits, n_results;
+} wire_session_t;
+
+size_t session_save_max(const agreement_params_t *p)
+{
+    unsigned own = p->n_cores < OWN_SESSIONS_MAX ? p->n_cores : OWN_SESSIONS_MAX;
+    return sizeof(uint64_t) + own * sizeof(wire_session_t) +
+           p->sessions_max * (sizeof(wire_session_t) + AGREEMENT_WINDOW * sizeof(result_t));
+}
+
+size_t session_save(const agreement_t *e, uint8_t *out)
+{
+    uint64_t n = e->n_own + e->n_opened;
+    size_t size = sizeof n;
+    if (defect(e, AGREEMENT_DEFECT_NO_SESSIONS_SAVED)) n = 0;
+    memcpy(out, &n, sizeof n);
+    for (unsigned i = 0; i < e->n_places && n > 0; i++) {
+        const session_t *s = &e->sessions[i];
+        if (s->id == 0) continue;
+        wire_session_t head = {.id = s->id, .high = s->high, .bits = s->bits};
+        size_t at = size;
+        size += sizeof head;
+        for (unsigned k = 0; k < AGREEMENT_WINDOW && e->result_of[i]; k++) {
+            const result_t *r = session_result(e, s, k);
+            if (r->sequence == 0) continue;
+            memcpy(out + size, r, sizeof *r);
+            size += sizeof *r;
+            head.n_results++;
+        }
+        memcpy(out + at, &head, sizeof head);
+    }
+    return size;
+}
+
+size_t session_load(agreement_t *e, const uint8_t *bytes, size_t size, bool take)
+{
+    uint64_t n;
+    size_t at = sizeof n;
+    unsigned n_own = 0, n_opened = 0;
+    if (size < sizeof n) return 0;
+    memcpy(&n, bytes, sizeof n);
+    if (n > e->own_max + e->params.sessions_max) return 0;
+    if (take) session_clear(e);
+    for (uint64_t i = 0; i < n; i++) {
+        wire_session_t head;
+        if (size - at < sizeof head) return 0;
+        memcpy(&head, bytes + at, sizeof head);
+        at += sizeof head;
+        bool opened = head.id & SESSION_OPENED;
+        if (head.id == 0 || head.n_results > (opened ? AGREEMENT_WINDOW : 0) ||
+            size - at < head.n_results * sizeof(result_t) ||
+            ++*(opened ? &n_opened : &n_own) > (opened ? e->params.sessions_max : e->own_max))
+            return 0;
+        session_t *s = take && !session_find(e, head.id) ? add(e, head.id) : NULL;
+        if (s) {
+            s->high = head.high;
+            s->bits = head.bits;
+        }
+        for (uint64_t k = 0; k < head.n_results; k++, at += sizeof(result_t)) {
+            result_t r;
+            memcpy(&r, bytes + at, sizeof r);
+            if (s) *session_result(e, s, r.sequence) = r;
+        }
+    }
+    return at;
 }

@@ -119,6 +119,11 @@ static void monitor_ended(rf_cpudriver_t *driver, int status)
         rf_core_stop(driver, false, RF_CPUDRIVER_EXIT_OK);
         return;
     }
+    if (WIFEXITED(status) && WEXITSTATUS(status) == RF_MONITOR_EXIT_EXPELLED) {
+        rf_log(RF_LOG_WARN, "the machine has gone on without this core; it ends");
+        rf_core_stop(driver, false, RF_CPUDRIVER_EXIT_EXPELLED);
+        return;
+    }
     rf_log(RF_LOG_ERROR, "the monitor died (%s %d); this core ends",
            WIFSIGNALED(status) ? "signal" : "status",
            WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));

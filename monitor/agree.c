@@ -1,11 +1,111 @@
 /*
- * The engine inside the monitor. Everything that concerns it is queued and then worked off by one loop, agree_run():
- * entries are applied strictly one after the other, whatever applying one sets in motion.
+ * The engine inside the monitor. Everything that concerns it is queued and then worked off by one loop, run(): a step
+ * never runs inside another. Committed entries are applied from within a step, by the callbacks below; what they set in
+ * motion only queues.
  */
 #include "monitor/state.h"
 
-agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core, rf_incarnation_t incarnation)
+#include <stdio.h>
+
+#define STEPS_MAX 256 /* of the engine, before the actions so far are carried out */
+
+/* ---- the replicated state machine, called from within steps ---- */
+
+static bool is_awaited(const agree_t *a, uint64_t sequence)
 {
+    for (unsigned i = 0; i < a->n_inflight; i++) {
+        if (a->inflight[i].sequence == sequence) return true;
+    }
+    return false;
+}
+
+static rf_err_t apply_command(monitor_t *m, const agreement_apply_t *entry, uint64_t *value)
+{
+    command_t command;
+    if (entry->size != sizeof command) return RF_ERR_INVALID;
+    memcpy(&command, entry->bytes, sizeof command);
+    rf_err_t err = replica_apply(m, &command, value);
+    /* A dispatcher of mine whose spawn was given up, its outcome unknown then: it never ran. */
+    bool mine = command.core == m->core && command.incarnation == m->incarnation;
+    if (err == RF_OK && mine && !is_awaited(&m->agree, entry->sequence)) {
+        if (command.op == COMMAND_DOMAIN_ADD)
+            end_orphan(m, *value, 0);
+        else if (command.op == COMMAND_DISPATCHER_ADD)
+            end_orphan(m, command.domain, (unsigned)*value);
+    }
+    return err;
+}
+
+/* Who leaves, first: a core's next incarnation may join by the same entry, and then its last one has left. */
+static void apply_view(monitor_t *m, const agreement_apply_t *entry)
+{
+    for (unsigned i = 0; i < entry->n_changes; i++) {
+        const agreement_change_t *change = &entry->changes[i];
+        const core_t *c = &m->cores[change->member.core];
+        if (!change->joined)
+            member_left(m, change->member.core, change->member.incarnation, change->in_order);
+        else if (c->member)
+            member_left(m, change->member.core, c->agreed, false);
+    }
+    for (unsigned i = 0; i < entry->n_changes; i++) {
+        const agreement_change_t *change = &entry->changes[i];
+        if (change->joined) member_joined(m, change->member.core, change->member.incarnation);
+    }
+}
+
+static rf_err_t on_apply(void *context, const agreement_apply_t *entry, uint64_t *value)
+{
+    monitor_t *m = context;
+    *value = 0;
+    switch (entry->kind) {
+    case AGREEMENT_ENTRY_COMMAND:
+        return apply_command(m, entry, value);
+    case AGREEMENT_ENTRY_FORM:
+        for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
+            if (entry->members[core / 8] >> (core % 8) & 1) member_joined(m, core, 1);
+        }
+        break;
+    case AGREEMENT_ENTRY_VIEW:
+        apply_view(m, entry);
+        break;
+    default:
+        break;
+    }
+    return RF_OK;
+}
+
+static size_t on_save(void *context, void *bytes, size_t max)
+{
+    return replica_save(context, bytes, max);
+}
+
+static rf_err_t on_load(void *context, uint64_t index, const void *bytes, size_t size)
+{
+    (void)index;
+    return replica_load(context, bytes, size);
+}
+
+/* ---- parameters ---- */
+
+/* Several within an election's time, so that one that is late does not count. */
+static uint64_t heartbeat_ns(const rf_boot_t *boot)
+{
+    uint64_t ms = boot->heartbeat_ms < boot->election_ms / 4 ? boot->heartbeat_ms : boot->election_ms / 4;
+    return (ms > 0 ? ms : 1) * RF_NS_PER_MS;
+}
+
+static uint64_t seed(const rf_boot_t *boot, rf_core_t core, rf_incarnation_t incarnation)
+{
+    uint64_t out = (uint64_t)incarnation << 16 | core;
+    for (size_t i = 0; i < sizeof boot->machine.bytes; i++)
+        out = out * 1099511628211u ^ boot->machine.bytes[i];
+    return out;
+}
+
+agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core, rf_incarnation_t incarnation,
+                                const uint16_t *host, const uint32_t *package)
+{
+    bool alone = boot->n_cores == 1;
     return (agreement_params_t){
         .self = {.core = core, .incarnation = incarnation},
         .machine = boot->machine,
@@ -13,17 +113,31 @@ agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core, rf_incarn
         .log_max = AGREE_LOG_MAX,
         .entry_max = AGREE_ENTRY_MAX,
         .proposals_max = AGREE_PROPOSALS_MAX,
-        .sessions_max = 0,
-        .resend_ns = RF_NEVER, /* links lose nothing; a new link is reported as room */
+        .sessions_max = AGREE_SESSIONS_MAX,
+        .snapshot_max = SNAPSHOT_MAX,
+        .voters_max = AGREE_VOTERS_MAX,
+        .host = host,
+        .package = package,
+        .plan = AGREEMENT_PLAN_HOST,
+        .resend_ns = heartbeat_ns(boot),
+        .heartbeat_ns = alone ? RF_NEVER : heartbeat_ns(boot),
+        .election_ns = alone ? RF_NEVER : boot->election_ms * RF_NS_PER_MS,
+        .silence_ns = boot->host_deadline_ms * RF_NS_PER_MS / 2, /* besides that of who reports it */
+        .drift_ppm = DRIFT_PPM,
+        .seed = seed(boot, core, incarnation),
+        .state_machine = {.apply = on_apply, .save = on_save, .load = on_load},
     };
 }
 
 rf_err_t agree_init(monitor_t *m, void *memory, size_t size)
 {
-    agreement_params_t params = agree_params(m->boot, m->core, m->incarnation);
+    agreement_params_t params = agree_params(m->boot, m->core, m->incarnation, m->host, m->package);
+    params.state_machine.context = m;
     m->agree.tick_ns = RF_NEVER;
     return agreement_init(memory, size, &params, &m->agree.engine);
 }
+
+/* ---- steps ---- */
 
 static void send_messages(monitor_t *m, const agreement_output_t *out)
 {
@@ -31,24 +145,10 @@ static void send_messages(monitor_t *m, const agreement_output_t *out)
         const agreement_message_t *message = &out->messages[i];
         for (unsigned k = 0; k < message->n_to; k++) {
             /* Dropped where there is no link yet: the engine makes it again when there is (agree_room). */
-            if (peer_need(m, message->to[k]) == RF_OK)
-                peer_send(m, message->to[k], message->type, message->bytes, message->size, NULL, 0);
+            agreement_member_t to = message->to[k];
+            if (peer_reach(m, to.core, to.incarnation))
+                peer_send(m, to.core, message->type, message->bytes, message->size, NULL, 0);
         }
-    }
-}
-
-static void queue_applies(monitor_t *m, const agreement_output_t *out)
-{
-    agree_t *a = &m->agree;
-    for (unsigned i = 0; i < out->n_applies; i++) {
-        const agreement_apply_t *in = &out->applies[i];
-        rf_assert(a->n_applies < AGREE_LOG_MAX);
-        unsigned at = (a->applies_head + a->n_applies++) % AGREE_LOG_MAX;
-        a->applies[at].index = in->index;
-        a->applies[at].kind = in->kind;
-        a->applies[at].core = in->member.core;
-        a->applies[at].size = in->size;
-        if (in->size == sizeof(command_t)) memcpy(&a->applies[at].command, in->bytes, sizeof(command_t));
     }
 }
 
@@ -62,10 +162,9 @@ static void complete(monitor_t *m, const agreement_completion_t *completion)
         a->inflight[i] = a->inflight[--a->n_inflight];
         if (!op || !op->proposing) return;
         op->proposing = false;
-        if (completion->err == RF_ERR_AGAIN) { /* the log is full, for now */
+        if (completion->err == RF_ERR_AGAIN) { /* the log is full, or another change is under way: for now */
             a->retry_ns = m->now_ns + RETRY_NS;
-            command_t command = op->command;
-            agree_propose(m, op, &command);
+            agree_queue(m, op);
             return;
         }
         op_class_of(op)->proposed(m, op, completion->err, completion->value);
@@ -73,68 +172,59 @@ static void complete(monitor_t *m, const agreement_completion_t *completion)
     }
 }
 
-static void note_state(monitor_t *m)
+static void say_waiting(monitor_t *m, const agreement_state_t *state)
 {
-    agreement_state_t state;
-    agreement_query(m->agree.engine, &state);
-    bool had = m->quorum;
-    m->quorum = state.quorum;
-    if (had && !state.quorum) {
+    char who[128] = "";
+    size_t at = 0;
+    for (unsigned i = 0; i < state->n_waiting && at < sizeof who - 16; i++)
+        at += (size_t)snprintf(who + at, sizeof who - at, "%s%u", i ? ", " : "", state->waiting[i].core);
+    if (state->lost)
         out_log(m, RF_LOG_ERROR,
-                "core %u, which orders changes, is dead: nothing can be agreed on until the machine is "
-                "formed anew; what "
-                "runs goes on",
-                0);
+                "a majority of the voters is dead: this machine can never agree on anything again; 'rackfish "
+                "down', "
+                "and 'rackfish up' forms a new one");
+    else
+        out_log(m, RF_LOG_WARN, "no quorum: nothing can be agreed on until it is back%s%s; what runs goes on",
+                who[0] ? "; waiting for core " : "", who);
+}
+
+void agree_note_state(monitor_t *m)
+{
+    agree_t *a = &m->agree;
+    agreement_state_t *state = &a->state;
+    bool had = m->quorum, was_lost = state->lost;
+    rf_core_t leader = state->leader.core;
+    agreement_query(a->engine, state);
+    /* A learner knows from the voters, through its host's contact. */
+    m->quorum = m->formed && state->quorum && !(m->frozen && state->role == AGREEMENT_ROLE_LEARNER);
+    if (state->leader.core != leader && state->leader.core != RF_CORE_NONE && m->formed)
+        out_log(m, RF_LOG_INFO, "core %u leads, term %llu", state->leader.core,
+                (unsigned long long)state->term);
+    if (had && !m->quorum) {
+        say_waiting(m, state);
         end_tell_all(m, RF_CORE_NONE);
+    } else if (!had && m->quorum && m->formed) {
+        end_propose_again(m);
+    } else if (state->lost && !was_lost) {
+        say_waiting(m, state);
     }
 }
 
 static void step(monitor_t *m, agreement_event_t *event, bool *more)
 {
-    event->now_ns = m->now_ns;
-    const agreement_output_t *out = agreement_step(m->agree.engine, event);
-    m->agree.tick_ns = out->next_tick_ns;
-    *more = out->more;
-    if (out->ignored) out_log(m, RF_LOG_DEBUG, "agreement: %s", out->ignored);
-    if (out->err != RF_OK) m->agree.received_err = out->err;
-    send_messages(m, out);
-    queue_applies(m, out);
-    bool view_changed = out->view_changed;
-    for (unsigned i = 0; i < out->n_completions; i++) complete(m, &out->completions[i]);
-    if (view_changed) note_state(m);
-}
-
-static void apply_next(monitor_t *m, bool *more)
-{
     agree_t *a = &m->agree;
-    unsigned at = a->applies_head;
-    a->applies_head = (at + 1) % AGREE_LOG_MAX;
-    a->n_applies--;
-    agreement_event_t event = {.kind = AGREEMENT_APPLIED};
-    event.applied.index = a->applies[at].index;
-    switch (a->applies[at].kind) {
-    case AGREEMENT_ENTRY_FORM:
-        member_formed(m);
-        break;
-    case AGREEMENT_ENTRY_MEMBER_DOWN:
-        replica_member_down(m, a->applies[at].core);
-        member_dead(m, a->applies[at].core, RF_ERR_PEER_DEAD, false);
-        break;
-    case AGREEMENT_ENTRY_COMMAND:
-        event.applied.err =
-            replica_apply(m, &a->applies[at].command, a->applies[at].size, &event.applied.value);
-        /* Committed by an orderer that died before it said so: the spawn was given up, nothing runs. */
-        if (event.applied.err == RF_OK && !m->quorum && a->applies[at].command.op == COMMAND_DOMAIN_ADD &&
-            a->applies[at].command.core == m->core)
-            replica_tell_ended(m, event.applied.value, 0, 0, RF_ERR_NO_QUORUM, m->real_ns);
-        break;
-    case AGREEMENT_ENTRY_VOID:
-        event.applied.err = RF_ERR_PROTOCOL;
-        break;
-    default:
-        break;
-    }
-    step(m, &event, more);
+    event->now_ns = m->now_ns;
+    const agreement_output_t *out = agreement_step(a->engine, event);
+    a->tick_ns = out->next_tick_ns;
+    *more = out->more || out->next_tick_ns <= m->now_ns;
+    if (out->ignored) out_log(m, RF_LOG_DEBUG, "agreement: %s", out->ignored);
+    if (out->err != RF_OK) a->received_err = out->err;
+    send_messages(m, out);
+    for (unsigned i = 0; i < out->n_completions; i++) complete(m, &out->completions[i]);
+    bool noteworthy = out->role_changed || out->view_changed || out->loaded;
+    bool expelled = out->expelled;
+    if (noteworthy) agree_note_state(m);
+    if (expelled) member_expelled(m, RF_CORE_NONE, RF_ERR_FENCED);
 }
 
 static void propose_next(monitor_t *m, bool *more)
@@ -145,32 +235,61 @@ static void propose_next(monitor_t *m, bool *more)
     a->n_queue--;
     op_t *op = op_find(m, id, OP_FREE);
     if (!op || !op->proposing) return; /* ended meanwhile */
-    agreement_event_t event = {.kind = AGREEMENT_PROPOSE};
-    event.propose.session = agreement_own_session(a->engine);
-    event.propose.sequence = ++a->sequence;
-    event.propose.bytes = &op->command;
-    event.propose.size = sizeof op->command;
-    a->inflight[a->n_inflight].sequence = a->sequence;
+    agreement_event_t event;
+    agreement_member_t leave;
+    memset(&event, 0, sizeof event);
+    uint64_t sequence = ++a->sequence;
+    if (op->kind == OP_CHANGE) {
+        event.kind = AGREEMENT_CHANGE;
+        event.change.sequence = sequence;
+        if (op->change.join) {
+            event.change.join = &op->change.core;
+            event.change.n_join = 1;
+        } else {
+            leave = (agreement_member_t){.core = op->change.core, .incarnation = op->change.incarnation};
+            event.change.leave = &leave;
+            event.change.n_leave = 1;
+        }
+    } else {
+        event.kind = AGREEMENT_PROPOSE;
+        event.propose.session = agreement_own_session(a->engine);
+        event.propose.sequence = sequence;
+        event.propose.bytes = &op->command;
+        event.propose.size = sizeof op->command;
+    }
+    a->inflight[a->n_inflight].sequence = sequence;
     a->inflight[a->n_inflight].op = id;
     a->n_inflight++;
     step(m, &event, more);
 }
 
-static bool tell_deaths_and_rooms(monitor_t *m, bool *more)
+static bool tell_of_peers(monitor_t *m, bool *more)
 {
+    if (!m->agree.peers_due) return false;
     for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
         core_t *c = &m->cores[core];
-        if (c->death_due || c->room_due) {
-            agreement_event_t event = {.kind = c->death_due ? AGREEMENT_DEATH : AGREEMENT_ROOM};
-            event.peer = (agreement_member_t){.core = core, .incarnation = m->cores[core].incarnation};
-            if (c->death_due)
-                c->death_due = false;
-            else
-                c->room_due = false;
-            step(m, &event, more);
-            return true;
+        agreement_event_t event;
+        memset(&event, 0, sizeof event);
+        if (c->death_due != 0) {
+            event.kind = AGREEMENT_DEATH;
+            event.death.member = (agreement_member_t){.core = core, .incarnation = c->incarnation};
+            event.death.evidence = (agreement_evidence_t)c->death_due;
+            c->death_due = 0;
+        } else if (c->fenced_due) {
+            event.kind = AGREEMENT_FENCED;
+            event.fenced = (agreement_member_t){.core = core, .incarnation = c->left};
+            c->fenced_due = false;
+        } else if (c->room_due) {
+            event.kind = AGREEMENT_ROOM;
+            event.peer = (agreement_member_t){.core = core, .incarnation = c->linked};
+            c->room_due = false;
+        } else {
+            continue;
         }
+        step(m, &event, more);
+        return true;
     }
+    m->agree.peers_due = false;
     return false;
 }
 
@@ -182,13 +301,16 @@ static void run(monitor_t *m, agreement_event_t *first)
     a->busy = true;
     bool more = false;
     if (first) step(m, first, &more);
-    for (;;) {
-        if (a->n_applies > 0) {
-            apply_next(m, &more);
-        } else if (more) {
+    for (unsigned steps = 0;; steps++) {
+        if ((steps >= STEPS_MAX || out_is_nearly_full(m)) && (more || a->peers_due || a->n_queue > 0)) {
+            m->out->more = true; /* the rest when these actions are carried out */
+            if (more) a->tick_ns = 0;
+            break;
+        }
+        if (more) {
             agreement_event_t event = {.kind = AGREEMENT_TICK};
             step(m, &event, &more);
-        } else if (tell_deaths_and_rooms(m, &more)) {
+        } else if (tell_of_peers(m, &more)) {
             continue;
         } else if (a->n_queue > 0 && a->n_inflight < AGREE_PROPOSALS_MAX && m->now_ns >= a->retry_ns) {
             propose_next(m, &more);
@@ -209,14 +331,19 @@ void agree_tick(monitor_t *m)
     run(m, &event);
 }
 
-void agree_propose(monitor_t *m, op_t *op, const command_t *command)
+void agree_queue(monitor_t *m, op_t *op)
 {
     agree_t *a = &m->agree;
     rf_assert(!op->proposing);
     op->proposing = true;
-    op->command = *command;
     rf_assert(a->n_queue < MONITOR_OPS_MAX);
     a->queue[(a->queue_head + a->n_queue++) % MONITOR_OPS_MAX] = op_id(m, op);
+}
+
+void agree_propose(monitor_t *m, op_t *op, const command_t *command)
+{
+    op->command = *command;
+    agree_queue(m, op);
 }
 
 void agree_form(monitor_t *m, const rf_core_t *cores, unsigned n)
@@ -225,14 +352,29 @@ void agree_form(monitor_t *m, const rf_core_t *cores, unsigned n)
     run(m, &event);
 }
 
-void agree_death(monitor_t *m, rf_core_t core)
+void agree_transfer(monitor_t *m)
 {
-    m->cores[core].death_due = true;
+    agreement_event_t event = {.kind = AGREEMENT_TRANSFER};
+    run(m, &event);
+}
+
+void agree_death(monitor_t *m, rf_core_t core, agreement_evidence_t evidence)
+{
+    core_t *c = &m->cores[core];
+    if (c->death_due != AGREEMENT_EVIDENCE_KERNEL) c->death_due = (uint8_t)evidence;
+    m->agree.peers_due = true;
+}
+
+void agree_fenced(monitor_t *m, rf_core_t core)
+{
+    m->cores[core].fenced_due = true;
+    m->agree.peers_due = true;
 }
 
 void agree_room(monitor_t *m, rf_core_t core)
 {
     m->cores[core].room_due = true;
+    m->agree.peers_due = true;
 }
 
 rf_err_t agree_receive(monitor_t *m, rf_core_t from, uint8_t type, const void *bytes, size_t size)

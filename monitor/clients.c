@@ -78,6 +78,8 @@ static const struct {
                                               address)}, /* and n addresses; a missing one is empty */
     [RF_CLIENT_LISTEN_ADDRESS] = {N, 0},
     [RF_CLIENT_RELOAD] = {N, sizeof(rf_client_reload_t)},
+    [RF_CLIENT_JOIN] = {N, sizeof(rf_client_join_t)},
+    [RF_CLIENT_LEAVE] = {N, sizeof(rf_client_leave_t)},
     [RF_CLIENT_SHUTDOWN] = {N, 0},
 };
 
@@ -93,6 +95,8 @@ typedef union body {
     rf_client_subscribe_t subscribe;
     rf_client_addresses_t addresses;
     rf_client_reload_t reload;
+    rf_client_join_t join;
+    rf_client_leave_t leave;
 } body_t;
 
 static void dispatch(monitor_t *m, uint32_t client, const rf_wire_header_t *request, const body_t *body)
@@ -129,6 +133,12 @@ static void dispatch(monitor_t *m, uint32_t client, const rf_wire_header_t *requ
         return;
     case RF_CLIENT_LISTEN_ADDRESS:
         listen_request(m, client, request);
+        return;
+    case RF_CLIENT_JOIN:
+        join_request(m, client, request, body->join.core);
+        return;
+    case RF_CLIENT_LEAVE:
+        leave_request(m, client, request, &body->leave);
         return;
     case RF_CLIENT_SHUTDOWN:
         shutdown_request(m, client, request);

@@ -248,7 +248,10 @@ static void tell_up(shell_t *s, conn_t *conn)
         .core = conn->core, .client = conn->client, .domain = conn->domain, .index = conn->index};
     conn->told_up = true;
     event.incarnation = conn->incarnation;
-    if (conn->kind == CONN_PEER && (conn->link->transport->flags & RF_TRANSPORT_LOCAL)) watch_peer(s, conn);
+    if (conn->kind == CONN_PEER && (conn->link->transport->flags & RF_TRANSPORT_LOCAL)) {
+        watch_peer(s, conn);
+        event.process = s->watched[conn->core].process;
+    }
     switch (conn->kind) {
     case CONN_KERNEL:
         event.kind = MONITOR_KERNEL_UP;

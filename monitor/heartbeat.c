@@ -1,30 +1,140 @@
 /*
- * Hosts: the lowest live core of a host is its gateway. Gateways send each other a heartbeat every heartbeat_ms; a host
- * that was not heard for host_deadline_ms, by anything that any core of it says to me, is dead with all its cores. One
- * stream per pair of hosts, no matter how many cores.
+ * Who is silent, and whether this host is in contact with the quorum.
  *
- * Silence is counted in own beats, not in time: while this monitor itself could not run, it could not hear either, and
- * must not take its own sleep for another's death.
+ * The lowest living member of a host is its gateway. Gateways send each other a heartbeat every heartbeat_ms: one stream per
+ * pair of hosts, no matter how many cores. Inside a host the gateway asks the others now and then, and the next lowest
+ * asks the gateway. Who was not heard for host_deadline_ms is reported to the engine as silent: a suspicion, which the leader
+ * judges. Silence is counted in own beats, not in time: while this monitor itself could not run, it could not hear either,
+ * and must not take its own sleep for another's death.
+ *
+ * Contact: a heartbeat says how old the sender's contact with the quorum is, and echoes when the receiver sent the one
+ * before. So contact is known by when it was asked for, and is never taken for younger than it is. A gateway whose contact
+ * is older than T_self tells the monitors of its host, and they have their dispatchers frozen until it is back: the others
+ * may count on that once T_expel has passed (op_fence.c).
  */
 #include "monitor/state.h"
+
+#define WATCH_BEATS 3 /* of a gateway, between questions to the others of its host */
 
 rf_core_t heartbeat_gateway(const monitor_t *m, rf_node_t node)
 {
     const rf_boot_node_t *n = &m->boot->nodes[node];
     for (rf_core_t core = n->first_core; core < n->first_core + n->n_cores; core++) {
-        if (!m->cores[core].dead) return core;
+        if (core_is_alive(&m->cores[core])) return core;
     }
     return RF_CORE_NONE;
 }
 
+/* The next member of my host at or after `core`. */
+static rf_core_t mate(const monitor_t *m, rf_core_t core)
+{
+    const rf_boot_node_t *n = &m->boot->nodes[m->node];
+    for (; core < n->first_core + n->n_cores; core++) {
+        if (core_is_alive(&m->cores[core])) return core;
+    }
+    return RF_CORE_NONE;
+}
+
+static bool is_in(const monitor_t *m)
+{
+    return m->formed && (m->phase == PHASE_FORMED || m->phase == PHASE_LEAVING);
+}
+
+static bool i_am_gateway(const monitor_t *m)
+{
+    return heartbeat_gateway(m, m->node) == m->core;
+}
+
+/* Whom I ask inside my host: the gateway everybody, the next one the gateway. */
+static bool i_watch(const monitor_t *m, rf_core_t core)
+{
+    rf_core_t gateway = heartbeat_gateway(m, m->node);
+    if (core == m->core || !same_node(m, core) || !core_is_alive(&m->cores[core])) return false;
+    if (gateway == m->core) return true;
+    return core == gateway && mate(m, gateway + 1) == m->core;
+}
+
 static bool i_beat(const monitor_t *m)
 {
-    return m->formed && m->boot->n_nodes > 1 && m->phase == PHASE_FORMED &&
-           heartbeat_gateway(m, m->node) == m->core;
+    if (!is_in(m)) return false;
+    rf_core_t gateway = heartbeat_gateway(m, m->node);
+    rf_core_t next = gateway == RF_CORE_NONE ? RF_CORE_NONE : mate(m, gateway + 1);
+    return (gateway == m->core && (m->boot->n_nodes > 1 || next != RF_CORE_NONE)) || next == m->core;
+}
+
+/* ---- contact ---- */
+
+static uint64_t contact_age_ns(const monitor_t *m)
+{
+    bool voter = m->agree.state.role != AGREEMENT_ROLE_LEARNER;
+    if (voter && m->quorum) return 0;
+    return m->contact_ns == 0 || m->now_ns < m->contact_ns ? UINT64_MAX : m->now_ns - m->contact_ns;
+}
+
+static void beat_to(monitor_t *m, rf_core_t core, bool wants_answer)
+{
+    core_t *c = &m->cores[core];
+    peer_heartbeat_t beat = {.sent_ns = m->now_ns,
+                             .echo_ns = c->their_sent_ns,
+                             .contact_age_ns = contact_age_ns(m),
+                             .wants_answer = wants_answer};
+    if (peer_need(m, core) == RF_OK) peer_send(m, core, PEER_HEARTBEAT, &beat, sizeof beat, NULL, 0);
+}
+
+void heartbeat_received(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size)
+{
+    core_t *c = &m->cores[from];
+    peer_heartbeat_t beat;
+    if (size != sizeof beat) return;
+    memcpy(&beat, bytes, sizeof beat);
+    c->their_sent_ns = beat.sent_ns;
+    if (beat.echo_ns != 0 && beat.echo_ns <= m->now_ns && beat.contact_age_ns < beat.echo_ns &&
+        beat.echo_ns - beat.contact_age_ns > m->contact_ns)
+        m->contact_ns = beat.echo_ns - beat.contact_age_ns;
+    if (beat.wants_answer) beat_to(m, from, false);
+}
+
+void heartbeat_frozen(monitor_t *m, bool frozen)
+{
+    if (m->frozen == frozen) return;
+    m->frozen = frozen;
+    out_log(m, RF_LOG_WARN, "%s",
+            frozen ? "this host has no contact with the machine: its dispatchers are frozen"
+                   : "this host has contact with the machine again: its dispatchers go on");
+    rf_kernel_freeze_all_t body = {.frozen = frozen};
+    kernel_invoke(m, 0, RF_KERNEL_FREEZE_ALL, &body, sizeof body, NULL, 0);
+    agree_note_state(m);
+}
+
+void heartbeat_tell_frozen(monitor_t *m, rf_core_t to)
+{
+    peer_contact_t body = {.frozen = m->frozen};
+    if (i_am_gateway(m) && same_node(m, to)) peer_send(m, to, PEER_CONTACT, &body, sizeof body, NULL, 0);
+}
+
+static void judge_contact(monitor_t *m)
+{
+    bool voter = m->agree.state.role != AGREEMENT_ROLE_LEARNER;
+    if (voter && m->quorum) m->contact_ns = m->now_ns;
+    bool frozen = m->boot->n_nodes > 1 && m->now_ns > m->contact_ns + boot_self_ns(m->boot);
+    if (frozen == m->frozen) return;
+    heartbeat_frozen(m, frozen);
+    for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
+        if (core != m->core && same_node(m, core) && m->cores[core].link == PEER_LINKED)
+            heartbeat_tell_frozen(m, core);
+    }
+}
+
+/* ---- silence ---- */
+
+static void suspect(monitor_t *m, rf_core_t core, const char *what)
+{
+    out_log(m, RF_LOG_WARN, "%s was not heard for %u ms", what, m->boot->host_deadline_ms);
+    agree_death(m, core, AGREEMENT_EVIDENCE_SILENCE);
 }
 
 /* Anything was heard of a host here since the last beat. */
-static bool was_heard(const monitor_t *m, rf_node_t node)
+static bool host_was_heard(const monitor_t *m, rf_node_t node)
 {
     const rf_boot_node_t *n = &m->boot->nodes[node];
     for (rf_core_t core = n->first_core; core < n->first_core + n->n_cores; core++) {
@@ -33,12 +143,55 @@ static bool was_heard(const monitor_t *m, rf_node_t node)
     return false;
 }
 
-static void host_died(monitor_t *m, rf_node_t node)
+static void host_is_silent(monitor_t *m, rf_node_t node)
 {
     const rf_boot_node_t *n = &m->boot->nodes[node];
-    out_log(m, RF_LOG_WARN, "node %s was not heard for %u ms", n->name, m->boot->host_deadline_ms);
     for (rf_core_t core = n->first_core; core < n->first_core + n->n_cores; core++) {
-        if (m->cores[core].member) member_dead(m, core, RF_ERR_TIMEOUT, true);
+        if (core_is_alive(&m->cores[core])) agree_death(m, core, AGREEMENT_EVIDENCE_SILENCE);
+    }
+    out_log(m, RF_LOG_WARN, "node %s was not heard for %u ms", n->name, m->boot->host_deadline_ms);
+}
+
+/* So many beats without a word are the deadline; one less, so that silence is known within it. */
+static unsigned silent_max(const monitor_t *m)
+{
+    unsigned max = m->boot->host_deadline_ms / m->boot->heartbeat_ms;
+    return max > 2 ? max - 1 : max;
+}
+
+static void beat_to_hosts(monitor_t *m)
+{
+    for (rf_node_t node = 0; node < m->boot->n_nodes; node++) {
+        rf_core_t gateway = heartbeat_gateway(m, node);
+        if (node == m->node || gateway == RF_CORE_NONE) continue;
+        core_t *c = &m->cores[gateway];
+        bool fresh = !m->beating; /* I have just become the gateway, and nobody beat to me before */
+        m->silent[node] = fresh || host_was_heard(m, node) ? 0 : (uint16_t)(m->silent[node] + 1);
+        c->silent = fresh || c->heard_ns >= m->beat_ns ? 0 : (uint16_t)(c->silent + 1);
+        if (m->silent[node] >= silent_max(m)) {
+            m->silent[node] = 0; /* said again if it goes on */
+            host_is_silent(m, node);
+        } else if (c->silent >= silent_max(m)) {
+            c->silent = 0;
+            suspect(m, gateway, "the gateway of another host");
+        }
+        beat_to(m, gateway, false);
+    }
+}
+
+static void beat_to_mates(monitor_t *m)
+{
+    const rf_boot_node_t *n = &m->boot->nodes[m->node];
+    for (rf_core_t core = n->first_core; core < n->first_core + n->n_cores; core++) {
+        core_t *c = &m->cores[core];
+        if (!i_watch(m, core)) continue;
+        c->silent = !m->beating || c->heard_ns >= m->beat_ns ? 0 : (uint16_t)(c->silent + 1);
+        /* Asked only now and then, it may answer only so often. */
+        if (c->silent >= silent_max(m) + WATCH_BEATS) {
+            c->silent = 0;
+            suspect(m, core, "a core of this host");
+        }
+        if (m->n_beats % WATCH_BEATS == 0 || c->silent > WATCH_BEATS) beat_to(m, core, true);
     }
 }
 
@@ -48,21 +201,14 @@ void heartbeat_tick(monitor_t *m)
         m->beating = false;
         return;
     }
-    if (m->now_ns < m->heartbeat_ns) return;
-    /* One beat less than the deadline holds, so that a death is known within it. */
-    unsigned silent_max = m->boot->host_deadline_ms / m->boot->heartbeat_ms;
-    if (silent_max > 2) silent_max--;
-    for (rf_node_t node = 0; node < m->boot->n_nodes; node++) {
-        rf_core_t gateway = heartbeat_gateway(m, node);
-        if (node == m->node || gateway == RF_CORE_NONE) continue;
-        /* Not beating: I have just become the gateway, and nobody beat to me before. */
-        m->silent[node] = !m->beating || was_heard(m, node) ? 0 : (uint16_t)(m->silent[node] + 1);
-        if (m->silent[node] >= silent_max) {
-            host_died(m, node);
-            continue;
-        }
-        if (peer_need(m, gateway) == RF_OK) peer_send(m, gateway, PEER_HEARTBEAT, NULL, 0, NULL, 0);
+    if (m->beating && m->now_ns < m->heartbeat_ns) return;
+    m->n_beats++;
+    if (i_am_gateway(m)) {
+        if (!m->beating && !m->frozen) m->contact_ns = m->now_ns; /* the time that T_self gives begins */
+        beat_to_hosts(m);
+        judge_contact(m);
     }
+    beat_to_mates(m);
     m->beating = true;
     m->beat_ns = m->now_ns;
     m->heartbeat_ns = m->now_ns + m->boot->heartbeat_ms * RF_NS_PER_MS;

@@ -47,6 +47,16 @@ void local_kill_domain(monitor_t *m, rf_domain_t domain)
     }
 }
 
+void kernel_reconcile(monitor_t *m)
+{
+    for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++) {
+        const local_t *l = &m->locals[i];
+        if (l->state != LOCAL_RUNNING) continue;
+        const domain_t *d = domain_find(m, l->domain);
+        if (!d || !(d->alive >> l->index & 1)) local_kill_domain(m, l->domain);
+    }
+}
+
 void kernel_up(monitor_t *m)
 {
     m->kernel_up = true;

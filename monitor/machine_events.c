@@ -18,6 +18,7 @@ static uint32_t class_of(uint32_t what)
     switch (what) {
     case RF_MACHINE_CORE_UP:
     case RF_MACHINE_CORE_DOWN:
+    case RF_MACHINE_CORE_LEAVING:
         return RF_EVENTS_CORES;
     case RF_MACHINE_NODE_UP:
     case RF_MACHINE_NODE_DOWN:

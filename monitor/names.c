@@ -18,6 +18,7 @@ void name_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request
     if (!op) return;
     command_t command = {.op = request->op == RF_CLIENT_NAME_PUT ? COMMAND_NAME_PUT : COMMAND_NAME_DELETE,
                          .core = m->core,
+                         .incarnation = m->incarnation,
                          .domain = c->domain,
                          .index = c->index};
     memcpy(command.name, name, strlen(name) + 1);

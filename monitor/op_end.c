@@ -3,10 +3,13 @@
  * when the end is agreed on.
  *
  *   PROPOSING   DISPATCHER_STATE ended, until it is in the log
- *      |  no quorum: told to every monitor in reach instead, and to each that is linked later
+ *      |  no quorum: told to every monitor in reach, and to each that is linked later
+ *   WAITING     for the quorum, then proposed again: the same end twice is the same as once
  *   gone
  */
 #include "monitor/state.h"
+
+enum { PROPOSING = 1, WAITING };
 
 static void tell(monitor_t *m, rf_core_t to, const domain_t *d, unsigned index)
 {
@@ -54,10 +57,12 @@ void end_local(monitor_t *m, local_t *local, int32_t wait_status, rf_err_t reaso
     out_close_fd(m, &local->executable_fd);
     op_t *op = op_begin(m, OP_END, RF_NEVER);
     rf_assert(op); /* OPS_RESERVED has one for every dispatcher */
+    op->state = PROPOSING;
     op->end.domain = local->domain;
     op->end.index = local->index;
     command_t command = {.op = COMMAND_DISPATCHER_STATE,
                          .core = m->core,
+                         .incarnation = m->incarnation,
                          .domain = local->domain,
                          .index = local->index,
                          .state = RF_DOMAIN_ENDED,
@@ -66,6 +71,46 @@ void end_local(monitor_t *m, local_t *local, int32_t wait_status, rf_err_t reaso
                          .at_ns = m->real_ns};
     agree_propose(m, op, &command);
     replica_tell_ended(m, local->domain, local->index, wait_status, reason, m->real_ns);
+}
+
+void end_orphan(monitor_t *m, rf_domain_t domain, unsigned index)
+{
+    op_t *op = op_begin(m, OP_END, RF_NEVER);
+    if (!op) return; /* it stays "starting", until this core leaves */
+    op->state = PROPOSING;
+    op->end.domain = domain;
+    op->end.index = (uint16_t)index;
+    command_t command = {.op = COMMAND_DISPATCHER_STATE,
+                         .core = m->core,
+                         .incarnation = m->incarnation,
+                         .domain = domain,
+                         .index = (uint16_t)index,
+                         .state = RF_DOMAIN_ENDED,
+                         .reason = RF_ERR_NO_QUORUM,
+                         .at_ns = m->real_ns};
+    agree_propose(m, op, &command);
+}
+
+void end_propose_again(monitor_t *m)
+{
+    for (unsigned i = 0; i < MONITOR_OPS_MAX; i++) {
+        op_t *op = &m->ops[i];
+        if ((op->kind != OP_END && op->kind != OP_RUNNING) || op->state != WAITING) continue;
+        op->state = PROPOSING;
+        agree_queue(m, op);
+    }
+}
+
+/* Whatever could not be agreed on for want of a quorum waits for it. */
+static bool waits(monitor_t *m, op_t *op, rf_err_t err)
+{
+    if (err != RF_ERR_NO_QUORUM && err != RF_ERR_UNKNOWN_OUTCOME && err != RF_ERR_FORMING) return false;
+    op->state = WAITING;
+    if (m->quorum) { /* it is back already */
+        op->state = PROPOSING;
+        agree_queue(m, op);
+    }
+    return true;
 }
 
 static void proposed(monitor_t *m, op_t *op, rf_err_t err, uint64_t value)
@@ -79,8 +124,18 @@ static void proposed(monitor_t *m, op_t *op, rf_err_t err, uint64_t value)
                 tell(m, core, d, op->end.index);
         }
     }
+    if (waits(m, op, err)) return;
     if (local) local_free(m, local);
     op_end(m, op);
 }
+
+static void ran(monitor_t *m, op_t *op, rf_err_t err, uint64_t value)
+{
+    (void)value;
+    if (!waits(m, op, err))
+        op_end(m, op); /* else it has ended, which does not matter to a program that runs */
+}
+
+const op_class_t op_running_class = {.name = "running", .proposed = ran};
 
 const op_class_t op_end_class = {.name = "end", .proposed = proposed};

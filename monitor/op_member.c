@@ -1,16 +1,18 @@
 /*
- * Members: forming the machine, and deaths.
+ * Members: forming the machine, joining it, deaths, and leaving.
  *
- *   LINKING   my links to the other cores of my host and to core 0 are being made
- *     |       all are up: READY to core 0
- *   READY
- *     |       core 0: every configured core is READY or known dead, or the boot time has passed: the first entry of the
- *     |       log names the members; everybody: that entry is applied
- *   FORMED  --- EXPELLED: the others go on without me; this core ends
+ *   LINKING   my links to the other cores of my host (and, in incarnation 1, to core 0) are being made
+ *     |       incarnation 1: all are up: READY to core 0              a later one: the machine has named it already, and
+ *   READY                                                                   the leader's messages bring the log
+ *     |       core 0: every configured core is READY or known dead, or the boot time has passed and a majority of the
+ *     |       voters-to-be is there: the first entry of the log names the members
+ *   FORMED    an applied view names this incarnation  --- EXPELLED: one without it is in force: this core ends
  *
- * A death is learnt from the kernel (a link of the host's mesh), from a host's silence (heartbeat.c), or told by another
- * monitor. It counts here at once (told), is told to everybody in reach, and goes to the orderer, who makes an entry of
- * it. So waiters learn it also when the orderer is the one who died.
+ * A death is learnt from the kernel (a pidfd of this host's), or told by a monitor of the dead core's host. It counts here
+ * at once (told), and the engine makes an entry of it. Silence (heartbeat.c) is only a suspicion: it goes to the engine
+ * and counts when a view without the silent member is applied.
+ *
+ * Whoever has left is fenced (op_fence.c) before anything that waits for that goes on.
  */
 #include "monitor/state.h"
 
@@ -19,10 +21,18 @@ static rf_core_t first_of_node(const monitor_t *m)
     return m->boot->nodes[m->node].first_core;
 }
 
+static bool is_joining(const monitor_t *m)
+{
+    return m->incarnation > 1;
+}
+
 void member_start(monitor_t *m)
 {
-    for (rf_core_t core = first_of_node(m); core < m->core; core++) peer_need(m, core);
-    if (m->core != 0 && !same_node(m, 0)) peer_need(m, 0);
+    rf_core_t first = first_of_node(m), end = first + m->boot->nodes[m->node].n_cores;
+    for (rf_core_t core = first; core < end; core++) {
+        if (core != m->core && (core < m->core || is_joining(m))) peer_need(m, core);
+    }
+    if (m->core != 0 && !same_node(m, 0) && !is_joining(m)) peer_need(m, 0);
     member_tick(m);
 }
 
@@ -52,9 +62,29 @@ void member_linked(monitor_t *m, rf_core_t core)
     if (m->phase == PHASE_READY && core == 0) m->phase = PHASE_LINKING; /* a new link: say it again */
 }
 
+/* Core 0 is asked to form. Once it has, whoever comes too late is to join as a new incarnation. */
 void member_ready(monitor_t *m, rf_core_t core)
 {
-    if (m->core == 0) m->cores[core].ready = true;
+    core_t *c = &m->cores[core];
+    c->ready = true;
+    if (m->phase == PHASE_LINKING || m->phase == PHASE_READY || (c->member && c->linked == c->agreed)) return;
+    peer_core_t who = {.core = core, .incarnation = c->linked, .err = RF_ERR_TIMEOUT};
+    peer_send(m, core, PEER_EXPELLED, &who, sizeof who, NULL, 0);
+}
+
+/* Of the voters that the whole configuration would have, a majority is among `members`. */
+static bool voters_are_there(const monitor_t *m, const rf_core_t *members, unsigned n)
+{
+    static agreement_member_t all[RF_CORES_MAX];
+    agreement_member_t voters[AGREEMENT_VOTERS_MAX];
+    agreement_params_t params = agree_params(m->boot, m->core, m->incarnation, m->host, m->package);
+    for (rf_core_t core = 0; core < m->boot->n_cores; core++)
+        all[core] = (agreement_member_t){.core = core, .incarnation = 1};
+    unsigned n_voters = agreement_choose_voters(&params, all, m->boot->n_cores, NULL, 0, voters), there = 0;
+    for (unsigned i = 0; i < n_voters; i++) {
+        for (unsigned k = 0; k < n; k++) there += members[k] == voters[i].core;
+    }
+    return 2 * there > n_voters;
 }
 
 /* Core 0: forms when everybody is there, or with those who are when the boot time has passed. */
@@ -62,7 +92,7 @@ static void try_to_form(monitor_t *m)
 {
     rf_core_t members[RF_CORES_MAX];
     unsigned n = 0, missing = 0;
-    bool late = m->now_ns >= m->started_ns + BOOT_NS;
+    bool late = m->now_ns >= m->form_ns;
     for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
         const core_t *c = &m->cores[core];
         if (c->ready || (late && c->link == PEER_LINKED)) /* late: it waits in vain for a neighbour */
@@ -71,6 +101,14 @@ static void try_to_form(monitor_t *m)
             missing++;
     }
     if (missing > 0 && !late) return;
+    if (missing > 0 && !voters_are_there(m, members, n)) {
+        out_log(
+            m, RF_LOG_WARN,
+            "%u of %u cores did not come up, and without them there is no majority of the voters: waiting",
+            missing, m->boot->n_cores);
+        m->form_ns = m->now_ns + BOOT_NS;
+        return;
+    }
     if (missing > 0)
         out_log(m, RF_LOG_WARN, "%u of %u cores did not come up in time: forming the machine without them",
                 missing, m->boot->n_cores);
@@ -78,31 +116,34 @@ static void try_to_form(monitor_t *m)
     agree_form(m, members, n);
 }
 
-/* Links that everybody has: to the lower cores of the host, and to core 0. */
+/* Links that everybody has from the start. */
 static bool is_mine_to_dial(const monitor_t *m, rf_core_t core)
 {
-    return core != m->core && (same_node(m, core) ? core < m->core : core == 0);
+    if (core == m->core) return false;
+    if (is_joining(m)) return same_node(m, core);
+    return same_node(m, core) ? core < m->core : core == 0;
 }
 
 void member_tick(monitor_t *m)
 {
     bool forming = m->phase == PHASE_LINKING || m->phase == PHASE_READY;
-    for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
+    for (rf_core_t core = 0; core < m->boot->n_cores && (forming || m->n_redials > 0); core++) {
         const core_t *c = &m->cores[core];
         if (c->link == PEER_NONE && !c->dead && m->now_ns >= c->redial_ns &&
             (c->redial || (forming && is_mine_to_dial(m, core))))
             peer_need(m, core);
     }
+    if (is_joining(m)) return;
     if (m->phase == PHASE_LINKING && mesh_is_up(m)) say_ready(m);
     if (m->core == 0 && m->phase == PHASE_READY && !m->forming) try_to_form(m);
-    if (m->core == 0 && m->phase == PHASE_LINKING && m->now_ns >= m->started_ns + BOOT_NS) say_ready(m);
+    if (m->core == 0 && m->phase == PHASE_LINKING && m->now_ns >= m->form_ns) say_ready(m);
 }
 
 uint64_t member_next_ns(const monitor_t *m)
 {
     bool forming = m->phase == PHASE_LINKING || m->phase == PHASE_READY;
-    uint64_t next = forming && m->core == 0 && !m->forming ? m->started_ns + BOOT_NS : RF_NEVER;
-    for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
+    uint64_t next = forming && m->core == 0 && !is_joining(m) && !m->forming ? m->form_ns : RF_NEVER;
+    for (rf_core_t core = 0; core < m->boot->n_cores && m->n_redials > 0; core++) {
         const core_t *c = &m->cores[core];
         if (c->link == PEER_NONE && !c->dead && c->redial && c->redial_ns > m->now_ns && c->redial_ns < next)
             next = c->redial_ns;
@@ -110,45 +151,83 @@ uint64_t member_next_ns(const monitor_t *m)
     return next;
 }
 
-void member_formed(monitor_t *m)
-{
-    unsigned n = 0;
-    for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
-        core_t *c = &m->cores[core];
-        c->member = agreement_member_state(m->agree.engine, core) != AGREEMENT_MEMBER_NONE;
-        c->heard_ns = m->now_ns;
-        if (c->member) {
-            n++;
-            machine_event(m, RF_MACHINE_CORE_UP, RF_OK, core, m->boot->cores[core].node, RF_DOMAIN_NONE);
-        } else {
-            c->dead = true; /* it did not come up in time, and can only join as a new incarnation */
-            c->dead_err = RF_ERR_TIMEOUT;
-        }
-    }
-    m->formed = true;
-    m->quorum = true;
-    if (m->phase != PHASE_SHUTDOWN) m->phase = PHASE_FORMED;
-    m->heartbeat_ns = m->now_ns;
-    out_log(m, RF_LOG_INFO, "the machine is formed: %u of %u cores", n, m->boot->n_cores);
-    for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
-        core_t *c = &m->cores[core];
-        if (c->dead && c->member) agree_death(m, core);
-        if (c->dead && c->link == PEER_LINKED) {
-            c->link = PEER_GONE;
-            peer_core_t who = {.core = core, .incarnation = c->incarnation, .err = RF_ERR_TIMEOUT};
-            peer_send(m, core, PEER_EXPELLED, &who, sizeof who, NULL, 0);
-            peer_fence(m, core, c->incarnation);
-        }
-    }
-}
-
 static bool node_is_dead(const monitor_t *m, rf_node_t node)
 {
-    const rf_boot_node_t *n = &m->boot->nodes[node];
-    for (rf_core_t core = n->first_core; core < n->first_core + n->n_cores; core++) {
-        if (!m->cores[core].dead) return false;
+    return heartbeat_gateway(m, node) == RF_CORE_NONE;
+}
+
+/* An applied view names me. */
+static void in_the_machine(monitor_t *m)
+{
+    if (m->phase == PHASE_LINKING || m->phase == PHASE_READY) m->phase = PHASE_FORMED;
+    if (m->formed) return;
+    m->formed = true;
+    m->heartbeat_ns = m->now_ns;
+    m->contact_ns = m->now_ns;
+    for (rf_core_t core = 0; core < m->boot->n_cores; core++) m->cores[core].heard_ns = m->now_ns;
+    out_log(m, RF_LOG_INFO, "%s",
+            m->incarnation > 1 ? "this core has joined the machine" : "the machine is formed");
+}
+
+void member_joined(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
+{
+    core_t *c = &m->cores[core];
+    rf_node_t node = m->boot->cores[core].node;
+    bool node_was_dead = node_is_dead(m, node);
+    c->member = true;
+    c->agreed = incarnation;
+    c->heard_ns = m->now_ns;
+    if (incarnation > c->incarnation) {
+        c->incarnation = incarnation;
+        c->dead = false;
+        if (c->link == PEER_GONE) c->link = PEER_NONE;
+    } else if (c->dead && incarnation == c->incarnation) {
+        agree_death(m, core, c->dead_kernel ? AGREEMENT_EVIDENCE_KERNEL : AGREEMENT_EVIDENCE_SILENCE);
     }
-    return true;
+    machine_event(m, RF_MACHINE_CORE_UP, RF_OK, core, node, RF_DOMAIN_NONE);
+    if (node_was_dead && m->formed) machine_event(m, RF_MACHINE_NODE_UP, RF_OK, core, node, RF_DOMAIN_NONE);
+    if (core == m->core && incarnation == m->incarnation) in_the_machine(m);
+}
+
+static void say_down(monitor_t *m, rf_core_t core, rf_err_t err)
+{
+    rf_node_t node = m->boot->cores[core].node;
+    machine_event(m, RF_MACHINE_CORE_DOWN, err, core, node, RF_DOMAIN_NONE);
+    if (!node_is_dead(m, node)) return;
+    out_log(m, RF_LOG_WARN, "node %s is down: %s", m->boot->nodes[node].name, rf_err_text(err));
+    machine_event(m, RF_MACHINE_NODE_DOWN, err, core, node, RF_DOMAIN_NONE);
+}
+
+void member_left(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, bool in_order)
+{
+    core_t *c = &m->cores[core];
+    rf_err_t err = in_order                                          ? RF_ERR_CLOSED
+                   : c->dead_kernel && c->incarnation == incarnation ? RF_ERR_PEER_DEAD
+                                                                     : RF_ERR_TIMEOUT;
+    c->member = false;
+    if (incarnation > c->agreed) c->agreed = incarnation;
+    replica_core_left(m, core);
+    if (core == m->core) return; /* the engine says whether that was I */
+    if (incarnation >= c->incarnation) {
+        bool known = c->dead;
+        if (c->link == PEER_LINKED) { /* while it can still hear: then listen no more */
+            peer_core_t who = {.core = core, .incarnation = incarnation, .err = (uint32_t)err};
+            peer_send(m, core, PEER_EXPELLED, &who, sizeof who, NULL, 0);
+        }
+        c->incarnation = incarnation;
+        c->dead = true;
+        c->dead_err = err;
+        c->link = PEER_GONE;
+        c->redial = false;
+        unpark_all(m, true, core);
+        if (m->formed)
+            out_log(m, RF_LOG_WARN, "core %u, incarnation %u, has left the machine: %s", core, incarnation,
+                    in_order ? "it was asked to" : rf_err_text(err));
+        if (!known) say_down(m, core, err);
+        peer_fail_ops(m, core);
+    }
+    peer_fence(m, core, incarnation);
+    fence_left(m, core, incarnation, in_order);
 }
 
 /* To everybody here and at the other end who may not see it himself. Only first-hand news spread, and a gateway passes on
@@ -168,38 +247,33 @@ void member_tell_deaths(monitor_t *m, rf_core_t to)
 {
     for (rf_core_t core = 0; core < m->boot->n_cores && m->formed; core++) {
         const core_t *c = &m->cores[core];
-        if (!c->dead || !c->member || c->down) continue; /* what is agreed, the log tells */
+        if (!c->dead_kernel || !c->dead || !c->member || c->agreed != c->incarnation)
+            continue; /* what is agreed, the log tells */
         peer_core_t who = {.core = core, .incarnation = c->incarnation, .err = (uint32_t)c->dead_err};
         peer_send(m, to, PEER_DEATHS, &who, sizeof who, NULL, 0);
     }
 }
 
-void member_dead(monitor_t *m, rf_core_t core, rf_err_t err, bool first_hand)
+/* The kernel of its host says that `core`, in the incarnation that is meant now, is dead. */
+void member_dead(monitor_t *m, rf_core_t core, bool first_hand)
 {
     core_t *c = &m->cores[core];
-    if (core == m->core || c->dead) return;
-    rf_node_t node = m->boot->cores[core].node;
+    if (core == m->core) return;
+    bool known = c->dead;
+    c->dead_kernel = true;
+    m->fences_due |= c->fence == FENCE_DUE;
+    if (c->member && c->agreed == c->incarnation) agree_death(m, core, AGREEMENT_EVIDENCE_KERNEL);
+    if (known) return;
     c->dead = true;
-    c->dead_err = err;
+    c->dead_err = RF_ERR_PEER_DEAD;
     c->ready = false;
-    out_log(m, m->phase == PHASE_SHUTDOWN ? RF_LOG_DEBUG : RF_LOG_WARN, "core %u is dead: %s%s", core,
-            rf_err_text(err), first_hand ? "" : " (told by another monitor)");
-    if (c->link == PEER_LINKED) { /* expelled while it can still hear: tell it, then listen no more */
-        peer_core_t who = {.core = core, .incarnation = c->incarnation, .err = (uint32_t)err};
-        peer_send(m, core, PEER_EXPELLED, &who, sizeof who, NULL, 0);
-        peer_fence(m, core, c->incarnation);
-    } else if (c->link == PEER_DIALING) {
-        peer_fence(m, core, c->incarnation);
-    }
     c->link = PEER_GONE;
+    out_log(m, m->phase == PHASE_SHUTDOWN ? RF_LOG_DEBUG : RF_LOG_WARN, "core %u is dead: %s%s", core,
+            rf_err_text(RF_ERR_PEER_DEAD), first_hand ? "" : " (told by another monitor)");
+    peer_fence(m, core, c->incarnation);
     unpark_all(m, true, core);
-    machine_event(m, RF_MACHINE_CORE_DOWN, err, core, node, RF_DOMAIN_NONE);
-    if (node_is_dead(m, node)) {
-        out_log(m, RF_LOG_WARN, "node %s is dead: %s", m->boot->nodes[node].name, rf_err_text(err));
-        machine_event(m, RF_MACHINE_NODE_DOWN, err, core, node, RF_DOMAIN_NONE);
-    }
-    spread(m, core, err, first_hand);
-    agree_death(m, core);
+    say_down(m, core, RF_ERR_PEER_DEAD);
+    spread(m, core, RF_ERR_PEER_DEAD, first_hand);
     replica_tell_core_dead(m, core);
     peer_fail_ops(m, core);
 }
@@ -209,22 +283,23 @@ void member_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size
     peer_core_t who;
     for (size_t at = 0; size - at >= sizeof who; at += sizeof who) {
         memcpy(&who, bytes + at, sizeof who);
-        if (who.core >= m->boot->n_cores || who.incarnation != m->cores[who.core].incarnation) continue;
-        rf_err_t err = who.err > 0 && who.err < RF_ERR_COUNT ? (rf_err_t)who.err : RF_ERR_PEER_DEAD;
-        if (who.core == m->core)
-            member_expelled(m, from, err);
-        else
-            member_dead(m, who.core, err, false);
+        if (who.core >= m->boot->n_cores || who.core == m->core) continue;
+        /* Of its own host a monitor hears from the kernel; a gateway passes on what another host's told it. */
+        bool speaks = m->boot->cores[from].node == m->boot->cores[who.core].node || same_node(m, from);
+        if (speaks && who.incarnation == m->cores[who.core].incarnation) member_dead(m, who.core, false);
     }
 }
 
 void member_expelled(monitor_t *m, rf_core_t from, rf_err_t err)
 {
-    if (m->phase == PHASE_EXPELLED || m->phase == PHASE_SHUTDOWN) return;
-    out_log(
-        m, RF_LOG_ERROR,
-        "core %u says that the machine goes on without this core (%s): ending; start it again to join anew",
-        from, rf_err_text(err > 0 && err < RF_ERR_COUNT ? err : RF_ERR_PEER_DEAD));
+    if (m->exit_status >= 0 || m->phase == PHASE_EXPELLED || m->phase == PHASE_SHUTDOWN) return;
+    if (leave_done(m)) return; /* it was asked to leave, and has */
+    if (from == RF_CORE_NONE)
+        out_log(m, RF_LOG_ERROR, "a view without this core is in force: ending; it may join anew");
+    else
+        out_log(m, RF_LOG_ERROR,
+                "core %u says that the machine goes on without this core (%s): ending; it may join anew",
+                from, rf_err_text(err > 0 && err < RF_ERR_COUNT ? err : RF_ERR_PEER_DEAD));
     m->phase = PHASE_EXPELLED;
     m->exit_status = MONITOR_EXIT_EXPELLED;
 }

@@ -43,9 +43,9 @@ static void finish(monitor_t *m, op_t *op, rf_err_t err, uint32_t os_errno, cons
 static void propose(monitor_t *m, op_t *op)
 {
     bool by_node = op->client != NO_CLIENT && m->clients[op->client].domain == RF_DOMAIN_NONE;
-    local_t *local = m->phase == PHASE_SHUTDOWN ? NULL : local_add(m, by_node);
+    local_t *local = m->phase >= PHASE_LEAVING ? NULL : local_add(m, by_node);
     if (!local) {
-        finish(m, op, m->phase == PHASE_SHUTDOWN ? RF_ERR_CLOSED : RF_ERR_LIMIT, 0,
+        finish(m, op, m->phase >= PHASE_LEAVING ? RF_ERR_CLOSED : RF_ERR_LIMIT, 0,
                "this core runs no more dispatchers");
         return;
     }
@@ -54,6 +54,7 @@ static void propose(monitor_t *m, op_t *op)
     op_deadline(m, op, RF_NEVER); /* from here on the answer is certain to come */
     command_t command = {.op = op->spawn.span ? COMMAND_DISPATCHER_ADD : COMMAND_DOMAIN_ADD,
                          .core = m->core,
+                         .incarnation = m->incarnation,
                          .uid = op->spawn.uid,
                          .domain = op->spawn.domain,
                          .at_ns = m->real_ns};
@@ -116,6 +117,7 @@ static void created(monitor_t *m, op_t *op, rf_err_t err, const uint8_t *bytes, 
         if (running) {
             command_t command = {.op = COMMAND_DISPATCHER_STATE,
                                  .core = m->core,
+                                 .incarnation = m->incarnation,
                                  .domain = local->domain,
                                  .index = local->index,
                                  .state = RF_DOMAIN_RUNNING,
@@ -128,15 +130,6 @@ static void created(monitor_t *m, op_t *op, rf_err_t err, const uint8_t *bytes, 
     }
     finish(m, op, RF_OK, 0, "");
 }
-
-static void ran(monitor_t *m, op_t *op, rf_err_t err, uint64_t value)
-{
-    (void)err; /* not agreed: it has ended, or nothing can be; neither matters to a program that runs */
-    (void)value;
-    op_end(m, op);
-}
-
-const op_class_t op_running_class = {.name = "running", .proposed = ran};
 
 /* ---- the origin ---- */
 
@@ -257,13 +250,13 @@ const op_class_t op_spawn_class = {.name = "spawn",
 static rf_err_t check(monitor_t *m, const rf_client_spawn_t *body, const char **what)
 {
     *what = "";
-    if (m->phase == PHASE_SHUTDOWN) return RF_ERR_CLOSED;
+    if (m->phase >= PHASE_LEAVING) return RF_ERR_CLOSED;
     if (!m->formed) return RF_ERR_FORMING;
     if (body->core >= m->boot->n_cores) {
         *what = "there is no such core";
         return RF_ERR_INVALID;
     }
-    if (body->core != m->core && m->cores[body->core].dead) {
+    if (body->core != m->core && !core_is_alive(&m->cores[body->core])) {
         *what = "that core is dead";
         return RF_ERR_PEER_DEAD;
     }

@@ -44,6 +44,15 @@ void wait_domain_ended(monitor_t *m, rf_domain_t domain)
     }
 }
 
+/* A snapshot took its place: it ended so long ago that the machine does not know it any more. */
+void wait_domain_forgotten(monitor_t *m, rf_domain_t domain)
+{
+    for (unsigned i = 0; i < MONITOR_OPS_MAX && m->n_waits > 0; i++) {
+        op_t *op = &m->ops[i];
+        if (op->kind == OP_WAIT && op->wait.domain == domain) op_reply(m, op, RF_ERR_NOT_FOUND, NULL, 0);
+    }
+}
+
 static void client_went(monitor_t *m, op_t *op, uint32_t client)
 {
     if (op->client == client) op_end(m, op);

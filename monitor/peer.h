@@ -5,8 +5,12 @@
  *
  *   type            from -> to                      meaning
  *   READY           any -> core 0                   my links to the other cores of my host are up: form the machine
- *   HEARTBEAT       gateway -> gateway              my host lives (gateway: the lowest live core of a host)
+ *   HEARTBEAT       gateway -> gateway, and inside  I live, and so old is my host's contact with the quorum (gateway: the
+ *                   a host with an answer           lowest live core of a host)
+ *   CONTACT         gateway -> its host             contact is lost: freeze; or back
  *   DEATHS          any -> any                      I have evidence that these cores are dead
+ *   FENCED          gateway -> any                  nothing of a core of my host that has left runs any more; or it
+ *                                                   cannot be ended
  *   DOMAIN_ENDED    any -> any                      a dispatcher of mine has ended and it cannot be agreed on
  *   EXPELLED        any -> any                      the machine goes on without you: end
  *   PING, PONG      any -> any, and back            how long does it take
@@ -36,6 +40,7 @@ enum {
     PEER_EXPELLED = 0x94,
     PEER_PING = 0x95,
     PEER_PONG = 0x96,
+    PEER_CONTACT = 0x97,
     PEER_SPAWN = 0x98,
     PEER_SPAWN_CHUNK = 0x99,
     PEER_SPAWN_MORE = 0x9a,
@@ -45,6 +50,7 @@ enum {
     PEER_CONNECT = 0x9e,
     PEER_CONNECTED = 0x9f,
     PEER_TYPE_LAST = 0x9f,
+    PEER_FENCED = 0xa0,
 };
 
 #define PEER_REQUESTS_MAX 128
@@ -55,12 +61,23 @@ typedef struct peer_fds {
     uint32_t reserved;
 } peer_fds_t;
 
-typedef struct peer_core { /* READY (its sender), DEATHS (one or more), EXPELLED (the receiver) */
+typedef struct peer_core { /* READY (its sender), DEATHS (one or more), EXPELLED (the receiver), FENCED */
     rf_core_t core;
     uint16_t reserved;
     rf_incarnation_t incarnation;
     uint32_t err; /* why */
 } peer_core_t;
+
+typedef struct peer_heartbeat {
+    uint64_t sent_ns;        /* the sender's CLOCK_BOOTTIME */
+    uint64_t echo_ns;        /* sent_ns of the last one that came from the receiver; 0: none yet */
+    uint64_t contact_age_ns; /* at the sender; UINT64_MAX: none */
+    uint32_t wants_answer, reserved;
+} peer_heartbeat_t;
+
+typedef struct peer_contact {
+    uint32_t frozen, reserved;
+} peer_contact_t;
 
 typedef struct peer_ended {
     rf_domain_t domain;
@@ -109,8 +126,8 @@ typedef struct peer_connected {
     char address[RF_CLIENT_ADDRESS_MAX];
 } peer_connected_t;
 
-_Static_assert(sizeof(peer_core_t) == 12 && sizeof(peer_ended_t) == 32 && sizeof(peer_spawn_t) == 16 &&
-                   sizeof(peer_chunk_t) == 8 && sizeof(peer_connect_t) == 200 &&
+_Static_assert(sizeof(peer_core_t) == 12 && sizeof(peer_heartbeat_t) == 32 && sizeof(peer_ended_t) == 32 &&
+                   sizeof(peer_spawn_t) == 16 && sizeof(peer_chunk_t) == 8 && sizeof(peer_connect_t) == 200 &&
                    sizeof(peer_connected_t) == 136,
                "wire layout");
 _Static_assert(sizeof(rf_wire_header_t) + sizeof(peer_chunk_t) + PEER_CHUNK_MAX <= 4096,

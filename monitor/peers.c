@@ -4,38 +4,60 @@
  */
 #include "monitor/state.h"
 
+static void set_redial(monitor_t *m, rf_core_t core, bool redial)
+{
+    core_t *c = &m->cores[core];
+    if (c->redial != redial) m->n_redials += redial ? 1u : -1u;
+    c->redial = redial;
+}
+
 static void dial(monitor_t *m, rf_core_t core)
 {
     core_t *c = &m->cores[core];
     c->link = PEER_DIALING;
-    c->wanted = c->redial = false;
+    c->wanted = false;
+    set_redial(m, core, false);
     monitor_action_t *action = out_action(m, MONITOR_DO_DIAL);
     action->core = core;
     out_bytes(m, action, c->address, strlen(c->address) + 1, NULL, 0);
+}
+
+static void try_to_dial(monitor_t *m, rf_core_t core)
+{
+    core_t *c = &m->cores[core];
+    if (c->link == PEER_DIALING || m->now_ns < c->redial_ns) return;
+    bool lower_dials = !m->formed && m->incarnation == 1 && same_node(m, core) && core > m->core;
+    if (lower_dials) return; /* while the machine forms, only the higher core does */
+    if (same_node(m, core) || c->address[0])
+        dial(m, core);
+    else
+        c->wanted = true;
 }
 
 rf_err_t peer_need(monitor_t *m, rf_core_t core)
 {
     core_t *c = &m->cores[core];
     rf_assert(core != m->core);
-    if (c->dead || c->link == PEER_GONE) return RF_ERR_PEER_DEAD;
+    if (c->dead || c->link == PEER_GONE || (m->formed && !c->member)) return RF_ERR_PEER_DEAD;
     if (c->link == PEER_LINKED) return RF_OK;
-    if (c->link == PEER_DIALING || m->now_ns < c->redial_ns) return RF_ERR_AGAIN;
-    if (same_node(m, core)) {
-        if (core < m->core) dial(m, core);
-    } else if (c->address[0]) {
-        dial(m, core);
-    } else {
-        c->wanted = true;
-    }
+    try_to_dial(m, core);
     return RF_ERR_AGAIN;
+}
+
+bool peer_reach(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
+{
+    core_t *c = &m->cores[core];
+    if (core >= m->boot->n_cores || core == m->core) return false;
+    if (c->link == PEER_LINKED) return c->linked == incarnation;
+    if (c->link != PEER_GONE && incarnation >= c->incarnation) try_to_dial(m, core);
+    return false;
 }
 
 void peer_address(monitor_t *m, rf_core_t core, const char *address)
 {
     core_t *c = &m->cores[core];
     memcpy(c->address, address, strlen(address) + 1);
-    if (c->wanted) peer_need(m, core);
+    if (c->wanted && c->link == PEER_NONE) dial(m, core);
 }
 
 void peer_answered(monitor_t *m, op_t *op)
@@ -58,6 +80,23 @@ static void each_op_of(monitor_t *m, rf_core_t core, bool up)
     }
 }
 
+/* An operation waits for a link with that core. */
+static bool op_waits(const monitor_t *m, rf_core_t core)
+{
+    for (unsigned i = 0; i < MONITOR_OPS_MAX && m->n_ops > 0; i++) {
+        const op_t *op = &m->ops[i];
+        if (op->kind != OP_FREE && op->peer == core && op->peer_tag == 0 && !op->counted) return true;
+    }
+    return false;
+}
+
+/* News that a monitor may have missed: deaths, and, while nothing can be agreed on, ends. */
+static void tell_news(monitor_t *m, rf_core_t core)
+{
+    member_tell_deaths(m, core);
+    if (m->formed && !m->quorum) end_tell_all(m, core);
+}
+
 void peer_fence(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
 {
     monitor_action_t *action = out_action(m, MONITOR_DO_FENCE_PEER);
@@ -65,7 +104,7 @@ void peer_fence(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
     action->incarnation = incarnation;
 }
 
-void peer_up(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
+void peer_up(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, const monitor_process_t *process)
 {
     core_t *c = &m->cores[core];
     if (incarnation < c->incarnation ||
@@ -81,17 +120,25 @@ void peer_up(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
         unpark_all(m, true, core);
         each_op_of(m, core, false);
     }
+    if (incarnation > c->incarnation) { /* the machine has named it, which is not known here yet */
+        c->incarnation = incarnation;
+        c->dead = c->dead_kernel = false;
+        replica_tell_core_dead(m, core);
+    }
     c->link = PEER_LINKED;
     c->linked = incarnation;
-    c->redial = false;
+    if (process->incarnation != 0) c->process = *process;
+    set_redial(m, core, false);
     c->heard_ns = m->now_ns;
     c->unanswered = 0;
     c->ping_sent_ns = 0;
+    c->their_sent_ns = 0;
     agree_room(m, core);
     member_linked(m, core);
     each_op_of(m, core, true);
-    member_tell_deaths(m, core);
-    if (m->formed && !m->quorum) end_tell_all(m, core);
+    tell_news(m, core);
+    fence_tell(m, core);
+    if (m->formed && m->boot->n_nodes > 1) heartbeat_tell_frozen(m, core);
 }
 
 /* What was dropped while it did not read: agreement makes its messages again, and news are told again. */
@@ -99,45 +146,38 @@ void peer_room(monitor_t *m, rf_core_t core)
 {
     if (m->cores[core].link != PEER_LINKED) return;
     agree_room(m, core);
-    member_tell_deaths(m, core);
-    if (m->formed && !m->quorum) end_tell_all(m, core);
+    tell_news(m, core);
 }
 
 void peer_down(monitor_t *m, rf_core_t core, rf_err_t err)
 {
     core_t *c = &m->cores[core];
     bool was_linked = c->link == PEER_LINKED;
-    if (c->dead || c->link == PEER_GONE) return;
+    if (c->link == PEER_GONE) return;
     if (err == RF_ERR_FENCED) {
         member_expelled(m, core, err);
         return;
     }
     unpark_all(m, true, core);
+    c->link = PEER_NONE;
     c->unanswered = 0;
     c->ready = false;
-    /* Between hosts the end of a link that was there says that the peer was out of reach for the whole deadline. Inside a
-     * host it says nothing: peer_process_died() does, in the kernel's name. */
-    bool ended = err == RF_ERR_PEER_DEAD || err == RF_ERR_TIMEOUT || err == RF_ERR_CLOSED;
-    if (was_linked && ended && m->formed && !same_node(m, core)) {
-        c->link = PEER_GONE;
-        member_dead(m, core, err, true);
-        return;
-    }
-    /* A dial that failed says nothing of the peer, who may be slow, or dial me: tried again, while the operations that
-     * wait have deadlines of their own. What trying again cannot change (a wrong key, another version) ends them. */
-    c->link = PEER_NONE;
     c->redial_ns = m->now_ns + REDIAL_NS;
-    c->redial = ended || err == RF_ERR_EXISTS || err == RF_ERR_NOT_FOUND || err == RF_ERR_AGAIN;
-    out_log(m, c->redial ? RF_LOG_DEBUG : RF_LOG_WARN, "no link with core %u: %s", core, rf_err_text(err));
-    if (!c->redial && m->formed) each_op_of(m, core, false);
+    /* The end of a link proves nothing about a process: that it died says its host's kernel (peer_process_died), or a view.
+     * Inside a host it is made again by the higher core; between hosts when there is something to say. */
+    bool ended = err == RF_ERR_PEER_DEAD || err == RF_ERR_TIMEOUT || err == RF_ERR_CLOSED;
+    bool again =
+        ended || err == RF_ERR_EXISTS || err == RF_ERR_NOT_FOUND || err == RF_ERR_AGAIN || err == RF_ERR_OS;
+    bool mine = !m->formed || (same_node(m, core) && core < m->core && core_is_alive(c)) || op_waits(m, core);
+    set_redial(m, core, again && mine && !c->dead);
+    out_log(m, again ? RF_LOG_DEBUG : RF_LOG_WARN, "no link with core %u: %s", core, rf_err_text(err));
+    if ((was_linked || !again) && m->formed) each_op_of(m, core, false);
 }
 
 void peer_process_died(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
 {
     core_t *c = &m->cores[core];
-    if (incarnation != c->incarnation || c->dead) return;
-    c->link = PEER_GONE;
-    member_dead(m, core, RF_ERR_PEER_DEAD, true);
+    if (incarnation == c->incarnation) member_dead(m, core, true);
 }
 
 void peer_fail_ops(monitor_t *m, rf_core_t core)
@@ -172,7 +212,7 @@ void peer_message(monitor_t *m, rf_core_t core, uint8_t type, const uint8_t *byt
             PEER_SPAWN] = {sizeof(rf_wire_header_t) + sizeof(peer_connected_t), 1, connect_peer_connected},
     };
     core_t *c = &m->cores[core];
-    if (c->dead || c->link != PEER_LINKED) return; /* fenced: nothing of it is listened to any more */
+    if (c->link != PEER_LINKED) return; /* fenced: nothing of it is listened to any more */
     c->heard_ns = m->now_ns;
     if (type >= AGREEMENT_TYPE_FIRST && type <= AGREEMENT_TYPE_LAST) {
         if (agree_receive(m, core, type, bytes, size) != RF_OK) garbage(m, core, agreement_type_name(type));
@@ -191,7 +231,22 @@ void peer_message(monitor_t *m, rf_core_t core, uint8_t type, const uint8_t *byt
         member_ready(m, core);
         break;
     case PEER_HEARTBEAT:
-        break; /* heard, that is all */
+        heartbeat_received(m, core, bytes, size);
+        break;
+    case PEER_CONTACT: {
+        peer_contact_t contact;
+        if (size != sizeof contact || !same_node(m, core)) {
+            garbage(m, core, "CONTACT");
+            break;
+        }
+        memcpy(&contact, bytes, sizeof contact);
+        if (m->boot->n_nodes > 1 && heartbeat_gateway(m, m->node) == core)
+            heartbeat_frozen(m, contact.frozen != 0);
+        break;
+    }
+    case PEER_FENCED:
+        fence_told(m, core, bytes, size);
+        break;
     case PEER_DEATHS:
         member_told(m, core, bytes, size);
         break;
@@ -205,7 +260,8 @@ void peer_message(monitor_t *m, rf_core_t core, uint8_t type, const uint8_t *byt
             break;
         }
         memcpy(&who, bytes, sizeof who);
-        member_expelled(m, core, (rf_err_t)who.err);
+        if (who.core == m->core && who.incarnation >= m->incarnation)
+            member_expelled(m, core, (rf_err_t)who.err);
         break;
     }
     case PEER_PING:

@@ -60,21 +60,35 @@ static void status(monitor_t *m, uint32_t client, const rf_wire_header_t *reques
                             .term = agreed.term,
                             .log_committed = agreed.committed,
                             .log_applied = agreed.applied,
-                            .leader = agreed.leader,
+                            .leader = agreed.leader.core,
                             .core = m->core,
                             .cores = m->boot->n_cores,
                             .node = m->node,
                             .nodes = m->boot->n_nodes,
                             .has_quorum = m->quorum,
-                            .voters = (uint16_t)agreed.voters,
+                            .n_voters = (uint16_t)agreed.n_voters,
                             .forming = !m->formed,
+                            .lost = agreed.lost,
+                            .joint = agreed.joint,
+                            .frozen = m->frozen,
                             .survives_cores = agreed.survives,
-                            .uptime_ns = m->now_ns - m->started_ns};
+                            .survives_hosts = agreed.survives_hosts,
+                            .uptime_ns = m->now_ns - m->started_ns,
+                            .incarnation = m->incarnation,
+                            .log_first = agreed.first,
+                            .elections = agreed.elections,
+                            .expulsions = agreed.expulsions,
+                            .snapshots_sent = agreed.snapshots_sent,
+                            .snapshots_loaded = agreed.snapshots_loaded};
+    _Static_assert(AGREEMENT_VOTERS_MAX <= RF_CLIENT_VOTERS_MAX, "all voters are told");
+    for (unsigned i = 0; i < agreed.n_voters && i < AGREEMENT_VOTERS_MAX; i++)
+        s.voters[i] = agreed.voters[i].core;
+    for (unsigned i = 0; i < agreed.n_waiting && i < AGREEMENT_VOTERS_MAX; i++)
+        s.waiting[s.n_waiting++] = agreed.waiting[i].core;
     memcpy(s.machine_name, m->boot->machine_name, sizeof s.machine_name);
     memcpy(s.scheduler, m->scheduler, sizeof s.scheduler);
     memcpy(s.isolation, m->isolation, sizeof s.isolation);
-    for (rf_core_t core = 0; core < m->boot->n_cores; core++)
-        s.cores_up += m->cores[core].member && !m->cores[core].dead;
+    for (rf_core_t core = 0; core < m->boot->n_cores; core++) s.cores_up += core_is_alive(&m->cores[core]);
     for (rf_node_t node = 0; node < m->boot->n_nodes; node++)
         s.nodes_up += m->formed && heartbeat_gateway(m, node) != RF_CORE_NONE;
     for (unsigned i = 0; i < MONITOR_DOMAINS_MAX; i++)
@@ -94,10 +108,10 @@ static void cores(monitor_t *m, uint32_t client, const rf_wire_header_t *request
         *r = (rf_client_core_t){.core = (rf_core_t)core,
                                 .node = boot->node,
                                 .cpu = boot->cpu,
-                                .state = !m->formed              ? RF_CORE_JOINING
-                                         : c->member && !c->dead ? RF_CORE_UP
-                                                                 : RF_CORE_DOWN,
-                                .incarnation = c->member ? c->incarnation : 0,
+                                .state = !m->formed         ? RF_CORE_JOINING
+                                         : core_is_alive(c) ? RF_CORE_UP
+                                                            : RF_CORE_DOWN,
+                                .incarnation = c->agreed,
                                 .package = boot->package,
                                 .numa = boot->numa};
         memcpy(r->node_name, m->boot->nodes[boot->node].name, sizeof r->node_name);

@@ -33,7 +33,7 @@ static bool alive_agreed(const domain_t *d, unsigned index)
 bool dispatcher_is_alive(const monitor_t *m, const domain_t *d, unsigned index)
 {
     return alive_agreed(d, index) && !d->told_ended && !(d->told_dead >> index & 1) &&
-           !m->cores[d->cores[index]].dead;
+           core_is_alive(&m->cores[d->cores[index]]);
 }
 
 name_t *name_find(monitor_t *m, const char *name)
@@ -66,6 +66,11 @@ static void ended_seen(monitor_t *m, domain_t *d, rf_err_t reason)
     local_kill_domain(m, d->id);
 }
 
+void replica_ended_seen(monitor_t *m, domain_t *d)
+{
+    ended_seen(m, d, d->reason);
+}
+
 static void dispatcher_ended(monitor_t *m, domain_t *d, unsigned index, int32_t wait_status, rf_err_t reason,
                              uint64_t at_ns)
 {
@@ -85,7 +90,6 @@ static void dispatcher_ended(monitor_t *m, domain_t *d, unsigned index, int32_t 
 
 static rf_err_t apply_domain_add(monitor_t *m, const command_t *c, uint64_t *value)
 {
-    if (m->cores[c->core].down) return RF_ERR_PEER_DEAD;
     if (!text_is_valid(c->user, sizeof c->user) || strnlen(c->name, sizeof c->name) == sizeof c->name)
         return RF_ERR_INVALID;
     if (m->n_domains_live == MONITOR_DOMAINS_MAX) return RF_ERR_LIMIT;
@@ -115,7 +119,7 @@ static rf_err_t apply_dispatcher_add(monitor_t *m, const command_t *c, uint64_t 
 {
     domain_t *d = domain_find(m, c->domain);
     if (!d) return RF_ERR_NOT_FOUND;
-    if (d->state == RF_DOMAIN_ENDED || m->cores[c->core].down) return RF_ERR_PEER_DEAD;
+    if (d->state == RF_DOMAIN_ENDED) return RF_ERR_PEER_DEAD;
     if (d->n_dispatchers == RF_DISPATCHERS_PER_DOMAIN_MAX) return RF_ERR_LIMIT;
     unsigned index = d->n_dispatchers++;
     d->cores[index] = c->core;
@@ -176,10 +180,12 @@ static rf_err_t apply_name_delete(monitor_t *m, const command_t *c)
     return RF_OK;
 }
 
-rf_err_t replica_apply(monitor_t *m, const command_t *c, size_t size, uint64_t *value)
+rf_err_t replica_apply(monitor_t *m, const command_t *c, uint64_t *value)
 {
     *value = 0;
-    if (size != sizeof *c || c->core >= m->boot->n_cores) return RF_ERR_INVALID;
+    if (c->core >= m->boot->n_cores) return RF_ERR_INVALID;
+    /* Only members change anything: what an incarnation that has left still had under way is void. */
+    if (!m->cores[c->core].member || m->cores[c->core].agreed != c->incarnation) return RF_ERR_PEER_DEAD;
     switch (c->op) {
     case COMMAND_DOMAIN_ADD:
         return apply_domain_add(m, c, value);
@@ -196,9 +202,8 @@ rf_err_t replica_apply(monitor_t *m, const command_t *c, size_t size, uint64_t *
     }
 }
 
-void replica_member_down(monitor_t *m, rf_core_t core)
+void replica_core_left(monitor_t *m, rf_core_t core)
 {
-    m->cores[core].down = true;
     for (unsigned i = 0; i < MONITOR_DOMAINS_MAX; i++) {
         domain_t *d = &m->domains[i];
         if (d->id == 0 || d->state == RF_DOMAIN_ENDED) continue;

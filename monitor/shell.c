@@ -25,10 +25,18 @@ static uint64_t real_ns(void)
     return (uint64_t)t.tv_sec * RF_NS_PER_S + (uint64_t)t.tv_nsec;
 }
 
+/* The monitor's time goes on while the host sleeps: leases and deadlines of others do. */
+static uint64_t boot_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    return (uint64_t)t.tv_sec * RF_NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
 void shell_step(shell_t *s, monitor_event_t *event)
 {
     for (unsigned i = 0; i < STEPS_MORE_MAX && s->exit_status < 0; i++) {
-        event->now_ns = rf_clock_ns();
+        event->now_ns = boot_ns();
         event->real_ns = real_ns();
         monitor_step(s->monitor, event, s->output);
         s->tick_ns = s->output->next_tick_ns;
@@ -94,7 +102,7 @@ static bool turn(shell_t *s)
         actions_tell_answer(s);
         any = true;
     }
-    if (s->exit_status < 0 && rf_clock_ns() >= s->tick_ns) {
+    if (s->exit_status < 0 && boot_ns() >= s->tick_ns) {
         monitor_event_t event = {.kind = MONITOR_TICK};
         shell_step(s, &event);
         any = true;
@@ -139,7 +147,11 @@ static unsigned collect_links(shell_t *s)
 static void block(shell_t *s)
 {
     struct epoll_event events[EPOLL_EVENTS_MAX];
-    uint64_t until = s->tick_ns < s->host_next_ns ? s->tick_ns : s->host_next_ns;
+    uint64_t now = rf_clock_ns(), boot = boot_ns(), until = s->host_next_ns;
+    if (s->tick_ns != RF_NEVER) {
+        uint64_t tick = now + (s->tick_ns > boot ? s->tick_ns - boot : 0);
+        until = tick < until ? tick : until;
+    }
     for (unsigned i = 0; i < s->n_networks; i++)
         until = s->networks[i].next_ns < until ? s->networks[i].next_ns : until;
     unsigned n = collect_links(s);
@@ -149,7 +161,7 @@ static void block(shell_t *s)
         rf_wait_disarm_all(s->links, n);
         return;
     }
-    uint64_t now = rf_clock_ns();
+    now = rf_clock_ns();
     if (anything_waits(s) && now + BACKLOG_NS < until) until = now + BACKLOG_NS;
     uint64_t left = until > now ? until - now : 0;
     struct timespec timeout = {.tv_sec = (time_t)(left / RF_NS_PER_S), .tv_nsec = (long)(left % RF_NS_PER_S)};
@@ -203,7 +215,7 @@ static rf_err_t start_monitor(shell_t *s)
     }
     for (rf_core_t core = 0; core < s->boot->n_cores; core++) s->lowest[core] = 1;
     rf_err_t err =
-        monitor_init(memory, size, s->boot, s->core, s->incarnation, s->owner, rf_clock_ns(), &s->monitor);
+        monitor_init(memory, size, s->boot, s->core, s->incarnation, s->owner, boot_ns(), &s->monitor);
     if (err != RF_OK) free(memory);
     return err;
 }

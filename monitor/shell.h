@@ -91,6 +91,7 @@ typedef struct transfer { /* a spawn block that comes in pieces */
 typedef struct watched {
     rf_incarnation_t incarnation; /* 0: none */
     int pidfd;
+    monitor_process_t process;
     bool died; /* to be told, once its link has ended */
 } watched_t;
 

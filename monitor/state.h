@@ -9,7 +9,9 @@
  *   clients.c        clients and what each may ask; query.c answers what needs no operation
  *   kernel.c         the CPU driver: its answers and events, the dispatchers of this core
  *   op_*.c           one distributed operation each, as a state machine with named states
- *   op_member.c      forming, deaths; heartbeat.c: hosts
+ *   snapshot.c       the replica as bytes, and back
+ *   op_member.c      forming, joining, deaths; heartbeat.c: silence, contact
+ *   op_change.c      joins and leaves that somebody asks for; op_fence.c: fencing who has left
  *   names.c          exporting and withdrawing names
  *   machine_events.c what subscribers are told
  *
@@ -53,6 +55,13 @@
 #define AGREE_LOG_MAX       256 /* entries */
 #define AGREE_ENTRY_MAX     192 /* bytes */
 #define AGREE_PROPOSALS_MAX AGREEMENT_WINDOW
+#define AGREE_SESSIONS_MAX  0
+#define AGREE_VOTERS_MAX    AGREEMENT_VOTERS_MAX
+#define SNAPSHOT_MAX        (1u << 20) /* bytes of a full replica */
+#define DRIFT_PPM           1000 /* by which clocks of hosts may differ in rate; ten times what NTP corrects at most */
+#define CHANGE_NS           (10 * RF_NS_PER_S) /* a change of membership, all in all */
+#define FENCE_GRACE_NS      RF_NS_PER_S        /* for who leaves in order, to end by itself */
+#define FENCE_MS            1000 /* the CPU driver's answer; killing and reaping takes about a millisecond */
 
 /* ---- replica: agreed ---- */
 
@@ -67,19 +76,20 @@ enum command_op {                               /* what proposals say; a struct 
 typedef struct command {
     uint16_t op;
     rf_core_t core;
+    rf_incarnation_t incarnation; /* of it, who proposes: only while it is a member */
     uint32_t uid;
-    rf_domain_t domain;
     uint16_t index;
     uint16_t state;
+    rf_domain_t domain;
     int32_t wait_status;
     uint32_t reason;
-    uint32_t reserved;
     uint64_t at_ns;         /* CLOCK_REALTIME at the proposer */
     char name[RF_NAME_MAX]; /* program, or exported name */
     char user[32];
 } command_t;
 _Static_assert(sizeof(command_t) == 136, "wire layout");
 
+/* A dispatcher that is alive is of its core's last incarnation: when one leaves, all of its dispatchers have ended. */
 typedef struct domain {
     rf_domain_t id; /* 0: free */
     uint32_t uid;
@@ -91,6 +101,7 @@ typedef struct domain {
     rf_core_t cores[RF_DISPATCHERS_PER_DOMAIN_MAX];
     char user[32];
     char program[RF_NAME_MAX];
+    bool stale; /* while a snapshot is loaded: not in it */
     /* told */
     bool told_ended;
     int32_t told_status;
@@ -107,23 +118,34 @@ typedef struct name {
     rf_core_t core;
 } name_t;
 
-/* Everything here is about one incarnation, the last that the log has named: an earlier one is never heard of again. */
+typedef enum fence_state { FENCE_NONE, FENCE_DUE, FENCE_ASKED, FENCE_FAILED, FENCE_DONE } fence_state_t;
+
 typedef struct core {
     /* agreed */
-    bool member, down; /* was in the first view; has left by an entry */
-    rf_incarnation_t incarnation;
+    bool member;             /* `agreed` is in the view */
+    rf_incarnation_t agreed; /* the last that was; 0: none yet */
     /* told */
-    bool dead; /* evidence here or elsewhere */
+    rf_incarnation_t incarnation; /* the last that is known of; an earlier one is never heard of again */
+    bool dead;                    /* ... has left, or is known to be dead */
+    bool dead_kernel;             /* ... by the kernel of its host */
     rf_err_t dead_err;
+    /* fencing */
+    rf_incarnation_t left; /* the last that has left */
+    fence_state_t fence;   /* ... of it */
+    uint64_t fence_ns;     /* not before; who leaves in order ends by itself */
+    uint64_t expel_ns;     /* when it runs no more, even if nobody there can see to that */
+    monitor_process_t process;
     /* peer link */
     enum { PEER_NONE, PEER_DIALING, PEER_LINKED, PEER_GONE } link;
-    rf_incarnation_t linked;  /* LINKED: with whom */
-    uint16_t unanswered;      /* requests at it */
-    bool ready;               /* core 0: it has said READY */
-    bool death_due, room_due; /* the engine is to be told */
-    bool redial;              /* a dial failed: again at redial_ns */
+    rf_incarnation_t linked; /* LINKED: with whom */
+    uint16_t unanswered;     /* requests at it */
+    bool ready;              /* core 0: it has said READY */
+    uint8_t death_due;       /* AGREEMENT_EVIDENCE_*: the engine is to be told */
+    bool room_due, fenced_due;
+    bool redial; /* a dial failed: again at redial_ns */
     uint64_t redial_ns;
-    uint64_t heard_ns;
+    uint64_t heard_ns, their_sent_ns; /* the last word of it; what its last heartbeat said */
+    uint16_t silent;                  /* beats of mine since it was heard */
     /* last measurement */
     uint64_t ping_sent_ns; /* 0: none outstanding */
     unsigned n_pings;
@@ -180,7 +202,9 @@ typedef enum op_kind {
     OP_STATS,
     OP_LISTEN,
     OP_SHUTDOWN,
-    OP_RUNNING
+    OP_RUNNING,
+    OP_CHANGE,
+    OP_FENCE
 } op_kind_t;
 
 typedef struct op {
@@ -212,6 +236,14 @@ typedef struct op {
             rf_domain_t domain;
             uint16_t index;
         } end; /* OP_END, OP_RUNNING */
+        struct {
+            bool join, kill;
+            rf_core_t core;
+            rf_incarnation_t incarnation; /* who leaves */
+        } change;
+        struct {
+            rf_core_t core;
+        } fence;
         struct {
             rf_domain_t domain;
         } wait;
@@ -255,8 +287,10 @@ typedef struct op_class {
 
 typedef struct agree {
     agreement_t *engine;
+    agreement_state_t state;         /* as last asked */
     rf_err_t received_err;           /* of the last message */
-    bool busy;                       /* inside agree_run(): what comes meanwhile is queued */
+    bool busy;                       /* inside run(): what comes meanwhile is queued */
+    bool peers_due;                  /* something of a core is to be told */
     uint64_t tick_ns;                /* the engine wants a tick; RF_NEVER */
     uint64_t retry_ns;               /* the log was full: no proposal before that; 0 */
     uint64_t sequence;               /* last used of this member's own session */
@@ -267,25 +301,25 @@ typedef struct agree {
         uint32_t op;
     } inflight[AGREE_PROPOSALS_MAX];
     unsigned n_inflight;
-    struct {
-        uint64_t index;
-        agreement_entry_kind_t kind;
-        rf_core_t core; /* MEMBER_DOWN */
-        size_t size;
-        command_t command;
-    } applies[AGREE_LOG_MAX]; /* handed out, not applied yet */
-    unsigned applies_head, n_applies;
 } agree_t;
 
-typedef enum phase { PHASE_LINKING, PHASE_READY, PHASE_FORMED, PHASE_EXPELLED, PHASE_SHUTDOWN } phase_t;
+typedef enum phase {
+    PHASE_LINKING,
+    PHASE_READY,
+    PHASE_FORMED,
+    PHASE_LEAVING,
+    PHASE_EXPELLED,
+    PHASE_SHUTDOWN
+} phase_t;
 
 struct monitor {
     const rf_boot_t *boot;
     rf_core_t core;
     rf_incarnation_t incarnation; /* which life of this core's monitor this is */
     rf_node_t node;
-    uint64_t now_ns, real_ns, started_ns;
-    char owner[32]; /* who did `up`; "" : not known */
+    uint64_t now_ns, real_ns, started_ns; /* now: CLOCK_BOOTTIME */
+    uint64_t form_ns;                     /* core 0: forms with who is there */
+    char owner[32];                       /* who did `up`; "" : not known */
     phase_t phase;
     bool forming; /* core 0: the first entry is proposed */
     bool begun;
@@ -296,6 +330,10 @@ struct monitor {
     bool formed, quorum; /* quorum: changes can be agreed on */
 
     core_t *cores;                         /* [boot->n_cores] */
+    uint16_t *host;                        /* [boot->n_cores] failure domains, for the engine */
+    uint32_t *package;                     /* [boot->n_cores] */
+    bool fences_due;                       /* somebody who has left is to be fenced */
+    unsigned n_redials;                    /* cores to be dialled again: none is looked for when it is 0 */
     domain_t domains[MONITOR_DOMAINS_MAX]; /* of domain id at id % MONITOR_DOMAINS_MAX */
     rf_domain_t domain_last;
     unsigned n_domains_live;
@@ -318,6 +356,9 @@ struct monitor {
     uint16_t silent[RF_NODES_MAX];  /* beats of mine since a host was heard */
     uint64_t pinged_ns;             /* when the last measurement was complete */
     bool pinging, beating;
+    unsigned n_beats;
+    uint64_t contact_ns; /* when this host last had contact with the quorum, at least */
+    bool frozen;         /* the dispatchers of this core, for want of it */
     uint64_t ping_deadline_ns;
     int exit_status; /* -1: goes on */
     uint64_t logged_ns[4];
@@ -345,14 +386,25 @@ void client_close(monitor_t *m, uint32_t client, const char *why);
 
 /* ---- agree.c ---- */
 rf_err_t agree_init(monitor_t *m, void *memory, size_t size);
-agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core, rf_incarnation_t incarnation);
+agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core, rf_incarnation_t incarnation,
+                                const uint16_t *host, const uint32_t *package);
 /* Proposes for `op`, when there is room; its class's `proposed` gets the answer, never before this returns. */
 void agree_propose(monitor_t *m, op_t *op, const command_t *command);
+/* The same with the command it has already; or, OP_CHANGE, its change. */
+void agree_queue(monitor_t *m, op_t *op);
 void agree_form(monitor_t *m, const rf_core_t *cores, unsigned n);
-void agree_death(monitor_t *m, rf_core_t core);
+void agree_transfer(monitor_t *m); /* not from within a step */
+void agree_death(monitor_t *m, rf_core_t core, agreement_evidence_t evidence);
+void agree_fenced(monitor_t *m, rf_core_t core);
 void agree_room(monitor_t *m, rf_core_t core);
 rf_err_t agree_receive(monitor_t *m, rf_core_t from, uint8_t type, const void *bytes, size_t size);
 void agree_tick(monitor_t *m);
+void agree_note_state(monitor_t *m); /* whether there is a quorum, and who leads */
+
+/* ---- snapshot.c ---- */
+size_t replica_save(const monitor_t *m, void *bytes, size_t max);
+rf_err_t replica_load(monitor_t *m, const void *bytes,
+                      size_t size); /* RF_ERR_PROTOCOL: nothing has changed */
 
 /* ---- replica.c ---- */
 domain_t *domain_find(monitor_t *m, rf_domain_t id);
@@ -361,8 +413,9 @@ bool dispatcher_is_alive(const monitor_t *m, const domain_t *d,
                          unsigned index); /* agreed, and nothing else told */
 name_t *name_find(monitor_t *m, const char *name);
 bool name_is_alive(monitor_t *m, const name_t *name); /* its dispatcher is, agreed and told */
-rf_err_t replica_apply(monitor_t *m, const command_t *command, size_t size, uint64_t *value);
-void replica_member_down(monitor_t *m, rf_core_t core);
+rf_err_t replica_apply(monitor_t *m, const command_t *command, uint64_t *value);
+void replica_core_left(monitor_t *m, rf_core_t core); /* with its dispatchers */
+void replica_ended_seen(monitor_t *m, domain_t *d);   /* what follows when its end is first seen */
 /* Besides the log: dispatcher `index` has ended. */
 void replica_tell_ended(monitor_t *m, rf_domain_t domain, unsigned index, int32_t wait_status,
                         rf_err_t reason, uint64_t at_ns);
@@ -382,7 +435,8 @@ void op_reply(monitor_t *m, op_t *op, rf_err_t err, const void *body,
               size_t size); /* to its client, and ends it */
 
 extern const op_class_t op_spawn_class, op_end_class, op_running_class, op_wait_class, op_kill_class,
-    op_connect_class, op_name_class, op_links_class, op_stats_class, op_listen_class, op_shutdown_class;
+    op_connect_class, op_name_class, op_links_class, op_stats_class, op_listen_class, op_shutdown_class,
+    op_change_class, op_fence_class;
 
 const op_class_t *op_class_of(const op_t *op);
 
@@ -390,13 +444,15 @@ const op_class_t *op_class_of(const op_t *op);
 /* RF_OK: linked. RF_ERR_AGAIN: being dialled, or will be when its address comes: peer_up() of the operation follows.
  * RF_ERR_PEER_DEAD. */
 rf_err_t peer_need(monitor_t *m, rf_core_t core);
+/* Linked with that very incarnation; if not, it is being dialled, unless that makes no sense. */
+bool peer_reach(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation);
 void peer_send(monitor_t *m, rf_core_t core, uint8_t type, const void *a, size_t a_size, const void *b,
                size_t b_size);
 /* A request for an operation; counted. RF_ERR_AGAIN: too many unanswered. */
 rf_err_t peer_request(monitor_t *m, op_t *op, rf_core_t core, uint8_t type, const void *body, size_t size,
                       const int *fds, unsigned n_fds);
 void peer_answered(monitor_t *m, op_t *op);
-void peer_up(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation);
+void peer_up(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, const monitor_process_t *process);
 void peer_process_died(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation);
 /* Closes the link with `incarnation` of a core, or an earlier one, and listens to none of these any more. */
 void peer_fence(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation);
@@ -431,6 +487,7 @@ local_t *local_find(monitor_t *m, rf_domain_t domain, unsigned index);
 local_t *local_add(monitor_t *m,
                    bool reserved); /* reserved: also the last LOCAL_RESERVED places; NULL: full */
 void local_free(monitor_t *m, local_t *local);
+void kernel_reconcile(monitor_t *m); /* the replica was replaced: ends what it knows to have ended */
 void local_kill_domain(monitor_t *m, rf_domain_t domain); /* its dispatchers here: the domain has ended */
 
 /* ---- operations ---- */
@@ -444,11 +501,15 @@ void spawn_check_span(op_t *op); /* op_span.c's operation waits for its block */
 void span_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request,
                   const rf_client_spawn_t *body);
 void end_local(monitor_t *m, local_t *local, int32_t wait_status, rf_err_t reason);
+void end_orphan(monitor_t *m, rf_domain_t domain,
+                unsigned index);      /* agreed for this core, but never started */
+void end_propose_again(monitor_t *m); /* the quorum is back */
 void end_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
 void end_tell_all(monitor_t *m, rf_core_t to); /* RF_CORE_NONE: everybody in reach */
 void wait_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, rf_domain_t domain);
 void wait_cancel(monitor_t *m, uint32_t client, uint32_t tag);
 void wait_domain_ended(monitor_t *m, rf_domain_t domain);
+void wait_domain_forgotten(monitor_t *m, rf_domain_t domain);
 void kill_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request,
                   const rf_client_kill_t *body);
 void kill_peer(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
@@ -467,20 +528,58 @@ void listen_request(monitor_t *m, uint32_t client, const rf_wire_header_t *reque
 void shutdown_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request);
 void shutdown_progress(monitor_t *m);
 
-/* ---- op_member.c, heartbeat.c ---- */
+/* ---- op_member.c ---- */
 void member_start(monitor_t *m);
 void member_tick(monitor_t *m);
 uint64_t member_next_ns(const monitor_t *m);
 void member_linked(monitor_t *m, rf_core_t core);
 void member_ready(monitor_t *m, rf_core_t core);
-void member_formed(monitor_t *m);
-/* Evidence of a core's death: first-hand, or told. */
-void member_dead(monitor_t *m, rf_core_t core, rf_err_t err, bool first_hand);
+void member_joined(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation); /* by an applied entry */
+void member_left(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, bool in_order);
+/* The kernel's evidence of a core's death: first-hand, or told. */
+void member_dead(monitor_t *m, rf_core_t core, bool first_hand);
 void member_tell_deaths(monitor_t *m, rf_core_t to);
 void member_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
-void member_expelled(monitor_t *m, rf_core_t from, rf_err_t err);
+void member_expelled(monitor_t *m, rf_core_t from, rf_err_t err); /* RF_CORE_NONE: the engine says so */
+/* A member of the view, and nothing else is known of it. */
+static inline bool core_is_alive(const core_t *c)
+{
+    return c->member && c->agreed == c->incarnation && !c->dead;
+}
+
+/* ---- op_change.c ---- */
+void join_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, rf_core_t core);
+void leave_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request,
+                   const rf_client_leave_t *body);
+void leave_tick(monitor_t *m);
+bool leave_done(monitor_t *m); /* this core was asked to leave, and has: answers and ends. Else false */
+void expel_node(monitor_t *m, rf_node_t node);
+
+/* ---- op_fence.c ---- */
+void fence_left(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, bool in_order);
+void fence_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
+void fence_tell(monitor_t *m, rf_core_t to); /* what a new link may have missed */
+void fence_tick(monitor_t *m);
+uint64_t fence_next_ns(const monitor_t *m);
+
+/* ---- heartbeat.c ---- */
 void heartbeat_tick(monitor_t *m);
 uint64_t heartbeat_next_ns(const monitor_t *m);
-rf_core_t heartbeat_gateway(const monitor_t *m, rf_node_t node);
+rf_core_t heartbeat_gateway(const monitor_t *m, rf_node_t node); /* RF_CORE_NONE: no member lives there */
+void heartbeat_received(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
+void heartbeat_frozen(monitor_t *m, bool frozen);
+void heartbeat_tell_frozen(monitor_t *m, rf_core_t to);
+/* A host without contact to the quorum for so long freezes its dispatchers ... */
+static inline uint64_t boot_self_ns(const rf_boot_t *boot)
+{
+    return boot->host_deadline_ms * RF_NS_PER_MS;
+}
+/* ... and the others wait so long after the view without it: a voter may take its quorum to be there for an election's time,
+ * contact is judged at beats, and clocks differ in rate (a tenth is far more than they do). */
+static inline uint64_t boot_expel_ns(const rf_boot_t *boot)
+{
+    return boot_self_ns(boot) + boot_self_ns(boot) / 10 +
+           ((uint64_t)boot->election_ms + 3 * boot->heartbeat_ms) * RF_NS_PER_MS;
+}
 
 #endif

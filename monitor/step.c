@@ -6,23 +6,30 @@
 
 static size_t padded(size_t size)
 {
-    return (size + 15) & ~(size_t)15;
+    return (size + 63) & ~(size_t)63;
+}
+
+static size_t tables_size(const rf_boot_t *boot)
+{
+    return padded(sizeof(monitor_t)) + padded(boot->n_cores * sizeof(core_t)) +
+           padded(boot->n_cores * sizeof(uint32_t)) + padded(boot->n_cores * sizeof(uint16_t));
 }
 
 size_t monitor_size(const rf_boot_t *boot, rf_core_t core)
 {
-    agreement_params_t params = agree_params(boot, core, 1);
-    return padded(sizeof(monitor_t)) + padded(boot->n_cores * sizeof(core_t)) + agreement_size(&params);
+    static const uint16_t host[RF_CORES_MAX]; /* the size does not depend on who is where */
+    agreement_params_t params = agree_params(boot, core, 1, host, NULL);
+    return tables_size(boot) + agreement_size(&params);
 }
 
 rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_t core,
                       rf_incarnation_t incarnation, const char *owner, uint64_t now_ns, monitor_t **out)
 {
     if (core >= boot->n_cores || boot->cores[core].node != boot->node || boot->heartbeat_ms == 0 ||
-        incarnation == 0)
+        boot->election_ms == 0 || incarnation == 0)
         return RF_ERR_INVALID;
     if (size < monitor_size(boot, core)) return RF_ERR_NO_MEMORY;
-    memset(memory, 0, monitor_size(boot, core));
+    memset(memory, 0, tables_size(boot));
     monitor_t *m = memory;
     m->boot = boot;
     snprintf(m->owner, sizeof m->owner, "%s", owner);
@@ -30,12 +37,19 @@ rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_
     m->incarnation = incarnation;
     m->node = boot->node;
     m->started_ns = m->now_ns = now_ns;
+    m->form_ns = now_ns + BOOT_NS;
     m->next_deadline_ns = RF_NEVER;
     m->heartbeat_ns = RF_NEVER;
     m->exit_status = -1;
     m->cores = (core_t *)(void *)((uint8_t *)memory + padded(sizeof *m));
-    uint8_t *engine = (uint8_t *)m->cores + padded(boot->n_cores * sizeof(core_t));
-    for (rf_core_t i = 0; i < boot->n_cores; i++) m->cores[i].incarnation = 1;
+    m->package = (uint32_t *)(void *)((uint8_t *)m->cores + padded(boot->n_cores * sizeof(core_t)));
+    m->host = (uint16_t *)(void *)((uint8_t *)m->package + padded(boot->n_cores * sizeof(uint32_t)));
+    uint8_t *engine = (uint8_t *)memory + tables_size(boot);
+    for (rf_core_t i = 0; i < boot->n_cores; i++) {
+        m->cores[i].incarnation = 1;
+        m->host[i] = boot->cores[i].node;
+        m->package[i] = boot->cores[i].package;
+    }
     m->cores[core].incarnation = incarnation;
     for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++)
         m->locals[i] = (local_t){.block_fd = -1, .executable_fd = -1, .client = NO_CLIENT};
@@ -50,7 +64,8 @@ static const op_class_t *const classes[] = {
     [OP_SPAWN] = &op_spawn_class,   [OP_END] = &op_end_class,           [OP_RUNNING] = &op_running_class,
     [OP_WAIT] = &op_wait_class,     [OP_KILL] = &op_kill_class,         [OP_CONNECT] = &op_connect_class,
     [OP_NAME] = &op_name_class,     [OP_LINKS] = &op_links_class,       [OP_STATS] = &op_stats_class,
-    [OP_LISTEN] = &op_listen_class, [OP_SHUTDOWN] = &op_shutdown_class,
+    [OP_LISTEN] = &op_listen_class, [OP_SHUTDOWN] = &op_shutdown_class, [OP_CHANGE] = &op_change_class,
+    [OP_FENCE] = &op_fence_class,
 };
 
 const op_class_t *op_class_of(const op_t *op)
@@ -212,7 +227,7 @@ static void handle(monitor_t *m, const monitor_event_t *event)
         break;
     case MONITOR_PEER_UP:
         rf_assert(core_valid);
-        peer_up(m, event->core, event->incarnation);
+        peer_up(m, event->core, event->incarnation, &event->process);
         break;
     case MONITOR_PEER_DIED:
         rf_assert(core_valid);
@@ -292,6 +307,8 @@ void monitor_step(monitor_t *m, const monitor_event_t *event, monitor_output_t *
     expire(m);
     member_tick(m);
     heartbeat_tick(m);
+    fence_tick(m);
+    leave_tick(m);
     links_tick(m);
     agree_tick(m);
     machine_events_deliver(m);
@@ -300,6 +317,7 @@ void monitor_step(monitor_t *m, const monitor_event_t *event, monitor_output_t *
     uint64_t next = earliest(m->next_deadline_ns, m->agree.tick_ns);
     next = earliest(next, member_next_ns(m));
     next = earliest(next, heartbeat_next_ns(m));
+    next = earliest(next, fence_next_ns(m));
     if (m->pinging) next = earliest(next, m->ping_deadline_ns);
     if (m->agree.n_queue > 0 && m->agree.retry_ns > m->now_ns) next = earliest(next, m->agree.retry_ns);
     output->next_tick_ns = next;
@@ -351,5 +369,5 @@ void monitor_check(const monitor_t *m)
         if (l->state != LOCAL_FREE && l->client != NO_CLIENT)
             rf_assert(m->clients[l->client].used && m->clients[l->client].domain == l->domain);
     }
-    rf_assert(m->agree.n_inflight <= AGREE_PROPOSALS_MAX && m->agree.n_applies == 0 && !m->agree.busy);
+    rf_assert(m->agree.n_inflight <= AGREE_PROPOSALS_MAX && !m->agree.busy);
 }

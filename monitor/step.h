@@ -66,6 +66,13 @@ typedef enum monitor_event_kind {
     MONITOR_LINK_STATS, /* answers LINK_STATS */
 } monitor_event_kind_t;
 
+/* Who a monitor of this host, and its CPU driver, are to the host's kernel. */
+typedef struct monitor_process {
+    rf_incarnation_t incarnation; /* whose; 0: not known */
+    int32_t monitor_pid, driver_pid;
+    uint64_t monitor_start, driver_start;
+} monitor_process_t;
+
 typedef struct monitor_link_stats {
     rf_core_t core;
     uint16_t state, encrypted;
@@ -77,10 +84,11 @@ typedef struct monitor_link_stats {
 /* Pointers in an event are only read during the step. */
 typedef struct monitor_event {
     monitor_event_kind_t kind;
-    uint64_t now_ns;  /* CLOCK_MONOTONIC, read after the event was taken from its queue; never falls */
+    uint64_t now_ns;  /* CLOCK_BOOTTIME, read after the event was taken from its queue; never falls */
     uint64_t real_ns; /* CLOCK_REALTIME, to show to people */
     rf_core_t core;   /* PEER_* */
     rf_incarnation_t incarnation; /* PEER_UP, PEER_DIED */
+    monitor_process_t process;    /* PEER_UP, inside the host */
     uint32_t client;              /* CLIENT_*: the shell's handle */
     uint32_t op;                  /* answers: the operation that asked, as in its action */
     uint8_t type;                 /* *_MESSAGE: slot type */
@@ -166,7 +174,7 @@ enum {
     MONITOR_EXIT_SHUTDOWN = 0,
     MONITOR_EXIT_FAILED = 1,
     MONITOR_EXIT_USAGE = 2,
-    MONITOR_EXIT_EXPELLED = 3
+    MONITOR_EXIT_EXPELLED = RF_MONITOR_EXIT_EXPELLED
 };
 
 size_t monitor_size(const rf_boot_t *boot, rf_core_t core);

@@ -7,6 +7,7 @@
 
 #include "base/os.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -18,6 +19,25 @@ static void forget(shell_t *s, watched_t *w)
     epoll_ctl(s->epoll, EPOLL_CTL_DEL, w->pidfd, NULL);
     close(w->pidfd);
     *w = (watched_t){0};
+}
+
+/* Monitor and CPU driver, for who has to end them: taken only if they are what they are said to be. */
+static void identify(watched_t *w, int pid)
+{
+    char path[32], text[1024], command[32];
+    int parent = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    if (rf_file_read(path, text, sizeof text) <= 0) return;
+    const char *end = strrchr(text, ')');
+    if (!end || sscanf(end, ") %*c %d", &parent) != 1 || parent <= 1) return;
+    snprintf(path, sizeof path, "/proc/%d/comm", parent);
+    bool driver =
+        rf_file_read(path, command, sizeof command) > 0 && strncmp(command, "rf-cpudriver", 12) == 0;
+    w->process = (monitor_process_t){
+        .incarnation = w->incarnation, .monitor_pid = pid, .monitor_start = rf_process_start_time(pid)};
+    if (!driver) return; /* it died, and this monitor is dying, too */
+    w->process.driver_pid = parent;
+    w->process.driver_start = rf_process_start_time(parent);
 }
 
 void watch_peer(shell_t *s, conn_t *conn)
@@ -37,6 +57,7 @@ void watch_peer(shell_t *s, conn_t *conn)
         return;
     }
     *w = (watched_t){.incarnation = conn->incarnation, .pidfd = pidfd};
+    identify(w, pid);
 }
 
 void watch_readable(shell_t *s, int fd)

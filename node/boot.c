@@ -6,6 +6,7 @@
 #include "node/peers.h"
 #include "node/cores.h"
 #include "node/down.h"
+#include "node/rejoin.h"
 #include "node/monitors.h"
 #include "node/run_dir.h"
 #include "node/tls.h"
@@ -20,6 +21,7 @@
 #include <unistd.h>
 
 #define FORMED_POLL_NS (20 * RF_NS_PER_MS)
+#define ABSENT_NS      (30 * RF_NS_PER_S)
 #define WAITING_SAY_NS (2 * RF_NS_PER_S)
 
 static rf_monitor_call_t formed_call;
@@ -229,6 +231,7 @@ static rf_err_t publish(rf_daemon_t *daemon, int *boot_fd)
         .owner_uid = daemon->owner_uid,
         .heartbeat_ms = config->heartbeat_ms,
         .host_deadline_ms = config->host_deadline_ms,
+        .election_ms = config->election_ms,
         .log_level = config->log_level,
         .memory_bytes_per_core = config->nodes[daemon->node].memory_bytes / daemon->n_cores,
     };
@@ -244,19 +247,30 @@ static rf_err_t publish(rf_daemon_t *daemon, int *boot_fd)
     return err;
 }
 
+rf_err_t rf_boot_block(rf_daemon_t *daemon)
+{
+    if (daemon->boot_fd >= 0) return RF_OK;
+    return publish(daemon, &daemon->boot_fd);
+}
+
 static bool start_cores(rf_daemon_t *daemon)
 {
     char error[RF_CONFIG_ERROR_MAX];
-    int boot_fd = -1;
     rf_err_t err = rf_run_dir_write_machine(daemon);
-    if (err == RF_OK) err = publish(daemon, &boot_fd);
+    if (err == RF_OK) err = rf_boot_block(daemon);
     if (err != RF_OK) {
         rf_boot_failed(daemon, "the boot block cannot be made: %s", rf_err_text(err));
         return false;
     }
     err = rf_monitors_open(daemon, error, sizeof error);
-    if (err == RF_OK) err = rf_cores_start(daemon, boot_fd, error, sizeof error);
-    close(boot_fd);
+    if (err == RF_OK && daemon->join_only) {
+        for (unsigned i = 0; i < daemon->n_cores; i++) daemon->cores[i].life = RF_LIFE_DOWN;
+        for (unsigned i = 0; i < daemon->n_cores; i++) rf_rejoin_now(&daemon->cores[i]);
+        rf_boot_progress(daemon, "the machine is formed already: its %u core%s join", daemon->n_cores,
+                         daemon->n_cores == 1 ? "" : "s");
+        return true;
+    }
+    if (err == RF_OK) err = rf_cores_start(daemon, daemon->boot_fd, error, sizeof error);
     if (err != RF_OK) {
         rf_boot_failed(daemon, "%s", error);
         return false;
@@ -312,6 +326,7 @@ static void say_waiting(void *context)
     else
         rf_boot_progress(daemon, "waiting for the machine to form");
     rf_timer_set(&daemon->loop, &daemon->boot_timer, rf_clock_ns() + WAITING_SAY_NS, say_waiting, daemon);
+    rf_boot_step(daemon);
 }
 
 /* Every living core of this node answers, and where it listens is known. */
@@ -340,7 +355,9 @@ void rf_boot_step(rf_daemon_t *daemon)
         if (linked) become_ready(daemon);
         return;
     }
-    if (!cores_are_up(daemon) || !rf_peers_all_known(daemon)) return;
+    /* Hosts that do not come join later: the monitors form without them when the boot time has passed. */
+    bool late = daemon->join_only || rf_clock_ns() >= daemon->started_ns + ABSENT_NS;
+    if (!cores_are_up(daemon) || (!rf_peers_all_known(daemon) && !late)) return;
     rf_local_core_t *first = rf_monitor_first(daemon, 0);
     if (!first || rf_monitor_call_is_under_way(&formed_call)) return;
     if (rf_monitor_call(first, &formed_call, RF_CLIENT_STATUS, NULL, 0, NULL, 0, RF_ANSWER_NS,
@@ -368,6 +385,7 @@ static void on_address_reply(void *context, rf_err_t err, const void *body, size
 void rf_boot_core_up(rf_local_core_t *core)
 {
     rf_daemon_t *daemon = core->daemon;
+    rf_rejoin_core_up(core);
     if (daemon->phase == RF_PHASE_BOOTING)
         rf_boot_progress(daemon, "core %u is up (%u of %u)", core->core, ++cores_told, daemon->n_cores);
     if (daemon->config->n_nodes > 1) {
@@ -400,7 +418,9 @@ void rf_boot_core_down(rf_local_core_t *core, const char *how)
 {
     rf_daemon_t *daemon = core->daemon;
     rf_peers_cores_changed(daemon);
-    if (daemon->phase != RF_PHASE_BOOTING || daemon->adopted) {
+    if (daemon->phase != RF_PHASE_BOOTING || daemon->adopted || core->expelled) {
+        /* Expelled while it booted: the machine was formed before it came, and it joins as a later incarnation. */
+        rf_rejoin_core_ended(core);
         rf_boot_step(daemon);
         return;
     }

@@ -21,6 +21,9 @@ void rf_boot_failed(rf_daemon_t *daemon, const char *format, ...) __attribute__(
 /* The same before anything was touched: only says so, to --ready-fd and standard error. */
 void rf_boot_refused(rf_daemon_t *daemon, const char *error);
 
+/* Makes the boot block, once: daemon->boot_fd. */
+rf_err_t rf_boot_block(rf_daemon_t *daemon);
+
 /* Called when a core's monitor is in reach, and when a core died. */
 void rf_boot_core_up(rf_local_core_t *core);
 void rf_boot_core_down(rf_local_core_t *core, const char *how);

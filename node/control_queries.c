@@ -120,25 +120,46 @@ static void query_start(rf_client_t *client, uint64_t id, uint16_t op, size_t re
 
 /* ---- status ---- */
 
+static void list_cores(const rf_core_t *cores, unsigned n, char *out, size_t max)
+{
+    size_t at = 0;
+    out[0] = 0;
+    for (unsigned i = 0; i < n && i < RF_CLIENT_VOTERS_MAX && at < max; i++)
+        at += (size_t)snprintf(out + at, max - at, "%s%u", i ? ", " : "", cores[i]);
+}
+
 void rf_survives_in_words(const rf_client_status_t *status, char *out, size_t max)
 {
+    char who[64];
+    list_cores(status->waiting, status->n_waiting, who, sizeof who);
+    const char *even = status->n_voters > 2 && status->n_voters % 2 == 0
+                           ? "; an even number of voters survives no "
+                             "more than one less"
+                           : "";
     if (status->forming)
         snprintf(out, max, "the machine is still forming");
+    else if (status->lost)
+        snprintf(out, max,
+                 "nothing: a majority of the voters is dead, and nothing can ever be agreed on again; "
+                 "'rackfish down' "
+                 "and 'rackfish up' form a new machine. What runs goes on");
     else if (!status->has_quorum)
         snprintf(out, max,
-                 "no agreed changes now (the quorum is out of reach); running domains, open channels and "
-                 "questions go on");
-    else if (status->cores_up <= 1)
-        snprintf(out, max, "nothing: only one core is up");
-    else if (status->survives_cores == 0 && status->leader != RF_CORE_NONE)
+                 "no agreed changes now (the quorum is out of reach%s%s); running domains, open channels and "
+                 "questions go on",
+                 who[0] ? "; waiting for core " : "", who);
+    else if (status->survives_cores == 0)
         snprintf(out, max,
-                 "the death of any core but core %u, which orders agreed changes; if that dies, running "
-                 "domains, open "
-                 "channels and questions go on",
-                 status->leader);
+                 "no death of a core that votes: agreed changes then stop, what runs goes on; three cores "
+                 "survive one");
     else
-        snprintf(out, max, "the death of any %u core%s", status->survives_cores,
-                 status->survives_cores == 1 ? "" : "s");
+        snprintf(out, max, "the death of any %u core%s%s%s%s", status->survives_cores,
+                 status->survives_cores == 1 ? "" : "s",
+                 status->nodes < 2             ? ""
+                 : status->survives_hosts == 0 ? ", but not of any node; three nodes survive one"
+                 : status->survives_hosts == 1 ? ", or of any node"
+                                               : ", or of several nodes",
+                 "", even);
 }
 
 static void answer_status(replica_query_t *query, const void *body, size_t size)
@@ -171,7 +192,25 @@ static void answer_status(replica_query_t *query, const void *body, size_t size)
     status.nodes = s.nodes;
     status.nodes_up = s.nodes_up;
     status.has_quorum = s.has_quorum;
-    status.voters = s.voters;
+    status.voters = s.n_voters;
+    uint32_t voters[RF_CLIENT_VOTERS_MAX], waiting[RF_CLIENT_VOTERS_MAX];
+    status.voter = voters;
+    for (unsigned i = 0; i < s.n_voters && i < RF_CLIENT_VOTERS_MAX; i++)
+        voters[status.n_voter++] = s.voters[i];
+    status.waiting = waiting;
+    for (unsigned i = 0; i < s.n_waiting && i < RF_CLIENT_VOTERS_MAX; i++)
+        waiting[status.n_waiting++] = s.waiting[i];
+    status.lost = s.lost;
+    status.joint = s.joint;
+    status.frozen = s.frozen;
+    status.survives_cores = s.survives_cores;
+    status.survives_nodes = s.survives_hosts;
+    status.log_first = s.log_first;
+    status.elections = s.elections;
+    status.expulsions = s.expulsions;
+    status.snapshots_sent = s.snapshots_sent;
+    status.snapshots_loaded = s.snapshots_loaded;
+    status.incarnation = s.incarnation;
     status.domains = s.domains;
     status.forming = s.forming;
     status.survives = survives;

@@ -9,6 +9,7 @@
 #include "node/logs.h"
 #include "node/privileges.h"
 #include "node/run_relay.h"
+#include "node/rejoin.h"
 #include "node/run_session.h"
 #include "node/tls.h"
 
@@ -418,6 +419,18 @@ static void dispatch(rf_client_t *client, const Rackfish__ControlRequest *reques
         return;
     case RACKFISH__CONTROL_REQUEST__KIND_PING:
         rf_query_ping(client, id);
+        return;
+    case RACKFISH__CONTROL_REQUEST__KIND_JOIN:
+        rf_query_join(client, id, request->join);
+        return;
+    case RACKFISH__CONTROL_REQUEST__KIND_CORE_ON:
+        rf_query_core_on(client, id, request->core_on);
+        return;
+    case RACKFISH__CONTROL_REQUEST__KIND_CORE_OFF:
+        rf_query_core_off(client, id, request->core_off);
+        return;
+    case RACKFISH__CONTROL_REQUEST__KIND_NODE_REMOVE:
+        rf_query_node_remove(client, id, request->node_remove);
         return;
     case RACKFISH__CONTROL_REQUEST__KIND_RUN_DATA:
     case RACKFISH__CONTROL_REQUEST__KIND_RUN_CREDIT:

@@ -49,11 +49,14 @@ void rf_cores_init(rf_daemon_t *daemon)
 }
 
 /* How it ended, in words; only of a child of ours. */
-static void describe_end(const rf_local_core_t *core, char *out, size_t max)
+static void describe_end(rf_local_core_t *core, char *out, size_t max)
 {
     siginfo_t info = {0};
+    core->expelled = false;
     if (!core->child || waitid(P_PIDFD, (id_t)core->pidfd, &info, WEXITED | WNOHANG) < 0 || info.si_pid == 0)
         snprintf(out, max, "died");
+    else if ((core->expelled = info.si_code == CLD_EXITED && info.si_status == RF_CPUDRIVER_EXIT_EXPELLED))
+        snprintf(out, max, "ended, because the machine has gone on without it");
     else if (info.si_code != CLD_EXITED)
         snprintf(out, max, "was killed by signal %d (%s)", info.si_status, strsignal(info.si_status));
     else if (info.si_status == RF_CPUDRIVER_EXIT_OK)

@@ -7,6 +7,7 @@
  *   run_dir.c      folders, lock, state file, machine id            privileges.c   becoming the system user
  *   cgroup.c       the node's control groups                        boot.c         from "nothing" to "ready"
  *   cores.c        CPU drivers: start, adopt, supervise             monitors.c     client links to the monitors
+ *   rejoin.c       cores that come back as new incarnations         control_members.c   core on|off, node remove
  *   bootstrap.c peers.c peer_hello.c remote.c   the other nodes      tls.c conn.c   their connections
  *   control_*.c    the control socket and its questions             run_*.c ship.c programs
  *   logs.c dump.c reload.c down.c                                   what their names say
@@ -63,6 +64,9 @@ typedef struct rf_local_core {
     rf_core_t core; /* machine-wide */
     rf_core_life_t life;
     rf_incarnation_t incarnation; /* which life of it; 0: not known (adopted) */
+    bool off;                     /* turned off: it does not come back by itself */
+    bool expelled;                /* ended because the machine had gone on without it */
+    struct rf_rejoin *rejoin;     /* rejoin.c */
     bool child;                   /* started by this process, so that its exit status is ours to fetch */
     /* cores.c */
     pid_t pid;
@@ -107,8 +111,10 @@ struct rf_daemon {
     char module_dir[RF_PATH_MAX];
     int lock_fd;
     int ready_fd;
+    int boot_fd; /* the boot block, for cores that are started again; -1: not made yet */
 
     bool machine_known; /* its id */
+    bool join_only;     /* the machine was formed before this node came: its cores join */
     bool adopted;       /* an earlier rackfishd booted this node */
     bool left_as_is;    /* ends without touching its cores and files: they are not its to end */
     rf_machine_id_t machine;

@@ -12,6 +12,7 @@
 #include "node/logs.h"
 #include "node/monitors.h"
 #include "node/privileges.h"
+#include "node/rejoin.h"
 #include "node/reload.h"
 #include "node/run_dir.h"
 #include "node/run_session.h"
@@ -167,9 +168,12 @@ static rf_err_t step_cores(rf_daemon_t *daemon, char *error)
     rf_err_t err = rf_monitors_open(daemon, error, ERROR_MAX);
     if (err != RF_OK) return err;
     unsigned alive = rf_cores_adopt(daemon);
+    for (unsigned i = 0; i < daemon->n_cores; i++) {
+        if (daemon->cores[i].life == RF_LIFE_DOWN) rf_rejoin_core_ended(&daemon->cores[i]);
+    }
     rf_run_dir_write_state(daemon);
     rf_boot_progress(daemon, "adopted %u of %u cores%s", alive, daemon->n_cores,
-                     alive == 0 ? "; none lives any more: 'rackfish down' and 'rackfish up' start anew" : "");
+                     alive == daemon->n_cores ? "" : "; the others join again");
     rf_log(RF_LOG_INFO, "adopted %u of %u cores of an earlier rackfishd", alive, daemon->n_cores);
     return RF_OK;
 }
@@ -325,7 +329,7 @@ int main(int argc, char **argv)
 
     daemon.started_ns = rf_clock_ns();
     daemon.ready_fd = daemon.options.ready_fd;
-    daemon.lock_fd = daemon.signal_fd = -1;
+    daemon.lock_fd = daemon.signal_fd = daemon.boot_fd = -1;
     daemon.events_core = -1;
     if (daemon.ready_fd >= 0) fcntl(daemon.ready_fd, F_SETFD, FD_CLOEXEC);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
@@ -346,6 +350,7 @@ int main(int argc, char **argv)
     rf_boot_step(&daemon);
     main_loop(&daemon);
 
+    rf_rejoin_close(&daemon);
     rf_runs_close(&daemon);
     rf_control_close(&daemon);
     rf_bootstrap_close(&daemon);

@@ -201,6 +201,8 @@ static void peer_accept(peer_t *peer, const Rackfish__Node__PeerHello *hello)
         daemon->places[peer->node].n_cores = (rf_core_t)hello->n_cores;
         rf_config_resolve_remote(daemon->config, peer->node, (rf_core_t)hello->n_cores);
     }
+    if (hello->formed && daemon->phase == RF_PHASE_BOOTING && daemon->cores[0].life == RF_LIFE_NONE)
+        daemon->join_only = true;
     learn_machine(daemon, &hello->machine_id);
     if (daemon->machine_known && hello->machine_id.len == 0) send_machine(peer);
     send_cores(peer);

@@ -24,8 +24,12 @@ enum {
     RF_CPUDRIVER_EXIT_OK = 0,     /* told to (TERM), or its monitor ended in order, with status 0 */
     RF_CPUDRIVER_EXIT_FAILED = 1, /* could not start, or lost its means; the log says why */
     RF_CPUDRIVER_EXIT_USAGE = 2,
+    RF_CPUDRIVER_EXIT_EXPELLED =
+        4, /* its monitor ended because the machine had gone on without it; else as MONITOR */
     RF_CPUDRIVER_EXIT_MONITOR = 3, /* its monitor died; every dispatcher of the core is dead and reaped */
 };
+
+#define RF_MONITOR_EXIT_EXPELLED 3 /* of rf-monitor, see there */
 
 enum { RF_SCHED_AUTO = 0, RF_SCHED_CGROUP = 1, RF_SCHED_SIGNALS = 2 };
 
@@ -59,6 +63,7 @@ typedef struct rf_boot {
     uint32_t owner_uid;              /* who did `up` */
     uint32_t heartbeat_ms;           /* between hosts; 100 usual */
     uint32_t host_deadline_ms;       /* silence after which a host is reported dead; 1000 usual */
+    uint32_t election_ms;            /* silence of the leader after which a voter stands; 500 usual */
     uint32_t log_level;
     uint64_t memory_bytes_per_core; /* 0: no limit */
     uint8_t

@@ -10,6 +10,7 @@
 
 #include "wire/wire.h"
 
+#define RF_CLIENT_VOTERS_MAX  8
 #define RF_CLIENT_ADDRESS_MAX 128 /* as RF_ADDRESS_MAX of transport.h */
 
 enum { /* slot types */
@@ -50,6 +51,11 @@ enum rf_client_op {
     RF_CLIENT_NODE_ADDRESSES = 32, /* N rf_client_addresses: where the monitors of another node listen */
     RF_CLIENT_LISTEN_ADDRESS = 33, /* N -> rf_client_address: where this monitor listens for other hosts */
     RF_CLIENT_RELOAD = 34,         /* N rf_client_reload: reloadable settings */
+    RF_CLIENT_JOIN =
+        36, /* N rf_client_join -> rf_client_joined: the next incarnation of a core of the node, agreed; it is
+                             then to be started */
+    RF_CLIENT_LEAVE =
+        37, /* N rf_client_leave -> rf_client_left: this core leaves the machine in order, and ends */
     RF_CLIENT_SHUTDOWN = 35, /* N rf_client_shutdown: end this core's domains (TERM, KILL), answer, exit */
 };
 
@@ -76,12 +82,22 @@ typedef struct rf_client_status {
     rf_core_t leader; /* RF_CORE_NONE: none in reach */
     rf_core_t core, cores, cores_up;
     rf_node_t node, nodes, nodes_up;
-    uint16_t has_quorum, voters, forming;
+    uint16_t has_quorum, n_voters, forming;
+    uint16_t lost;  /* a majority of the voters is proved dead: it can never agree again */
+    uint16_t joint; /* a change of voters is under way */
+    uint16_t frozen;
     uint32_t domains;
-    uint32_t survives_cores; /* how many any cores may still die without losing agreed changes */
+    uint32_t survives_cores; /* how many, whichever, may still die without agreed changes stopping */
+    uint32_t survives_hosts; /* how many hosts, whichever */
     uint64_t uptime_ns;
-    char scheduler[96]; /* the CPU driver's mechanism and what it promises */
-    char isolation[96]; /* ... and of isolation */
+    rf_incarnation_t incarnation; /* of the monitor that answers */
+    uint16_t n_waiting, reserved16;
+    rf_core_t voters[RF_CLIENT_VOTERS_MAX];
+    rf_core_t waiting[RF_CLIENT_VOTERS_MAX]; /* without a quorum: for whom */
+    uint64_t log_first, elections, expulsions, snapshots_sent,
+        snapshots_loaded; /* counted here since its start */
+    char scheduler[96];   /* the CPU driver's mechanism and what it promises */
+    char isolation[96];   /* ... and of isolation */
 } rf_client_status_t;
 
 enum { RF_CORE_DOWN = 0, RF_CORE_UP = 1, RF_CORE_JOINING = 2 };
@@ -213,7 +229,8 @@ enum {
     RF_MACHINE_NODE_UP,
     RF_MACHINE_NODE_DOWN,
     RF_MACHINE_DOMAIN_STARTED,
-    RF_MACHINE_DOMAIN_ENDED
+    RF_MACHINE_DOMAIN_ENDED,
+    RF_MACHINE_CORE_LEAVING /* told on that core alone: its dispatchers are to end */
 };
 typedef struct rf_client_machine_event {
     uint32_t what;
@@ -243,6 +260,30 @@ typedef struct rf_client_shutdown {
     uint32_t grace_ms; /* between TERM and KILL */
     uint32_t reserved;
 } rf_client_shutdown_t;
+
+typedef struct rf_client_join {
+    rf_core_t core;
+    uint16_t reserved[3];
+} rf_client_join_t;
+
+typedef struct rf_client_joined {
+    rf_incarnation_t incarnation;
+    uint32_t reserved;
+} rf_client_joined_t;
+
+enum {
+    RF_LEAVE_IF_IDLE = 0,
+    RF_LEAVE_WAIT = 1,
+    RF_LEAVE_KILL = 2
+}; /* what becomes of the core's dispatchers */
+typedef struct rf_client_leave {
+    uint32_t mode;
+    uint32_t whole_node; /* all cores of the node are asked: somebody must be left on another one */
+} rf_client_leave_t;
+
+typedef struct rf_client_left { /* with RF_ERR_BUSY: how many dispatchers run there */
+    uint32_t dispatchers, reserved;
+} rf_client_left_t;
 
 typedef struct rf_client_reload {
     uint32_t log_level;

@@ -29,7 +29,7 @@ run 3 poll look
 run 3 poll arm
 run 6 poll late
 grep -q 'late after_us=5' "$folder/hdr" || fail "no percentile text"
-run 8 limits
+run 9 limits
 
 "$bench" urpc --slots 65 2>/dev/null && fail "65 slots were taken"
 "$bench" urpc --batch 1000 2>/dev/null && fail "a batch of 1000 was taken"

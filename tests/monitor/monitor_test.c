@@ -12,7 +12,9 @@
 static void forms_when_all_are_there(void **state)
 {
     (void)state;
-    static const unsigned shapes[][2] = {{1, 1}, {1, 2}, {2, 1}, {2, 2}, {3, 2}, {1, 8}};
+    static const unsigned shapes[][4] = {/* nodes, cores of each, cores and nodes that it survives */
+                                         {1, 1, 0, 0}, {1, 2, 0, 0}, {2, 1, 0, 0},
+                                         {2, 2, 1, 0}, {3, 2, 2, 1}, {1, 8, 3, 0}};
     for (unsigned i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         world_t *w = world_new(shapes[i][0], shapes[i][1], i);
         test_client_t *c = world_node_client(w, 0);
@@ -25,7 +27,8 @@ static void forms_when_all_are_there(void **state)
         assert_int_equal(s.view, 1);
         assert_int_equal(s.leader, 0);
         assert_true(s.has_quorum);
-        assert_int_equal(s.survives_cores, 0);
+        assert_int_equal(s.survives_cores, shapes[i][2]);
+        assert_int_equal(s.survives_hosts, shapes[i][3]);
         assert_string_equal(s.scheduler, "fake shares");
         world_free(w);
     }

@@ -150,6 +150,7 @@ static int set_up(void **state)
                          .n_cores = 1,
                          .heartbeat_ms = 100,
                          .host_deadline_ms = 1000,
+                         .election_ms = 500,
                          .owner_uid = geteuid()};
     t.boot.nodes[0].n_cores = 1;
     snprintf(t.boot.run_dir, sizeof t.boot.run_dir, "%s", t.folder);

@@ -80,9 +80,22 @@ static monitor_event_t *peer_event(world_t *w, rf_core_t to, rf_core_t from, mon
     return event;
 }
 
+static void peer_is_up(world_t *w, rf_core_t to, rf_core_t from)
+{
+    rf_incarnation_t incarnation = w->monitor[from]->incarnation;
+    monitor_event_t *event = peer_event(w, to, from, MONITOR_PEER_UP, RF_OK);
+    event->incarnation = incarnation;
+    if (node_of(w, from) == node_of(w, to))
+        event->process = (monitor_process_t){
+            .incarnation = incarnation, .monitor_pid = 1000 + from, .driver_pid = 2000 + from};
+}
+
 static void do_dial(world_t *w, rf_core_t from, rf_core_t to)
 {
-    if (w->linked[from][to]) return;
+    if (w->linked[from][to]) {
+        peer_is_up(w, from, to); /* both dialled */
+        return;
+    }
     if (w->refuse_dials > 0 && node_of(w, from) != node_of(w, to)) {
         w->refuse_dials--;
         peer_event(w, from, to, MONITOR_PEER_DOWN, w->refuse_dials % 2 ? RF_ERR_EXISTS : RF_ERR_TIMEOUT);
@@ -93,8 +106,8 @@ static void do_dial(world_t *w, rf_core_t from, rf_core_t to)
         return;
     }
     w->linked[from][to] = w->linked[to][from] = true;
-    peer_event(w, from, to, MONITOR_PEER_UP, RF_OK)->incarnation = w->monitor[to]->incarnation;
-    peer_event(w, to, from, MONITOR_PEER_UP, RF_OK)->incarnation = w->monitor[from]->incarnation;
+    peer_is_up(w, from, to);
+    peer_is_up(w, to, from);
 }
 
 static void unlink_peers(world_t *w, rf_core_t a, rf_core_t b, rf_err_t err)
@@ -154,7 +167,7 @@ void world_exit_dispatcher(world_t *w, rf_core_t core, rf_domain_t domain, uint1
     } m = {.header = {.op = RF_KERNEL_EVENT_EXITED},
            .exited = {.domain = domain, .index = index, .wait_status = wait_status}};
     world_push(w, core, CHANNEL_KERNEL, MONITOR_KERNEL_MESSAGE, &m, sizeof m)->type = RF_KERNEL_EVENT;
-    for (unsigned i = 0; i < 64; i++) {
+    for (unsigned i = 0; i < 128; i++) {
         test_client_t *c = &w->clients[i];
         if (c->used && !c->gone && c->core == core && c->domain == domain && c->index == index)
             world_client_leave(w, c);
@@ -227,6 +240,21 @@ static void do_send_kernel(world_t *w, rf_core_t core, const monitor_action_t *a
         kernel_reply(w, core, header.tag, header.op, RF_OK, &stats, sizeof stats);
         break;
     }
+    case RF_KERNEL_FENCE: {
+        rf_kernel_fence_t fence;
+        memcpy(&fence, body, sizeof fence);
+        rf_assert(node_of(w, fence.core) == node_of(w, core) && fence.core != core);
+        if (w->monitor[fence.core]->incarnation == fence.incarnation) world_kill(w, fence.core);
+        w->n_fenced++;
+        kernel_reply(w, core, header.tag, header.op, RF_OK, NULL, 0);
+        break;
+    }
+    case RF_KERNEL_FREEZE_ALL: {
+        rf_kernel_freeze_all_t freeze;
+        memcpy(&freeze, body, sizeof freeze);
+        w->frozen[core] = freeze.frozen;
+        break;
+    }
     default:
         rf_assert(!"the monitor invokes what it should not");
     }
@@ -234,7 +262,7 @@ static void do_send_kernel(world_t *w, rf_core_t core, const monitor_action_t *a
 
 test_client_t *world_client_of(world_t *w, rf_core_t core, uint32_t handle)
 {
-    for (unsigned i = 0; i < 64; i++) {
+    for (unsigned i = 0; i < 128; i++) {
         test_client_t *c = &w->clients[i];
         if (c->used && !c->gone && c->core == core && c->handle == handle) return c;
     }
@@ -312,7 +340,7 @@ static void act(world_t *w, rf_core_t core, const monitor_action_t *a)
         do_dial(w, core, a->core);
         break;
     case MONITOR_DO_FENCE_PEER:
-        unlink_peers(w, core, a->core, RF_ERR_CLOSED);
+        if (w->monitor[a->core]->incarnation <= a->incarnation) unlink_peers(w, core, a->core, RF_ERR_CLOSED);
         break;
     case MONITOR_DO_CLOSE_CLIENT: {
         test_client_t *c = world_client_of(w, core, a->client);
@@ -321,7 +349,7 @@ static void act(world_t *w, rf_core_t core, const monitor_action_t *a)
     }
     case MONITOR_DO_ADOPT:
         fd_close(w, a->fds[0]);
-        for (unsigned i = 0; i < 64; i++) {
+        for (unsigned i = 0; i < 128; i++) {
             test_client_t *c = &w->clients[i];
             if (!c->used || c->core != core || c->domain != a->domain || c->index != a->index || c->gone)
                 continue;
@@ -370,6 +398,7 @@ static void act(world_t *w, rf_core_t core, const monitor_action_t *a)
     }
     case MONITOR_DO_LOG:
         w->n_logged++;
+        if (getenv("WORLD_VERBOSE")) w->verbose = true;
         if (w->verbose)
             fprintf(stderr, "%12.6f monitor/%u %s\n", (double)w->now_ns / 1e9, core, (const char *)a->bytes);
         break;
@@ -386,6 +415,7 @@ static void act(world_t *w, rf_core_t core, const monitor_action_t *a)
 static void step(world_t *w, rf_core_t core, monitor_event_t *event)
 {
     monitor_event_t tick = {.kind = MONITOR_TICK};
+    rf_assert(!w->stalled[core]);
     for (unsigned i = 0; i < 10000 && w->alive[core]; i++) {
         event->now_ns = w->now_ns;
         event->real_ns = 1000000 + w->now_ns;
@@ -401,10 +431,16 @@ static void step(world_t *w, rf_core_t core, monitor_event_t *event)
 
 /* ---- running ---- */
 
+static bool runs(const world_t *w, rf_core_t core)
+{
+    return w->alive[core] && !w->stalled[core];
+}
+
 static void deliver_one(world_t *w)
 {
     /* Any link may be next; of that link, the oldest. */
     unsigned chosen = (unsigned)rf_prng_below(&w->prng, w->n_pending);
+    while (w->stalled[w->pending[chosen].to]) chosen = (chosen + 1) % w->n_pending; /* one is deliverable */
     for (unsigned i = 0; i < chosen; i++) {
         if (w->pending[i].to == w->pending[chosen].to &&
             w->pending[i].channel == w->pending[chosen].channel) {
@@ -426,18 +462,26 @@ static void deliver_one(world_t *w)
     free(p.bytes);
 }
 
+static bool anything_to_deliver(const world_t *w)
+{
+    for (unsigned i = 0; i < w->n_pending; i++) {
+        if (!w->stalled[w->pending[i].to]) return true;
+    }
+    return false;
+}
+
 void world_deliver(world_t *w, unsigned n)
 {
-    for (unsigned i = 0; i < n && w->n_pending > 0; i++) deliver_one(w);
+    for (unsigned i = 0; i < n && anything_to_deliver(w); i++) deliver_one(w);
 }
 
 void world_settle(world_t *w)
 {
-    for (unsigned i = 0; w->n_pending > 0; i++) {
+    for (unsigned i = 0; anything_to_deliver(w); i++) {
         rf_assert(i < 2000000); /* they talk for ever */
         deliver_one(w);
         for (rf_core_t core = 0; core < w->n_cores; core++) {
-            if (w->alive[core] && w->tick_ns[core] <= w->now_ns) {
+            if (runs(w, core) && w->tick_ns[core] <= w->now_ns) {
                 monitor_event_t tick = {.kind = MONITOR_TICK};
                 step(w, core, &tick);
             }
@@ -452,12 +496,12 @@ void world_pass(world_t *w, uint64_t ns)
         world_settle(w);
         uint64_t next = RF_NEVER;
         for (rf_core_t core = 0; core < w->n_cores; core++) {
-            if (w->alive[core] && w->tick_ns[core] < next) next = w->tick_ns[core];
+            if (runs(w, core) && w->tick_ns[core] < next) next = w->tick_ns[core];
         }
         if (next > until) break;
         if (next > w->now_ns) w->now_ns = next;
         for (rf_core_t core = 0; core < w->n_cores; core++) {
-            if (!w->alive[core] || w->tick_ns[core] > w->now_ns) continue;
+            if (!runs(w, core) || w->tick_ns[core] > w->now_ns) continue;
             monitor_event_t tick = {.kind = MONITOR_TICK};
             step(w, core, &tick);
             rf_assert(!w->alive[core] ||
@@ -465,6 +509,21 @@ void world_pass(world_t *w, uint64_t ns)
         }
     }
     w->now_ns = until;
+}
+
+static void start_core(world_t *w, rf_core_t core, const rf_boot_t *boot, rf_incarnation_t incarnation)
+{
+    size_t size = monitor_size(boot, core);
+    free(w->memory[core]);
+    w->memory[core] = aligned_alloc(64, (size + 63) & ~(size_t)63);
+    rf_assert(w->memory[core]);
+    rf_err_t err =
+        monitor_init(w->memory[core], size, boot, core, incarnation, "owner", w->now_ns, &w->monitor[core]);
+    rf_assert(err == RF_OK);
+    w->alive[core] = true;
+    w->exited[core] = w->stalled[core] = w->frozen[core] = false;
+    w->tick_ns[core] = w->now_ns;
+    world_push(w, core, CHANNEL_KERNEL, MONITOR_KERNEL_UP, NULL, 0);
 }
 
 world_t *world_new(unsigned nodes, unsigned cores, uint64_t seed)
@@ -486,6 +545,7 @@ world_t *world_new(unsigned nodes, unsigned cores, uint64_t seed)
     b->n_cores = (rf_core_t)w->n_cores;
     b->heartbeat_ms = 100;
     b->host_deadline_ms = 1000;
+    b->election_ms = 500;
     snprintf(b->machine_name, sizeof b->machine_name, "test");
     for (unsigned n = 0; n < nodes; n++) {
         snprintf(b->nodes[n].name, sizeof b->nodes[n].name, "node%u", n);
@@ -503,38 +563,56 @@ world_t *world_new(unsigned nodes, unsigned cores, uint64_t seed)
         boots[n] = *b;
         boots[n].node = (rf_node_t)n;
     }
-    for (rf_core_t core = 0; core < w->n_cores; core++) {
-        const rf_boot_t *boot = &boots[core / cores];
-        size_t size = monitor_size(boot, core);
-        w->memory[core] = aligned_alloc(64, (size + 63) & ~(size_t)63);
-        rf_assert(w->memory[core]);
-        rf_err_t err =
-            monitor_init(w->memory[core], size, boot, core, 1, "owner", w->now_ns, &w->monitor[core]);
-        rf_assert(err == RF_OK);
-        w->alive[core] = true;
-        w->tick_ns[core] = w->now_ns;
-        world_push(w, core, CHANNEL_KERNEL, MONITOR_KERNEL_UP, NULL, 0);
-    }
+    for (rf_core_t core = 0; core < w->n_cores; core++) start_core(w, core, &boots[core / cores], 1);
     return w;
+}
+
+/* What its rackfishd does first: tells where the others listen. */
+static void introduce_one(world_t *w, rf_core_t core)
+{
+    test_client_t *c = world_node_client(w, core);
+    for (rf_node_t node = 0; node < w->boot.n_nodes; node++) {
+        if (node == node_of(w, core)) continue;
+        rf_client_addresses_t a = {.node = node,
+                                   .first = w->boot.nodes[node].first_core,
+                                   .n = w->boot.nodes[node].n_cores,
+                                   .medium = "tcp"};
+        for (unsigned i = 0; i < a.n; i++)
+            snprintf(a.address[i], sizeof a.address[i], "127.0.0.1:%u", 5000 + a.first + i);
+        rf_assert(world_ask(w, c, RF_CLIENT_NODE_ADDRESSES, &a, sizeof a, NULL, 0) == RF_OK);
+    }
 }
 
 static void introduce(world_t *w)
 {
     world_settle(w);
-    for (rf_core_t core = 0; core < w->n_cores; core++) { /* rackfishd tells where the others listen */
-        test_client_t *c = w->alive[core] ? world_node_client(w, core) : NULL;
-        for (rf_node_t node = 0; c && node < w->boot.n_nodes; node++) {
-            if (node == node_of(w, core)) continue;
-            rf_client_addresses_t a = {.node = node,
-                                       .first = w->boot.nodes[node].first_core,
-                                       .n = w->boot.nodes[node].n_cores,
-                                       .medium = "tcp"};
-            for (unsigned i = 0; i < a.n; i++)
-                snprintf(a.address[i], sizeof a.address[i], "127.0.0.1:%u", 5000 + a.first + i);
-            rf_assert(world_ask(w, c, RF_CLIENT_NODE_ADDRESSES, &a, sizeof a, NULL, 0) == RF_OK);
-        }
+    for (rf_core_t core = 0; core < w->n_cores; core++) {
+        if (w->alive[core]) introduce_one(w, core);
     }
     world_pass(w, RF_NS_PER_S);
+}
+
+rf_err_t world_rejoin(world_t *w, rf_core_t core, rf_core_t asked)
+{
+    rf_assert(!w->alive[core]);
+    rf_client_join_t join = {.core = core};
+    rf_client_joined_t joined = {0};
+    rf_err_t err = world_ask_for(w, world_node_client(w, asked), RF_CLIENT_JOIN, &join, sizeof join, &joined,
+                                 sizeof joined, 15 * RF_NS_PER_S);
+    if (err != RF_OK) return err;
+    rf_assert(joined.incarnation > w->monitor[core]->incarnation);
+    for (unsigned i = w->n_pending; i-- > 0;) {
+        if (w->pending[i].to == core) pending_drop(w, i); /* nothing of the earlier life comes through */
+    }
+    start_core(w, core, w->monitor[core]->boot, joined.incarnation);
+    world_settle(w);
+    introduce_one(w, core);
+    return RF_OK;
+}
+
+void world_stall(world_t *w, rf_core_t core, bool stalled)
+{
+    w->stalled[core] = stalled;
 }
 
 void world_form(world_t *w)
@@ -556,7 +634,7 @@ void world_form_late(world_t *w)
 void world_kill(world_t *w, rf_core_t core)
 {
     if (!w->alive[core]) return;
-    w->alive[core] = false;
+    w->alive[core] = w->stalled[core] = w->frozen[core] = false;
     monitor_t *m = w->monitor[core];
     /* The process's descriptors go with it. */
     for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++) {
@@ -577,7 +655,7 @@ void world_kill(world_t *w, rf_core_t core)
             fd_close(w, m->parked[i].fds[k]);
     }
     for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++) w->dispatchers[core][i].used = false;
-    for (unsigned i = 0; i < 64; i++) {
+    for (unsigned i = 0; i < 128; i++) {
         if (w->clients[i].used && w->clients[i].core == core) w->clients[i].gone = true;
     }
     for (rf_core_t other = 0; other < w->n_cores; other++) {
@@ -606,6 +684,13 @@ void world_kill_node(world_t *w, rf_node_t node)
 void world_cut(world_t *w, rf_node_t a, rf_node_t b, bool cut)
 {
     w->cut[a][b] = w->cut[b][a] = cut;
+    for (rf_core_t from = 0; cut && from < w->n_cores; from++) {
+        for (rf_core_t to = 0; to < w->n_cores; to++) {
+            if (node_of(w, from) != a || node_of(w, to) != b || !w->linked[from][to]) continue;
+            unlink_peers(w, from, to, RF_ERR_TIMEOUT); /* when its deadline has passed: here at once */
+            if (w->alive[from]) peer_event(w, from, to, MONITOR_PEER_DOWN, RF_ERR_TIMEOUT);
+        }
+    }
 }
 
 /* ---- checking ---- */
@@ -656,7 +741,7 @@ void world_free(world_t *w)
     }
     while (w->n_pending > 0) pending_drop(w, w->n_pending - 1);
     for (int fd = 1; fd < w->fd_next; fd++) rf_assert(!w->fd_open[fd]); /* a descriptor leaked */
-    for (unsigned i = 0; i < 64; i++) {
+    for (unsigned i = 0; i < 128; i++) {
         for (unsigned k = 0; k < w->clients[i].n_inbox; k++) free(w->clients[i].inbox[k]);
     }
     free(w->pending);

@@ -12,7 +12,7 @@
 
 #include "base/prng.h"
 
-#define WORLD_CORES_MAX 12
+#define WORLD_CORES_MAX 16
 #define WORLD_INBOX_MAX 256
 #define WORLD_FDS_MAX   65536
 
@@ -49,6 +49,9 @@ typedef struct world {
     uint64_t now_ns;
     unsigned n_cores;
     bool alive[WORLD_CORES_MAX], exited[WORLD_CORES_MAX];
+    bool stalled[WORLD_CORES_MAX]; /* its monitor does not run, what comes for it waits */
+    bool frozen[WORLD_CORES_MAX];  /* its dispatchers, by its monitor's wish */
+    unsigned n_fenced;             /* cores that CPU drivers were asked to fence */
     int exit_status[WORLD_CORES_MAX];
     void *memory[WORLD_CORES_MAX];
     monitor_t *monitor[WORLD_CORES_MAX];
@@ -58,7 +61,7 @@ typedef struct world {
     bool cut[RF_NODES_MAX][RF_NODES_MAX];
     pending_t *pending; /* in order of sending */
     unsigned n_pending, pending_room;
-    test_client_t clients[64];
+    test_client_t clients[128];
     uint32_t handle_next[WORLD_CORES_MAX];
     world_dispatcher_t dispatchers[WORLD_CORES_MAX][MONITOR_LOCAL_MAX];
     rf_err_t create_err; /* what CREATE answers */
@@ -94,6 +97,10 @@ void world_form_late(world_t *w);
 void world_kill(world_t *w, rf_core_t core);
 /* All cores of a host at once; nobody there sees anything. */
 void world_kill_node(world_t *w, rf_node_t node);
+/* A dead core joins again as the next incarnation, which the monitor of `asked` has the machine assign. */
+rf_err_t world_rejoin(world_t *w, rf_core_t core, rf_core_t asked);
+/* SIGSTOP and SIGCONT to the monitor. */
+void world_stall(world_t *w, rf_core_t core, bool stalled);
 /* Nothing passes between two hosts any more, or again. */
 void world_cut(world_t *w, rf_node_t a, rf_node_t b, bool cut);
 
@@ -112,6 +119,10 @@ const message_t *world_event(const test_client_t *c, uint16_t op, unsigned *from
 /* Sends, settles, and copies the reply's body out; fails the test if there is none. */
 rf_err_t world_ask(world_t *w, test_client_t *c, uint16_t op, const void *body, size_t size, void *out,
                    size_t out_size);
+
+/* The same, and time passes until the reply is there, or `ns` are over. */
+rf_err_t world_ask_for(world_t *w, test_client_t *c, uint16_t op, const void *body, size_t size, void *out,
+                       size_t out_size, uint64_t ns);
 
 /* Conveniences on top. */
 rf_err_t world_spawn(world_t *w, test_client_t *c, rf_core_t core, rf_domain_t *domain);

@@ -9,7 +9,7 @@ static test_client_t *client_new(world_t *w, rf_core_t core, rf_domain_t domain,
     uint32_t handle =
         w->handle_next[core]++; /* never the same again: the end of the last may still be under way */
     rf_assert(handle < MONITOR_CLIENTS_MAX);
-    for (unsigned i = 0; i < 64; i++) {
+    for (unsigned i = 0; i < 128; i++) {
         test_client_t *c = &w->clients[i];
         if (c->used) continue;
         *c = (test_client_t){.used = true, .core = core, .handle = handle, .domain = domain, .index = index};
@@ -88,12 +88,26 @@ const message_t *world_event(const test_client_t *c, uint16_t op, unsigned *from
     return NULL;
 }
 
+/* Waits for a reply, first without time passing, then with at most `ns`. */
+static const message_t *await_reply(world_t *w, test_client_t *c, uint32_t tag, uint64_t ns)
+{
+    const uint64_t until = w->now_ns + ns;
+    world_settle(w);
+    while (!world_reply(c, tag) && w->now_ns < until && !c->gone) world_pass(w, RF_NS_PER_MS);
+    return world_reply(c, tag);
+}
+
 rf_err_t world_ask(world_t *w, test_client_t *c, uint16_t op, const void *body, size_t size, void *out,
                    size_t out_size)
 {
+    return world_ask_for(w, c, op, body, size, out, out_size, 20 * RF_NS_PER_S);
+}
+
+rf_err_t world_ask_for(world_t *w, test_client_t *c, uint16_t op, const void *body, size_t size, void *out,
+                       size_t out_size, uint64_t ns)
+{
     uint32_t tag = world_send(w, c, op, body, size, 0);
-    world_settle(w);
-    const message_t *m = world_reply(c, tag);
+    const message_t *m = await_reply(w, c, tag, ns);
     rf_assert(m);
     if (out_size > 0) {
         memset(out, 0, out_size);
@@ -107,8 +121,7 @@ rf_err_t world_spawn(world_t *w, test_client_t *c, rf_core_t core, rf_domain_t *
     rf_client_spawn_t body = {.core = core, .n_fds = 1};
     rf_client_spawned_t out = {0};
     uint32_t tag = world_send(w, c, RF_CLIENT_SPAWN, &body, sizeof body, 1);
-    world_settle(w);
-    const message_t *m = world_reply(c, tag);
+    const message_t *m = await_reply(w, c, tag, 20 * RF_NS_PER_S);
     rf_assert(m);
     memcpy(&out, m->body, sizeof out);
     if (domain) *domain = out.domain;

@@ -1,0 +1,212 @@
+/*
+ * Who is fed here, and what each holds: at the leader the other voters, then learners; elsewhere the children that the
+ * plan gives. Entries go out as they come, up to whatever the ring holds, without waiting for answers; an answer that
+ * says that something was missing, new room on the link, or the resend timer takes the stream back to what is known.
+ */
+#include "consensus/engine.h"
+
+progress_t *progress_find(agreement_t *e, agreement_member_t m)
+{
+    for (unsigned i = 0; i < e->n_progress; i++) {
+        progress_t *p = &e->progress[i];
+        if (p->member.core == m.core &&
+            (p->member.incarnation == m.incarnation || defect(e, AGREEMENT_DEFECT_NEW_INCARNATION_VOTES)))
+            return p;
+    }
+    return NULL;
+}
+
+progress_t *progress_add(agreement_t *e, agreement_member_t m)
+{
+    if (e->n_progress == PROGRESS_MAX || e->n_progress - e->n_voters >= AGREEMENT_CHILDREN_MAX) return NULL;
+    unsigned i = e->n_progress++;
+    /* Optimistic: it holds what is committed; if not, its answer says where to go on. */
+    e->progress[i] = (progress_t){
+        .member = m, .ask = true, .dead = member_dead(e, m), .next = e->committed + 1, .heard_ns = e->now_ns};
+    e->transfers[i] = (transfer_t){.match_seen = RF_NEVER};
+    e->due |= DUE_FEED;
+    return &e->progress[i];
+}
+
+/* Takes what is known of a member over from the progress of before. */
+static void keep(agreement_t *e, const progress_t *was, const transfer_t *transfers, unsigned n,
+                 agreement_member_t m, unsigned sets)
+{
+    if (is_self(e, m)) return;
+    progress_t *p = progress_find(e, m);
+    if (p) return;
+    if (sets != 0 && e->n_progress < PROGRESS_MAX) { /* voters always have a place */
+        unsigned at = e->n_progress++;
+        e->progress[at] = (progress_t){.member = m, .ask = true, .next = e->last + 1, .heard_ns = e->now_ns};
+        e->transfers[at] = (transfer_t){.match_seen = RF_NEVER};
+        p = &e->progress[at];
+    } else {
+        p = progress_add(e, m);
+    }
+    if (!p) return; /* it fetches */
+    for (unsigned i = 0; i < n; i++) {
+        if (!same(was[i].member, m)) continue;
+        *p = was[i];
+        e->transfers[p - e->progress] = transfers[i];
+        break;
+    }
+    p->sets = (uint8_t)sets;
+    p->dead = member_dead(e, m);
+}
+
+static void keep_child(agreement_t *e, agreement_member_t m)
+{
+    if (!progress_find(e, m)) progress_add(e, m);
+}
+
+void progress_configure(agreement_t *e)
+{
+    progress_t was[PROGRESS_MAX];
+    transfer_t transfers[PROGRESS_MAX];
+    unsigned n = e->n_progress;
+    memcpy(was, e->progress, n * sizeof *was);
+    memcpy(transfers, e->transfers, n * sizeof *transfers);
+    e->n_progress = e->n_voters = 0;
+    const config_t *c = config_newest(e);
+    if (leads(e)) {
+        for (unsigned i = 0; i < c->n_new; i++)
+            keep(e, was, transfers, n, c->voters_new[i], config_sets(e, c, c->voters_new[i]));
+        for (unsigned i = 0; i < c->n_old && c->joint; i++)
+            keep(e, was, transfers, n, c->voters_old[i], config_sets(e, c, c->voters_old[i]));
+        e->n_voters = e->n_progress;
+        for (unsigned i = 0; i < e->n_candidates; i++) {
+            if (!member_in(e, e->candidates[i])) continue;
+            keep(e, was, transfers, n, e->candidates[i], 0);
+            progress_t *p = progress_find(e, e->candidates[i]);
+            if (p) p->candidate = true;
+        }
+    }
+    for (unsigned i = 0; i < n; i++) {
+        if (was[i].fetched && member_in(e, was[i].member)) keep(e, was, transfers, n, was[i].member, 0);
+    }
+    if (e->formed) {
+        unsigned before = e->n_progress;
+        plan_children(e, keep_child);
+        for (unsigned i = before; i < e->n_progress; i++) {
+            for (unsigned k = 0; k < n; k++) {
+                if (!same(was[k].member, e->progress[i].member)) continue;
+                e->progress[i] = was[k];
+                e->progress[i].sets = 0;
+                e->transfers[i] = transfers[k];
+            }
+        }
+    }
+    for (unsigned i = e->n_voters; i < e->n_progress; i++) { /* no voter any more: committed entries only */
+        if (e->progress[i].next > e->committed + 1) e->progress[i].next = e->committed + 1;
+        e->progress[i].dead = member_dead(e, e->progress[i].member);
+    }
+    e->due |= DUE_FEED | (leads(e) ? DUE_COMMIT : 0);
+}
+
+void progress_reset(agreement_t *e)
+{
+    e->n_progress = 0;
+    progress_configure(e);
+    for (unsigned i = 0; i < e->n_voters; i++) {
+        e->progress[i].match = 0;
+        e->progress[i].next = e->last + 1;
+    }
+}
+
+void progress_rewind(agreement_t *e, progress_t *p)
+{
+    p->mode = PROGRESS_STREAM;
+    p->next = p->match + 1;
+    p->commit_sent = 0;
+    p->ask = true;
+    transfer_t *t = &e->transfers[p - e->progress];
+    *t = (transfer_t){.match_seen = t->match_seen, .applied_seen = t->applied_seen};
+    e->due |= DUE_FEED;
+}
+
+/* The value that a majority of n has at least. */
+static uint64_t majority_of(uint64_t *values, unsigned n)
+{
+    for (unsigned i = 1; i < n; i++) { /* rising */
+        uint64_t v = values[i];
+        unsigned k = i;
+        for (; k > 0 && values[k - 1] > v; k--) values[k] = values[k - 1];
+        values[k] = v;
+    }
+    return values[n - (n / 2 + 1)];
+}
+
+static uint64_t set_majority(const agreement_t *e, unsigned set, unsigned n, bool self,
+                             progress_field_t field, uint64_t own)
+{
+    uint64_t values[AGREEMENT_VOTERS_MAX];
+    unsigned count = 0;
+    if (self) values[count++] = own;
+    for (unsigned i = 0; i < e->n_voters && count < n; i++) {
+        const progress_t *p = &e->progress[i];
+        if (!(p->sets & set)) continue;
+        values[count++] = field == PROGRESS_MATCH     ? p->match
+                          : field == PROGRESS_APPLIED ? p->applied
+                          : field == PROGRESS_ROUND   ? p->round
+                                                      : p->heard_ns;
+    }
+    while (count < n) values[count++] = 0;
+    return majority_of(values, n);
+}
+
+uint64_t progress_majority(const agreement_t *e, progress_field_t field, uint64_t own)
+{
+    const config_t *c = config_newest(e);
+    if (c->n_new == 0) return 0;
+    unsigned self = config_sets(e, c, e->params.self);
+    uint64_t least = set_majority(e, SET_NEW, c->n_new, self & SET_NEW, field, own);
+    if (c->joint && !defect(e, AGREEMENT_DEFECT_SINGLE_MAJORITY)) {
+        uint64_t old = set_majority(e, SET_OLD, c->n_old, self & SET_OLD, field, own);
+        if (old < least) least = old;
+    }
+    return least;
+}
+
+void progress_commit(agreement_t *e)
+{
+    if (e->last == e->committed) return;
+    uint64_t held = progress_majority(e, PROGRESS_MATCH, e->last);
+    if (held <= e->committed) return;
+    /* Entries of older terms commit only through one of the leader's own (Raft 3.6.2, 5.4.2). Entries from term_index on
+     * are of its own term. */
+    if (held < e->term_index && !defect(e, AGREEMENT_DEFECT_OLD_TERM_COMMIT)) return;
+    log_commit(e, held);
+}
+
+bool progress_waits(const agreement_t *e)
+{
+    for (unsigned i = 0; i < e->n_progress; i++) {
+        const progress_t *p = &e->progress[i];
+        if (!p->dead && (p->match + 1 < p->next || p->applied < e->committed || p->mode != PROGRESS_STREAM))
+            return true;
+    }
+    return false;
+}
+
+void progress_resend(agreement_t *e)
+{
+    for (unsigned i = 0; i < e->n_progress; i++) {
+        progress_t *p = &e->progress[i];
+        if (p->dead) continue;
+        transfer_t *t = &e->transfers[i];
+        if (p->mode == PROGRESS_SNAPSHOT) {
+            if (t->match_seen == t->acked) t->sent = t->acked;
+            t->match_seen = t->acked;
+            e->due |= DUE_FEED;
+            continue;
+        }
+        if (p->match + 1 >= p->next && p->applied >= e->committed) continue;
+        bool moves = t->match_seen != p->match || t->applied_seen != p->applied;
+        t->match_seen = p->match;
+        t->applied_seen = p->applied;
+        if (moves) continue;
+        bool silent = add_ns(p->heard_ns, 4 * e->params.resend_ns) < e->now_ns;
+        progress_rewind(e, p);
+        if (silent) p->mode = PROGRESS_PROBE;
+    }
+}

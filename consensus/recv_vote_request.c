@@ -1,0 +1,85 @@
+/*
+ * VOTE_REQUEST: from a candidate, or from the leader to its successor (STAND).
+ *
+ * A vote is refused by who is in no configuration it knows: one that the log it holds does not name has not been caught up
+ * (AGREEMENT.md, incarnations). While the leader was heard of late, or may hold a lease by this voter's promise, only the
+ * kernel's evidence of that leader's death, or its own wish, makes it vote (Raft 4.2.3, 6.4.1).
+ */
+#include "consensus/engine.h"
+
+static bool up_to_date(const agreement_t *e, const wire_vote_request_t *m)
+{
+    return m->last_term > e->last_term || (m->last_term == e->last_term && m->last_index >= e->last);
+}
+
+static bool bound_to_leader(const agreement_t *e, const wire_vote_request_t *m)
+{
+    if (m->flags & VOTE_TRANSFER) return false;
+    if (leads(e)) return true;
+    if (e->leader_dead && e->leader.core != RF_CORE_NONE) return false;
+    if (defect(e, AGREEMENT_DEFECT_ELECT_IN_LEASE)) return false;
+    if (e->promise_until_ns > e->now_ns && !member_dead(e, e->promised_to)) return true;
+    return e->leader.core != RF_CORE_NONE && e->params.election_ns != RF_NEVER &&
+           add_ns(e->leader_heard_ns, e->params.election_ns) > e->now_ns;
+}
+
+static void answer(agreement_t *e, agreement_member_t to, const wire_vote_request_t *m, bool granted)
+{
+    wire_vote_t vote = {.view = e->view,
+                        .term = granted ? m->term : e->term,
+                        .granted = granted,
+                        .pre = (m->flags & VOTE_PRE) != 0};
+    send_one(e, MESSAGE_VOTE, &vote, sizeof vote, to);
+}
+
+static void stand(agreement_t *e, agreement_member_t from, const wire_vote_request_t *m)
+{
+    if (m->term != e->term || !same(from, e->leader) || e->role != AGREEMENT_ROLE_FOLLOWER) {
+        engine_ignore(e, "ignoring VOTE_REQUEST: not for me to stand");
+        return;
+    }
+    role_stand(e, false, false, true);
+}
+
+void recv_vote_request(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size)
+{
+    wire_vote_request_t m;
+    if (size != sizeof m) {
+        engine_protocol_error(e, "ignoring VOTE_REQUEST: of no such size");
+        return;
+    }
+    memcpy(&m, bytes, sizeof m);
+    if (m.term == 0 || m.term > UINT64_MAX / 2 || m.last_index > UINT64_MAX / 2) {
+        engine_protocol_error(e, "ignoring VOTE_REQUEST: it cannot be");
+        return;
+    }
+    if (m.flags & VOTE_STAND) {
+        stand(e, from, &m);
+        return;
+    }
+    bool careless = defect(e, AGREEMENT_DEFECT_NEW_INCARNATION_VOTES);
+    if (!config_self_votes(e) && !careless) {
+        engine_ignore(e, "ignoring VOTE_REQUEST: no voter");
+        return;
+    }
+    if ((m.flags & VOTE_EVIDENCE) && m.dead.core < e->params.n_cores && !member_dead(e, from_wire(m.dead)))
+        change_died(e, from_wire(m.dead), AGREEMENT_EVIDENCE_KERNEL, false); /* true by contract */
+    e->output.ignored = NULL;
+    if (m.term < e->term || ((m.flags & VOTE_PRE) && m.term == e->term) || bound_to_leader(e, &m)) {
+        engine_ignore(e, "refusing a vote: a leader is there, or of an earlier term");
+        answer(e, from, &m, false);
+        return;
+    }
+    if (m.flags & VOTE_PRE) {
+        answer(e, from, &m, up_to_date(e, &m));
+        return;
+    }
+    if (m.term > e->term) role_adopt_term(e, m.term);
+    bool free = e->voted.core == RF_CORE_NONE || same(e->voted, from);
+    bool granted = free && up_to_date(e, &m) && !leads(e) && e->leader.core == RF_CORE_NONE;
+    if (granted) {
+        e->voted = from;
+        role_voted(e);
+    }
+    answer(e, from, &m, granted);
+}

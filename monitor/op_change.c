@@ -1,0 +1,180 @@
+/*
+ * Changes of membership that somebody asks for.
+ *
+ *   JOIN      rackfishd asks for the next incarnation of a core of its own, which it then starts
+ *   LEAVE     this core is to leave in order. DRAINING: its dispatchers end, by themselves or (KILL) by TERM and KILL; then
+ *             HANDING: if this is the leader, another one takes over; then the change is proposed; when a view without this
+ *             core is in force the answer is given and the core ends
+ *   EXPEL     a host whose fenced core could not be reaped: all of it
+ */
+#include "monitor/state.h"
+
+#define SIGNAL_TERM 15
+
+enum { PROPOSING = 1, DRAINING, HANDING };
+
+static void each_local(monitor_t *m, bool destroy)
+{
+    for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++) {
+        const local_t *l = &m->locals[i];
+        if (l->state != LOCAL_RUNNING) continue;
+        if (destroy) {
+            rf_kernel_target_t target = {.domain = l->domain, .index = l->index};
+            kernel_invoke(m, 0, RF_KERNEL_DESTROY, &target, sizeof target, NULL, 0);
+        } else {
+            rf_kernel_signal_t signal = {
+                .domain = l->domain, .index = l->index, .signo = SIGNAL_TERM, .whole = 1};
+            kernel_invoke(m, 0, RF_KERNEL_SIGNAL, &signal, sizeof signal, NULL, 0);
+        }
+    }
+}
+
+/* Dispatchers that run or start; `also`: and those whose end is not agreed on yet. */
+static unsigned n_left(const monitor_t *m, bool also)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++) {
+        const local_t *l = &m->locals[i];
+        n += l->state == LOCAL_RUNNING || l->state == LOCAL_CREATING || (also && l->state == LOCAL_ENDING);
+    }
+    return n;
+}
+
+/* Somebody is left when this core, or this node, has gone. */
+static bool somebody_stays(const monitor_t *m, bool whole_node)
+{
+    for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
+        if (core != m->core && core_is_alive(&m->cores[core]) && !(whole_node && same_node(m, core)))
+            return true;
+    }
+    return false;
+}
+
+void join_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, rf_core_t core)
+{
+    rf_err_t err = core >= m->boot->n_cores ? RF_ERR_INVALID
+                   : !m->formed             ? RF_ERR_FORMING
+                   : !m->quorum             ? RF_ERR_NO_QUORUM
+                                            : RF_OK;
+    if (err != RF_OK) {
+        client_reply(m, client, request->tag, request->op, err, NULL, 0);
+        return;
+    }
+    op_t *op = op_begin_for_client(m, OP_CHANGE, client, request, m->now_ns + CHANGE_NS);
+    if (!op) return;
+    op->state = PROPOSING;
+    op->change.join = true;
+    op->change.core = core;
+    agree_queue(m, op);
+}
+
+static void propose_leave(monitor_t *m, op_t *op)
+{
+    op->state = PROPOSING;
+    op_deadline(m, op, m->now_ns + CHANGE_NS);
+    agree_queue(m, op);
+}
+
+void leave_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request,
+                   const rf_client_leave_t *body)
+{
+    rf_client_left_t out = {.dispatchers = n_left(m, false)};
+    rf_err_t err = m->phase != PHASE_FORMED                                ? RF_ERR_BUSY
+                   : !m->quorum                                            ? RF_ERR_NO_QUORUM
+                   : !somebody_stays(m, body->whole_node != 0)             ? RF_ERR_PERMISSION
+                   : body->mode > RF_LEAVE_KILL                            ? RF_ERR_INVALID
+                   : body->mode == RF_LEAVE_IF_IDLE && out.dispatchers > 0 ? RF_ERR_BUSY
+                                                                           : RF_OK;
+    if (err != RF_OK) {
+        client_reply(m, client, request->tag, request->op, err, &out, sizeof out);
+        return;
+    }
+    op_t *op = op_begin_for_client(m, OP_CHANGE, client, request,
+                                   body->mode == RF_LEAVE_KILL ? m->now_ns + SHUTDOWN_GRACE_NS : RF_NEVER);
+    if (!op) return;
+    op->state = DRAINING;
+    op->change.core = m->core;
+    op->change.incarnation = m->incarnation;
+    op->change.kill = body->mode == RF_LEAVE_KILL;
+    m->phase = PHASE_LEAVING;
+    out_log(m, RF_LOG_INFO, "this core leaves the machine%s",
+            out.dispatchers > 0 ? ", when its dispatchers have ended" : "");
+    machine_event(m, RF_MACHINE_CORE_LEAVING, RF_OK, m->core, m->node, RF_DOMAIN_NONE);
+    if (op->change.kill) each_local(m, false);
+}
+
+void leave_tick(monitor_t *m)
+{
+    if (m->phase != PHASE_LEAVING) return;
+    for (unsigned i = 0; i < MONITOR_OPS_MAX; i++) {
+        op_t *op = &m->ops[i];
+        if (op->kind != OP_CHANGE || op->change.join || op->change.core != m->core) continue;
+        if (op->state == DRAINING && n_left(m, true) == 0) {
+            op->state = HANDING;
+            op_deadline(m, op, m->now_ns + REQUEST_NS);
+            if (m->agree.state.role == AGREEMENT_ROLE_LEADER) agree_transfer(m);
+        }
+        if (op->state == HANDING && m->agree.state.role != AGREEMENT_ROLE_LEADER) propose_leave(m, op);
+    }
+}
+
+bool leave_done(monitor_t *m)
+{
+    for (unsigned i = 0; i < MONITOR_OPS_MAX && m->phase == PHASE_LEAVING; i++) {
+        op_t *op = &m->ops[i];
+        if (op->kind != OP_CHANGE || op->change.join || op->change.core != m->core || op->state != PROPOSING)
+            continue;
+        rf_client_left_t out = {0};
+        op_reply(m, op, RF_OK, &out, sizeof out);
+        m->phase = PHASE_SHUTDOWN;
+        m->exit_status = MONITOR_EXIT_SHUTDOWN;
+        return true;
+    }
+    return false;
+}
+
+void expel_node(monitor_t *m, rf_node_t node)
+{
+    const rf_boot_node_t *n = &m->boot->nodes[node];
+    for (rf_core_t core = n->first_core; core < n->first_core + n->n_cores; core++) {
+        const core_t *c = &m->cores[core];
+        op_t *op = c->member ? op_begin(m, OP_CHANGE, m->now_ns + CHANGE_NS) : NULL;
+        if (!op) continue;
+        op->state = PROPOSING;
+        op->change.core = core;
+        op->change.incarnation = c->agreed;
+        agree_queue(m, op);
+    }
+}
+
+static void proposed(monitor_t *m, op_t *op, rf_err_t err, uint64_t value)
+{
+    bool mine = !op->change.join && op->change.core == m->core && m->phase == PHASE_LEAVING;
+    if (op->change.join) {
+        rf_client_joined_t out = {.incarnation = (rf_incarnation_t)value};
+        op_reply(m, op, err, &out, sizeof out);
+    } else if (mine && err == RF_OK) {
+        leave_done(m);
+    } else if (mine) { /* not now: it goes on as a member */
+        rf_client_left_t out = {0};
+        m->phase = PHASE_FORMED;
+        op_reply(m, op, err, &out, sizeof out);
+    } else {
+        op_end(m, op);
+    }
+}
+
+static void timeout(monitor_t *m, op_t *op)
+{
+    if (op->state == DRAINING && op->change.kill) {
+        op_deadline(m, op, RF_NEVER);
+        each_local(m, true);
+    } else if (op->state == HANDING) {
+        propose_leave(m, op); /* nobody took over: the change ends its reign as well */
+    } else {
+        op->proposing = false; /* its answer, if it still comes, finds nobody */
+        proposed(m, op, RF_ERR_TIMEOUT, 0);
+    }
+}
+
+const op_class_t op_change_class = {.name = "change", .proposed = proposed, .timeout = timeout};

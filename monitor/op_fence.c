@@ -1,0 +1,155 @@
+/*
+ * Fencing who has left the view: nothing of that core may run any more before it is said to be fenced.
+ *
+ *   DUE      a view without (core, incarnation) has been applied; its links are not read from then on. Who leaves in order
+ *     |      has a moment to end by itself
+ *     |      a member is left on its host: the gateway has its CPU driver kill and reap all processes of that core
+ *   ASKED ------ answered: FENCED to every member; not in time: its host is to be expelled, said by FENCED as well
+ *     |      nobody is left there: that host's CPU drivers have frozen its dispatchers T_self after its last contact with the
+ *     |      quorum, which was before the view; so after T_expel, which is longer by more than clocks differ, nothing runs
+ *   DONE     the engine is told
+ *
+ * Every member goes through the same states by itself; if the gateway dies too, the next one begins again.
+ */
+#include "monitor/state.h"
+
+void fence_left(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, bool in_order)
+{
+    core_t *c = &m->cores[core];
+    if (incarnation <= c->left) return;
+    c->left = incarnation;
+    c->fence = FENCE_DUE;
+    c->expel_ns = m->now_ns + boot_expel_ns(m->boot);
+    c->fence_ns = in_order ? m->now_ns + FENCE_GRACE_NS : m->now_ns;
+    m->fences_due = true;
+}
+
+/* The core that fences others of a host: its lowest living member. */
+static bool is_mine(const monitor_t *m, rf_core_t core)
+{
+    return same_node(m, core) && heartbeat_gateway(m, m->node) == m->core;
+}
+
+static void done(monitor_t *m, rf_core_t core)
+{
+    core_t *c = &m->cores[core];
+    c->fence = FENCE_DONE;
+    agree_fenced(m, core);
+}
+
+static void tell(monitor_t *m, rf_core_t to, rf_core_t core, rf_err_t err)
+{
+    peer_core_t who = {.core = core, .incarnation = m->cores[core].left, .err = (uint32_t)err};
+    peer_send(m, to, PEER_FENCED, &who, sizeof who, NULL, 0);
+}
+
+void fence_tell(monitor_t *m, rf_core_t to)
+{
+    for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
+        const core_t *c = &m->cores[core];
+        if (c->fence == FENCE_DONE && same_node(m, core) && c->left > 0) tell(m, to, core, RF_OK);
+    }
+}
+
+static void ask(monitor_t *m, rf_core_t core)
+{
+    core_t *c = &m->cores[core];
+    op_t *op = op_begin(m, OP_FENCE, m->now_ns + 2 * FENCE_MS * RF_NS_PER_MS);
+    if (!op) return; /* again at the next tick */
+    c->fence = FENCE_ASKED;
+    op->fence.core = core;
+    rf_kernel_fence_t fence = {.core = core, .incarnation = c->left, .deadline_ms = FENCE_MS};
+    if (c->process.incarnation == c->left) {
+        fence.monitor_pid = c->process.monitor_pid;
+        fence.monitor_start = c->process.monitor_start;
+        fence.driver_pid = c->process.driver_pid;
+        fence.driver_start = c->process.driver_start;
+    }
+    kernel_invoke(m, op_id(m, op), RF_KERNEL_FENCE, &fence, sizeof fence, NULL, 0);
+}
+
+static void answered(monitor_t *m, op_t *op, rf_err_t err)
+{
+    rf_core_t core = op->fence.core;
+    core_t *c = &m->cores[core];
+    op_end(m, op);
+    if (c->fence != FENCE_ASKED) return;
+    if (err == RF_ERR_LIMIT) {
+        c->fence = FENCE_DUE;
+        m->fences_due = true;
+        return;
+    }
+    for (rf_core_t to = 0; to < m->boot->n_cores; to++) {
+        if (m->cores[to].link == PEER_LINKED && !m->cores[to].dead) tell(m, to, core, err);
+    }
+    if (err == RF_OK) {
+        done(m, core);
+        return;
+    }
+    out_log(m, RF_LOG_ERROR, "core %u cannot be fenced (%s): its host is to leave the machine", core,
+            rf_err_text(err));
+    c->fence = FENCE_FAILED; /* until the host has left: then by time */
+    m->fences_due = true;
+}
+
+static void kernel_answer(monitor_t *m, op_t *op, rf_err_t err, const uint8_t *bytes, size_t size)
+{
+    (void)bytes;
+    (void)size;
+    answered(m, op, err);
+}
+
+static void timeout(monitor_t *m, op_t *op)
+{
+    answered(m, op, RF_ERR_TIMEOUT);
+}
+
+const op_class_t op_fence_class = {.name = "fence", .kernel = kernel_answer, .timeout = timeout};
+
+void fence_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size)
+{
+    peer_core_t who;
+    if (size != sizeof who) return;
+    memcpy(&who, bytes, sizeof who);
+    if (who.core >= m->boot->n_cores || m->boot->cores[from].node != m->boot->cores[who.core].node) return;
+    core_t *c = &m->cores[who.core];
+    if (who.err != RF_OK) {
+        if (m->agree.state.role == AGREEMENT_ROLE_LEADER && !same_node(m, who.core))
+            expel_node(m, m->boot->cores[who.core].node);
+        return;
+    }
+    if (who.incarnation >= c->left && c->left > 0 && c->fence != FENCE_DONE && c->fence != FENCE_NONE)
+        done(m, who.core);
+}
+
+void fence_tick(monitor_t *m)
+{
+    if (!m->fences_due) return;
+    m->fences_due = false;
+    for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
+        core_t *c = &m->cores[core];
+        if (c->fence != FENCE_DUE && c->fence != FENCE_FAILED) continue;
+        bool somebody = heartbeat_gateway(m, m->boot->cores[core].node) != RF_CORE_NONE;
+        if (!somebody && m->now_ns >= c->expel_ns) {
+            done(m, core);
+            continue;
+        }
+        bool now = m->now_ns >= c->fence_ns || c->dead_kernel;
+        if (somebody && now && c->fence == FENCE_DUE && is_mine(m, core) && m->kernel_up &&
+            m->exit_status < 0)
+            ask(m, core);
+        m->fences_due |= c->fence == FENCE_DUE || c->fence == FENCE_FAILED;
+    }
+}
+
+uint64_t fence_next_ns(const monitor_t *m)
+{
+    uint64_t next = RF_NEVER;
+    for (rf_core_t core = 0; m->fences_due && core < m->boot->n_cores; core++) {
+        const core_t *c = &m->cores[core];
+        bool open = c->fence == FENCE_DUE || c->fence == FENCE_FAILED;
+        if (open && c->expel_ns > m->now_ns && c->expel_ns < next) next = c->expel_ns;
+        if (open && c->fence_ns > m->now_ns && c->fence_ns < next) next = c->fence_ns;
+    }
+    return next;
+}

@@ -1,0 +1,317 @@
+/* Requests that change the machine's members: join (of one node to another), core on|off, node remove. */
+#include "node/rejoin.h"
+
+#include "base/log.h"
+#include "node/down.h"
+#include "node/monitors.h"
+#include "node/remote.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define CHANGE_NS  (12 * RF_NS_PER_S)
+#define UP_NS      (30 * RF_NS_PER_S) /* a core that is turned on */
+#define UP_LOOK_NS (20 * RF_NS_PER_MS)
+
+typedef struct member_query {
+    rf_operation_t operation;
+    rf_monitor_call_t call;
+    rf_remote_t *remote; /* the node whose business it is */
+    rf_local_core_t *core;
+    rf_timer_t timer;
+    uint64_t deadline_ns;
+    unsigned n_left; /* node remove: cores that have not left yet */
+    bool failed;
+    struct leaving {
+        struct member_query *query;
+        rf_local_core_t *core;
+        rf_monitor_call_t call;
+    } leaving[RF_CORES_PER_NODE_MAX];
+} member_query_t;
+
+static void query_end(member_query_t *query)
+{
+    rf_monitor_call_cancel(&query->call);
+    for (unsigned i = 0; i < RF_CORES_PER_NODE_MAX; i++) rf_monitor_call_cancel(&query->leaving[i].call);
+    rf_timer_clear(&query->timer);
+    rf_remote_close(query->remote);
+    rf_operation_end(&query->operation);
+}
+
+static void query_cancel(rf_operation_t *operation)
+{
+    query_end((member_query_t *)operation);
+}
+
+static member_query_t *query_new(rf_client_t *client, uint64_t id)
+{
+    if (!client->privileged) {
+        rf_client_error(client, id, RF_ERR_PERMISSION,
+                        "only root and the machine's owner, %s, may change its members",
+                        client->daemon->owner);
+        return NULL;
+    }
+    return rf_operation_new(client, id, sizeof(member_query_t), query_cancel);
+}
+
+static void answer_ok(member_query_t *query, rf_incarnation_t incarnation)
+{
+    Rackfish__ControlReply reply;
+    Rackfish__Joined joined;
+    rackfish__control_reply__init(&reply);
+    rackfish__joined__init(&joined);
+    reply.id = query->operation.id;
+    joined.incarnation = incarnation;
+    if (incarnation > 0) {
+        reply.kind_case = RACKFISH__CONTROL_REPLY__KIND_JOINED;
+        reply.joined = &joined;
+    }
+    rf_client_reply(query->operation.client, &reply);
+    query_end(query);
+}
+
+/* ---- passed on to the node whose business it is ---- */
+
+static void on_relayed(void *context, const uint8_t *bytes, size_t size)
+{
+    member_query_t *query = context;
+    Rackfish__ControlReply *reply = rf_control_reply_unpack(bytes, size);
+    if (reply) {
+        reply->id = query->operation.id;
+        rf_client_reply(query->operation.client, reply);
+    } else {
+        rf_client_error(query->operation.client, query->operation.id, RF_ERR_PROTOCOL,
+                        "the other node's answer cannot be read");
+    }
+    rf_control_reply_free(reply);
+    query_end(query);
+}
+
+static void on_relay_ended(void *context, rf_err_t err, const char *why)
+{
+    member_query_t *query = context;
+    rf_client_error(query->operation.client, query->operation.id, err == RF_OK ? RF_ERR_CLOSED : err, "%s",
+                    why);
+    query_end(query);
+}
+
+static const rf_remote_handlers_t relay_handlers = {.on_frame = on_relayed, .on_ended = on_relay_ended};
+
+static void relay(member_query_t *query, rf_node_t node, const Rackfish__ControlRequest *request)
+{
+    rf_client_t *client = query->operation.client;
+    if (rf_remote_ask(client->daemon, node, client, request, &relay_handlers, query, &query->remote) == RF_OK)
+        return;
+    rf_client_error(client, query->operation.id, RF_ERR_CLOSED, "node %s is out of reach",
+                    client->daemon->config->nodes[node].name);
+    query_end(query);
+}
+
+/* The local core that is meant; else NULL, and the query is answered or passed on. */
+static rf_local_core_t *local_core(member_query_t *query, Rackfish__ControlRequest__KindCase kind,
+                                   const Rackfish__CoreRequest *body)
+{
+    rf_client_t *client = query->operation.client;
+    rf_daemon_t *daemon = client->daemon;
+    rf_local_core_t *core = rf_daemon_core(daemon, (int)body->core);
+    if (core) return core;
+    rf_node_t node =
+        body->core < RF_CORES_MAX ? rf_daemon_node_of_core(daemon, (int)body->core) : RF_NODE_NONE;
+    if (node == RF_NODE_NONE || client->relayed) {
+        rf_client_error(client, query->operation.id, RF_ERR_INVALID,
+                        "there is no core %u; 'rackfish cores' lists them", body->core);
+        query_end(query);
+        return NULL;
+    }
+    Rackfish__CoreRequest copy = *body;
+    Rackfish__ControlRequest request;
+    rackfish__control_request__init(&request);
+    request.id = 1;
+    request.kind_case = kind;
+    request.core_on = &copy; /* the members of the union that are CoreRequests share this place */
+    relay(query, node, &request);
+    return NULL;
+}
+
+/* ---- join: another node asks for an incarnation of a core of its own ---- */
+
+static void on_joined(void *context, rf_err_t err, const void *body, size_t size)
+{
+    member_query_t *query = context;
+    rf_client_joined_t joined = {0};
+    if (err == RF_OK && size >= sizeof joined) memcpy(&joined, body, sizeof joined);
+    if (err == RF_OK && joined.incarnation > 0) {
+        answer_ok(query, joined.incarnation);
+        return;
+    }
+    rf_client_error(query->operation.client, query->operation.id, err == RF_OK ? RF_ERR_PROTOCOL : err,
+                    "the machine assigns no incarnation now: %s", rf_err_text(err));
+    query_end(query);
+}
+
+void rf_query_join(rf_client_t *client, uint64_t id, const Rackfish__CoreRequest *request)
+{
+    member_query_t *query = query_new(client, id);
+    if (!query) return;
+    rf_client_join_t join = {.core = request->core < RF_CORES_MAX ? (rf_core_t)request->core : RF_CORE_NONE};
+    rf_local_core_t *core = rf_monitor_first(client->daemon, 0);
+    if (core && rf_monitor_call(core, &query->call, RF_CLIENT_JOIN, &join, sizeof join, NULL, 0, CHANGE_NS,
+                                on_joined, query) == RF_OK)
+        return;
+    rf_client_error(client, id, RF_ERR_PEER_DEAD, "no monitor of this node answers");
+    query_end(query);
+}
+
+/* ---- core on ---- */
+
+static void look_whether_up(void *context);
+
+static void on_up_status(void *context, rf_err_t err, const void *body, size_t size)
+{
+    member_query_t *query = context;
+    rf_client_status_t status;
+    if (err == RF_OK && size >= sizeof status) {
+        memcpy(&status, body, sizeof status);
+        if (!status.forming) {
+            answer_ok(query, 0);
+            return;
+        }
+    }
+    rf_timer_set(&query->operation.client->daemon->loop, &query->timer, rf_clock_ns() + UP_LOOK_NS,
+                 look_whether_up, query);
+}
+
+static void look_whether_up(void *context)
+{
+    member_query_t *query = context;
+    rf_client_t *client = query->operation.client;
+    if (rf_clock_ns() >= query->deadline_ns) {
+        rf_client_error(client, query->operation.id, RF_ERR_TIMEOUT,
+                        "core %u has not joined yet; it goes on trying ('rackfish logs %u')",
+                        query->core->core, query->core->core);
+        query_end(query);
+        return;
+    }
+    if (query->core->link_up && rf_monitor_call(query->core, &query->call, RF_CLIENT_STATUS, NULL, 0, NULL, 0,
+                                                RF_ANSWER_NS, on_up_status, query) == RF_OK)
+        return;
+    rf_timer_set(&client->daemon->loop, &query->timer, rf_clock_ns() + UP_LOOK_NS, look_whether_up, query);
+}
+
+void rf_query_core_on(rf_client_t *client, uint64_t id, const Rackfish__CoreRequest *request)
+{
+    member_query_t *query = query_new(client, id);
+    if (!query) return;
+    query->core = local_core(query, RACKFISH__CONTROL_REQUEST__KIND_CORE_ON, request);
+    if (!query->core) return;
+    query->core->off = false;
+    rf_rejoin_now(query->core);
+    query->deadline_ns = rf_clock_ns() + UP_NS;
+    look_whether_up(query);
+}
+
+/* ---- core off, node remove ---- */
+
+static uint32_t mode_of(bool wait, bool kill)
+{
+    return kill ? RF_LEAVE_KILL : wait ? RF_LEAVE_WAIT : RF_LEAVE_IF_IDLE;
+}
+
+static void on_left(void *context, rf_err_t err, const void *body, size_t size)
+{
+    struct leaving *leaving = context;
+    member_query_t *query = leaving->query;
+    rf_client_t *client = query->operation.client;
+    uint64_t id = query->operation.id;
+    unsigned core = leaving->core->core;
+    rf_client_left_t left = {0};
+    if (size >= sizeof left) memcpy(&left, body, sizeof left);
+    if (err != RF_OK) leaving->core->off = false;
+    if (err != RF_OK && !query->failed) {
+        query->failed = true;
+        if (err == RF_ERR_BUSY && left.dispatchers > 0)
+            rf_client_error(client, id, err, "%u domain%s run%s on core %u; --wait for them or --kill them",
+                            left.dispatchers, left.dispatchers == 1 ? "" : "s",
+                            left.dispatchers == 1 ? "s" : "", core);
+        else if (err == RF_ERR_PERMISSION)
+            rf_client_error(client, id, err, "%s; 'rackfish down' ends it",
+                            query->core ? "that is the last core of the machine"
+                                        : "that is the last node of the machine");
+        else
+            rf_client_error(client, id, err, "core %u has not left: %s", core, rf_err_text(err));
+    }
+    if (--query->n_left > 0) return;
+    if (query->failed) {
+        query_end(query);
+    } else if (query->core) {
+        answer_ok(query, 0);
+    } else {
+        rf_daemon_t *daemon = client->daemon;
+        answer_ok(query, 0);
+        rf_down_begin(daemon, RF_DOWN_GRACE_MS);
+    }
+}
+
+static bool leave(member_query_t *query, rf_local_core_t *core, uint32_t mode, bool whole_node)
+{
+    rf_client_leave_t body = {.mode = mode, .whole_node = whole_node};
+    struct leaving *leaving = &query->leaving[core - core->daemon->cores];
+    *leaving = (struct leaving){.query = query, .core = core};
+    if (rf_monitor_call(core, &leaving->call, RF_CLIENT_LEAVE, &body, sizeof body, NULL, 0, 0, on_left,
+                        leaving) != RF_OK)
+        return false;
+    core->off = true;
+    query->n_left++;
+    return true;
+}
+
+void rf_query_core_off(rf_client_t *client, uint64_t id, const Rackfish__CoreRequest *request)
+{
+    member_query_t *query = query_new(client, id);
+    if (!query) return;
+    query->core = local_core(query, RACKFISH__CONTROL_REQUEST__KIND_CORE_OFF, request);
+    if (!query->core) return;
+    if (query->core->life == RF_LIFE_DOWN) {
+        query->core->off = true; /* it does not come back */
+        answer_ok(query, 0);
+    } else if (!leave(query, query->core, mode_of(request->wait, request->kill), false)) {
+        rf_client_error(client, id, RF_ERR_PEER_DEAD, "core %u does not answer; it will be expelled",
+                        query->core->core);
+        query_end(query);
+    }
+}
+
+void rf_query_node_remove(rf_client_t *client, uint64_t id, const Rackfish__NodeRequest *request)
+{
+    rf_daemon_t *daemon = client->daemon;
+    member_query_t *query = query_new(client, id);
+    if (!query) return;
+    unsigned node = 0;
+    while (node < daemon->config->n_nodes && strcmp(daemon->config->nodes[node].name, request->node) != 0)
+        node++;
+    if (node == daemon->config->n_nodes) {
+        rf_client_error(client, id, RF_ERR_NOT_FOUND, "there is no node '%s'; 'rackfish nodes' lists them",
+                        request->node);
+        query_end(query);
+        return;
+    }
+    if (node != daemon->node) {
+        Rackfish__NodeRequest copy = *request;
+        Rackfish__ControlRequest forward;
+        rackfish__control_request__init(&forward);
+        forward.id = 1;
+        forward.kind_case = RACKFISH__CONTROL_REQUEST__KIND_NODE_REMOVE;
+        forward.node_remove = &copy;
+        relay(query, (rf_node_t)node, &forward);
+        return;
+    }
+    query->n_left = 1; /* this request itself, until all were asked */
+    for (unsigned i = 0; i < daemon->n_cores; i++) {
+        rf_local_core_t *core = &daemon->cores[i];
+        if (core->link_up && leave(query, core, mode_of(request->wait, request->kill), true)) continue;
+        core->off = true;
+    }
+    if (--query->n_left > 0) return;
+    answer_ok(query, 0);
+    rf_down_begin(daemon, RF_DOWN_GRACE_MS);
+}

@@ -1,0 +1,207 @@
+#include "node/rejoin.h"
+
+#include "base/log.h"
+#include "node/boot.h"
+#include "node/cores.h"
+#include "node/monitors.h"
+#include "node/remote.h"
+#include "node/run_dir.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PAUSE_FIRST_NS (100 * RF_NS_PER_MS)
+#define PAUSE_MAX_NS   (30 * RF_NS_PER_S)
+#define STABLE_NS      (30 * RF_NS_PER_S)   /* who lived so long starts without a pause */
+#define AGAIN_NS       (200 * RF_NS_PER_MS) /* the machine could not answer now */
+#define AGAIN_MAX_NS   (5 * RF_NS_PER_S)
+#define JOIN_NS        (12 * RF_NS_PER_S) /* a monitor's answer: it waits for a change to be agreed on */
+
+typedef struct rf_rejoin {
+    rf_timer_t timer;
+    rf_monitor_call_t call;
+    rf_remote_t *remote;
+    unsigned tried; /* places asked: the cores of this node, then the other nodes */
+    uint64_t pause_ns, again_ns, up_ns;
+} rejoin_t;
+
+static rejoin_t *state_of(rf_local_core_t *core)
+{
+    if (!core->rejoin) core->rejoin = calloc(1, sizeof *core->rejoin);
+    return core->rejoin;
+}
+
+static bool is_wanted(const rf_local_core_t *core)
+{
+    const rf_daemon_t *daemon = core->daemon;
+    return core->life == RF_LIFE_DOWN && !core->off &&
+           (daemon->phase == RF_PHASE_READY || daemon->phase == RF_PHASE_BOOTING);
+}
+
+static void ask(rf_local_core_t *core);
+
+static void on_timer(void *context)
+{
+    rf_local_core_t *core = context;
+    rf_cores_end_orphans(core->daemon);
+    if (is_wanted(core)) ask(core);
+}
+
+static void again(rf_local_core_t *core)
+{
+    rejoin_t *r = core->rejoin;
+    r->again_ns = r->again_ns == 0                 ? AGAIN_NS
+                  : r->again_ns * 2 < AGAIN_MAX_NS ? r->again_ns * 2
+                                                   : AGAIN_MAX_NS;
+    r->tried = 0;
+    rf_timer_set(&core->daemon->loop, &r->timer, rf_clock_ns() + r->again_ns, on_timer, core);
+}
+
+static void start(rf_local_core_t *core, rf_incarnation_t incarnation)
+{
+    rf_daemon_t *daemon = core->daemon;
+    char error[RF_CONFIG_ERROR_MAX];
+    rejoin_t *r = core->rejoin;
+    r->again_ns = 0;
+    rf_err_t err = is_wanted(core) ? rf_boot_block(daemon) : RF_ERR_CANCELLED;
+    if (err == RF_ERR_CANCELLED) return;
+    if (err == RF_OK) err = rf_core_start(core, incarnation, daemon->boot_fd, error, sizeof error);
+    if (err != RF_OK) {
+        rf_log(RF_LOG_ERROR, "core %u cannot be started again: %s", core->core, rf_err_text(err));
+        again(core);
+        return;
+    }
+    rf_log(RF_LOG_INFO, "core %u joins the machine as incarnation %u", core->core, incarnation);
+    rf_run_dir_write_state(daemon);
+    rf_monitor_connect(core);
+}
+
+static void on_answer(rf_local_core_t *core, rf_err_t err, rf_incarnation_t incarnation)
+{
+    if (err == RF_OK && incarnation > 0) {
+        start(core, incarnation);
+        return;
+    }
+    core->rejoin->tried++;
+    ask(core);
+}
+
+static void on_monitor_answer(void *context, rf_err_t err, const void *body, size_t size)
+{
+    rf_client_joined_t joined = {0};
+    if (err == RF_OK && size >= sizeof joined) memcpy(&joined, body, sizeof joined);
+    on_answer(context, err, joined.incarnation);
+}
+
+static void remote_done(rf_local_core_t *core, rf_err_t err, rf_incarnation_t incarnation)
+{
+    rf_remote_close(core->rejoin->remote);
+    core->rejoin->remote = NULL;
+    on_answer(core, err, incarnation);
+}
+
+static void on_remote_reply(void *context, const uint8_t *bytes, size_t size)
+{
+    Rackfish__ControlReply *reply = rf_control_reply_unpack(bytes, size);
+    rf_err_t err = reply ? (rf_err_t)reply->err : RF_ERR_PROTOCOL;
+    rf_incarnation_t incarnation = 0;
+    if (err == RF_OK && reply->kind_case == RACKFISH__CONTROL_REPLY__KIND_JOINED)
+        incarnation = reply->joined->incarnation;
+    rf_control_reply_free(reply);
+    remote_done(context, err, incarnation);
+}
+
+static void on_remote_ended(void *context, rf_err_t err, const char *why)
+{
+    (void)why;
+    remote_done(context, err == RF_OK ? RF_ERR_CLOSED : err, 0);
+}
+
+static const rf_remote_handlers_t remote_handlers = {.on_frame = on_remote_reply,
+                                                     .on_ended = on_remote_ended};
+
+static rf_err_t ask_node(rf_local_core_t *core, rf_node_t node)
+{
+    rf_daemon_t *daemon = core->daemon;
+    rf_client_t self = {.privileged = true};
+    memcpy(self.user, daemon->owner, sizeof self.user);
+    Rackfish__CoreRequest join;
+    rackfish__core_request__init(&join);
+    join.core = core->core;
+    Rackfish__ControlRequest request;
+    rackfish__control_request__init(&request);
+    request.id = 1;
+    request.kind_case = RACKFISH__CONTROL_REQUEST__KIND_JOIN;
+    request.join = &join;
+    return rf_remote_ask(daemon, node, &self, &request, &remote_handlers, core, &core->rejoin->remote);
+}
+
+/* The next place that may know an incarnation; when there is none, later again. */
+static void ask(rf_local_core_t *core)
+{
+    rf_daemon_t *daemon = core->daemon;
+    rejoin_t *r = core->rejoin;
+    if (rf_monitor_call_is_under_way(&r->call) || r->remote) return;
+    for (; r->tried < daemon->n_cores + daemon->config->n_nodes; r->tried++) {
+        if (r->tried < daemon->n_cores) {
+            rf_local_core_t *other = &daemon->cores[r->tried];
+            rf_client_join_t join = {.core = core->core};
+            if (other == core || !other->link_up) continue;
+            if (rf_monitor_call(other, &r->call, RF_CLIENT_JOIN, &join, sizeof join, NULL, 0, JOIN_NS,
+                                on_monitor_answer, core) == RF_OK)
+                return;
+        } else {
+            rf_node_t node = (rf_node_t)(r->tried - daemon->n_cores);
+            if (node != daemon->node && ask_node(core, node) == RF_OK) return;
+        }
+    }
+    again(core);
+}
+
+void rf_rejoin_core_ended(rf_local_core_t *core)
+{
+    rejoin_t *r = state_of(core);
+    if (!r || !is_wanted(core)) return;
+    uint64_t now_ns = rf_clock_ns();
+    bool stable = r->up_ns != 0 && now_ns - r->up_ns >= STABLE_NS;
+    if (stable) r->pause_ns = 0;
+    rf_timer_set(&core->daemon->loop, &r->timer, now_ns + r->pause_ns, on_timer, core);
+    if (r->pause_ns > PAUSE_FIRST_NS)
+        rf_log(RF_LOG_WARN, "core %u dies too often: it joins again in %lu ms", core->core,
+               (unsigned long)(r->pause_ns / RF_NS_PER_MS));
+    r->pause_ns = r->pause_ns == 0                 ? PAUSE_FIRST_NS
+                  : r->pause_ns * 2 < PAUSE_MAX_NS ? r->pause_ns * 2
+                                                   : PAUSE_MAX_NS;
+    r->up_ns = 0;
+    r->tried = 0;
+}
+
+void rf_rejoin_now(rf_local_core_t *core)
+{
+    rejoin_t *r = state_of(core);
+    if (!r || !is_wanted(core)) return;
+    r->pause_ns = 0;
+    r->tried = 0;
+    rf_timer_clear(&r->timer);
+    ask(core);
+}
+
+void rf_rejoin_core_up(rf_local_core_t *core)
+{
+    rejoin_t *r = state_of(core);
+    if (r) r->up_ns = rf_clock_ns();
+}
+
+void rf_rejoin_close(rf_daemon_t *daemon)
+{
+    for (unsigned i = 0; i < daemon->n_cores; i++) {
+        rejoin_t *r = daemon->cores[i].rejoin;
+        if (!r) continue;
+        rf_timer_clear(&r->timer);
+        rf_monitor_call_cancel(&r->call);
+        rf_remote_close(r->remote);
+        free(r);
+        daemon->cores[i].rejoin = NULL;
+    }
+}
