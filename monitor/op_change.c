@@ -114,7 +114,8 @@ void leave_tick(monitor_t *m)
             op_deadline(m, op, m->now_ns + REQUEST_NS);
             if (m->agree.state.role == AGREEMENT_ROLE_LEADER) agree_transfer(m);
         }
-        if (op->state == HANDING && m->agree.state.role != AGREEMENT_ROLE_LEADER) propose_leave(m, op);
+        if (op->state == HANDING && m->agree.state.role != AGREEMENT_ROLE_LEADER && m->quorum)
+            propose_leave(m, op);
     }
 }
 
@@ -155,6 +156,10 @@ static void proposed(monitor_t *m, op_t *op, rf_err_t err, uint64_t value)
         op_reply(m, op, err, &out, sizeof out);
     } else if (mine && err == RF_OK) {
         leave_done(m);
+    } else if (mine && m->now_ns < op->deadline_ns &&
+               (err == RF_ERR_NO_QUORUM || err == RF_ERR_UNKNOWN_OUTCOME)) {
+        m->agree.retry_ns = m->now_ns + RETRY_NS; /* leaving twice is leaving once */
+        agree_queue(m, op);
     } else if (mine) { /* not now: it goes on as a member */
         rf_client_left_t out = {0};
         m->phase = PHASE_FORMED;

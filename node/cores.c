@@ -71,6 +71,7 @@ static void core_ended(rf_local_core_t *core)
 {
     rf_daemon_t *daemon = core->daemon;
     char how[96];
+    rf_monitors_pump(daemon); /* the last answers of its monitor come before its end */
     describe_end(core, how, sizeof how);
     rf_log(daemon->phase == RF_PHASE_DOWN ? RF_LOG_INFO : RF_LOG_ERROR,
            "core %u is down: its CPU driver (pid %d) %s", core->core, (int)core->pid, how);

@@ -1,0 +1,147 @@
+# Cores that die, stall and come back: the machine goes on, and they join it again as new incarnations.
+source "$(dirname "$0")/lib.sh" "$1"
+
+incarnation() { rackfish --json cores 2>/dev/null | grep "\"core\":$1," | json incarnation; }
+status_of() { rackfish --json status 2>/dev/null | json "$1"; }
+all_up() { [[ $(status_of cores_up) == "$1" ]]; }
+rejoined() { [[ $(incarnation "$1") == "$2" ]] && all_up "$3" && runs "$1"; }
+runs() { [[ $(timeout 60 rackfish run --core "$1" -- echo on 2>&1) == on ]]; } # it knows that it is a member
+works_everywhere() {
+    local core
+    for core in "$@"; do
+        equal "core $core runs programs" "$(timeout 60 rackfish run --core "$core" -- echo alive 2>&1)" alive
+    done
+}
+
+# gone PID...: and reaped.
+gone() { local pid; for pid in "$@"; do kill -0 "$pid" 2>/dev/null && return 1; done; return 0; }
+
+# One host: each core in turn dies, by its monitor or its CPU driver, the leader's first.
+machine_up host --nodes 1 --cores 3
+survives=$(status_of survives_cores)
+equal "three cores of one host survive the death of any one" "$survives" 1
+lives=(1 1 1)
+for role in monitor cpudriver; do
+    for core in 0 1 2; do
+        id=$(rackfish run -d --core $core -- sleep 4730)
+        remember_processes
+        start=$(now_ms)
+        kill -KILL "$(pid_of $role $core)"
+        other=$(((core + 1) % 3))
+        equal "KILL of the $role of core $core: another core works on" \
+            "$(timeout 60 rackfish run --core $other -- echo on 2>&1)" on
+        say "        next program after $(($(now_ms) - start)) ms"
+        lives[core]=$((lives[core] + 1))
+        within "... it joins again as incarnation ${lives[core]}" 60 rejoined $core "${lives[core]}" 3
+        say "        back after $(($(now_ms) - start)) ms"
+        expect "... its domain was lost, and is said to be" 125 rackfish wait --timeout 20s "$id"
+        within "... and is gone" 20 bash -c "! pgrep -f '[s]leep 4730'"
+    done
+done
+works_everywhere 0 1 2
+equal "it survives a death again" "$(status_of survives_cores)" 1
+machine_down
+
+# A monitor that is stopped for longer than the timeout is expelled; its core is killed as it is, and joins anew.
+for core in 0 2; do
+    machine_up "stall$core" --nodes 1 --cores 3
+    rackfish run -d --core $core -- sleep 4731 >/dev/null
+    within "a domain runs on core $core" 20 pgrep -f '[s]leep 4731'
+    remember_processes
+    monitor=$(pid_of monitor $core) driver=$(pid_of cpudriver $core)
+    start=$(now_ms)
+    kill -STOP "$monitor"
+    equal "core $core stalls: the others work on" \
+        "$(timeout 60 rackfish --via node0 run --core 1 -- echo on 2>&1)" on
+    within "it is expelled and joins as incarnation 2" 60 rejoined $core 2 3
+    say "        back after $(($(now_ms) - start)) ms"
+    kill -CONT "$monitor" 2>/dev/null
+    check "nothing of the stalled core is left" gone "$monitor" "$driver"
+    check "nor its domain" bash -c "! pgrep -f '[s]leep 4731'"
+    works_everywhere 0 1 2
+    machine_down
+done
+
+# Monitor and CPU driver both stopped: a CPU driver of another core ends them all the same.
+machine_up both --nodes 1 --cores 3
+rackfish run -d --core 1 -- sleep 4732 >/dev/null
+within "a domain runs on core 1" 20 pgrep -f '[s]leep 4732'
+remember_processes
+monitor=$(pid_of monitor 1) driver=$(pid_of cpudriver 1)
+kill -STOP "$driver" "$monitor"
+within "a core that is stopped whole is expelled and joins as incarnation 2" 60 rejoined 1 2 3
+check "nothing of it is left" gone "$monitor" "$driver"
+check "nor its domain" bash -c "! pgrep -f '[s]leep 4732'"
+works_everywhere 0 1 2
+machine_down
+
+# The same without rackfishd: nobody starts it again, but it is fenced.
+machine_up alone --nodes 1 --cores 3
+rackfish run -d --core 1 -- sleep 4733 >/dev/null
+within "a domain runs on core 1" 20 pgrep -f '[s]leep 4733'
+remember_processes
+monitor=$(pid_of monitor 1) driver=$(pid_of cpudriver 1)
+kill -KILL "$(node_pid node0)"
+kill -STOP "$driver" "$monitor"
+within "without rackfishd it is fenced too" 60 gone "$monitor" "$driver"
+within "and its domain" 10 bash -c "! pgrep -f '[s]leep 4733'"
+check "up takes over" timeout 60 rackfish up
+within "and the core joins again" 60 rejoined 1 2 3
+works_everywhere 0 1 2
+machine_down
+
+# Two hosts: any one monitor, the leader's too.
+machine_up hosts --nodes 2 --cores 2
+for core in 0 3; do
+    kill -KILL "$(pid_of monitor $core)"
+    equal "KILL of the monitor of core $core: the others work on" \
+        "$(timeout 60 rackfish run --core $(((core + 1) % 4)) -- echo on 2>&1)" on
+    within "it joins again" 60 rejoined $core 2 4
+done
+works_everywhere 0 1 2 3
+machine_down
+
+# A whole host, with its rackfishd: `up` brings it back, and its cores join.
+machine_up lost --nodes 3 --cores 1
+equal "three hosts survive the loss of any one" "$(status_of survives_nodes)" 1
+remember_processes
+# shellcheck disable=SC2046
+kill -KILL $(awk '{ print $3 }' "$dir/node2/state")
+within "the host is expelled" 60 all_up 2
+works_everywhere 0 1
+check "up brings it back" timeout 60 rackfish up
+within "its core joins" 60 rejoined 2 2 3
+works_everywhere 0 1 2
+machine_down
+
+# On purpose.
+machine_up purpose --nodes 2 --cores 2
+id=$(rackfish run -d --core 3 -- sleep 4734)
+expect "core off is refused while a domain runs there" 1 rackfish core off 3
+matches "... saying so" "$(rackfish core off 3 2>&1)" "wait.*kill"
+check "core off --kill" rackfish core off --kill 3
+expect "... its domain was ended" 143 rackfish wait --timeout 20s "$id"
+within "the machine knows it" 20 all_up 3
+sleep 1
+equal "it stays off" "$(status_of cores_up)" 3
+expect "a program for it is refused" 125 rackfish run --core 3 -- true
+works_everywhere 0 1 2
+check "core on" rackfish core on 3
+within "it is back as incarnation 2" 20 rejoined 3 2 4
+id=$(rackfish run -d --core 0 -- sleep 2)
+check "core off --wait waits for its domain" rackfish core off --wait 0
+expect "... which ended by itself" 0 rackfish wait --timeout 20s "$id"
+works_everywhere 1 2 3
+check "node remove" rackfish node remove node1 --kill
+within "one node is left" 20 bash -c '[[ $(rackfish --json status) == *"\"nodes_up\":1"* ]]'
+works_everywhere 1
+expect "the last node stays" 6 rackfish node remove node0 --kill
+matches "... and says why" "$(rackfish node remove node0 --kill 2>&1)" "last node"
+check "node add" rackfish node add node1
+check "core on, once more" rackfish core on 0
+within "all are back" 60 all_up 4
+works_everywhere 0 1 2 3
+expect "a node that is up is not added" 1 rackfish node add node1
+expect "nor one that is unknown" 1 rackfish node add node7
+machine_down
+finish
