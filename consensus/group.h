@@ -47,7 +47,7 @@ typedef struct groups groups_t;
 /* Deliberate defects, for tests of the tests; 0 in every real machine. */
 typedef enum group_defect {
     GROUP_DEFECT_REPLY_BEFORE_STABLE = 1 << 0,  /* two-phase: applied and answered when committed at the owner */
-    GROUP_DEFECT_REPORT_BEFORE_WEDGE = 1 << 1,  /* reports, and goes on taking the old epoch's messages */
+    GROUP_DEFECT_REPORT_BEFORE_WEDGE = 1 << 1,  /* reports, goes on taking the old epoch's messages, decides at once */
     GROUP_DEFECT_ONE_PHASE_UNNUMBERED = 1 << 2, /* members apply one-phase operations as they come */
 } group_defect_t;
 

@@ -40,7 +40,8 @@ static void stage_done(groups_t *s, group_t *g, op_t *op)
         owner_done(s, g, op, BIT(g->self), op->stage == STAGE_PREPARE ? op->refused : 0);
         return;
     }
-    bool told = op->up.incarnation != 0 && !g->wedged; /* else it was learnt of by a report */
+    bool defect = s->params.defects & GROUP_DEFECT_REPORT_BEFORE_WEDGE;
+    bool told = op->up.incarnation != 0 && (!g->wedged || defect); /* else it was learnt of by a report */
     if (told && (op->refused || !op->feeds || (g->fed & ~op->done) == 0)) op->ack_due = true;
     group_dirty(s, g);
 }

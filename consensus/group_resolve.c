@@ -231,9 +231,15 @@ void resolve_report(groups_t *s, group_t *g, agreement_member_t from, const stat
 {
     unsigned at = group_position(g, from);
     const wire_t *head = &in->head;
-    bool self_in = false;
-    for (unsigned i = 0; i < head->n_entries; i++)
-        self_in |= same(from_wire(in->entries[i].member), s->params.self) && !in->entries[i].leaving;
+    bool self_in = false, self_leaves = false, members = false;
+    for (unsigned i = 0; i < head->n_entries; i++) {
+        const wire_entry_t *e = &in->entries[i];
+        members |= !e->leaving && !has_left(s, from_wire(e->member));
+        if (!same(from_wire(e->member), s->params.self)) continue;
+        self_in = true;
+        self_leaves = e->leaving;
+    }
+    self_in &= !self_leaves || !members;
     if (head->number - head->value > s->pipeline) {
         s->output.err = RF_ERR_PROTOCOL;
         ignore(s, "ignoring REPORT: more under way than there can be");
@@ -321,6 +327,10 @@ static void decide(groups_t *s, group_t *g)
             if (same(op->requester, e->member)) dedup_note(&p->highest, p->results, op->counter, op->err);
         }
     }
+    /* All who remain were about to leave: so they do. */
+    bool members = false;
+    for (unsigned i = 0; i < g->n; i++) members |= (keep & BIT(i)) && !g->entries[i].leaving;
+    if (!members) g->ending = true;
     /* The resolver owns the group: it comes first. */
     uint64_t blank = group_compact(g, keep, g->blank);
     unsigned self = group_position(g, s->params.self);
@@ -471,7 +481,9 @@ void resolve_run(groups_t *s, group_t *g)
             g->collect_send = 0;
         }
         bool ready = (survivors(g) & ~g->reported) == 0;
-        for (unsigned i = 0; i < g->n; i++) ready &= !g->entries[i].left || is_fenced(s, g->entries[i].member);
+        bool defect = s->params.defects & GROUP_DEFECT_REPORT_BEFORE_WEDGE;
+        for (unsigned i = 0; i < g->n && !defect; i++)
+            ready &= !g->entries[i].left || is_fenced(s, g->entries[i].member);
         if (ready) decide(s, g);
     }
     if (!g->installing) return;

@@ -336,7 +336,7 @@ static bool deliver(net_t *net)
     for (unsigned tries = 0; tries < net->n_flight; tries++, i = (i + 1) % net->n_flight) {
         packet_t p = net->flight[i];
         node_t *to = &net->nodes[p.to];
-        if (to->state == NODE_STALLED && !to->left) continue; /* waits in its ring */
+        if (to->state == NODE_STALLED) continue; /* waits in its ring */
         if (net->fifo)
             memmove(&net->flight[i], &net->flight[i + 1], (--net->n_flight - i) * sizeof p);
         else
