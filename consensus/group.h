@@ -65,7 +65,8 @@ typedef struct group_params {
     unsigned members_max; /* of one group, at most GROUP_MEMBERS_MAX */
     unsigned ops_max;     /* own requests outstanding at once */
     unsigned bytes_max;   /* of one operation, at most GROUP_BYTES_MAX */
-    uint64_t resend_ns;   /* what is unanswered is sent again after this; RF_NEVER: links lose nothing */
+    uint64_t resend_ns;   /* what is unanswered is sent again after this, or after 1 s if that is less. Needed also where
+                             links lose nothing: what races with a departure is dropped */
     group_plan_t plan;    /* of groups formed here */
     unsigned defects;     /* group_defect_t; 0 */
 } group_params_t;
@@ -165,8 +166,8 @@ typedef enum group_action_kind {
     GROUP_ACTION_ENDED = 5,   /* the group is no longer held here */
 } group_action_kind_t;
 
-/* What the caller is to do. Those of one group come in order, and one at a time: the next comes when the one before
- * is answered. An action with a token may be answered at any later step. */
+/* What the caller is to do, before it sends the step's messages. Those of one group come in order, and one at a time:
+ * the next comes when the one before is answered. An action with a token may be answered at any later step. */
 typedef struct group_action {
     group_action_kind_t kind;
     uint64_t token;  /* for the answer; 0: needs none */

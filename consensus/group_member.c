@@ -62,7 +62,8 @@ void member_learnt(groups_t *s, group_t *g, op_t *op, agreement_member_t from, b
 void member_again(groups_t *s, group_t *g, op_t *op, agreement_member_t from, bool tree)
 {
     op->up = from;
-    if (tree && op->feeds) op->feed = children(g) & ~op->done;
+    if (!tree) op->feeds = false; /* the owner asks each: no more waiting for others */
+    if (op->feeds) op->feed = children(g) & ~op->done;
     if (op->done & BIT(g->self)) op->ack_due = true;
     group_dirty(s, g);
 }

@@ -369,7 +369,7 @@ static void recv_ack(groups_t *s, agreement_member_t from, const wire_t *in)
         op->refused = in->err;
         op->ack_due = true;
     }
-    if (op->feeds && (g->fed & ~op->done) == 0) op->ack_due = true;
+    if (!op->feeds || (g->fed & ~op->done) == 0) op->ack_due = op->up.incarnation != 0;
     group_dirty(s, g);
 }
 

@@ -48,6 +48,10 @@ void group_recompute(groups_t *s, group_t *g)
         if (same(e->member, s->params.self)) g->self = i;
     }
     rf_assert(g->self != NO_POSITION);
+    for (unsigned i = 1; i < g->n; i++) { /* whose parent feeds no more is fed by the parent's parent */
+        entry_t *e = &g->entries[i];
+        while (e->parent != 0 && !(g->members & BIT(e->parent))) e->parent = g->entries[e->parent].parent;
+    }
     g->fed = BIT(g->self);
     for (unsigned i = g->self + 1; i < g->n; i++) {
         if ((g->members & BIT(i)) && (g->fed & BIT(g->entries[i].parent))) g->fed |= BIT(i);
@@ -160,7 +164,10 @@ void resolve_gone(groups_t *s, group_t *g, unsigned at)
     if (!is_owner(g) || g->installing) return;
     for (uint64_t n = g->retired + 1; n <= g->last; n++) {
         op_t *op = op_find(s, g, n); /* it holds nothing of the group: nothing to wait for */
-        if (op && (op->waiting & BIT(at))) owner_done(s, g, op, BIT(at), 0);
+        if (!op) continue;
+        op->direct = true; /* and whoever it fed is told directly */
+        op->send |= op->waiting & ~BIT(g->self) & ~BIT(at);
+        if (op->waiting & BIT(at)) owner_done(s, g, op, BIT(at), 0);
     }
 }
 
@@ -352,6 +359,7 @@ void group_install(groups_t *s, group_t *g, uint64_t blank)
     g->installing = true;
     g->collect_view = 0;
     g->pulls = g->locks = g->leaves = 0;
+    for (unsigned i = 0; i < g->n; i++) g->entries[i].lock_id = 0;
     group_recompute(s, g);
     g->install_waiting = survivors(g) & ~BIT(g->self);
     g->blank = blank & g->install_waiting;
