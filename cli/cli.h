@@ -115,6 +115,7 @@ int cli_logs(cli_t *cli, int argc, char **argv);
 int cli_dump(cli_t *cli, int argc, char **argv);
 int cli_doctor(cli_t *cli, int argc, char **argv);
 int cli_bench(cli_t *cli, int argc, char **argv);
+int cli_sim(cli_t *cli, int argc, char **argv);
 int cli_version(cli_t *cli, int argc, char **argv);
 
 extern const cli_option_t cli_up_options[], cli_down_options[], cli_run_options[], cli_kill_options[],
