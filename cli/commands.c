@@ -52,6 +52,10 @@ const cli_command_t cli_commands[] = {
      cli_doctor_options, false, cli_doctor},
     {"bench", "NAME [ARGUMENT]...", "measures; boots a machine for it when none is up",
      "`rackfish bench list` says what there is.", cli_bench_options, true, cli_bench},
+    {"sim", "[ARGUMENT]...", "simulates a machine with everything going wrong that can, from one seed",
+     "`rackfish sim --help` says what there is. Exit status: 0 all is well, 1 wrong usage, 3 unsafe, 4 "
+     "stuck.",
+     NULL, true, cli_sim},
     {"version", "", "prints the version", NULL, NULL, false, cli_version},
     {"help", "[COMMAND]", "explains a command", NULL, NULL, false, cli_help_command},
     {NULL, NULL, NULL, NULL, NULL, false, NULL},

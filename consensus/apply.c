@@ -83,6 +83,9 @@ static rf_err_t apply_view(agreement_t *e, const wire_entry_t *entry, agreement_
         if (joined) {
             if (*value == 0) *value = m.incarnation;
             forget_early(e, m);
+            /* It knows nobody: the leader feeds it until it can ask. */
+            progress_t *p = leads(e) && !progress_find(e, m) ? progress_add(e, m) : NULL;
+            if (p) p->fetched = true;
             if (m.core == e->params.self.core && m.incarnation > e->params.self.incarnation)
                 e->expelled = true;
         } else {

@@ -36,9 +36,9 @@
 #define EARLY_DEATHS_MAX   16           /* evidence about members that the log has not named yet */
 #define CANDIDATES_MAX     AGREEMENT_VOTERS_MAX
 #define PROGRESS_MAX       (2 * AGREEMENT_VOTERS_MAX + AGREEMENT_CHILDREN_MAX)
-#define PLAN_ARITY         32      /* children of one member in a plan by hosts */
-#define ROUNDS_KEPT        16      /* send times of rounds, for the lease */
-#define STAGGER_NS         200000u /* between the ranks that stand on evidence */
+#define PLAN_ARITY         32        /* children of one member in a plan by hosts */
+#define ROUNDS_KEPT        16        /* send times of rounds, for the lease */
+#define STAGGER_NS         200000ull /* between the ranks that stand on evidence */
 #define ARENA_SIZE         (4 * AGREEMENT_MESSAGE_MAX)
 #define INCARNATION_MAX    ((1u << 30) - 1)
 #define INCARNATION_INLINE 62 /* larger ones take four more bytes in a snapshot */
@@ -309,7 +309,8 @@ struct agreement {
     bool quorum, lost, expelled, formed;
     bool leader_dead; /* kernel evidence about dead_leader, and no leader since */
     agreement_member_t dead_leader, promised_to;
-    bool transferring; /* leader: this term has no lease any more, and a successor was asked to stand */
+    bool transferring; /* leader: a successor is asked to stand; nothing new is taken on meanwhile */
+    bool lease_over;   /* leader: this term has no lease any more */
     uint8_t granted_old, granted_new; /* candidate: bits of the voters */
     unsigned attempts;                /* elections since a leader was heard */
     uint64_t term_index;              /* leader: its first entry */

@@ -47,7 +47,7 @@ typedef struct groups groups_t;
 /* Deliberate defects, for tests of the tests; 0 in every real machine. */
 typedef enum group_defect {
     GROUP_DEFECT_REPLY_BEFORE_STABLE = 1 << 0,  /* two-phase: applied and answered when committed at the owner */
-    GROUP_DEFECT_REPORT_BEFORE_WEDGE = 1 << 1,  /* reports, and goes on taking the old epoch's messages */
+    GROUP_DEFECT_REPORT_BEFORE_WEDGE = 1 << 1,  /* reports, goes on taking the old epoch's messages, decides at once */
     GROUP_DEFECT_ONE_PHASE_UNNUMBERED = 1 << 2, /* members apply one-phase operations as they come */
 } group_defect_t;
 
@@ -65,7 +65,8 @@ typedef struct group_params {
     unsigned members_max; /* of one group, at most GROUP_MEMBERS_MAX */
     unsigned ops_max;     /* own requests outstanding at once */
     unsigned bytes_max;   /* of one operation, at most GROUP_BYTES_MAX */
-    uint64_t resend_ns;   /* what is unanswered is sent again after this; RF_NEVER: links lose nothing */
+    uint64_t resend_ns;   /* what is unanswered is sent again after this, or after 1 s if that is less. Needed also where
+                             links lose nothing: what races with a departure is dropped */
     group_plan_t plan;    /* of groups formed here */
     unsigned defects;     /* group_defect_t; 0 */
 } group_params_t;
@@ -165,8 +166,8 @@ typedef enum group_action_kind {
     GROUP_ACTION_ENDED = 5,   /* the group is no longer held here */
 } group_action_kind_t;
 
-/* What the caller is to do. Those of one group come in order, and one at a time: the next comes when the one before
- * is answered. An action with a token may be answered at any later step. */
+/* What the caller is to do, before it sends the step's messages. Those of one group come in order, and one at a time:
+ * the next comes when the one before is answered. An action with a token may be answered at any later step. */
 typedef struct group_action {
     group_action_kind_t kind;
     uint64_t token;  /* for the answer; 0: needs none */

@@ -40,7 +40,8 @@ static void stage_done(groups_t *s, group_t *g, op_t *op)
         owner_done(s, g, op, BIT(g->self), op->stage == STAGE_PREPARE ? op->refused : 0);
         return;
     }
-    bool told = op->up.incarnation != 0 && !g->wedged; /* else it was learnt of by a report */
+    bool defect = s->params.defects & GROUP_DEFECT_REPORT_BEFORE_WEDGE;
+    bool told = op->up.incarnation != 0 && (!g->wedged || defect); /* else it was learnt of by a report */
     if (told && (op->refused || !op->feeds || (g->fed & ~op->done) == 0)) op->ack_due = true;
     group_dirty(s, g);
 }
@@ -61,7 +62,8 @@ void member_learnt(groups_t *s, group_t *g, op_t *op, agreement_member_t from, b
 void member_again(groups_t *s, group_t *g, op_t *op, agreement_member_t from, bool tree)
 {
     op->up = from;
-    if (tree && op->feeds) op->feed = children(g) & ~op->done;
+    if (!tree) op->feeds = false; /* the owner asks each: no more waiting for others */
+    if (op->feeds) op->feed = children(g) & ~op->done;
     if (op->done & BIT(g->self)) op->ack_due = true;
     group_dirty(s, g);
 }

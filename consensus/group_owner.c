@@ -131,7 +131,6 @@ void owner_installed(groups_t *s, group_t *g)
     for (unsigned i = 0; i < g->n; i++) {
         entry_t *e = &g->entries[i];
         e->assigned = e->highest;
-        e->lock_id = 0;
         if (i != g->self && !e->gone && (e->leaving || g->ending)) g->drop_waiting |= BIT(i);
     }
     g->drop_send = g->drop_waiting;

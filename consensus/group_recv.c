@@ -67,7 +67,7 @@ static void recv_join(groups_t *s, group_t *g, agreement_member_t from, const wi
     }
     unsigned at = group_position(g, from);
     if (at != NO_POSITION && !g->entries[at].gone) {
-        if (in->value <= g->entries[at].nonce || g->wedged || g->installing) {
+        if (in->value <= g->entries[at].nonce) {
             ignore(s, "ignoring a join: a member already");
             return;
         }
@@ -308,7 +308,7 @@ static void recv_group(groups_t *s, agreement_member_t from, const wire_t *in, c
     switch (in->kind) {
     case KIND_OP: recv_op(s, g, from, in, bytes + sizeof(wire_t)); break;
     case KIND_PULL:
-        if (in->epoch == g->epoch && !g->wedged && same(from, g->entries[0].member)) requests_group_changed(s, g);
+        if (in->epoch == g->epoch && !g->wedged && same(from, g->entries[0].member)) requests_again(s, g);
         break;
     case KIND_RESULT: {
         unsigned at = g->entries[g->self].highest >= in->counter;
@@ -369,7 +369,7 @@ static void recv_ack(groups_t *s, agreement_member_t from, const wire_t *in)
         op->refused = in->err;
         op->ack_due = true;
     }
-    if (op->feeds && (g->fed & ~op->done) == 0) op->ack_due = true;
+    if (!op->feeds || (g->fed & ~op->done) == 0) op->ack_due = op->up.incarnation != 0;
     group_dirty(s, g);
 }
 
@@ -382,8 +382,11 @@ static void recv_report(groups_t *s, agreement_member_t from, const wire_t *in, 
     }
     if (in->flags & FLAG_BLANK) {
         unsigned at = group_position(g, from);
-        if (at != NO_POSITION && at != g->self && in->epoch == g->epoch && g->entries[at].nonce == in->value)
+        if (at == NO_POSITION || at == g->self || in->epoch != g->epoch) return;
+        if (g->entries[at].nonce == in->value)
             resolve_blank(s, g, at);
+        else if (g->entries[at].nonce < in->value)
+            resolve_gone(s, g, at); /* what it waits for is another membership */
         return;
     }
     state_view_t state;
@@ -398,7 +401,8 @@ static void recv_report(groups_t *s, agreement_member_t from, const wire_t *in, 
 void group_receive(groups_t *s, agreement_member_t from, uint8_t type, const uint8_t *bytes, size_t size)
 {
     wire_t in;
-    if (from.core >= s->params.n_cores || same(from, s->params.self) || from.incarnation == 0 || has_left(s, from)) {
+    bool refused = has_left(s, from) && !(s->params.defects & GROUP_DEFECT_REPORT_BEFORE_WEDGE);
+    if (from.core >= s->params.n_cores || same(from, s->params.self) || from.incarnation == 0 || refused) {
         ignore(s, "ignoring: from one that has left, or is none");
         return;
     }

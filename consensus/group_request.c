@@ -32,6 +32,9 @@ void request_finish(groups_t *s, unsigned index, rf_err_t err)
 {
     request_t *r = request_at(s, index);
     rf_assert(r->kind != REQUEST_NONE);
+    /* Lost with the owner that numbered it: of one-phase ones that owner may have carried it out before. */
+    if (r->kind == REQUEST_OPERATE && r->phase == GROUP_ONE_PHASE && err == RF_ERR_CANCELLED)
+        err = RF_ERR_UNKNOWN_OUTCOME;
     if (s->output.n_completions == GROUP_COMPLETIONS_MAX) {
         release(s, r);
         r->kind = REQUEST_FINISHED;
@@ -164,7 +167,8 @@ static rf_err_t event_operate(groups_t *s, const group_event_t *event)
     if (event->operate.size > s->params.bytes_max) return RF_ERR_LIMIT;
     for (unsigned i = 0; i < n; i++) {
         if (event->operate.groups[i] & EPHEMERAL) return RF_ERR_INVALID;
-        if (!group_find(s, event->operate.groups[i])) return RF_ERR_NOT_FOUND;
+        const group_t *object = group_find(s, event->operate.groups[i]);
+        if (!object || object->ending || object->entries[object->self].leaving) return RF_ERR_NOT_FOUND;
         for (unsigned k = 0; k < i; k++) {
             if (event->operate.groups[k] == event->operate.groups[i]) return RF_ERR_INVALID;
         }
@@ -259,6 +263,13 @@ bool request_pull(groups_t *s, group_t *g)
     if (!next) return false;
     owner_number(s, g, g->self, next->counter, (group_phase_t)next->phase, NULL, next->bytes, next->size);
     return true;
+}
+
+void requests_again(groups_t *s, group_t *g)
+{
+    for (unsigned i = 0; i < GROUP_WINDOW; i++) {
+        if (g->own[i] != NONE_16) send_later(s, request_at(s, g->own[i]));
+    }
 }
 
 void requests_group_changed(groups_t *s, group_t *g)

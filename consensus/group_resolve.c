@@ -48,6 +48,10 @@ void group_recompute(groups_t *s, group_t *g)
         if (same(e->member, s->params.self)) g->self = i;
     }
     rf_assert(g->self != NO_POSITION);
+    for (unsigned i = 1; i < g->n; i++) { /* whose parent feeds no more is fed by the parent's parent */
+        entry_t *e = &g->entries[i];
+        while (e->parent != 0 && !(g->members & BIT(e->parent))) e->parent = g->entries[e->parent].parent;
+    }
     g->fed = BIT(g->self);
     for (unsigned i = g->self + 1; i < g->n; i++) {
         if ((g->members & BIT(i)) && (g->fed & BIT(g->entries[i].parent))) g->fed |= BIT(i);
@@ -160,7 +164,10 @@ void resolve_gone(groups_t *s, group_t *g, unsigned at)
     if (!is_owner(g) || g->installing) return;
     for (uint64_t n = g->retired + 1; n <= g->last; n++) {
         op_t *op = op_find(s, g, n); /* it holds nothing of the group: nothing to wait for */
-        if (op && (op->waiting & BIT(at))) owner_done(s, g, op, BIT(at), 0);
+        if (!op) continue;
+        op->direct = true; /* and whoever it fed is told directly */
+        op->send |= op->waiting & ~BIT(g->self) & ~BIT(at);
+        if (op->waiting & BIT(at)) owner_done(s, g, op, BIT(at), 0);
     }
 }
 
@@ -231,9 +238,15 @@ void resolve_report(groups_t *s, group_t *g, agreement_member_t from, const stat
 {
     unsigned at = group_position(g, from);
     const wire_t *head = &in->head;
-    bool self_in = false;
-    for (unsigned i = 0; i < head->n_entries; i++)
-        self_in |= same(from_wire(in->entries[i].member), s->params.self) && !in->entries[i].leaving;
+    bool self_in = false, self_leaves = false, members = false;
+    for (unsigned i = 0; i < head->n_entries; i++) {
+        const wire_entry_t *e = &in->entries[i];
+        members |= !e->leaving && !has_left(s, from_wire(e->member));
+        if (!same(from_wire(e->member), s->params.self)) continue;
+        self_in = true;
+        self_leaves = e->leaving;
+    }
+    self_in &= !self_leaves || !members;
     if (head->number - head->value > s->pipeline) {
         s->output.err = RF_ERR_PROTOCOL;
         ignore(s, "ignoring REPORT: more under way than there can be");
@@ -321,6 +334,10 @@ static void decide(groups_t *s, group_t *g)
             if (same(op->requester, e->member)) dedup_note(&p->highest, p->results, op->counter, op->err);
         }
     }
+    /* All who remain were about to leave: so they do. */
+    bool members = false;
+    for (unsigned i = 0; i < g->n; i++) members |= (keep & BIT(i)) && !g->entries[i].leaving;
+    if (!members) g->ending = true;
     /* The resolver owns the group: it comes first. */
     uint64_t blank = group_compact(g, keep, g->blank);
     unsigned self = group_position(g, s->params.self);
@@ -342,6 +359,7 @@ void group_install(groups_t *s, group_t *g, uint64_t blank)
     g->installing = true;
     g->collect_view = 0;
     g->pulls = g->locks = g->leaves = 0;
+    for (unsigned i = 0; i < g->n; i++) g->entries[i].lock_id = 0;
     group_recompute(s, g);
     g->install_waiting = survivors(g) & ~BIT(g->self);
     g->blank = blank & g->install_waiting;
@@ -471,7 +489,9 @@ void resolve_run(groups_t *s, group_t *g)
             g->collect_send = 0;
         }
         bool ready = (survivors(g) & ~g->reported) == 0;
-        for (unsigned i = 0; i < g->n; i++) ready &= !g->entries[i].left || is_fenced(s, g->entries[i].member);
+        bool defect = s->params.defects & GROUP_DEFECT_REPORT_BEFORE_WEDGE;
+        for (unsigned i = 0; i < g->n && !defect; i++)
+            ready &= !g->entries[i].left || is_fenced(s, g->entries[i].member);
         if (ready) decide(s, g);
     }
     if (!g->installing) return;

@@ -367,6 +367,7 @@ void requests_tick(groups_t *s);
 void request_finish(groups_t *s, unsigned index, rf_err_t err);
 void requests_view(groups_t *s);
 void requests_group_changed(groups_t *s, group_t *g); /* another epoch, or it ends: what is not numbered is due */
+void requests_again(groups_t *s, group_t *g); /* the owner has room */
 void requests_own_passed(groups_t *s, group_t *g, uint64_t counter, rf_err_t err);
 void requests_granted(groups_t *s, uint64_t lock_id, uint64_t group, uint64_t epoch);
 void requests_formed(groups_t *s, group_t *g, rf_err_t err);

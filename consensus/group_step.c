@@ -1,6 +1,9 @@
 /* The one step of the group machine: takes an event, then makes what is due, group by group, while there is room. */
 #include "consensus/group_state.h"
 
+/* Messages that race with a departure are dropped, and asked for again also where links lose nothing. */
+#define RESEND_NS_MAX 1000000000u
+
 #define ALIGN(n) (((n) + 63) & ~(size_t)63)
 
 /* How many operations of a group may be under way: what all of them and the members need fits one message. */
@@ -64,6 +67,7 @@ rf_err_t groups_init(void *memory, size_t size, const group_params_t *params, gr
     uint8_t *base = memory;
     groups_t *s = memory;
     s->params = *params;
+    if (s->params.resend_ns > RESEND_NS_MAX) s->params.resend_ns = RESEND_NS_MAX;
     s->pipeline = l.pipeline;
     s->op_stride = l.op_stride;
     s->request_stride = l.request_stride;

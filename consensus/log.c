@@ -44,11 +44,11 @@ rf_err_t log_append(agreement_t *e, agreement_entry_kind_t kind, uint64_t sessio
     bool own = kind == AGREEMENT_ENTRY_FORM || kind == AGREEMENT_ENTRY_VIEW || kind == AGREEMENT_ENTRY_TERM;
     uint64_t index = e->last + 1 + (own ? 0 : AGREEMENT_LOG_RESERVED);
     if (index > e->params.log_max) {
-        /* What it overwrites has been applied here and by a majority: it is never needed again but by those who are
-         * sent a snapshot. */
+        /* What it overwrites has been applied here, so a snapshot can stand for it; and by a majority, so that few need
+         * one. A new leader does not know yet what others have applied. */
         uint64_t overwrites = index - e->params.log_max;
         if (overwrites > e->applied) return RF_ERR_AGAIN;
-        if (overwrites > e->trim_limit) {
+        if (!own && overwrites > e->trim_limit) {
             e->trim_limit = progress_majority(e, PROGRESS_APPLIED, e->applied);
             if (overwrites > e->trim_limit) return RF_ERR_AGAIN;
         }

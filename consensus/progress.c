@@ -18,7 +18,9 @@ progress_t *progress_find(agreement_t *e, agreement_member_t m)
 
 progress_t *progress_add(agreement_t *e, agreement_member_t m)
 {
-    if (e->n_progress == PROGRESS_MAX || e->n_progress - e->n_voters >= AGREEMENT_CHILDREN_MAX) return NULL;
+    if (m.core == e->params.self.core || e->n_progress == PROGRESS_MAX ||
+        e->n_progress - e->n_voters >= AGREEMENT_CHILDREN_MAX)
+        return NULL;
     unsigned i = e->n_progress++;
     /* Optimistic: it holds what is committed; if not, its answer says where to go on. */
     e->progress[i] = (progress_t){
@@ -32,12 +34,13 @@ progress_t *progress_add(agreement_t *e, agreement_member_t m)
 static void keep(agreement_t *e, const progress_t *was, const transfer_t *transfers, unsigned n,
                  agreement_member_t m, unsigned sets)
 {
-    if (is_self(e, m)) return;
+    if (m.core == e->params.self.core) return; /* also its next incarnation: another will feed it */
     progress_t *p = progress_find(e, m);
     if (p) return;
     if (sets != 0 && e->n_progress < PROGRESS_MAX) { /* voters always have a place */
         unsigned at = e->n_progress++;
-        e->progress[at] = (progress_t){.member = m, .ask = true, .next = e->last + 1, .heard_ns = e->now_ns};
+        e->progress[at] =
+            (progress_t){.member = m, .ask = true, .next = e->committed + 1, .heard_ns = e->now_ns};
         e->transfers[at] = (transfer_t){.match_seen = RF_NEVER};
         p = &e->progress[at];
     } else {
@@ -82,7 +85,10 @@ void progress_configure(agreement_t *e)
         }
     }
     for (unsigned i = 0; i < n; i++) {
-        if (was[i].fetched && member_in(e, was[i].member)) keep(e, was, transfers, n, was[i].member, 0);
+        /* Until it has caught up, and its parent may go on with it. */
+        bool behind = was[i].match == 0 || was[i].match + e->params.log_max / 4 < e->committed;
+        if (was[i].fetched && behind && member_in(e, was[i].member))
+            keep(e, was, transfers, n, was[i].member, 0);
     }
     if (e->formed) {
         unsigned before = e->n_progress;

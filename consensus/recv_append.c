@@ -148,7 +148,7 @@ void recv_append(agreement_t *e, agreement_member_t from, const uint8_t *bytes, 
             return;
         }
         role_follow(e, from);
-    } else if (!leads(e) && a.head.term == e->term) {
+    } else if (!leads(e) && a.head.term == e->term && !is_self(e, leader)) {
         if (e->leader.core == RF_CORE_NONE && leader.core != RF_CORE_NONE)
             role_follow(e, leader);
         else if (e->role == AGREEMENT_ROLE_LEARNER && leader.core != RF_CORE_NONE)

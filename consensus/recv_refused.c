@@ -10,7 +10,7 @@ void recv_refused(agreement_t *e, agreement_member_t from, const uint8_t *bytes,
         return;
     }
     memcpy(&head, bytes, sizeof head);
-    bool from_leader = head.term == e->term && same(from, e->leader);
+    bool from_leader = head.term == e->term && same(from, e->leader) && same(from, from_wire(head.leader));
     if (from_leader) {
         e->leader_heard_ns = e->now_ns;
         if (!e->quorum) role_heard(e);

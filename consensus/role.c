@@ -125,6 +125,7 @@ static void become_follower(agreement_t *e)
                             : RF_NEVER;
     if (!led) return;
     e->stand_to = NOBODY;
+    e->transferring = false;
     e->request.used = false;
     e->n_candidates = 0;
     e->lease_until_ns = 0;
@@ -175,7 +176,7 @@ void role_next_round(agreement_t *e)
 bool role_lease_valid(const agreement_t *e)
 {
     uint64_t now = defect(e, AGREEMENT_DEFECT_STALE_NOW) ? e->prev_now_ns : e->now_ns;
-    return e->params.lease_ns > 0 && !e->transferring && now < e->lease_until_ns;
+    return e->params.lease_ns > 0 && !e->lease_over && now < e->lease_until_ns;
 }
 
 static void lead(agreement_t *e)
@@ -185,7 +186,7 @@ static void lead(agreement_t *e)
     e->n_elections++;
     e->due &= ~(uint32_t)DUE_VOTES;
     e->election_at_ns = RF_NEVER;
-    e->transferring = false;
+    e->transferring = e->lease_over = false;
     e->transfer_until_ns = RF_NEVER;
     e->stand_to = NOBODY;
     e->lease_until_ns = 0;
@@ -247,13 +248,13 @@ void role_granted(agreement_t *e, agreement_member_t by)
 void role_voted(agreement_t *e)
 {
     e->election_at_ns = add_ns(add_ns(e->now_ns, e->params.election_ns), spread_ns(e));
-    if (e->leader_dead) earlier(&e->election_at_ns, e->now_ns + (uint64_t)STAGGER_NS * (16 + 8 * rank(e)));
+    if (e->leader_dead) earlier(&e->election_at_ns, e->now_ns + STAGGER_NS * (16 + 8 * rank(e)));
 }
 
 void role_stand(agreement_t *e, bool pre, bool evidence, bool transfer)
 {
-    if (!config_self_votes(e) || e->lost || !e->formed) {
-        e->election_at_ns = RF_NEVER;
+    if (!config_self_votes(e) || e->lost) {
+        e->election_at_ns = add_ns(add_ns(e->now_ns, e->params.election_ns), spread_ns(e));
         return;
     }
     e->role = AGREEMENT_ROLE_CANDIDATE;
@@ -264,14 +265,15 @@ void role_stand(agreement_t *e, bool pre, bool evidence, bool transfer)
     e->attempts++;
     if (!pre) {
         e->term++;
+        set_leader(e, NOBODY);
         e->voted = e->params.self;
         e->matched = e->committed;
     }
     /* With evidence it is soon tried again, each time less soon; else after about an election's time. */
-    uint64_t again =
-        evidence ? (uint64_t)STAGGER_NS * (4 + 4 * rank(e)) * (1u << (e->attempts < 8 ? e->attempts : 8))
-        : e->params.election_ns == RF_NEVER ? RF_NEVER
-                                            : e->params.election_ns / 2 + spread_ns(e);
+    uint64_t dice = mix(e->params.seed ^ mix(e->term) ^ ((uint64_t)e->params.self.core << 40)) % 8;
+    uint64_t again = evidence ? (STAGGER_NS * (4 + 4 * rank(e) + dice)) << (e->attempts < 5 ? e->attempts : 5)
+                     : e->params.election_ns == RF_NEVER ? RF_NEVER
+                                                         : e->params.election_ns / 2 + spread_ns(e);
     e->election_at_ns = add_ns(e->now_ns, again);
     e->due |= DUE_VOTES;
     e->output.role_changed = true;
@@ -290,7 +292,7 @@ void role_leader_died(agreement_t *e)
     if (r == 0)
         role_stand(e, false, true, false);
     else
-        earlier(&e->election_at_ns, e->now_ns + (uint64_t)STAGGER_NS * r);
+        earlier(&e->election_at_ns, e->now_ns + STAGGER_NS * r);
 }
 
 /* To the best other voter: caught up most, no witness if there is a choice. */
@@ -322,6 +324,10 @@ void role_transfer(agreement_t *e)
 /* Leader: has a majority been heard of late (Raft 6.2)? */
 static void check_quorum(agreement_t *e)
 {
+    if (!e->formed) { /* it waits for the others as long as the caller does: only it can form the machine */
+        e->check_at_ns = add_ns(e->now_ns, e->params.election_ns);
+        return;
+    }
     uint64_t heard = progress_majority(e, PROGRESS_HEARD, e->now_ns);
     if (add_ns(heard, e->params.election_ns) <= e->now_ns) {
         role_step_down(e);
@@ -343,7 +349,9 @@ void role_tick(agreement_t *e)
         if (e->now_ns >= e->transfer_until_ns) {
             e->transfer_until_ns = RF_NEVER;
             e->stand_to = NOBODY;
+            e->transferring = false;
             proposal_unsend(e);
+            e->due |= DUE_CHANGE;
         }
         return;
     }

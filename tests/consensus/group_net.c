@@ -16,9 +16,9 @@ static void trace_message(const char *what, unsigned from, unsigned to, uint8_t 
     static const char *const kinds[] = {"?",    "OPERATE", "JOIN",   "LEAVE",   "LOCK",     "UNLOCK", "QUERY",
                                         "OP",   "INSTALL", "PULL",   "RESULT",  "GRANT",    "DROP",   "ANSWER",
                                         "COLLECT", "REDIRECT", "DONE", "INSTALLED", "GONE", "REPORT"};
-    wire_t w;
-    memcpy(&w, bytes, sizeof w);
+    wire_t w = {0};
     if (!trace()) return;
+    memcpy(&w, bytes, size < sizeof w ? size : sizeof w);
     fprintf(stderr,
             "%s %u->%u %x %s group %llx epoch %llu number %llu value %llx counter %llu stage %u phase %u err %u flags %u "
             "entries %u ops %u size %zu\n",
@@ -41,7 +41,7 @@ static unsigned group_index(uint64_t id)
 
 static void violate(net_t *net, const char *what, unsigned op, unsigned node)
 {
-    if (net->violation) return;
+    if (net->violation || net->hostile) return; /* members do not lie: then only crashes count */
     snprintf(net->text, sizeof net->text, "%s (operation %u, node %u, views %u)", what, op, node, net->n_views);
     net->violation = net->text;
 }
@@ -54,6 +54,7 @@ void net_init(net_t *net, uint64_t seed, const net_knobs_t *knobs)
     net->loss = knobs->loss;
     net->dup = knobs->dup;
     net->refuse = knobs->refuse;
+    net->hostile = knobs->hostile;
     net->fifo = knobs->fifo;
     net->now = 1000;
     for (unsigned i = 0; i < net->n; i++) {
@@ -83,11 +84,30 @@ void net_free(net_t *net)
 
 static void put(net_t *net, unsigned from, unsigned to, const group_message_t *m)
 {
-    trace_message("  send", from, to, m->type, m->bytes, m->size);
     if (net->n_flight == NET_FLIGHT) return;
     packet_t *p = &net->flight[net->n_flight++];
-    *p = (packet_t){.from = from, .to = to, .type = m->type, .size = m->size, .bytes = malloc(m->size)};
+    *p = (packet_t){.from = from, .to = to, .type = m->type, .size = m->size, .bytes = malloc(m->size + 1)};
     memcpy(p->bytes, m->bytes, m->size);
+}
+
+/* A copy of a real message, changed: other fields, cut short, made longer, replayed, to anybody. */
+static void put_hostile(net_t *net, unsigned from, const group_message_t *m)
+{
+    static uint8_t bytes[GROUP_MESSAGE_MAX + 64];
+    group_message_t copy = *m;
+    memcpy(bytes, m->bytes, m->size);
+    copy.bytes = bytes;
+    for (uint64_t i = rf_prng_below(&net->prng, 4); i-- > 0;) {
+        size_t at = rf_prng_below(&net->prng, rf_prng_below(&net->prng, 2) ? 64 : m->size);
+        uint8_t values[] = {0, 1, 2, 0xff, 0x7f, bytes[at] + 1u, bytes[at] - 1u, (uint8_t)rf_prng_next(&net->prng)};
+        bytes[at] = values[rf_prng_below(&net->prng, sizeof values)];
+    }
+    if (rf_prng_below(&net->prng, 8) == 0) copy.size = rf_prng_below(&net->prng, m->size + 1);
+    if (rf_prng_below(&net->prng, 16) == 0) copy.size = m->size + rf_prng_below(&net->prng, 64);
+    if (rf_prng_below(&net->prng, 16) == 0) copy.type = (uint8_t)(GROUP_TYPE_FIRST + rf_prng_below(&net->prng, 4));
+    if (copy.size > GROUP_MESSAGE_MAX) copy.size = GROUP_MESSAGE_MAX;
+    unsigned to = (unsigned)rf_prng_below(&net->prng, net->n);
+    if (to != from) put(net, from, to, &copy);
 }
 
 static void check_stable(net_t *net, unsigned op_index, const group_action_t *a, unsigned at)
@@ -107,20 +127,35 @@ static void check_stable(net_t *net, unsigned op_index, const group_action_t *a,
     }
 }
 
+static void answer_later(net_t *net, node_t *node, const group_action_t *a)
+{
+    if (a->token == 0) return;
+    if (node->n_pending == 64) abort();
+    node->pending[node->n_pending++] =
+        (pending_t){.token = a->token,
+                    .prepare = a->kind == GROUP_ACTION_PREPARE,
+                    .refuse = rf_prng_below(&net->prng, 1000) < net->refuse};
+}
+
 static void action(net_t *net, unsigned at, const group_action_t *a)
 {
     node_t *node = &net->nodes[at];
     if (a->kind == GROUP_ACTION_CHANGED) {
-        node->holds[group_index(a->groups[0])] = true;
+        if (group_index(a->groups[0]) < NET_GROUPS) node->holds[group_index(a->groups[0])] = true;
         return;
     }
     if (a->kind == GROUP_ACTION_ENDED) {
-        node->holds[group_index(a->groups[0])] = false;
+        if (group_index(a->groups[0]) < NET_GROUPS) node->holds[group_index(a->groups[0])] = false;
         return;
     }
     uint32_t index;
+    if (a->size != sizeof index && net->hostile) {
+        answer_later(net, node, a);
+        return;
+    }
     if (a->size != sizeof index) abort();
     memcpy(&index, a->bytes, sizeof index);
+    if (net->hostile && index >= net->n_ops) index = 0;
     model_op_t *op = &net->ops[index];
     if (trace())
         fprintf(stderr, "  node %u action %u operation %u group %llx counter %llu of %u number %llu epoch %llu\n", at,
@@ -148,18 +183,13 @@ static void action(net_t *net, unsigned at, const group_action_t *a)
         }
         for (unsigned i = 0; i < a->n_groups; i++) {
             unsigned g = group_index(a->groups[i]);
-            node->order[g][node->n_order[g]++] = (uint16_t)index;
+            if (g < NET_GROUPS && node->n_order[g] < NET_OPS) node->order[g][node->n_order[g]++] = (uint16_t)index;
         }
     } else {
         op->aborted |= BIT(at);
         if (op->applied) violate(net, "aborted here, applied elsewhere", index, at);
     }
-    if (a->token == 0) return;
-    if (node->n_pending == 64) abort();
-    node->pending[node->n_pending++] =
-        (pending_t){.token = a->token,
-                    .prepare = a->kind == GROUP_ACTION_PREPARE,
-                    .refuse = rf_prng_below(&net->prng, 1000) < net->refuse};
+    answer_later(net, node, a);
 }
 
 static void completion(net_t *net, unsigned at, const group_completion_t *c)
@@ -206,10 +236,12 @@ void net_event(net_t *net, unsigned at, const group_event_t *event)
         const group_message_t *m = &o->messages[i];
         for (unsigned k = 0; k < m->n_to; k++) {
             unsigned to = m->to[k].core;
+            if (net->hostile && (to == at || to >= net->n)) continue;
             if (to == at) violate(net, "a message to itself", 0, at);
             if (m->to[k].incarnation != 1) continue;
             if (rf_prng_below(&net->prng, 1000) < net->loss) continue;
             put(net, at, to, m);
+            if (rf_prng_below(&net->prng, 1000) < net->hostile) put_hostile(net, at, m);
             if (rf_prng_below(&net->prng, 1000) < net->dup) put(net, at, to, m);
         }
     }
@@ -336,7 +368,7 @@ static bool deliver(net_t *net)
     for (unsigned tries = 0; tries < net->n_flight; tries++, i = (i + 1) % net->n_flight) {
         packet_t p = net->flight[i];
         node_t *to = &net->nodes[p.to];
-        if (to->state == NODE_STALLED && !to->left) continue; /* waits in its ring */
+        if (to->state == NODE_STALLED) continue; /* waits in its ring */
         if (net->fifo)
             memmove(&net->flight[i], &net->flight[i + 1], (--net->n_flight - i) * sizeof p);
         else

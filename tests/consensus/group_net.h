@@ -54,7 +54,7 @@ typedef struct model_op {
 typedef struct net {
     rf_prng_t prng;
     uint64_t now;
-    unsigned n, loss, dup, refuse; /* per mille */
+    unsigned n, loss, dup, refuse, hostile; /* per mille */
     node_t nodes[NET_NODES];
     packet_t flight[NET_FLIGHT];
     unsigned n_flight;
@@ -71,7 +71,7 @@ typedef struct net {
 } net_t;
 
 typedef struct net_knobs {
-    unsigned nodes, loss, dup, refuse, defects;
+    unsigned nodes, loss, dup, refuse, hostile, defects;
     bool fifo;
     group_plan_t plan;
     uint64_t resend_ns;

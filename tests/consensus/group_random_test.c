@@ -9,7 +9,7 @@
 
 typedef struct mix {
     unsigned defects;
-    bool lossless;
+    bool lossless, hostile;
 } mix_t;
 
 static const char *run(uint64_t seed, const mix_t *mix, uint64_t *hash, bool verbose)
@@ -26,7 +26,12 @@ static const char *run(uint64_t seed, const mix_t *mix, uint64_t *hash, bool ver
                          .fifo = rf_prng_below(&prng, 4) == 0,
                          .resend_ns = 1000,
                          .defects = mix->defects};
-    if (mix->lossless) knobs.loss = 0;
+    if (mix->lossless) {
+        knobs.loss = 0;
+        knobs.fifo = true;
+        knobs.resend_ns = UINT64_MAX;
+    }
+    knobs.hostile = mix->hostile ? 200 : 0;
     net_init(&net, seed, &knobs);
     unsigned deaths_max = (unsigned)rf_prng_below(&prng, knobs.nodes); /* at least one survives */
     unsigned deaths = 0;
@@ -99,7 +104,7 @@ static const char *run(uint64_t seed, const mix_t *mix, uint64_t *hash, bool ver
         if (net.nodes[i].left) net_fence(&net, i);
     }
     net.loss = net.dup = 0;
-    if (!net.violation) net_quiet(&net, 60000);
+    if (!net.violation) net_quiet(&net, mix->hostile ? 2000 : 60000);
     if (!net.violation) net_check_end(&net);
     *hash = net.hash;
     const char *violation = net.violation ? strcpy(text, net.violation) : NULL;
@@ -136,11 +141,9 @@ static uint64_t seeds_of(uint64_t otherwise)
     return s ? strtoull(s, NULL, 10) : otherwise;
 }
 
-static void safe_and_live(void **state)
+static void safe_and_live_with(mix_t mix)
 {
-    (void)state;
     uint64_t n = seeds_of(3000), bad = 0;
-    mix_t mix = {0};
     for (uint64_t seed = 1; seed <= n && bad < 10; seed++) {
         uint64_t hash;
         const char *violation = run(seed, &mix, &hash, false);
@@ -149,6 +152,31 @@ static void safe_and_live(void **state)
         printf("RF_GROUP_SEED=%llu: %s\n", (unsigned long long)seed, violation);
     }
     assert_int_equal(bad, 0);
+}
+
+static void safe_and_live(void **state)
+{
+    (void)state;
+    safe_and_live_with((mix_t){0});
+}
+
+/* Links in order that lose nothing: little is ever sent again. */
+static void lossless(void **state)
+{
+    (void)state;
+    safe_and_live_with((mix_t){.lossless = true});
+}
+
+/* Changed, cut, replayed messages: no assertion, no access outside (with sanitizers), whatever comes. */
+static void hostile_bytes(void **state)
+{
+    (void)state;
+    mix_t mix = {.hostile = true};
+    uint64_t n = seeds_of(2000);
+    for (uint64_t seed = 1; seed <= n; seed++) {
+        uint64_t hash;
+        run(seed, &mix, &hash, false);
+    }
 }
 
 static void replays(void **state)
@@ -189,7 +217,7 @@ int main(void)
 {
     const char *one = getenv("RF_GROUP_SEED");
     if (one) {
-        mix_t mix = {0};
+        mix_t mix = {.lossless = getenv("RF_GROUP_LOSSLESS") != NULL, .hostile = getenv("RF_GROUP_HOSTILE") != NULL};
         uint64_t hash;
         const char *violation = run(strtoull(one, NULL, 10), &mix, &hash, true);
         printf("%s\n", violation ? violation : "nothing wrong");
@@ -197,6 +225,8 @@ int main(void)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(safe_and_live),
+        cmocka_unit_test(lossless),
+        cmocka_unit_test(hostile_bytes),
         cmocka_unit_test(replays),
         cmocka_unit_test(defects_are_caught),
     };

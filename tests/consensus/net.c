@@ -3,6 +3,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* What each engine is at, for a person who looks into a failing seed. */
+void net_print(const net_t *n)
+{
+    for (rf_core_t core = 0; core < n->knobs.cores; core++) {
+        const net_core_t *c = &n->cores[core];
+        agreement_state_t s = net_state(n, core);
+        printf("core %u.%u alive %d expelled %d role %u term %llu leader %u.%u view %llu log %llu-%llu "
+               "committed %llu applied %llu "
+               "members %u joint %d formed %d quorum %d lost %d tick %+lld us; voters",
+               core, c->incarnation, c->alive, c->expelled, s.role, (unsigned long long)s.term, s.leader.core,
+               s.leader.incarnation, (unsigned long long)s.view, (unsigned long long)s.first,
+               (unsigned long long)s.last, (unsigned long long)s.committed, (unsigned long long)s.applied,
+               s.members, s.joint, s.formed, s.quorum, s.lost,
+               c->tick_ns == RF_NEVER ? -1ll : (long long)(c->tick_ns - n->now_ns) / 1000);
+        for (unsigned i = 0; i < s.n_voters; i++) printf(" %u.%u", s.voters[i].core, s.voters[i].incarnation);
+        printf("\n");
+    }
+}
+
 _Noreturn void net_unsafe(net_t *n, const char *what)
 {
     n->breach = what;
@@ -28,7 +47,8 @@ static rf_err_t machine_apply(void *context, const agreement_apply_t *a, uint64_
 {
     net_core_t *c = context;
     net_t *n = *(net_t **)c->memory;
-    if (a->index != c->applied + 1) net_unsafe(n, "an entry is skipped or repeated");
+    if (a->index <= c->applied)
+        net_unsafe(n, "an entry is applied again"); /* duplicates are not handed out */
     c->applied = a->index;
     uint64_t h = mix(mix(mix(a->index, a->term), (uint64_t)a->kind), mix(a->session, a->sequence)) | 1;
     if (a->kind != AGREEMENT_ENTRY_COMMAND) {
@@ -191,8 +211,9 @@ static void send(net_t *n, rf_core_t from, const agreement_message_t *m)
 {
     for (unsigned i = 0; i < m->n_to; i++) {
         rf_core_t to = m->to[i].core;
-        rf_assert(to < n->knobs.cores && to != from && m->size <= AGREEMENT_MESSAGE_MAX && m->size > 0);
-        if (m->to[i].incarnation != n->cores[to].incarnation) continue;
+        rf_assert(to < n->knobs.cores && m->size <= AGREEMENT_MESSAGE_MAX && m->size > 0);
+        rf_assert(to != from || n->knobs.defects != 0);
+        if (to == from || m->to[i].incarnation != n->cores[to].incarnation) continue;
         unsigned copies = rf_prng_below(&n->prng, 100) < n->knobs.repeat_percent ? 2 : 1;
         for (unsigned k = 0; k < copies; k++) {
             if (n->n_flight == NET_FLIGHT_MAX || rf_prng_below(&n->prng, 100) < n->knobs.lose_percent ||
@@ -284,6 +305,8 @@ void net_step(net_t *n, rf_core_t core, agreement_event_t *event)
         event->now_ns = n->now_ns;
         const agreement_output_t *out = agreement_step(c->engine, event);
         n->n_steps++;
+        if (n->trace && out->ignored) printf("    %u: %s\n", core, out->ignored);
+        if (out->applied_from <= out->applied_to) c->applied = out->applied_to;
         c->tick_ns = out->next_tick_ns;
         c->view_changed |= out->view_changed;
         c->role_changed |= out->role_changed;
@@ -308,6 +331,9 @@ void net_receive(net_t *n, rf_core_t to, agreement_member_t from, uint8_t type, 
     event.receive.type = type;
     event.receive.bytes = bytes;
     event.receive.size = size;
+    if (n->trace)
+        printf("%llu us: %u <- %u %s\n", (unsigned long long)(n->now_ns / US), to, from.core,
+               agreement_type_name(type));
     net_step(n, to, &event);
 }
 

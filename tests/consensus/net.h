@@ -109,10 +109,12 @@ typedef struct net {
     uint64_t types;  /* bits of the message types delivered */
     jmp_buf *unsafe; /* where a breach goes, instead of an abort */
     const char *breach;
+    bool trace; /* prints what is delivered, for a person */
 } net_t;
 
 net_t *net_new(const net_knobs_t *knobs, uint64_t seed);
 void net_free(net_t *n);
+void net_print(const net_t *n);
 agreement_params_t net_params(net_t *n, agreement_member_t self);
 _Noreturn void net_unsafe(net_t *n, const char *what);
 

@@ -18,6 +18,7 @@ EDGES = {
     "base": [],
     "wire": ["base"],
     "consensus": ["base"],
+    "sim": ["base", "consensus"],
     "transport": ["base"],
     "transport/shm": ["base", "transport"],
     "transport/tcp": ["base", "transport"],

@@ -1,0 +1,553 @@
+/*
+ * The ordered log and the change of voters, as a model that Spin searches exhaustively (doc/agreement.md, "The models").
+ *
+ * Engines 0, 1, 2 are the first voters, 3 is the spare, 4 the new incarnation of a core that crashed and was restarted.
+ * Bounds: TERMS, ENTRIES (commands), CHANGES (joint changes), CRASHES, RESTARTS.
+ *
+ * There are no channels. Messages may be lost, delayed, repeated and reordered, and what a leader says in a term is a
+ * prefix of one log that only grows while it leads. So all APPENDs of a term that were ever sent are that log, readable
+ * by anybody from then on, also when its leader is gone; an ACCEPTED is the highest match that an engine has
+ * acknowledged in the term; votes are what the candidate may count from the moment they are granted. A message that is
+ * late is a step taken late. A log is (term of its last entry, length), because equal term and index mean equal
+ * prefixes (Raft 3.5); that too is checked, since no term may have two leaders.
+ *
+ * Whoever is a voter in its newest configuration may stand at any time: pre-votes, evidence, stagger and time-outs only
+ * forbid standing, and are left out. A learner is caught up to what is committed when it is named as a voter.
+ *
+ * Checked: one leader a term, leader completeness, agreement of all that was committed (so nothing acknowledged is lost).
+ *
+ * Deliberate defects: -DNEW_INCARNATION_VOTES -DRESET_ON_PARTITION -DCHANGE_BEFORE_TERM -DOLD_TERM_COMMIT
+ * -DSINGLE_MAJORITY, and with -DLEASE: -DELECT_IN_LEASE.
+ */
+
+#ifndef TERMS
+#define TERMS 3
+#endif
+#ifndef ENTRIES
+#define ENTRIES 2
+#endif
+#ifndef CHANGES
+#define CHANGES 1
+#endif
+#ifndef CRASHES
+#define CRASHES 2
+#endif
+#ifndef RESTARTS
+#define RESTARTS 1
+#endif
+
+#define N      5
+#define SPARE  3
+#define FRESH  4
+#define LENGTH (TERMS + ENTRIES + 2 * CHANGES) /* FORM, then TERM entries, commands, JOINT and FINAL entries */
+
+/* Roles. An engine is ABSENT before it is named a voter, and DEAD once it crashed; both have no state. */
+#define FOLLOWER  0
+#define CANDIDATE 1
+#define LEADER    2
+#define ABSENT    3
+#define DEAD      4
+
+/* Kinds of entries. FORM is a FINAL configuration. */
+#define TERM    1
+#define COMMAND 2
+#define FINAL   32 /* + set of voters */
+#define JOINT   64 /* + new set of voters */
+#define SET     31
+
+#define BIT(i)          (1 << (i))
+#define COUNT(s)        (((s) & 1) + (((s) >> 1) & 1) + (((s) >> 2) & 1) + (((s) >> 3) & 1) + (((s) >> 4) & 1))
+#define MAJORITY(s, set) (2 * COUNT((s) & (set)) > COUNT(set))
+#ifdef SINGLE_MAJORITY
+#define QUORUM(s, i) MAJORITY(s, new[i])
+#else
+#define QUORUM(s, i) (MAJORITY(s, old[i]) && MAJORITY(s, new[i]))
+#endif
+#define AT(t, j)     (((t) - 1) * LENGTH + (j) - 1)
+#define UP(i)        (role[i] < ABSENT)
+#define IN(i, j)     ((old[j] | new[j]) & BIT(i)) /* i is a voter in j's newest configuration */
+
+/* Each engine. */
+byte role[N];
+byte term[N];
+bool voted[N];  /* in this term; for whom is in `votes` of the candidate */
+byte last[N];   /* term of the last entry */
+byte length[N];
+byte old[N];    /* the newest configuration in its log */
+byte new[N];
+byte votes[N];  /* candidate: who granted */
+
+/* Each term: the log of its leader, what was acknowledged to it and what it has committed while it leads. */
+byte kinds[TERMS * LENGTH];
+byte terms[TERMS * LENGTH];
+byte said[TERMS + 1];      /* length of the leader's log; 0: no leader yet */
+byte accepted[(TERMS + 1) * N];
+byte committed[TERMS + 1]; /* 0: nothing in its own term */
+byte leads[TERMS + 1];     /* 1 + who leads it; 0: nobody yet, or no more */
+
+/* What was committed first by anybody: a log (term of last entry, length), and in which term. */
+byte chosen_last, chosen_length, chosen_in;
+
+byte top;                  /* highest term in use */
+byte commands, changes, crashes, restarts;
+#ifdef LEASE
+byte lease_term, lease_of; /* a leader that may answer alone, and who promised it (0: nobody) */
+#endif
+
+hidden byte j, k, m, s;
+
+#ifdef REDUCE
+#define REDUCED c_code { reduce(); }
+
+/*
+ * Two states are one to the search if they differ only in what nobody can notice: in the numbers of the engines (sorted
+ * here by all they are and all that is known of them), and in what a leader of the past has said that no engine can
+ * take any more and no log rests on. Neither is part of the model: without -DREDUCE the search is the same, only longer.
+ */
+c_code {
+static int reduced_set(int set, const unsigned char *to)
+{
+    int out = 0;
+    for (int i = 0; i < N; i++)
+        if (set >> i & 1) out |= 1 << to[i];
+    return out;
+}
+
+static void reduce_logs(void)
+{
+    int term_min = TERMS;
+    for (int i = 0; i < N; i++)
+        if (now.role[i] < ABSENT && now.term[i] < term_min) term_min = now.term[i];
+    for (int e = 1; e < term_min; e++) {
+        int need = now.chosen_last == e ? now.chosen_length : 0;
+        for (int i = 0; i < N; i++)
+            if (now.last[i] == e && now.length[i] > need) need = now.length[i];
+        for (int later = e + 1; later <= TERMS; later++)
+            for (int n = 1; n <= now.said[later]; n++)
+                if (now.terms[AT(later, n)] == e && n > need) need = n;
+        for (int n = need; n < now.said[e]; n++) now.kinds[AT(e, n + 1)] = now.terms[AT(e, n + 1)] = 0;
+        if (need < now.said[e]) now.said[e] = need;
+    }
+}
+
+static void reduce(void)
+{
+    unsigned long key[N];
+    unsigned char at[N], to[N], copy[N];
+    int sorted = 1;
+    reduce_logs();
+    for (int i = 0; i < N; i++) {
+        unsigned long known = 0;
+        for (int e = 1; e <= TERMS; e++) {
+            known = known << 4 | now.accepted[e * N + i];
+            for (int n = 1; n <= now.said[e]; n++)
+                if (now.kinds[AT(e, n)] >= FINAL && now.terms[AT(e, n)] == e)
+                    known = known << 1 | (now.kinds[AT(e, n)] >> i & 1);
+        }
+        for (int c = 0; c < N; c++)
+            if (now.votes[c] >> i & 1) known += 1ul << (40 + 3 * now.term[c]);
+        key[i] = ((((unsigned long)now.role[i] * 4 + now.term[i]) * 2 + now.voted[i]) * 4 + now.last[i]) * 16 + now.length[i];
+        key[i] = key[i] << 52 ^ key[i] >> 12 << 60 ^ known;
+        int n = i;
+        for (; n > 0 && key[at[n - 1]] > key[i]; n--) at[n] = at[n - 1], sorted = 0;
+        at[n] = i;
+    }
+    if (sorted) return;
+    for (int i = 0; i < N; i++) to[at[i]] = i;
+#define MOVE(what)                                                                                                    \
+    do {                                                                                                              \
+        for (int i = 0; i < N; i++) copy[i] = (what)[at[i]];                                                          \
+        for (int i = 0; i < N; i++) (what)[i] = copy[i];                                                              \
+    } while (0)
+    for (int i = 0; i < N; i++) {
+        now.old[i] = reduced_set(now.old[i], to);
+        now.new[i] = reduced_set(now.new[i], to);
+        now.votes[i] = reduced_set(now.votes[i], to);
+    }
+    MOVE(now.role);
+    MOVE(now.term);
+    MOVE(now.voted);
+    MOVE(now.last);
+    MOVE(now.length);
+    MOVE(now.old);
+    MOVE(now.new);
+    MOVE(now.votes);
+    for (int e = 1; e <= TERMS; e++) {
+        MOVE(now.accepted + e * N);
+        if (now.leads[e]) now.leads[e] = 1 + to[now.leads[e] - 1];
+        for (int n = 1; n <= now.said[e]; n++)
+            if (now.kinds[AT(e, n)] >= FINAL)
+                now.kinds[AT(e, n)] = (now.kinds[AT(e, n)] & ~SET) | reduced_set(now.kinds[AT(e, n)] & SET, to);
+    }
+}
+};
+#else
+#define REDUCED skip
+#endif
+
+/* m: how many entries the log (a, n) and the log (b, o) have in common. */
+inline common(a, n, b, o) {
+    m = 0;
+    do
+    :: m < n && m < o && terms[AT(a, m + 1)] == terms[AT(b, m + 1)] -> m++
+    :: else -> break
+    od
+}
+
+/* The newest configuration in the first length[i] entries of i's log. s: where it stands. */
+inline configure(i) {
+    j = length[i];
+    s = 0;
+    do
+    :: j == 0 -> break
+    :: j > 0 && kinds[AT(last[i], j)] >= JOINT -> new[i] = kinds[AT(last[i], j)] & SET; s = j; j--
+    :: j > 0 && kinds[AT(last[i], j)] >= FINAL && kinds[AT(last[i], j)] < JOINT ->
+        old[i] = kinds[AT(last[i], j)] & SET;
+        if
+        :: s == 0 -> new[i] = old[i]; s = j
+        :: else
+        fi;
+        break
+    :: else -> j--
+    od;
+    j = 0
+}
+
+/* i leads no more. */
+inline resign(i) {
+    if
+    :: role[i] == LEADER ->
+        committed[term[i]] = 0;
+        leads[term[i]] = 0;
+        j = 0;
+        do
+        :: j < N -> accepted[term[i] * N + j] = 0; j++
+        :: else -> break
+        od;
+        j = 0
+    :: else
+    fi;
+    votes[i] = 0;
+    role[i] = FOLLOWER
+}
+
+/* i commits the longest prefix that ends in an entry of its own term and that majorities hold, as soon as that is so: the
+ * earliest commit asks the most of what follows, and forbids nothing. */
+#ifdef OLD_TERM_COMMIT
+#define OWN(i, n) true
+#else
+#define OWN(i, n) (terms[AT(term[i], n)] == term[i])
+#endif
+inline commit(i) {
+    k = said[term[i]];
+    do
+    :: k > committed[term[i]] && OWN(i, k) ->
+        s = 0;
+        j = 0;
+        do
+        :: j < N ->
+            if
+            :: accepted[term[i] * N + j] >= k -> s = s | BIT(j)
+            :: else
+            fi;
+            j++
+        :: else -> break
+        od;
+        j = 0;
+        if
+        :: QUORUM(s, i) -> break
+        :: else -> k--
+        fi
+    :: else -> k = 0; break
+    od;
+    if
+    :: k > 0 ->
+        common(term[i], k, chosen_last, chosen_length);
+        assert(m == k || m == chosen_length); /* all that is committed agrees */
+#ifdef LEASE
+        assert(lease_of == 0 || lease_term >= term[i]); /* who reads by its lease misses nothing */
+#endif
+        if
+        :: k > chosen_length -> chosen_last = terms[AT(term[i], k)]; chosen_length = k; chosen_in = term[i]
+        :: else
+        fi;
+        committed[term[i]] = k
+    :: else
+    fi;
+    k = 0;
+    m = 0;
+    s = 0
+}
+
+/* i, leader of term[i], appends one entry. */
+inline write(i, kind) {
+    said[term[i]]++;
+    kinds[AT(term[i], said[term[i]])] = kind;
+    terms[AT(term[i], said[term[i]])] = term[i];
+    length[i] = said[term[i]];
+    last[i] = term[i];
+    accepted[term[i] * N + i] = length[i];
+    if
+    :: kind >= FINAL -> configure(i)
+    :: else
+    fi;
+    commit(i)
+}
+
+inline stand(i, e) {
+    d_step {
+        UP(i) && IN(i, i) && e > term[i] && e <= top + 1 ->
+        resign(i);
+        role[i] = CANDIDATE;
+        term[i] = e;
+        voted[i] = true;
+        votes[i] = BIT(i);
+        if
+        :: e > top -> top = e
+        :: else
+        fi;
+        REDUCED
+    }
+}
+
+/* Raft 3.6.1: once a term, to a log at least as long as the own one. */
+#if defined(LEASE) && !defined(ELECT_IN_LEASE)
+#define FREE(v) (!(lease_of & BIT(v)))
+#else
+#define FREE(v) true
+#endif
+inline vote(v, c) {
+    d_step {
+        role[c] == CANDIDATE && UP(v) && IN(v, v) && IN(v, c) && FREE(v) &&
+        (term[v] < term[c] || (term[v] == term[c] && !voted[v])) &&
+        (last[c] > last[v] || (last[c] == last[v] && length[c] >= length[v])) ->
+        resign(v);
+        term[v] = term[c];
+        voted[v] = true;
+        votes[c] = votes[c] | BIT(v);
+        REDUCED
+    }
+}
+
+inline lead(i) {
+    d_step {
+        role[i] == CANDIDATE && QUORUM(votes[i], i) ->
+        assert(said[term[i]] == 0); /* one leader a term */
+        if
+        :: term[i] > chosen_in ->
+            common(last[i], length[i], chosen_last, chosen_length);
+            assert(m == chosen_length) /* leader completeness */
+        :: else
+        fi;
+        role[i] = LEADER;
+        leads[term[i]] = 1 + i;
+        votes[i] = 0;
+        said[term[i]] = length[i];
+        m = 0;
+        do
+        :: m < length[i] ->
+            m++;
+            kinds[AT(term[i], m)] = kinds[AT(last[i], m)];
+            terms[AT(term[i], m)] = terms[AT(last[i], m)]
+        :: else -> break
+        od;
+        write(i, TERM);
+        m = 0;
+        REDUCED
+    }
+}
+
+/* f takes an APPEND of term t: first acknowledges what it holds already, then takes the next entry, which ends what it
+ * holds beyond the common part. One entry at a time: a message of several is several steps. */
+inline append(f, e) {
+    d_step {
+        UP(f) && said[e] > 0 && e >= term[f] && !(role[f] == LEADER && term[f] == e) ->
+        if
+        :: last[f] == e -> m = length[f]
+        :: else -> common(last[f], length[f], e, said[e])
+        fi;
+        if
+        :: term[f] < e -> resign(f); term[f] = e; voted[f] = false
+        :: role[f] == CANDIDATE -> resign(f)
+        :: else
+        fi;
+        if
+        :: leads[e] && accepted[e * N + f] < m -> accepted[e * N + f] = m; commit(leads[e] - 1)
+        :: !(leads[e] && accepted[e * N + f] < m) && m < said[e] ->
+            m++;
+            if
+            :: m <= length[f] || kinds[AT(e, m)] >= FINAL -> s = 1
+            :: else -> s = 0
+            fi;
+            length[f] = m;
+            last[f] = terms[AT(e, m)];
+            if
+            :: s -> configure(f)
+            :: else
+            fi;
+            if
+            :: leads[e] -> accepted[e * N + f] = m; commit(leads[e] - 1)
+            :: else
+            fi
+        :: else
+        fi;
+        m = 0;
+        s = 0;
+        REDUCED
+    }
+}
+
+inline propose(i) {
+    d_step {
+        role[i] == LEADER && commands < ENTRIES ->
+        commands++;
+        write(i, COMMAND);
+        REDUCED
+    }
+}
+
+/* i starts to replace voter x by y (y == x: by nobody). The spare and the new incarnation are alike, so the spare is the
+ * first to be named. A learner is caught up to what is committed; it neither votes nor stands before it holds the
+ * entry that names it. */
+#ifdef CHANGE_BEFORE_TERM
+#define SETTLED(i, n) true
+#else
+#define SETTLED(i, n) (committed[term[i]] >= n)
+#endif
+inline change(i, x, y) {
+    d_step {
+        role[i] == LEADER && changes < CHANGES && SETTLED(i, 1) && old[i] == new[i] && (new[i] & BIT(x)) &&
+        (x == y || !(new[i] & BIT(y))) && (x != y || COUNT(new[i]) > 2) &&
+        role[y] != DEAD ->
+        configure(i);
+        if
+        :: SETTLED(i, s) ->
+            changes++;
+            k = committed[term[i]] + (committed[term[i]] == 0);
+            if
+            :: x == y -> m = new[i] & ~BIT(x)
+            :: else -> m = (new[i] & ~BIT(x)) | BIT(y)
+            fi;
+            if
+            :: x != y && role[y] == ABSENT ->
+                role[y] = FOLLOWER;
+                term[y] = term[i];
+                length[y] = k;
+                last[y] = terms[AT(term[i], k)];
+                configure(y)
+            :: else
+            fi;
+            write(i, (JOINT | m))
+        :: else
+        fi;
+        s = 0;
+        REDUCED
+    }
+}
+
+inline finish(i) {
+    d_step {
+        role[i] == LEADER && SETTLED(i, 1) && old[i] != new[i] ->
+        configure(i);
+        if
+        :: SETTLED(i, s) -> write(i, (FINAL | new[i]))
+        :: else
+        fi;
+        s = 0;
+        REDUCED
+    }
+}
+
+/* All that i knew is gone; what it said may still arrive. */
+inline forget(i) {
+    resign(i);
+    term[i] = 0;
+    voted[i] = false;
+    last[i] = 0;
+    length[i] = 0;
+    old[i] = 0;
+    new[i] = 0
+}
+
+inline crash(i) {
+    d_step {
+        UP(i) && crashes < CRASHES ->
+        crashes++;
+        forget(i);
+        role[i] = DEAD;
+        REDUCED
+    }
+}
+
+inline restart(i) {
+    d_step {
+        role[i] == DEAD && restarts < RESTARTS ->
+        restarts++;
+#ifdef NEW_INCARNATION_VOTES
+        role[i] = FOLLOWER; /* takes part as the old one, whose promises it does not know */
+        old[i] = 7;
+        new[i] = 7
+#endif
+        REDUCED
+    }
+}
+
+#define EACH(act)       :: act(0) :: act(1) :: act(2) :: act(3) :: act(4)
+#define EACH_AND(act, b) :: act(0, b) :: act(1, b) :: act(2, b) :: act(3, b) :: act(4, b)
+#define EACH_TO(act, a) :: act(a, 0) :: act(a, 1) :: act(a, 2) :: act(a, 3) :: act(a, 4)
+#define CHANGE(a, b) :: change(a, b, 0) :: change(a, b, 1) :: change(a, b, 2) :: change(a, b, 3) :: change(a, b, 4)
+
+init {
+    d_step {
+        role[SPARE] = ABSENT;
+        role[FRESH] = ABSENT;
+        /* The machine is formed: 0 leads term 1, and its log has one entry. */
+        top = 1;
+        term[0] = 1;
+        voted[0] = true;
+        role[0] = LEADER;
+        leads[1] = 1;
+        said[1] = 1;
+        kinds[0] = FINAL | 7;
+        terms[0] = 1;
+        length[0] = 1;
+        last[0] = 1;
+        accepted[1 * N + 0] = 1;
+        j = 0;
+        do
+        :: j < 3 -> term[j] = 1; length[j] = 1; last[j] = 1; old[j] = 7; new[j] = 7; j++
+        :: else -> break
+        od;
+        j = 0
+    }
+    do
+    EACH(lead)
+    EACH_AND(stand, 2)
+    EACH_AND(append, 1)
+    EACH_AND(append, 2)
+#if TERMS > 2
+    EACH_AND(stand, 3)
+    EACH_AND(append, 3)
+#endif
+#if TERMS > 3
+    EACH_AND(stand, 4)
+    EACH_AND(append, 4)
+#endif
+    EACH_AND(vote, 0)
+    EACH_AND(vote, 1)
+    EACH_AND(vote, 2)
+    EACH_AND(vote, 3)
+    EACH_AND(vote, 4)
+#if CHANGES > 0
+    CHANGE(0, 0) CHANGE(0, 1) CHANGE(0, 2) CHANGE(0, 3) CHANGE(0, 4)
+    CHANGE(1, 0) CHANGE(1, 1) CHANGE(1, 2) CHANGE(1, 3) CHANGE(1, 4)
+    CHANGE(2, 0) CHANGE(2, 1) CHANGE(2, 2) CHANGE(2, 3) CHANGE(2, 4)
+    CHANGE(3, 0) CHANGE(3, 1) CHANGE(3, 2) CHANGE(3, 3) CHANGE(3, 4)
+    CHANGE(4, 0) CHANGE(4, 1) CHANGE(4, 2) CHANGE(4, 3) CHANGE(4, 4)
+#endif
+    EACH(finish)
+    EACH(propose)
+    EACH(crash)
+    EACH(restart)
+    od
+}

@@ -1,0 +1,22 @@
+/* No second machine: one FORM entry, at index 1, the same for all; views only rise. */
+#include "sim.h"
+
+void check_machine_applied(sim_world_t *w, sim_process_t *p, const agreement_apply_t *e)
+{
+    if (e->kind == AGREEMENT_ENTRY_VIEW && !e->duplicate && p->core == sim_ledger_at(w, e->index)->by)
+        w->statistics->views++;
+    if (e->kind != AGREEMENT_ENTRY_FORM) {
+        if (e->index <= 1)
+            sim_violation(w, "machine", "core %u begins its log with an entry of kind %d", p->core,
+                          (int)e->kind);
+        return;
+    }
+    uint64_t hash = sim_mix(e->term, e->n_changes);
+    for (unsigned i = 0; i < e->n_changes; i++)
+        hash = sim_mix(hash, (uint64_t)e->changes[i].member.incarnation << 16 | e->changes[i].member.core);
+    hash |= 1;
+    if (e->index != 1 || (w->ledger.formed_hash && w->ledger.formed_hash != hash))
+        sim_violation(w, "machine", "core %u (incarnation %u) forms another machine, at index %llu", p->core,
+                      p->incarnation, (unsigned long long)e->index);
+    w->ledger.formed_hash = hash;
+}

@@ -1,0 +1,318 @@
+/* The schedule of faults: one stream of events for each knob that is a rate, exponential gaps between them. */
+#include "sim.h"
+
+typedef enum fault {
+    FAULT_PARTITION,
+    FAULT_ONE_WAY,
+    FAULT_FLAP,
+    FAULT_ISOLATE,
+    FAULT_CRASH,
+    FAULT_HOST_CRASH,
+    FAULT_STALL,
+    FAULT_SLOW,
+    FAULT_CLOCK_STOP,
+    FAULT_BURST,
+    FAULT_LEAVE,
+    FAULT_TRANSFER,
+    FAULT_FALSE_SILENCE,
+    FAULT_FORM_AGAIN,
+    FAULTS,
+} fault_t;
+
+static uint32_t rate_of(const sim_world_t *w, fault_t fault)
+{
+    const sim_knobs_t *k = &w->knobs;
+    const uint32_t rates[FAULTS] = {
+        [FAULT_PARTITION] = k->partition,
+        [FAULT_ONE_WAY] = k->one_way,
+        [FAULT_FLAP] = k->flap,
+        [FAULT_ISOLATE] = k->isolate,
+        [FAULT_CRASH] = k->crash,
+        [FAULT_HOST_CRASH] = k->host_crash,
+        [FAULT_STALL] = k->stall,
+        [FAULT_SLOW] = k->slow,
+        [FAULT_CLOCK_STOP] = k->clock_stop,
+        [FAULT_BURST] = k->burst,
+        [FAULT_LEAVE] = k->leave,
+        [FAULT_TRANSFER] = k->transfer,
+        [FAULT_FALSE_SILENCE] = k->false_silence,
+        [FAULT_FORM_AGAIN] = k->form_again,
+    };
+    return rates[fault];
+}
+
+static void schedule(sim_world_t *w, fault_t fault)
+{
+    uint32_t rate = rate_of(w, fault); /* thousandths per second */
+    if (rate == 0) return;
+    sim_push(w, w->now_ns + sim_exponential(&w->faults, 1000 * RF_NS_PER_S / rate) + 1, SIM_EVENT_FAULT)->x =
+        fault;
+}
+
+/* ---- cuts ---- */
+
+/* The directed pairs of hosts that a cut is about follow from (fault, seed), so that healing finds them again. */
+static void cut_pairs(sim_world_t *w, fault_t fault, uint64_t seed, bool heal)
+{
+    rf_prng_t prng;
+    rf_prng_seed(&prng, seed);
+    uint8_t side[SIM_HOSTS_MAX];
+    for (unsigned h = 0; h < w->n_hosts; h++) side[h] = rf_prng_next(&prng) & 1;
+    unsigned x = (unsigned)rf_prng_below(&prng, w->n_hosts), y = (unsigned)rf_prng_below(&prng, w->n_hosts);
+    if (rf_prng_next(&prng) & 1) { /* one host against the rest */
+        for (unsigned h = 0; h < w->n_hosts; h++) side[h] = h == x;
+    }
+    for (unsigned a = 0; a < w->n_hosts; a++) {
+        for (unsigned b = 0; b < w->n_hosts; b++) {
+            bool cut = false;
+            if (a == b) continue;
+            if (fault == FAULT_PARTITION) cut = side[a] != side[b];
+            if (fault == FAULT_ONE_WAY) cut = a == x && (side[b] || b == y);
+            if (fault == FAULT_FLAP) cut = (a == x && b == y) || (a == y && b == x);
+            if (fault == FAULT_ISOLATE) cut = true;
+            if (!cut) continue;
+            if (heal) {
+                if (w->cut[a][b] > 0) w->cut[a][b]--;
+            } else if (w->cut[a][b]++ == 0) {
+                w->cut_since_ns[a][b] = w->now_ns;
+            }
+        }
+    }
+}
+
+static void push_heal(sim_world_t *w, fault_t fault, uint64_t seed, uint64_t mean_ns, unsigned left)
+{
+    sim_event_t *event = sim_push(w, w->now_ns + sim_exponential(&w->faults, mean_ns) + 1, SIM_EVENT_HEAL);
+    event->x = seed;
+    event->peer = (agreement_member_t){.core = (rf_core_t)fault, .incarnation = left};
+}
+
+static void cut(sim_world_t *w, fault_t fault)
+{
+    if (w->n_hosts < 2) return;
+    uint64_t seed = rf_prng_next(&w->faults);
+    uint64_t short_ns = w->params.election_ns / 2, long_ns = 3 * w->params.silence_ns;
+    cut_pairs(w, fault, seed, false);
+    if (fault == FAULT_FLAP)
+        push_heal(w, fault, seed, 2 * RF_NS_PER_MS, 20);
+    else
+        push_heal(w, fault, seed, rf_prng_below(&w->faults, 2) ? short_ns : long_ns, 0);
+}
+
+void sim_faults_heal(sim_world_t *w, const sim_event_t *event)
+{
+    fault_t fault = (fault_t)event->peer.core;
+    if (!w->faults_on) return;
+    if (fault == FAULT_CLOCK_STOP) {
+        unsigned host = (unsigned)event->x;
+        sim_clock_set(w, host, w->clocks[host].rate_ppm, false);
+        return;
+    }
+    unsigned left = event->peer.incarnation;
+    if (fault == FAULT_FLAP && left % 2 == 1) { /* cut once more */
+        cut_pairs(w, fault, event->x, false);
+        push_heal(w, fault, event->x, 2 * RF_NS_PER_MS, left - 1);
+        return;
+    }
+    cut_pairs(w, fault, event->x, true);
+    sim_network_room(w);
+    if (fault == FAULT_FLAP && left > 1) push_heal(w, fault, event->x, 2 * RF_NS_PER_MS, left - 1);
+}
+
+/* ---- deaths ---- */
+
+static bool dies(const rf_core_t *cores, unsigned n, rf_core_t core)
+{
+    for (unsigned i = 0; i < n; i++) {
+        if (cores[i] == core) return true;
+    }
+    return false;
+}
+
+/* Whether a majority of these voters lives, and goes on to. */
+static bool majority_lives(const sim_world_t *w, const agreement_member_t *voters, unsigned n_voters,
+                           const rf_core_t *cores, unsigned n)
+{
+    unsigned alive = 0;
+    for (unsigned v = 0; v < n_voters; v++) {
+        const sim_process_t *p = &w->processes[voters[v].core];
+        alive += p->alive && p->incarnation == voters[v].incarnation && !dies(cores, n, voters[v].core);
+    }
+    return n_voters == 0 || alive >= n_voters / 2 + 1;
+}
+
+bool sim_may_die(sim_world_t *w, const rf_core_t *cores, unsigned n)
+{
+    if (w->majority_may_die) return true;
+    agreement_state_t state;
+    uint64_t newest = 0;
+    for (unsigned i = 0; i < w->n_cores; i++) {
+        if (!w->processes[i].alive) continue;
+        agreement_query(w->processes[i].engine, &state);
+        if (state.view > newest) newest = state.view;
+    }
+    for (unsigned i = 0; i < w->n_cores; i++) {
+        const sim_process_t *p = &w->processes[i];
+        if (!p->alive) continue;
+        agreement_query(p->engine, &state);
+        if (state.view + 1 < newest) continue;
+        if (!majority_lives(w, state.voters, state.n_voters, cores, n)) return false;
+        if (state.joint && !majority_lives(w, p->settled, p->n_settled, cores, n)) return false;
+    }
+    return newest > 0;
+}
+
+static rf_core_t any_alive(sim_world_t *w)
+{
+    for (unsigned i = 0; i < 16; i++) {
+        rf_core_t core = (rf_core_t)rf_prng_below(&w->faults, w->n_cores);
+        if (w->processes[core].alive) return core;
+    }
+    return RF_CORE_NONE;
+}
+
+static void crash(sim_world_t *w)
+{
+    rf_core_t core = any_alive(w);
+    if (rf_prng_below(&w->faults, 3) == 0) { /* the leader, more often than by chance */
+        for (unsigned i = 0; i < w->n_cores; i++) {
+            agreement_state_t state;
+            if (!w->processes[i].alive) continue;
+            agreement_query(w->processes[i].engine, &state);
+            if (state.role == AGREEMENT_ROLE_LEADER) core = (rf_core_t)i;
+        }
+    }
+    if (core == RF_CORE_NONE || !sim_may_die(w, &core, 1)) return;
+    w->statistics->crashes++;
+    sim_process_kill(w, core);
+    sim_host_died(w, core, true);
+}
+
+static void crash_host(sim_world_t *w)
+{
+    unsigned host = (unsigned)rf_prng_below(&w->faults, w->n_hosts), n = 0;
+    rf_core_t cores[256];
+    for (unsigned i = w->host_first[host]; i < w->host_first[host + 1] && n < 256; i++) {
+        if (w->processes[i].alive) cores[n++] = (rf_core_t)i;
+    }
+    if (n == 0 || n == w->n_cores || !sim_may_die(w, cores, n)) return;
+    for (unsigned i = 0; i < n; i++) {
+        w->statistics->crashes++;
+        sim_process_kill(w, cores[i]);
+    }
+    for (unsigned i = 0; i < n; i++) sim_host_died(w, cores[i], false);
+}
+
+/* ---- the others ---- */
+
+static void stall(sim_world_t *w)
+{
+    rf_core_t core = any_alive(w);
+    if (core == RF_CORE_NONE) return;
+    const uint64_t means_ns[] = {RF_NS_PER_MS, w->params.election_ns, 2 * w->params.silence_ns};
+    sim_process_stall(w, core, sim_exponential(&w->faults, means_ns[rf_prng_below(&w->faults, 3)]) + 1);
+}
+
+static void say(sim_world_t *w, sim_event_kind_t kind)
+{
+    rf_core_t core = any_alive(w), other = any_alive(w);
+    if (core == RF_CORE_NONE || other == RF_CORE_NONE) return;
+    agreement_state_t state;
+    const sim_process_t *p = &w->processes[core];
+    agreement_query(p->engine, &state);
+    if (kind == SIM_EVENT_FORM && !state.formed && p->incarnation == 1)
+        return; /* it might: the caller's mistake */
+    if (kind == SIM_EVENT_CHANGE && state.members <= 3) return;
+    if (kind == SIM_EVENT_TRANSFER && state.leader.core < w->n_cores && w->processes[state.leader.core].alive)
+        core = state.leader.core;
+    sim_event_t *event = sim_push(w, w->now_ns + 1, kind);
+    event->core = core;
+    event->life = w->processes[core].life;
+    event->peer = (agreement_member_t){.core = other, .incarnation = w->processes[other].incarnation};
+    event->x = kind == SIM_EVENT_DEATH  ? (uint64_t)AGREEMENT_EVIDENCE_SILENCE
+               : kind == SIM_EVENT_FORM ? rf_prng_next(&w->faults) | 1
+                                        : 1;
+}
+
+static void happen(sim_world_t *w, fault_t fault)
+{
+    w->statistics->faults++;
+    switch (fault) {
+    case FAULT_PARTITION:
+    case FAULT_ONE_WAY:
+    case FAULT_FLAP:
+    case FAULT_ISOLATE:
+        cut(w, fault);
+        break;
+    case FAULT_CRASH:
+        crash(w);
+        break;
+    case FAULT_HOST_CRASH:
+        crash_host(w);
+        break;
+    case FAULT_STALL:
+        stall(w);
+        break;
+    case FAULT_SLOW: {
+        rf_core_t core = any_alive(w);
+        if (core != RF_CORE_NONE)
+            w->processes[core].slow_until_ns = w->now_ns + sim_exponential(&w->faults, 50 * RF_NS_PER_MS);
+        break;
+    }
+    case FAULT_CLOCK_STOP: {
+        unsigned host = (unsigned)rf_prng_below(&w->faults, w->n_hosts);
+        if (w->params.lease_ns > 0) break; /* leases lean on clocks that go */
+        sim_clock_set(w, host, w->clocks[host].rate_ppm, true);
+        push_heal(w, FAULT_CLOCK_STOP, host, 2 * w->params.election_ns, 0);
+        break;
+    }
+    case FAULT_LEAVE:
+        say(w, SIM_EVENT_CHANGE);
+        break;
+    case FAULT_TRANSFER:
+        say(w, SIM_EVENT_TRANSFER);
+        break;
+    case FAULT_FALSE_SILENCE:
+        say(w, SIM_EVENT_DEATH);
+        break;
+    case FAULT_FORM_AGAIN:
+        say(w, SIM_EVENT_FORM);
+        break;
+    case FAULT_BURST:
+    case FAULTS:
+        break;
+    }
+}
+
+void sim_faults_event(sim_world_t *w, const sim_event_t *event)
+{
+    if (!w->faults_on) return;
+    fault_t fault = (fault_t)event->x;
+    if (fault != FAULT_BURST) {
+        happen(w, fault);
+    } else {
+        for (unsigned i = 0; i < 10; i++) { /* of the kinds that this seed has */
+            fault_t one = (fault_t)rf_prng_below(&w->faults, FAULTS);
+            if (rate_of(w, one) > 0) happen(w, one);
+        }
+    }
+    schedule(w, fault);
+}
+
+void sim_faults_start(sim_world_t *w)
+{
+    for (unsigned i = 0; i < FAULTS; i++) schedule(w, (fault_t)i);
+}
+
+void sim_faults_stop(sim_world_t *w)
+{
+    w->faults_on = false;
+    memset(w->cut, 0, sizeof w->cut);
+    for (unsigned h = 0; h < w->n_hosts; h++) sim_clock_set(w, h, w->clocks[h].rate_ppm, false);
+    for (unsigned i = 0; i < w->n_cores; i++) {
+        w->processes[i].slow_until_ns = 0;
+        if (!w->processes[i].alive && w->processes[i].join_due_ns > w->now_ns)
+            w->processes[i].join_due_ns = w->now_ns;
+    }
+    sim_network_room(w);
+}

@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""Makes a cost model of this machine out of `rackfish bench`: sim/models/measure.py [BUILD_FOLDER] > this-machine.model
+
+One host whose cores are all in one package, as the bench sees them: two cores that it chooses for URPC, and loopback TCP
+for the edge between hosts. Needs a minute.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BENCH = os.path.join(sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, "build/release"), "bin/rf-bench")
+
+
+def bench(*words):
+    """The results of one bench, by what they measure."""
+    out = subprocess.run([BENCH, *words, "--json"], capture_output=True, text=True, check=False).stdout
+    return {r["what"]: r for r in map(json.loads, filter(lambda line: line.startswith("{"), out.splitlines()))}
+
+
+def nanoseconds(result, key):
+    scale = {"ns": 1, "us": 1000, "ms": 1000000}[result["unit"]]
+    return max(1, round(result[key] * scale))
+
+
+def distribution(result, less):
+    values = [nanoseconds(result, k) for k in ("min", "p50", "p90", "p99", "p99_9", "max")]
+    return " ".join(str(max(1, v - less)) for v in values)
+
+
+def find(results, word, unit=None):
+    for what, result in results.items():
+        if word in what and (unit is None or result["unit"] in unit):
+            return result
+    sys.exit(f"measure.py: the bench has no result \"{word}\"; it has: {', '.join(results) or 'none'}")
+
+
+def main():
+    times = ("ns", "us", "ms")
+    urpc = bench("urpc", "--slots", "64", "one-way")
+    one_way = find(urpc, "one way", times) if any("one way" in w for w in urpc) else find(urpc, "one-way", times)
+    rate = find(bench("urpc", "--slots", "64", "--batch", "64", "rate"), "", ("M/s",))
+    tcp = bench("link", "--transport", "tcp", "one-way")
+    between = find(tcp, "one", times)
+    poll = bench("poll")
+    look = next((nanoseconds(r, "p50") for w, r in poll.items() if r["unit"] == "ns"), 5)
+    gap = max(1, round(1000 / rate["p50"]))
+    print("# Made by sim/models/measure.py out of `rackfish bench`: urpc, link (loopback TCP) and poll.")
+    print(f"machine {os.cpu_count()} CPUs, {os.uname().machine}, Linux {os.uname().release}")
+    print(f"shape 2 1 {max(2, os.cpu_count() or 2)}")
+    print(f"edge same-package latency {distribution(one_way, 2 * gap)}")
+    print(f"edge same-package send {gap}")
+    print(f"edge same-package receive {gap}")
+    print(f"edge same-package gap {gap}")
+    print(f"edge other-host latency {distribution(between, 2000)}")
+    print("edge other-host send 1000")
+    print("edge other-host receive 1000")
+    print("edge other-host gap 1000")
+    print("step 60")
+    print(f"poll {min(look, 50)}")
+
+
+if __name__ == "__main__":
+    main()

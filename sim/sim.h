@@ -1,0 +1,582 @@
+/*
+ * The simulator: the real agreement engine, on virtual time, from one seed.
+ *
+ *      main.c       command line, seeds, jobs
+ *      run.c        one seed from its first event to its verdict
+ *      heap.c       the queue of events; pools of events and messages
+ *      network.c    links: delays, loss, partitions, who is fenced
+ *      process.c    one life of a core's monitor: inbox, stalls, clocks
+ *      actor_*.c    what runs in a process: steps the engine and carries out what it says, effect by effect, so that a
+ *                   stall or a crash may fall between any two of them
+ *      host.c       what a host does: death by kernel evidence, suspicion by silence, fencing, restarts and joins
+ *      client.c     the workload: sessions, sequences, retries through other members
+ *      replica.c    the replicated state machine: a small registry
+ *      faults.c     the schedule of faults
+ *      knobs.c      the named knobs and presets
+ *      ledger.c     what the checkers remember of the log
+ *      model.c      costs by class of edge, from files
+ *      history.c    histories of operations as text (doc/history.md)
+ *      check_*.c    one property each
+ *
+ * Invariants: everything that happens is an event of the heap, taken in order of (time, order of making); every
+ * choice comes from a generator seeded by the seed; nothing depends on addresses, on the host's clock or on floating
+ * point. So a seed replays to the bit, in any build: `hash` covers every event, message bytes included.
+ *
+ * Owner: one thread; several worlds never share anything.
+ */
+#ifndef RF_SIM_SIM_H
+#define RF_SIM_SIM_H
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/histogram.h"
+#include "base/prng.h"
+#include "consensus/agreement.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define SIM_CORES_MAX    16384
+#define SIM_HOSTS_MAX    256
+#define SIM_CLIENTS_MAX  64
+#define SIM_KEYS_MAX     64
+#define SIM_TRACE_EVENTS 64 /* the last events, shown when a run fails */
+#define SIM_NONE         UINT32_MAX
+#define SIM_PPM          1000000u /* probabilities are parts per million */
+
+typedef struct sim_world sim_world_t;
+
+/* ---- knobs (knobs.c): what may go wrong, and how often ---- */
+
+#define SIM_KNOB_TABLE(X)                                                                                    \
+    /* name, unit, default, storm, what it is */                                                             \
+    X(loss, PERCENT, 20000, 100000, "messages between hosts that are lost")                                  \
+    X(duplicate, PERCENT, 20000, 100000, "messages that arrive twice")                                       \
+    X(reorder, PERCENT, 50000, 200000, "messages that others may overtake")                                  \
+    X(tail, PERCENT, 10000, 50000, "messages that take up to a hundred times as long")                       \
+    X(full, PERCENT, 2000, 10000, "messages that a full link refuses; it says later that it has room")       \
+    X(partition, RATE, 800, 3000, "hosts fall into two parts that do not hear each other")                   \
+    X(one_way, RATE, 500, 2000, "one host is not heard by some others, but hears them")                      \
+    X(flap, RATE, 300, 1500, "a link between two hosts breaks and heals many times")                         \
+    X(isolate, RATE, 100, 500, "all hosts are cut off from each other, and heal")                            \
+    X(crash, RATE, 1000, 3000, "a monitor's process dies; its host knows at once")                           \
+    X(host_crash, RATE, 150, 600, "all monitors of a host die, and no kernel tells of it")                   \
+    X(restart, MS, 30, 15, "mean time until a dead core's monitor is started as a new incarnation")          \
+    X(stall, RATE, 1500, 5000, "a process stands still, also for longer than any timeout")                   \
+    X(effect_stall, PERCENT, 200, 1000, "effects after which the process stands still, before the next")     \
+    X(slow, RATE, 300, 1000, "a core is slow for a while: every step takes 20 to 500 us")                    \
+    X(drift, COUNT, 100000, 300000, "hosts' clocks differ in rate by up to so many parts per million")       \
+    X(clock_stop, RATE, 200, 800, "a host's clock stands still for a while")                                 \
+    X(burst, RATE, 100, 800, "ten faults of any kind at once")                                               \
+    X(leave, RATE, 300, 1000, "a member leaves in order, and joins again later")                             \
+    X(transfer, RATE, 300, 1000, "the leader is asked to hand over")                                         \
+    X(false_silence, RATE, 500, 2000, "a healthy member is said to be silent")                               \
+    X(fence_late, PERCENT, 300000, 600000, "fences that take long, or must be tried again")                  \
+    X(form_again, RATE, 300, 1000, "somebody is told to form a machine once more")                           \
+    X(garbage, PERCENT, 500, 3000, "messages that are damaged, cut short or repeated much later")            \
+    X(majority_loss, PERCENT, 0, 30000, "runs in which crashes may take a majority for good")
+
+typedef struct sim_knobs {
+#define SIM_KNOB_FIELD(name, unit, by_default, storm, help) uint32_t name;
+    SIM_KNOB_TABLE(SIM_KNOB_FIELD)
+#undef SIM_KNOB_FIELD
+} sim_knobs_t;
+
+typedef struct sim_knob_choice {
+    sim_knobs_t values;
+    sim_knobs_t fixed; /* not 0: named by the user; never switched off by a seed */
+} sim_knob_choice_t;
+
+/* Reads "all", "none", a preset's name, or a list "loss=2,crash,storm=0". False: not understood, `why` says what. */
+bool sim_knobs_parse(const char *text, sim_knob_choice_t *out, char *why, size_t why_size);
+void sim_knobs_help(FILE *out);
+/* The knobs of one seed: of those not fixed each is left out with probability 1/3, so that seeds differ in kind
+ * (swarm testing, Groce et al., ISSTA 2012). */
+void sim_knobs_draw(const sim_knob_choice_t *choice, rf_prng_t *prng, sim_knobs_t *out);
+void sim_knobs_print(const sim_knobs_t *knobs, FILE *out);
+
+/* ---- cost models (model.c) ---- */
+
+typedef enum sim_edge {
+    SIM_EDGE_SAME_CORE = 0,
+    SIM_EDGE_SAME_PACKAGE,  /* shares a cache or a die */
+    SIM_EDGE_OTHER_PACKAGE, /* one hop */
+    SIM_EDGE_FAR_PACKAGE,   /* two hops */
+    SIM_EDGE_OTHER_HOST,
+    SIM_EDGES
+} sim_edge_t;
+
+#define SIM_QUANTILES 6 /* 0, 50, 90, 99, 99.9 and 100 percent */
+
+typedef struct sim_distribution {
+    uint32_t ns[SIM_QUANTILES];
+} sim_distribution_t;
+
+#define SIM_PACKAGES_MAX 16
+
+typedef struct sim_model {
+    char name[64], machine[128];
+    unsigned hosts, packages, cores; /* shape: hosts, packages a host, cores a package */
+    bool known[SIM_EDGES];
+    sim_distribution_t latency[SIM_EDGES], send[SIM_EDGES], receive[SIM_EDGES];
+    uint32_t gap_ns[SIM_EDGES]; /* least time between two messages on one link */
+    uint32_t poll_ns;           /* looking at one empty channel */
+    sim_distribution_t step;    /* one engine step */
+    uint8_t hops[SIM_PACKAGES_MAX][SIM_PACKAGES_MAX];
+} sim_model_t;
+
+/* Reads a file of the format described in sim/models/README.md. False: `why` says what is wrong with it. */
+bool sim_model_read(const char *path, sim_model_t *out, char *why, size_t why_size);
+sim_edge_t sim_model_edge(const sim_model_t *model, rf_core_t a, rf_core_t b);
+uint32_t sim_distribution_draw(const sim_distribution_t *d, rf_prng_t *prng);
+
+/* ---- histories (history.c) and their linearizability (check_linearizable.c) ---- */
+
+typedef enum sim_operation_kind { SIM_PUT = 1, SIM_GET, SIM_CAS, SIM_DELETE } sim_operation_kind_t;
+typedef enum sim_outcome {
+    SIM_UNKNOWN = 0, /* may take effect at any time after its call, or never */
+    SIM_DONE,
+    SIM_NOT_EXECUTED, /* surely never */
+} sim_outcome_t;
+
+#define SIM_ABSENT 0u /* the value of a key that is not there */
+
+typedef struct sim_operation {
+    uint64_t call_ns, return_ns;
+    uint32_t client, key;
+    uint8_t kind, outcome;
+    bool success;             /* CAS: matched. DELETE: was there */
+    uint32_t value, expected; /* PUT, CAS: new value; CAS: what it must be. GET: `value` is what was found */
+} sim_operation_t;
+
+typedef struct sim_history {
+    sim_operation_t *operations;
+    size_t n, max;
+    char **names; /* read from text: names of keys and values by number; NULL: numbers are what they are */
+    size_t n_names;
+} sim_history_t;
+
+/* Adds an operation; its number. */
+size_t sim_history_add(sim_history_t *history, const sim_operation_t *operation);
+void sim_history_free(sim_history_t *history);
+void sim_history_write(const sim_history_t *history, FILE *out);
+bool sim_history_read(sim_history_t *history, FILE *in, char *why, size_t why_size);
+
+typedef enum sim_linearizable {
+    SIM_LINEARIZABLE,
+    SIM_NOT_LINEARIZABLE,
+    SIM_UNDECIDED, /* more than `steps_max` steps of search */
+} sim_linearizable_t;
+
+/* Whether every key, by itself, is a linearizable register (locality: Herlihy and Wing 1990). `why` names the key and
+ * the first operation that nothing explains. */
+sim_linearizable_t check_linearizable(const sim_history_t *history, uint64_t steps_max, char *why,
+                                      size_t why_size);
+
+/* ---- the replicated state machine (replica.c) ---- */
+
+typedef struct sim_command { /* the bytes of a proposal; more bytes may follow and mean nothing */
+    uint32_t kind, key, value, expected;
+} sim_command_t;
+
+/* What a command answers: the value it found, and above it whether it did what it says. */
+#define SIM_RESULT_SUCCESS (1ull << 32)
+
+typedef struct sim_replica {
+    uint64_t index; /* of the last entry applied */
+    uint64_t chain; /* hash of all entries up to it */
+    uint64_t commands;
+    uint32_t values[SIM_KEYS_MAX];
+} sim_replica_t;
+
+uint64_t sim_replica_apply(sim_replica_t *replica, const sim_command_t *command);
+
+/* ---- events and messages (heap.c) ---- */
+
+typedef enum sim_event_kind {
+    SIM_EVENT_NONE = 0,
+    SIM_EVENT_MESSAGE, /* a message arrives at a process */
+    SIM_EVENT_TICK,    /* a process's clock reaches what its engine asked for */
+    SIM_EVENT_RESUME,  /* a process that was busy or stalled goes on */
+    SIM_EVENT_ROOM,
+    SIM_EVENT_DEATH, /* x: evidence */
+    SIM_EVENT_FENCED,
+    SIM_EVENT_FORM,     /* x: seed of a list of cores */
+    SIM_EVENT_REQUEST,  /* a client's request reaches a process; x: client */
+    SIM_EVENT_CHANGE,   /* a host asks a member for a change: x: 0 join, 1 leave of `peer` */
+    SIM_EVENT_TRANSFER, /* the leader is to hand over */
+    SIM_EVENT_REFUSED,  /* a process hears from a link that it has been fenced */
+    SIM_EVENT_PROCESS_LAST = SIM_EVENT_REFUSED, /* up to here: for a process, in its inbox while it is busy */
+    SIM_EVENT_CLIENT,                           /* a client's timer */
+    SIM_EVENT_FAULT,                            /* x: knob */
+    SIM_EVENT_HEAL,                             /* x: what ends */
+    SIM_EVENT_HOST,                             /* a host looks after its cores */
+    SIM_EVENT_KILL,                             /* a fence reaps a process of another life */
+    SIM_EVENT_PHASE,                            /* the run goes on to its next phase */
+} sim_event_kind_t;
+
+const char *sim_event_name(unsigned kind);
+
+typedef struct sim_message {
+    struct sim_message *next; /* in the pool */
+    uint32_t references, size;
+    uint8_t type, size_class;
+    uint8_t bytes[] __attribute__((aligned(8)));
+} sim_message_t;
+
+typedef struct sim_event {
+    uint8_t kind;
+    rf_core_t core; /* of the process it is for */
+    uint32_t life;  /* of the process; another: the event is dropped */
+    agreement_member_t peer;
+    uint32_t next; /* in an inbox or the free list */
+    uint64_t x;
+    sim_message_t *message;
+} sim_event_t;
+
+typedef struct sim_heap_entry {
+    uint64_t at_ns;
+    uint64_t order; /* order of making << 24 | event */
+} sim_heap_entry_t;
+
+#define SIM_MESSAGE_CLASSES 3
+
+typedef struct sim_queue {
+    sim_heap_entry_t *heap;
+    sim_event_t *events;
+    uint32_t n, max, n_events, free;
+    uint64_t next_order;
+    sim_message_t *messages[SIM_MESSAGE_CLASSES];
+    void **slabs;
+    uint32_t n_slabs, slabs_max;
+} sim_queue_t;
+
+/* A new event at `at_ns`; to be filled in at once. */
+sim_event_t *sim_push(sim_world_t *w, uint64_t at_ns, sim_event_kind_t kind);
+/* The next event's number and time; SIM_NONE: none left. */
+uint32_t sim_pop(sim_world_t *w, uint64_t *at_ns);
+void sim_event_free(sim_world_t *w, uint32_t number);
+sim_message_t *sim_message_new(sim_world_t *w, uint8_t type, const void *bytes, size_t size);
+void sim_message_release(sim_world_t *w, sim_message_t *message);
+void sim_queue_free(sim_queue_t *queue);
+
+/* ---- processes (process.c) ---- */
+
+typedef enum sim_wait_kind {
+    SIM_WAIT_NONE = 0,
+    SIM_WAIT_CLIENT,
+    SIM_WAIT_JOIN,
+    SIM_WAIT_LEAVE
+} sim_wait_kind_t;
+
+typedef struct sim_waiter { /* who waits for a sequence of the member's own session */
+    uint64_t sequence;
+    uint32_t who, stamp;
+    uint8_t kind;
+} sim_waiter_t;
+
+typedef struct sim_process {
+    sim_world_t *world;
+    agreement_t *engine;
+    void *memory;
+    sim_replica_t *replica;
+    rf_core_t core;
+    rf_incarnation_t incarnation;
+    uint32_t life;        /* counts the processes of this core */
+    uint64_t cost_ns;     /* of what the current event has made it do so far */
+    bool alive, carrying; /* carrying: `output` is not carried out to its end */
+    bool ending;          /* it is to exit once its output is carried out */
+    uint64_t busy_until_ns;
+    bool resume_pushed;
+    uint32_t inbox_first, inbox_last;
+    const agreement_output_t *output;
+    unsigned next_message, next_to, next_completion;
+    sim_message_t *sending; /* the copy that several receivers of one message share */
+    uint64_t tick_local_ns, tick_pushed_ns;
+    uint64_t quiet_since_ns; /* dead or stalled since; RF_NEVER: neither */
+    uint64_t slow_until_ns;
+    uint64_t started_ns;
+    uint64_t own_sequence;
+    sim_waiter_t *waiters; /* [AGREEMENT_WINDOW] */
+    uint64_t applied_max, committed_max, term_max;
+    agreement_member_t settled[AGREEMENT_VOTERS_MAX]; /* the voters when they last were not joint */
+    unsigned n_settled;
+    uint64_t same_tick; /* ticks in a row without time going on */
+    /* What its host does about it. */
+    bool joining;
+    uint64_t join_due_ns;
+    uint32_t host_stamp;
+} sim_process_t;
+
+typedef struct sim_clock { /* of a host */
+    uint64_t base_local_ns, base_ns;
+    int64_t rate_ppm;
+    bool stopped;
+} sim_clock_t;
+
+uint64_t sim_clock_local(const sim_world_t *w, unsigned host);
+void sim_clock_set(sim_world_t *w, unsigned host, int64_t rate_ppm, bool stopped);
+
+void sim_process_start(sim_world_t *w, rf_core_t core, rf_incarnation_t incarnation);
+void sim_process_kill(sim_world_t *w, rf_core_t core);
+void sim_process_event(sim_world_t *w, uint32_t number);
+void sim_process_stall(sim_world_t *w, rf_core_t core, uint64_t duration_ns);
+/* A number of the member's own session, and who waits for it. */
+uint64_t sim_process_sequence(sim_process_t *p, sim_wait_kind_t kind, uint32_t who, uint32_t stamp);
+/* Steps the engine; the event's `now_ns` is filled in. */
+void sim_process_step(sim_world_t *w, sim_process_t *p, agreement_event_t *event);
+bool sim_process_stalled(const sim_world_t *w, const sim_process_t *p);
+
+/* Asks for a TICK when the host's clock shows `tick_local_ns`. */
+void sim_process_arm_tick(sim_world_t *w, sim_process_t *p);
+/* After an effect: whether the process stands still before the next. */
+bool sim_process_stalls_here(sim_world_t *w, sim_process_t *p);
+
+/* What runs in the processes of a world. `handle` may leave effects to be carried out (p->carrying): carry_on() goes on
+ * with them after a stall. */
+typedef struct sim_actor {
+    const char *name;
+    void (*start)(sim_world_t *w, sim_process_t *p);
+    void (*stop)(sim_world_t *w, sim_process_t *p);
+    void (*handle)(sim_world_t *w, sim_process_t *p, const sim_event_t *event);
+    void (*carry_on)(sim_world_t *w, sim_process_t *p);
+} sim_actor_t;
+
+extern const sim_actor_t sim_actor_engine;
+size_t sim_engine_size(sim_world_t *w); /* bytes of each engine of this world; 0: senseless parameters */
+
+/* ---- network (network.c) ---- */
+
+typedef struct sim_link { /* a pair of cores that has spoken; in a hash table */
+    uint32_t key;         /* from << 16 | to, plus 1; 0: free */
+    bool dropped;         /* something was lost: ROOM when it may be heard again */
+    uint64_t last_arrival_ns, last_departure_ns, full_until_ns;
+} sim_link_t;
+
+void sim_network_send(sim_world_t *w, sim_process_t *from, agreement_member_t to, sim_message_t *message,
+                      uint64_t at_ns);
+/* Whether a message that has arrived may be given to the engine: the receiver has not fenced its sender. */
+bool sim_network_deliver(sim_world_t *w, sim_process_t *to, const sim_event_t *event);
+void sim_network_room(sim_world_t *w);
+static inline bool sim_network_cut(const sim_world_t *w, unsigned from_host, unsigned to_host);
+
+/* ---- hosts (host.c) ---- */
+
+/* The process of that core has just died: who is told, and when the next one is to start. */
+void sim_host_died(sim_world_t *w, rf_core_t core, bool known);
+void sim_host_look(sim_world_t *w, unsigned host);
+void sim_host_change(sim_world_t *w, sim_process_t *p, const sim_event_t *event);
+void sim_host_changed(sim_world_t *w, sim_process_t *p, const sim_waiter_t *waiter, rf_err_t err,
+                      uint64_t value);
+void sim_host_departed(sim_world_t *w, agreement_member_t member);
+void sim_host_kill(sim_world_t *w, const sim_event_t *event);
+
+/* ---- clients (client.c) ---- */
+
+typedef enum sim_client_state {
+    SIM_CLIENT_IDLE,
+    SIM_CLIENT_OPENING,
+    SIM_CLIENT_WAITING,
+    SIM_CLIENT_REST
+} sim_client_state_t;
+
+typedef struct sim_client {
+    uint32_t number, stamp; /* stamp: of its current timer and request; older ones are dropped */
+    bool own;               /* uses the sessions of the members it talks to, not one of its own */
+    sim_client_state_t state;
+    uint64_t session, sequence;
+    rf_core_t core; /* whom it talks to */
+    uint32_t life;
+    unsigned attempts, refusals;
+    bool reading, local;
+    size_t operation;
+    sim_command_t command;
+    uint64_t started_ns;
+    uint64_t finished; /* operations */
+} sim_client_t;
+
+void sim_client_start(sim_world_t *w, unsigned number);
+void sim_client_timer(sim_world_t *w, const sim_event_t *event);
+/* The request has reached the process: what to step the engine with. False: it is not wanted any more. */
+bool sim_client_request(sim_world_t *w, sim_process_t *p, const sim_event_t *event, agreement_event_t *out);
+void sim_client_completed(sim_world_t *w, sim_process_t *p, const agreement_completion_t *c);
+void sim_client_own_completed(sim_world_t *w, sim_process_t *p, const sim_waiter_t *waiter, rf_err_t err,
+                              uint64_t value);
+
+/* ---- checkers ---- */
+
+typedef struct sim_ledger_entry { /* an index of the log, from whoever applied it first; hash 0: nobody has */
+    uint64_t hash, chain;
+    rf_core_t by;
+} sim_ledger_entry_t;
+
+typedef struct sim_ledger_command { /* by (session, sequence); sequence 0: when that member left */
+    uint64_t session, sequence, index, value;
+    bool refused; /* a client was told that it was not executed */
+} sim_ledger_command_t;
+
+typedef struct sim_ledger {
+    sim_ledger_entry_t *log;
+    size_t n_log, max_log;
+    agreement_member_t *leaders; /* by term */
+    size_t max_leaders;
+    sim_ledger_command_t *commands; /* open hash table */
+    size_t n_commands, max_commands;
+    uint64_t acknowledged; /* highest index of an acknowledged command */
+    uint64_t formed_hash;  /* of the FORM entry; 0: none yet */
+} sim_ledger_t;
+
+/* ledger.c */
+sim_ledger_entry_t *sim_ledger_at(sim_world_t *w, uint64_t index);
+/* NULL: not there, unless `add`. */
+sim_ledger_command_t *sim_ledger_command(sim_world_t *w, uint64_t session, uint64_t sequence, bool add);
+void sim_ledger_free(sim_world_t *w);
+
+/* What each keeps true stands in its file. They call sim_violation(). */
+void check_leader(sim_world_t *w, sim_process_t *p);
+void check_log_applied(sim_world_t *w, sim_process_t *p, const agreement_apply_t *entry);
+void check_log_loaded(sim_world_t *w, sim_process_t *p, uint64_t index);
+void check_once_applied(sim_world_t *w, sim_process_t *p, const agreement_apply_t *entry, uint64_t value);
+void check_once_refused(sim_world_t *w, uint64_t session, uint64_t sequence);
+void check_lost_acknowledged(sim_world_t *w, sim_process_t *p, uint64_t session, uint64_t sequence,
+                             uint64_t value);
+void check_lost_end(sim_world_t *w);
+void check_machine_applied(sim_world_t *w, sim_process_t *p, const agreement_apply_t *entry);
+void check_fence_applied(sim_world_t *w, sim_process_t *p, const agreement_apply_t *entry);
+void check_fence_delivered(sim_world_t *w, sim_process_t *p, const sim_event_t *event);
+/* Whether the run has come to rest as it should; else `why` says what is missing. */
+bool check_progress(sim_world_t *w, char *why, size_t why_size);
+
+/* ---- the world ---- */
+
+typedef struct sim_options {
+    uint64_t seed, seeds, operations;
+    unsigned monitors, hosts, clients, jobs, voters; /* 0: drawn */
+    int plan;                                        /* -1: drawn */
+    sim_knob_choice_t knobs;
+    unsigned defects;
+    const sim_model_t *model;
+    bool json, verbose, quiet; /* quiet: says nothing of failures */
+    const char *replay;        /* the other options, for the line that says how to replay */
+    uint64_t trace_from, trace_to;
+    const char *history_path;
+    uint64_t events_max;
+} sim_options_t;
+
+typedef enum sim_verdict { SIM_OK = 0, SIM_USAGE = 1, SIM_UNSAFE = 3, SIM_STUCK = 4 } sim_verdict_t;
+
+typedef struct sim_statistics {
+    uint64_t seeds, events, messages, operations, unknown, refused, virtual_ns, work_ns;
+    uint64_t elections, views, crashes, restarts, snapshots, duplicates, expulsions, lost_machines, undecided;
+    uint64_t reads, local_reads, faults;
+    uint64_t engine_bytes;
+    rf_histogram_t latency;
+} sim_statistics_t;
+
+typedef enum sim_phase { SIM_PHASE_FORMING, SIM_PHASE_WORK, SIM_PHASE_SETTLE, SIM_PHASE_END } sim_phase_t;
+
+typedef struct sim_traced {
+    uint64_t number, at_ns;
+    sim_event_t event;
+    uint32_t size;
+    uint8_t type;
+} sim_traced_t;
+
+struct sim_world {
+    const sim_options_t *options;
+    uint64_t seed, now_ns, n_events, hash;
+    rf_prng_t network, faults, work,
+        choices; /* one stream each, so that one knob does not shift all others */
+    sim_knobs_t knobs;
+    sim_queue_t queue;
+
+    const sim_actor_t *actor;
+    unsigned n_cores, n_hosts, n_clients;
+    agreement_params_t params; /* of every engine, but for `self` */
+    uint16_t *host;
+    uint32_t *package;
+    uint8_t *witness;
+    unsigned *host_first; /* [n_hosts + 1]: cores of host h are [first[h], first[h + 1]) */
+    sim_process_t *processes;
+    size_t engine_size;
+    sim_clock_t clocks[SIM_HOSTS_MAX];
+    uint8_t cut[SIM_HOSTS_MAX][SIM_HOSTS_MAX]; /* how many partitions cut from -> to; 0: none */
+    uint64_t cut_since_ns[SIM_HOSTS_MAX][SIM_HOSTS_MAX];
+    sim_link_t *links;
+    uint32_t n_links, links_max; /* a power of two */
+    uint32_t in_flight;          /* messages that have not arrived, or wait in inboxes */
+    sim_client_t clients[SIM_CLIENTS_MAX];
+    rf_incarnation_t *left,
+        *fenced; /* [n_cores]: incarnations up to this one have left by the log; are fenced */
+    uint64_t n_departures;
+
+    sim_phase_t phase;
+    bool faults_on, majority_may_die, lost;
+    uint64_t phase_ends_ns, work_started_ns, last_done_ns, settle_started_ns;
+    uint64_t think_ns, operations_left;
+    uint32_t next_value;
+
+    sim_history_t history;
+    sim_ledger_t ledger;
+    sim_statistics_t *statistics;
+    sim_traced_t trace[SIM_TRACE_EVENTS];
+
+    sim_verdict_t verdict;
+    const char *checker;
+    char failure[512];
+};
+
+static inline bool sim_network_cut(const sim_world_t *w, unsigned from_host, unsigned to_host)
+{
+    return w->cut[from_host][to_host] != 0;
+}
+
+static inline bool sim_chance(rf_prng_t *prng, uint32_t ppm)
+{
+    return ppm > 0 && rf_prng_below(prng, SIM_PPM) < ppm;
+}
+
+static inline uint64_t sim_between(rf_prng_t *prng, uint64_t from, uint64_t to)
+{
+    return from + rf_prng_below(prng, to - from + 1);
+}
+
+/* About exponential with that mean, in whole numbers: -log2 by leading zeros and a straight line between. */
+uint64_t sim_exponential(rf_prng_t *prng, uint64_t mean);
+
+static inline uint64_t sim_mix(uint64_t hash, uint64_t word)
+{
+    hash ^= word;
+    hash *= 0x9e3779b97f4a7c15ull;
+    return hash ^ (hash >> 29);
+}
+
+uint64_t sim_hash_bytes(uint64_t hash, const void *bytes, size_t size);
+
+/* Whether the current event is one that --trace asks for. */
+static inline bool sim_traces(const sim_world_t *w)
+{
+    return w->n_events >= w->options->trace_from && w->n_events < w->options->trace_to;
+}
+
+/* The run ends with that verdict; the first one counts. */
+__attribute__((format(printf, 3, 4))) void sim_violation(sim_world_t *w, const char *checker,
+                                                         const char *format, ...);
+__attribute__((format(printf, 2, 3))) void sim_stuck(sim_world_t *w, const char *format, ...);
+
+/* faults.c */
+void sim_faults_start(sim_world_t *w);
+void sim_faults_event(sim_world_t *w, const sim_event_t *event);
+void sim_faults_heal(sim_world_t *w, const sim_event_t *event);
+void sim_faults_stop(sim_world_t *w);
+/* Whether these deaths leave a majority of every voter set that any live member knows of. */
+bool sim_may_die(sim_world_t *w, const rf_core_t *cores, unsigned n);
+
+/* run.c */
+sim_verdict_t sim_run(const sim_options_t *options, uint64_t seed, sim_statistics_t *statistics,
+                      uint64_t *hash);
+/* For a handler of SIGABRT: what the run that is under way was about. NULL: none. */
+const sim_world_t *sim_current(void);
+void sim_replay_hint(const sim_world_t *w, FILE *out);
+
+#endif

@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# sim_test.sh BUILD seeds N      N seeds with the default faults, and some of each preset: nothing may be violated
+# sim_test.sh BUILD defects      every deliberate defect of the engine is caught within a bounded number of seeds
+# sim_test.sh BUILD builds       this build and build/release replay the same seeds to the same bits
+# sim_test.sh BUILD command      the command line: statuses, replay, histories, models
+set -euo pipefail
+build=$1 part=$2
+sim=$build/bin/rf-sim
+root=$(cd "$(dirname "$0")/../.." && pwd)
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+fail() {
+    printf 'FAILED: %s\n' "$*" >&2
+    exit 1
+}
+
+# expect STATUS COMMAND...
+expect() {
+    local wanted=$1 status=0
+    shift
+    "$@" >"$scratch/out" 2>"$scratch/err" || status=$?
+    [[ $status == "$wanted" ]] || {
+        tail -n 40 "$scratch/out" "$scratch/err" >&2
+        fail "status $status instead of $wanted: $*"
+    }
+}
+
+case $part in
+seeds)
+    "$sim" --seeds "$3"
+    "$sim" --seed 1000000 --seeds $(($3 / 10)) --faults storm
+    "$sim" --seed 2000000 --seeds $(($3 / 20)) --faults none
+    ;;
+defects)
+    # name, seeds within which it must be seen, and what brings it out
+    while read -r name seeds arguments; do
+        # shellcheck disable=SC2086 # several words
+        expect 3 "$sim" --defect "$name" --seeds "$seeds" $arguments
+        printf '%-24s %s\n' "$name" "$(grep -m 1 '^seed ' "$scratch/err")"
+    done <"$root/tests/sim/defects.txt"
+    ;;
+builds)
+    other=$root/build/release/bin/rf-sim
+    [[ -x $other && ! $other -ef $sim ]] || other=$root/build/clang/bin/rf-sim
+    [[ -x $other && ! $other -ef $sim ]] || {
+        echo "skipped: there is no other build to compare with"
+        exit 77
+    }
+    [[ ! $other -ot $root/consensus/agreement.c ]] || {
+        echo "skipped: $other is older than the sources"
+        exit 77
+    }
+    for faults in all storm none; do
+        a=$("$sim" --seeds 10 --faults "$faults" --json | grep -o '"hash":"[0-9a-f]*"')
+        b=$("$other" --seeds 10 --faults "$faults" --json | grep -o '"hash":"[0-9a-f]*"')
+        [[ -n $a && $a == "$b" ]] || fail "faults $faults: $sim gives $a, $other gives $b"
+    done
+    ;;
+command)
+    expect 0 "$sim" --help
+    grep -q 'partition' "$scratch/out" || fail "--help does not name the faults"
+    expect 1 "$sim" --no-such-option
+    expect 1 "$sim" --faults nonsense
+    expect 1 "$sim" --seeds 0
+    expect 1 "$sim" --plan square
+    expect 1 "$sim" --model no-such-machine
+    expect 1 "$sim" argument
+    expect 0 "$sim" --seed 5 --history "$scratch/history"
+    first=$(grep -o 'hash [0-9a-f]*' "$scratch/out")
+    expect 0 "$sim" --seed 5
+    [[ $first == "$(grep -o 'hash [0-9a-f]*' "$scratch/out")" ]] || fail "seed 5 does not replay"
+    expect 0 "$sim" --check-history "$scratch/history"
+    expect 0 "$sim" --seeds 8 --jobs 4 --ops 100
+    jobs=$(grep -o 'hash [0-9a-f]*' "$scratch/out")
+    expect 0 "$sim" --seeds 8 --ops 100
+    [[ $jobs == "$(grep -o 'hash [0-9a-f]*' "$scratch/out")" ]] || fail "jobs change what happens"
+    printf '0 1 2 put k a ok\n0 3 4 get k - b\n' >"$scratch/bad"
+    expect 3 "$sim" --check-history "$scratch/bad"
+    echo nonsense >"$scratch/none"
+    expect 1 "$sim" --check-history "$scratch/none"
+    for model in "$root"/sim/models/*.model; do
+        expect 0 "$sim" --model "$model" --monitors 3 --clients 1 --ops 2000
+        grep 'ordered change' "$scratch/out"
+    done
+    ;;
+*) fail "no part $part" ;;
+esac
