@@ -1,11 +1,19 @@
 /*
- * The engine inside the monitor. Everything that concerns it is queued and then worked off by one loop, agree_run():
- * entries are applied strictly one after the other, whatever applying one sets in motion.
+ * The engine inside the monitor. Everything that concerns it is queued and then worked off by one loop, run(). Committed
+ * entries are applied by the engine's callbacks from within its step; what applying one sets in motion only notes
+ * what the engine is to be told next, and never calls it.
  */
 #include "monitor/state.h"
 
-agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core)
+#include <stdio.h>
+
+static rf_err_t apply(void *context, const agreement_apply_t *entry, uint64_t *value);
+static size_t save(void *context, void *bytes, size_t max);
+static rf_err_t load(void *context, uint64_t index, const void *bytes, size_t size);
+
+static agreement_params_t params_of(const rf_boot_t *boot, rf_core_t core)
 {
+    uint64_t deadline_ns = boot->host_deadline_ms * RF_NS_PER_MS, beat_ns = boot->heartbeat_ms * RF_NS_PER_MS;
     return (agreement_params_t){
         .self = {.core = core, .incarnation = 1},
         .machine = boot->machine,
@@ -14,15 +22,37 @@ agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core)
         .entry_max = AGREE_ENTRY_MAX,
         .proposals_max = AGREE_PROPOSALS_MAX,
         .sessions_max = 0,
+        .snapshot_max = (unsigned)replica_save_max(),
+        .voters_max = boot->n_nodes >= 5 ? 5 : 3,
+        .plan = AGREEMENT_PLAN_BROADCAST,
         .resend_ns = RF_NEVER, /* links lose nothing; a new link is reported as room */
+        .heartbeat_ns = beat_ns < deadline_ns / 2 ? beat_ns : deadline_ns / 2,
+        .election_ns = deadline_ns,
+        .silence_ns = deadline_ns,
+        .seed = core,
+        .state_machine = {.apply = apply, .save = save, .load = load},
     };
+}
+
+size_t agree_size(const rf_boot_t *boot, rf_core_t core)
+{
+    agreement_params_t params = params_of(boot, core);
+    return agreement_size(&params) + 64;
 }
 
 rf_err_t agree_init(monitor_t *m, void *memory, size_t size)
 {
-    agreement_params_t params = agree_params(m->boot, m->core);
+    agreement_params_t params = params_of(m->boot, m->core);
+    for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
+        m->agree.host[core] = m->boot->cores[core].node;
+        m->agree.package[core] = m->boot->cores[core].package;
+    }
+    params.host = m->agree.host;
+    params.package = m->agree.package;
+    params.state_machine.context = m;
     m->agree.tick_ns = RF_NEVER;
-    return agreement_init(memory, size, &params, &m->agree.engine);
+    uint8_t *aligned = (uint8_t *)(((uintptr_t)memory + 63) & ~(uintptr_t)63);
+    return agreement_init(aligned, size - (size_t)(aligned - (uint8_t *)memory), &params, &m->agree.engine);
 }
 
 static void send_messages(monitor_t *m, const agreement_output_t *out)
@@ -31,24 +61,10 @@ static void send_messages(monitor_t *m, const agreement_output_t *out)
         const agreement_message_t *message = &out->messages[i];
         for (unsigned k = 0; k < message->n_to; k++) {
             /* Dropped where there is no link yet: the engine makes it again when there is (agree_room). */
-            if (peer_need(m, message->to[k]) == RF_OK)
-                peer_send(m, message->to[k], message->type, message->bytes, message->size, NULL, 0);
+            rf_core_t to = message->to[k].core;
+            if (peer_need(m, to) == RF_OK)
+                peer_send(m, to, message->type, message->bytes, message->size, NULL, 0);
         }
-    }
-}
-
-static void queue_applies(monitor_t *m, const agreement_output_t *out)
-{
-    agree_t *a = &m->agree;
-    for (unsigned i = 0; i < out->n_applies; i++) {
-        const agreement_apply_t *in = &out->applies[i];
-        rf_assert(a->n_applies < AGREE_LOG_MAX);
-        unsigned at = (a->applies_head + a->n_applies++) % AGREE_LOG_MAX;
-        a->applies[at].index = in->index;
-        a->applies[at].kind = in->kind;
-        a->applies[at].core = in->member.core;
-        a->applies[at].size = in->size;
-        if (in->size == sizeof(command_t)) memcpy(&a->applies[at].command, in->bytes, sizeof(command_t));
     }
 }
 
@@ -73,19 +89,29 @@ static void complete(monitor_t *m, const agreement_completion_t *completion)
     }
 }
 
+/* Quorum lost or found. */
 static void note_state(monitor_t *m)
 {
     agreement_state_t state;
     agreement_query(m->agree.engine, &state);
     bool had = m->quorum;
-    m->quorum = state.quorum;
-    if (had && !state.quorum) {
-        out_log(m, RF_LOG_ERROR,
-                "core %u, which orders changes, is dead: nothing can be agreed on until the machine is "
-                "formed anew; what "
-                "runs goes on",
-                0);
+    m->quorum = state.formed && state.quorum;
+    if (had && !m->quorum) {
+        char waiting[96] = "";
+        size_t at = 0;
+        for (unsigned i = 0; i < state.n_waiting && at + 8 < sizeof waiting; i++)
+            at += (size_t)snprintf(waiting + at, sizeof waiting - at, " %u", state.waiting[i].core);
+        out_log(
+            m, RF_LOG_ERROR,
+            state.lost
+                ? "a majority of the voters is dead (cores%s): nothing can be agreed on until the machine is "
+                  "formed anew; what runs goes on"
+                : "no quorum: nothing can be agreed on until cores%s are heard again; what runs goes on",
+            waiting);
         end_tell_all(m, RF_CORE_NONE);
+    } else if (!had && m->quorum && m->formed) {
+        out_log(m, RF_LOG_INFO, "quorum: core %u leads term %llu", state.leader.core,
+                (unsigned long long)state.term);
     }
 }
 
@@ -98,43 +124,64 @@ static void step(monitor_t *m, agreement_event_t *event, bool *more)
     if (out->ignored) out_log(m, RF_LOG_DEBUG, "agreement: %s", out->ignored);
     if (out->err != RF_OK) m->agree.received_err = out->err;
     send_messages(m, out);
-    queue_applies(m, out);
-    bool view_changed = out->view_changed;
+    bool changed = out->view_changed || out->role_changed, expelled = out->expelled;
     for (unsigned i = 0; i < out->n_completions; i++) complete(m, &out->completions[i]);
-    if (view_changed) note_state(m);
+    if (changed) note_state(m);
+    if (expelled) member_expelled(m, RF_CORE_NONE, RF_ERR_PEER_DEAD);
 }
 
-static void apply_next(monitor_t *m, bool *more)
+/* An own proposal that was answered "unknown" and is in the log after all. */
+static bool was_given_up(const monitor_t *m, const agreement_apply_t *entry)
 {
-    agree_t *a = &m->agree;
-    unsigned at = a->applies_head;
-    a->applies_head = (at + 1) % AGREE_LOG_MAX;
-    a->n_applies--;
-    agreement_event_t event = {.kind = AGREEMENT_APPLIED};
-    event.applied.index = a->applies[at].index;
-    switch (a->applies[at].kind) {
-    case AGREEMENT_ENTRY_FORM:
-        member_formed(m);
-        break;
-    case AGREEMENT_ENTRY_MEMBER_DOWN:
-        replica_member_down(m, a->applies[at].core);
-        member_dead(m, a->applies[at].core, RF_ERR_PEER_DEAD, false);
-        break;
-    case AGREEMENT_ENTRY_COMMAND:
-        event.applied.err =
-            replica_apply(m, &a->applies[at].command, a->applies[at].size, &event.applied.value);
-        /* Committed by an orderer that died before it said so: the spawn was given up, nothing runs. */
-        if (event.applied.err == RF_OK && !m->quorum && a->applies[at].command.op == COMMAND_DOMAIN_ADD &&
-            a->applies[at].command.core == m->core)
-            replica_tell_ended(m, event.applied.value, 0, 0, RF_ERR_NO_QUORUM, m->real_ns);
-        break;
-    case AGREEMENT_ENTRY_VOID:
-        event.applied.err = RF_ERR_PROTOCOL;
-        break;
-    default:
-        break;
+    if (entry->session != agreement_own_session(m->agree.engine)) return false;
+    for (unsigned i = 0; i < m->agree.n_inflight; i++) {
+        if (m->agree.inflight[i].sequence == entry->sequence) return false;
     }
-    step(m, &event, more);
+    return true;
+}
+
+static rf_err_t apply_command(monitor_t *m, const agreement_apply_t *entry, uint64_t *value)
+{
+    command_t command;
+    if (entry->size != sizeof command) return RF_ERR_INVALID;
+    memcpy(&command, entry->bytes, sizeof command);
+    rf_err_t err = replica_apply(m, &command, entry->size, value);
+    if (err == RF_OK && command.op == COMMAND_DOMAIN_ADD && was_given_up(m, entry)) end_given_up(m, *value);
+    return err;
+}
+
+static rf_err_t apply(void *context, const agreement_apply_t *entry, uint64_t *value)
+{
+    monitor_t *m = context;
+    switch (entry->kind) {
+    case AGREEMENT_ENTRY_FORM:
+        member_formed(m, entry->members);
+        return RF_OK;
+    case AGREEMENT_ENTRY_VIEW:
+        for (unsigned i = 0; i < entry->n_changes; i++) {
+            const agreement_change_t *change = &entry->changes[i];
+            if (change->joined || change->member.core == m->core) continue;
+            replica_member_down(m, change->member.core);
+            member_dead(m, change->member.core, RF_ERR_PEER_DEAD, false, false);
+            m->cores[change->member.core].fenced_due = true;
+        }
+        return RF_OK;
+    case AGREEMENT_ENTRY_COMMAND:
+        return apply_command(m, entry, value);
+    default:
+        return RF_OK;
+    }
+}
+
+static size_t save(void *context, void *bytes, size_t max)
+{
+    return replica_save(context, bytes, max);
+}
+
+static rf_err_t load(void *context, uint64_t index, const void *bytes, size_t size)
+{
+    (void)index;
+    return replica_load(context, bytes, size);
 }
 
 static void propose_next(monitor_t *m, bool *more)
@@ -156,20 +203,30 @@ static void propose_next(monitor_t *m, bool *more)
     step(m, &event, more);
 }
 
-static bool tell_deaths_and_rooms(monitor_t *m, bool *more)
+static bool tell_next(monitor_t *m, bool *more)
 {
     for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
         core_t *c = &m->cores[core];
-        if (c->death_due || c->room_due) {
-            agreement_event_t event = {.kind = c->death_due ? AGREEMENT_DEATH : AGREEMENT_ROOM};
-            event.peer = (agreement_member_t){.core = core, .incarnation = 1};
-            if (c->death_due)
-                c->death_due = false;
-            else
-                c->room_due = false;
-            step(m, &event, more);
-            return true;
+        agreement_member_t who = {.core = core, .incarnation = 1};
+        agreement_event_t event = {.kind = AGREEMENT_TICK};
+        if (c->death_due || c->silence_due) {
+            event.kind = AGREEMENT_DEATH;
+            event.death.member = who;
+            event.death.evidence = c->death_due ? AGREEMENT_EVIDENCE_KERNEL : AGREEMENT_EVIDENCE_SILENCE;
+            c->death_due = c->silence_due = false;
+        } else if (c->room_due) {
+            event.kind = AGREEMENT_ROOM;
+            event.peer = who;
+            c->room_due = false;
+        } else if (c->fenced_due) { /* its link is: nothing of it is listened to any more */
+            event.kind = AGREEMENT_FENCED;
+            event.fenced = who;
+            c->fenced_due = false;
+        } else {
+            continue;
         }
+        step(m, &event, more);
+        return true;
     }
     return false;
 }
@@ -183,12 +240,10 @@ static void run(monitor_t *m, agreement_event_t *first)
     bool more = false;
     if (first) step(m, first, &more);
     for (;;) {
-        if (a->n_applies > 0) {
-            apply_next(m, &more);
-        } else if (more) {
+        if (more) {
             agreement_event_t event = {.kind = AGREEMENT_TICK};
             step(m, &event, &more);
-        } else if (tell_deaths_and_rooms(m, &more)) {
+        } else if (tell_next(m, &more)) {
             continue;
         } else if (a->n_queue > 0 && a->n_inflight < AGREE_PROPOSALS_MAX && m->now_ns >= a->retry_ns) {
             propose_next(m, &more);
@@ -228,6 +283,11 @@ void agree_form(monitor_t *m, const rf_core_t *cores, unsigned n)
 void agree_death(monitor_t *m, rf_core_t core)
 {
     m->cores[core].death_due = true;
+}
+
+void agree_suspect(monitor_t *m, rf_core_t core)
+{
+    m->cores[core].silence_due = true;
 }
 
 void agree_room(monitor_t *m, rf_core_t core)

@@ -1,7 +1,7 @@
 /*
  * Hosts: the lowest live core of a host is its gateway. Gateways send each other a heartbeat every heartbeat_ms; a host
- * that was not heard for host_deadline_ms, by anything that any core of it says to me, is dead with all its cores. One
- * stream per pair of hosts, no matter how many cores.
+ * that was not heard for host_deadline_ms, by anything that any core of it says to me, is suspected with all its cores:
+ * the leader judges (member_silent). One stream per pair of hosts, no matter how many cores.
  *
  * Silence is counted in own beats, not in time: while this monitor itself could not run, it could not hear either, and
  * must not take its own sleep for another's death.
@@ -33,12 +33,12 @@ static bool was_heard(const monitor_t *m, rf_node_t node)
     return false;
 }
 
-static void host_died(monitor_t *m, rf_node_t node)
+static void host_silent(monitor_t *m, rf_node_t node)
 {
     const rf_boot_node_t *n = &m->boot->nodes[node];
     out_log(m, RF_LOG_WARN, "node %s was not heard for %u ms", n->name, m->boot->host_deadline_ms);
     for (rf_core_t core = n->first_core; core < n->first_core + n->n_cores; core++) {
-        if (m->cores[core].member) member_dead(m, core, RF_ERR_TIMEOUT, true);
+        member_silent(m, core, RF_ERR_TIMEOUT);
     }
 }
 
@@ -58,8 +58,8 @@ void heartbeat_tick(monitor_t *m)
         /* Not beating: I have just become the gateway, and nobody beat to me before. */
         m->silent[node] = !m->beating || was_heard(m, node) ? 0 : (uint16_t)(m->silent[node] + 1);
         if (m->silent[node] >= silent_max) {
-            host_died(m, node);
-            continue;
+            host_silent(m, node);
+            m->silent[node] = 0; /* said again after as long */
         }
         if (peer_need(m, gateway) == RF_OK) peer_send(m, gateway, PEER_HEARTBEAT, NULL, 0, NULL, 0);
     }

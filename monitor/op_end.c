@@ -68,6 +68,22 @@ void end_local(monitor_t *m, local_t *local, int32_t wait_status, rf_err_t reaso
     replica_tell_ended(m, local->domain, local->index, wait_status, reason, m->real_ns);
 }
 
+void end_given_up(monitor_t *m, rf_domain_t domain)
+{
+    replica_tell_ended(m, domain, 0, 0, RF_ERR_NO_QUORUM, m->real_ns);
+    op_t *op = op_begin(m, OP_END, RF_NEVER);
+    if (!op) return; /* it stays in the table until this core leaves */
+    op->end.domain = domain;
+    op->end.index = 0;
+    command_t command = {.op = COMMAND_DISPATCHER_STATE,
+                         .core = m->core,
+                         .domain = domain,
+                         .state = RF_DOMAIN_ENDED,
+                         .reason = RF_ERR_NO_QUORUM,
+                         .at_ns = m->real_ns};
+    agree_propose(m, op, &command);
+}
+
 static void proposed(monitor_t *m, op_t *op, rf_err_t err, uint64_t value)
 {
     (void)value;

@@ -8,9 +8,10 @@
  *     |       log names the members; everybody: that entry is applied
  *   FORMED  --- EXPELLED: the others go on without me; this core ends
  *
- * A death is learnt from the kernel (a link of the host's mesh), from a host's silence (heartbeat.c), or told by another
- * monitor. It counts here at once (told), is told to everybody in reach, and goes to the orderer, who makes an entry of
- * it. So waiters learn it also when the orderer is the one who died.
+ * A death is learnt from the kernel (a link of the host's mesh), or told by a monitor that did. It counts here at once
+ * (told), is told to everybody in reach, and goes to the engine as evidence. A host's silence (heartbeat.c) and a broken
+ * link between hosts are suspicions: they count when a majority has agreed on it, so that of two hosts that are cut
+ * apart one at most goes on without the other.
  */
 #include "monitor/state.h"
 
@@ -110,12 +111,12 @@ uint64_t member_next_ns(const monitor_t *m)
     return next;
 }
 
-void member_formed(monitor_t *m)
+void member_formed(monitor_t *m, const uint8_t *members)
 {
     unsigned n = 0;
     for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
         core_t *c = &m->cores[core];
-        c->member = agreement_member_state(m->agree.engine, core) != AGREEMENT_MEMBER_NONE;
+        c->member = members[core / 8] >> (core % 8) & 1;
         c->heard_ns = m->now_ns;
         if (c->member) {
             n++;
@@ -126,7 +127,6 @@ void member_formed(monitor_t *m)
         }
     }
     m->formed = true;
-    m->quorum = true;
     if (m->phase != PHASE_SHUTDOWN) m->phase = PHASE_FORMED;
     m->heartbeat_ns = m->now_ns;
     out_log(m, RF_LOG_INFO, "the machine is formed: %u of %u cores", n, m->boot->n_cores);
@@ -174,7 +174,7 @@ void member_tell_deaths(monitor_t *m, rf_core_t to)
     }
 }
 
-void member_dead(monitor_t *m, rf_core_t core, rf_err_t err, bool first_hand)
+void member_dead(monitor_t *m, rf_core_t core, rf_err_t err, bool first_hand, bool kernel)
 {
     core_t *c = &m->cores[core];
     if (core == m->core || c->dead) return;
@@ -199,9 +199,17 @@ void member_dead(monitor_t *m, rf_core_t core, rf_err_t err, bool first_hand)
         machine_event(m, RF_MACHINE_NODE_DOWN, err, core, node, RF_DOMAIN_NONE);
     }
     spread(m, core, err, first_hand);
-    agree_death(m, core);
+    if (kernel) agree_death(m, core);
     replica_tell_core_dead(m, core);
     peer_fail_ops(m, core);
+}
+
+void member_silent(monitor_t *m, rf_core_t core, rf_err_t err)
+{
+    if (!m->cores[core].member || m->cores[core].dead) return;
+    out_log(m, m->phase == PHASE_SHUTDOWN ? RF_LOG_DEBUG : RF_LOG_WARN, "core %u is out of reach: %s", core,
+            rf_err_text(err));
+    agree_suspect(m, core);
 }
 
 void member_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size)
@@ -214,17 +222,22 @@ void member_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size
         if (who.core == m->core)
             member_expelled(m, from, err);
         else
-            member_dead(m, who.core, err, false);
+            /* First-hand news come from the dead one's host; a gateway passes them on to its own. */
+            member_dead(m, who.core, err, false, true);
     }
 }
 
 void member_expelled(monitor_t *m, rf_core_t from, rf_err_t err)
 {
     if (m->phase == PHASE_EXPELLED || m->phase == PHASE_SHUTDOWN) return;
-    out_log(
-        m, RF_LOG_ERROR,
-        "core %u says that the machine goes on without this core (%s): ending; start it again to join anew",
-        from, rf_err_text(err > 0 && err < RF_ERR_COUNT ? err : RF_ERR_PEER_DEAD));
+    if (from == RF_CORE_NONE)
+        out_log(m, RF_LOG_ERROR,
+                "the machine goes on without this core: ending; start it again to join anew");
+    else
+        out_log(m, RF_LOG_ERROR,
+                "core %u says that the machine goes on without this core (%s): ending; start it again to "
+                "join anew",
+                from, rf_err_text(err > 0 && err < RF_ERR_COUNT ? err : RF_ERR_PEER_DEAD));
     m->phase = PHASE_EXPELLED;
     m->exit_status = MONITOR_EXIT_EXPELLED;
 }

@@ -101,13 +101,16 @@ void peer_down(monitor_t *m, rf_core_t core, rf_err_t err)
     unpark_all(m, true, core);
     c->unanswered = 0;
     c->ready = false;
-    /* Evidence of a death is the end of a link that was there: inside a host the kernel says so at once, between hosts
-     * the peer was out of reach for the whole deadline. */
+    /* Inside a host the end of a link that was there is evidence of a death: the kernel says so at once. */
     bool ended = err == RF_ERR_PEER_DEAD || err == RF_ERR_TIMEOUT || err == RF_ERR_CLOSED;
-    if (was_linked && ended && (m->formed || same_node(m, core))) {
+    if (was_linked && ended && same_node(m, core)) {
         c->link = PEER_GONE;
-        member_dead(m, core, err, true);
+        member_dead(m, core, err, true, true);
         return;
+    }
+    if (was_linked && ended && m->formed) { /* a suspicion; it may be linked with again */
+        member_silent(m, core, err);
+        peer_fail_ops(m, core);
     }
     /* A dial that failed says nothing of the peer, who may be slow, or dial me: tried again, while the operations that
      * wait have deadlines of their own. What trying again cannot change (a wrong key, another version) ends them. */

@@ -231,3 +231,111 @@ void replica_tell_core_dead(monitor_t *m, rf_core_t core)
             replica_tell_ended(m, d->id, 0, 0, RF_ERR_PEER_DEAD, m->real_ns);
     }
 }
+
+/* ---- in a snapshot: a head, domains that are known, names that are used ---- */
+
+typedef struct saved {
+    rf_domain_t domain_last;
+    uint32_t n_domains, n_names;
+    uint8_t member[(RF_CORES_MAX + 7) / 8], down[(RF_CORES_MAX + 7) / 8];
+} saved_t;
+
+size_t replica_save_max(void)
+{
+    return sizeof(saved_t) + MONITOR_DOMAINS_MAX * sizeof(domain_t) + MONITOR_NAMES_MAX * sizeof(name_t);
+}
+
+size_t replica_save(const monitor_t *m, void *bytes, size_t max)
+{
+    uint8_t *out = bytes;
+    saved_t head = {.domain_last = m->domain_last};
+    size_t size = sizeof head;
+    rf_assert(max >= replica_save_max());
+    for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
+        head.member[core / 8] |= (uint8_t)(m->cores[core].member << (core % 8));
+        head.down[core / 8] |= (uint8_t)(m->cores[core].down << (core % 8));
+    }
+    for (unsigned i = 0; i < MONITOR_DOMAINS_MAX; i++) {
+        if (m->domains[i].id == 0) continue;
+        domain_t d = m->domains[i];
+        d.told_ended = false; /* what was only told here is no part of it */
+        d.told_status = 0;
+        d.told_reason = RF_OK;
+        d.told_ns = d.told_dead = d.user_us = d.system_us = d.max_rss_kib = 0;
+        memcpy(out + size, &d, sizeof d);
+        size += sizeof d;
+        head.n_domains++;
+    }
+    for (unsigned i = 0; i < MONITOR_NAMES_MAX; i++) {
+        if (!m->names[i].used) continue;
+        memcpy(out + size, &m->names[i], sizeof m->names[i]);
+        size += sizeof m->names[i];
+        head.n_names++;
+    }
+    memcpy(out, &head, sizeof head);
+    return size;
+}
+
+static bool saved_domain_valid(const monitor_t *m, const domain_t *d)
+{
+    bool valid = d->id != RF_DOMAIN_NONE && d->n_dispatchers >= 1 &&
+                 d->n_dispatchers <= RF_DISPATCHERS_PER_DOMAIN_MAX &&
+                 (d->state == RF_DOMAIN_ENDED) == !(d->alive & 1) &&
+                 strnlen(d->user, sizeof d->user) < sizeof d->user &&
+                 strnlen(d->program, sizeof d->program) < sizeof d->program && !d->told_ended &&
+                 d->told_dead == 0;
+    for (unsigned i = 0; valid && i < d->n_dispatchers; i++) valid = d->cores[i] < m->boot->n_cores;
+    return valid;
+}
+
+rf_err_t replica_load(monitor_t *m, const void *bytes, size_t size)
+{
+    const uint8_t *in = bytes;
+    saved_t head;
+    if (size < sizeof head) return RF_ERR_PROTOCOL;
+    memcpy(&head, in, sizeof head);
+    if (head.n_domains > MONITOR_DOMAINS_MAX || head.n_names > MONITOR_NAMES_MAX ||
+        size != sizeof head + head.n_domains * sizeof(domain_t) + head.n_names * sizeof(name_t))
+        return RF_ERR_PROTOCOL;
+    const uint8_t *names = in + sizeof head + head.n_domains * sizeof(domain_t);
+    for (unsigned i = 0; i < head.n_domains; i++) {
+        domain_t d;
+        memcpy(&d, in + sizeof head + i * sizeof d, sizeof d);
+        if (!saved_domain_valid(m, &d) || d.id > head.domain_last) return RF_ERR_PROTOCOL;
+    }
+    for (unsigned i = 0; i < head.n_names; i++) {
+        name_t n;
+        memcpy(&n, names + i * sizeof n, sizeof n);
+        if (!n.used || !text_is_valid(n.name, sizeof n.name)) return RF_ERR_PROTOCOL;
+    }
+
+    m->n_domains_live = 0;
+    m->domain_last = head.domain_last;
+    for (unsigned i = 0; i < head.n_domains; i++) {
+        domain_t d, *was;
+        memcpy(&d, in + sizeof head + i * sizeof d, sizeof d);
+        was = &m->domains[d.id % MONITOR_DOMAINS_MAX];
+        bool told = was->id == d.id && was->told_ended, had_ended = was->id == d.id && domain_has_ended(was);
+        if (told) {
+            d.told_ended = true;
+            d.told_status = was->told_status;
+            d.told_reason = was->told_reason;
+            d.told_ns = was->told_ns;
+            d.told_dead = was->told_dead;
+        }
+        *was = d;
+        m->n_domains_live += d.state != RF_DOMAIN_ENDED;
+        if (d.state == RF_DOMAIN_ENDED && !had_ended) ended_seen(m, was, d.reason);
+    }
+    memset(m->names, 0, sizeof m->names);
+    for (unsigned i = 0; i < head.n_names; i++)
+        memcpy(&m->names[i], names + i * sizeof(name_t), sizeof(name_t));
+    if (!m->formed) member_formed(m, head.member);
+    for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
+        core_t *c = &m->cores[core];
+        if (c->down || !(head.down[core / 8] >> (core % 8) & 1)) continue;
+        c->down = true;
+        if (core != m->core) member_dead(m, core, RF_ERR_PEER_DEAD, false, false);
+    }
+    return RF_OK;
+}

@@ -115,10 +115,10 @@ typedef struct core {
     rf_err_t dead_err;
     /* peer link */
     enum { PEER_NONE, PEER_DIALING, PEER_LINKED, PEER_GONE } link;
-    uint16_t unanswered;      /* requests at it */
-    bool ready;               /* core 0: it has said READY */
-    bool death_due, room_due; /* the engine is to be told */
-    bool redial;              /* a dial failed: again at redial_ns */
+    uint16_t unanswered;                               /* requests at it */
+    bool ready;                                        /* core 0: it has said READY */
+    bool death_due, silence_due, room_due, fenced_due; /* the engine is to be told */
+    bool redial;                                       /* a dial failed: again at redial_ns */
     uint64_t redial_ns;
     uint64_t heard_ns;
     /* last measurement */
@@ -264,14 +264,8 @@ typedef struct agree {
         uint32_t op;
     } inflight[AGREE_PROPOSALS_MAX];
     unsigned n_inflight;
-    struct {
-        uint64_t index;
-        agreement_entry_kind_t kind;
-        rf_core_t core; /* MEMBER_DOWN */
-        size_t size;
-        command_t command;
-    } applies[AGREE_LOG_MAX]; /* handed out, not applied yet */
-    unsigned applies_head, n_applies;
+    uint16_t host[RF_CORES_MAX];
+    uint32_t package[RF_CORES_MAX];
 } agree_t;
 
 typedef enum phase { PHASE_LINKING, PHASE_READY, PHASE_FORMED, PHASE_EXPELLED, PHASE_SHUTDOWN } phase_t;
@@ -341,11 +335,12 @@ void client_close(monitor_t *m, uint32_t client, const char *why);
 
 /* ---- agree.c ---- */
 rf_err_t agree_init(monitor_t *m, void *memory, size_t size);
-agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core);
+size_t agree_size(const rf_boot_t *boot, rf_core_t core);
 /* Proposes for `op`, when there is room; its class's `proposed` gets the answer, never before this returns. */
 void agree_propose(monitor_t *m, op_t *op, const command_t *command);
 void agree_form(monitor_t *m, const rf_core_t *cores, unsigned n);
-void agree_death(monitor_t *m, rf_core_t core);
+void agree_death(monitor_t *m, rf_core_t core);   /* the kernel says so */
+void agree_suspect(monitor_t *m, rf_core_t core); /* it was not heard, or its link broke: the leader judges */
 void agree_room(monitor_t *m, rf_core_t core);
 rf_err_t agree_receive(monitor_t *m, rf_core_t from, uint8_t type, const void *bytes, size_t size);
 void agree_tick(monitor_t *m);
@@ -359,6 +354,9 @@ name_t *name_find(monitor_t *m, const char *name);
 bool name_is_alive(monitor_t *m, const name_t *name); /* its dispatcher is, agreed and told */
 rf_err_t replica_apply(monitor_t *m, const command_t *command, size_t size, uint64_t *value);
 void replica_member_down(monitor_t *m, rf_core_t core);
+size_t replica_save_max(void);
+size_t replica_save(const monitor_t *m, void *bytes, size_t max);
+rf_err_t replica_load(monitor_t *m, const void *bytes, size_t size);
 /* Besides the log: dispatcher `index` has ended. */
 void replica_tell_ended(monitor_t *m, rf_domain_t domain, unsigned index, int32_t wait_status,
                         rf_err_t reason, uint64_t at_ns);
@@ -437,6 +435,8 @@ void spawn_check_span(op_t *op); /* op_span.c's operation waits for its block */
 void span_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request,
                   const rf_client_spawn_t *body);
 void end_local(monitor_t *m, local_t *local, int32_t wait_status, rf_err_t reason);
+/* A domain of this core that was given up before it was agreed on: nothing of it runs. */
+void end_given_up(monitor_t *m, rf_domain_t domain);
 void end_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
 void end_tell_all(monitor_t *m, rf_core_t to); /* RF_CORE_NONE: everybody in reach */
 void wait_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, rf_domain_t domain);
@@ -466,9 +466,12 @@ void member_tick(monitor_t *m);
 uint64_t member_next_ns(const monitor_t *m);
 void member_linked(monitor_t *m, rf_core_t core);
 void member_ready(monitor_t *m, rf_core_t core);
-void member_formed(monitor_t *m);
-/* Evidence of a core's death: first-hand, or told. */
-void member_dead(monitor_t *m, rf_core_t core, rf_err_t err, bool first_hand);
+/* `members`: bitmap of cores. */
+void member_formed(monitor_t *m, const uint8_t *members);
+/* A core is dead: the kernel says so (first-hand here, or to the one who told), or the machine goes on without it. */
+void member_dead(monitor_t *m, rf_core_t core, rf_err_t err, bool first_hand, bool kernel);
+/* A core was not heard, or its link broke. It counts as dead when the others have agreed on it. */
+void member_silent(monitor_t *m, rf_core_t core, rf_err_t err);
 void member_tell_deaths(monitor_t *m, rf_core_t to);
 void member_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
 void member_expelled(monitor_t *m, rf_core_t from, rf_err_t err);

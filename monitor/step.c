@@ -11,8 +11,7 @@ static size_t padded(size_t size)
 
 size_t monitor_size(const rf_boot_t *boot, rf_core_t core)
 {
-    agreement_params_t params = agree_params(boot, core);
-    return padded(sizeof(monitor_t)) + padded(boot->n_cores * sizeof(core_t)) + agreement_size(&params);
+    return padded(sizeof(monitor_t)) + padded(boot->n_cores * sizeof(core_t)) + agree_size(boot, core);
 }
 
 rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_t core, const char *owner,
@@ -343,5 +342,5 @@ void monitor_check(const monitor_t *m)
         if (l->state != LOCAL_FREE && l->client != NO_CLIENT)
             rf_assert(m->clients[l->client].used && m->clients[l->client].domain == l->domain);
     }
-    rf_assert(m->agree.n_inflight <= AGREE_PROPOSALS_MAX && m->agree.n_applies == 0 && !m->agree.busy);
+    rf_assert(m->agree.n_inflight <= AGREE_PROPOSALS_MAX && !m->agree.busy);
 }

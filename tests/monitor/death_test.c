@@ -1,4 +1,4 @@
-/* Deaths of cores and hosts, of the orderer, and of the machine itself: who learns what, and what goes on. */
+/* Deaths of cores and hosts, of the leader, and of the machine itself: who learns what, and what goes on. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -41,7 +41,7 @@ static void death_of_a_core(void **state)
         rf_client_status_t s = world_status(w, c[core]);
         assert_int_equal(s.cores_up, 3);
         assert_int_equal(s.nodes_up, 2);
-        assert_int_equal(s.view, 2);
+        assert_true(s.view > 1);
         assert_true(s.has_quorum);
         unsigned at = 0, downs = 0, ends = 0;
         for (const message_t *e; (e = world_event(c[core], RF_CLIENT_EVENT_MACHINE, &at));) {
@@ -89,7 +89,7 @@ static void death_of_a_host(void **state)
         rf_client_status_t s = world_status(w, world_node_client(w, core));
         assert_int_equal(s.cores_up, 4);
         assert_int_equal(s.nodes_up, 2);
-        assert_int_equal(s.view, 3);
+        assert_true(s.view > 1);
     }
     world_free(w);
 }
@@ -116,15 +116,15 @@ static void an_idle_machine_only_beats(void **state)
     world_t *w = world_new(2, 3, 12);
     world_form(w);
     for (rf_core_t core = 0; core < 6; core++) {
-        bool gateway = core == 0 || core == 3;
-        assert_int_equal(w->tick_ns[core] == RF_NEVER, !gateway);
+        bool beats = core == 0 || core == 3; /* gateways; the leader, to the voters. The others only wait */
+        assert_true(beats || w->tick_ns[core] >= w->now_ns + w->boot.host_deadline_ms / 2 * RF_NS_PER_MS);
     }
     world_pass(w, 100 * RF_NS_PER_S);
     assert_int_equal(world_status(w, world_node_client(w, 5)).cores_up, 6);
     world_free(w);
 }
 
-static void without_the_orderer_reads_and_runs_go_on(void **state)
+static void without_a_quorum_reads_and_runs_go_on(void **state)
 {
     (void)state;
     world_t *w = world_new(2, 2, 13);
@@ -135,28 +135,29 @@ static void without_the_orderer_reads_and_runs_go_on(void **state)
     assert_int_equal(world_name(w, x, RF_CLIENT_NAME_PUT, "kept"), RF_OK);
     test_client_t *c1 = world_node_client(w, 1), *c3 = world_node_client(w, 3);
     rf_client_target_t t0 = {.domain = on0}, t1 = {.domain = on1}, t3 = {.domain = on3};
-    uint32_t w0 = world_send(w, c3, RF_CLIENT_WAIT, &t0, sizeof t0, 0);
+    uint32_t w0 = world_send(w, c1, RF_CLIENT_WAIT, &t0, sizeof t0, 0);
     uint32_t w1 = world_send(w, c3, RF_CLIENT_WAIT, &t1, sizeof t1, 0);
     uint32_t w3 = world_send(w, c1, RF_CLIENT_WAIT, &t3, sizeof t3, 0);
     world_settle(w);
-    world_kill(w, 0);
-    world_settle(w); /* no time has to pass */
+    world_kill(w, 0); /* two of the voters 0, 1 and 2, at once */
+    world_kill(w, 2);
+    world_pass(w, 8 * RF_NS_PER_S);
 
-    /* Who waited for a domain of the dead core has learnt it, on the other host too. */
+    /* Who waited for a domain of the dead core has learnt it. */
     rf_client_domain_t d;
-    memcpy(&d, world_reply(c3, w0)->body, sizeof d);
+    memcpy(&d, world_reply(c1, w0)->body, sizeof d);
     assert_int_equal(d.reason, RF_ERR_PEER_DEAD);
     /* Changes: refused at once. */
     assert_int_equal(world_spawn(w, c1, 1, NULL), RF_ERR_NO_QUORUM);
     assert_int_equal(world_spawn(w, c3, 3, NULL), RF_ERR_NO_QUORUM);
     assert_int_equal(world_name(w, y, RF_CLIENT_NAME_PUT, "new"), RF_ERR_NO_QUORUM);
-    rf_client_spawn_t span = {.core = 2};
+    rf_client_spawn_t span = {.core = 3};
     assert_int_equal(world_ask(w, x, RF_CLIENT_SPAN, &span, sizeof span, NULL, 0), RF_ERR_NO_QUORUM);
     /* Questions and channels: as before. */
     rf_client_status_t s = world_status(w, c3);
     assert_false(s.has_quorum);
     assert_int_equal(s.leader, RF_CORE_NONE);
-    assert_int_equal(s.cores_up, 3);
+    assert_int_equal(s.cores_up, 2);
     assert_int_equal(world_domain(w, c3, on1, &d), RF_OK);
     assert_int_equal(d.state, RF_DOMAIN_RUNNING);
     rf_client_connected_t asker;
@@ -169,14 +170,14 @@ static void without_the_orderer_reads_and_runs_go_on(void **state)
     memcpy(&d, world_reply(c3, w1)->body, sizeof d);
     assert_int_equal(d.state, RF_DOMAIN_ENDED);
     assert_int_equal(d.wait_status, 5 << 8);
-    assert_int_equal(world_domain(w, world_node_client(w, 2), on1, &d), RF_OK);
+    assert_int_equal(world_domain(w, c3, on1, &d), RF_OK);
     assert_int_equal(d.state, RF_DOMAIN_ENDED);
     rf_client_kill_t kill = {.domain = on3, .signo = 9, .user = "alice"};
     assert_int_equal(world_ask(w, c1, RF_CLIENT_KILL, &kill, sizeof kill, NULL, 0), RF_OK);
     memcpy(&d, world_reply(c1, w3)->body, sizeof d);
     assert_int_equal(d.wait_status, 9);
     /* And `down`. */
-    for (rf_core_t core = 1; core < 4; core++) {
+    for (rf_core_t core = 1; core < 4; core += 2) {
         world_send(w, world_node_client(w, core), RF_CLIENT_SHUTDOWN, NULL, 0, 0);
         world_settle(w);
         assert_true(w->exited[core]);
@@ -185,7 +186,30 @@ static void without_the_orderer_reads_and_runs_go_on(void **state)
     world_free(w);
 }
 
-static void spawns_under_way_when_the_orderer_dies(void **state)
+static void changes_go_on_without_the_leader(void **state)
+{
+    (void)state;
+    world_t *w = world_new(2, 2, 16);
+    world_form(w);
+    rf_domain_t d;
+    test_client_t *x = world_domain_on(w, 1, &d);
+    assert_int_equal(world_name(w, x, RF_CLIENT_NAME_PUT, "kept"), RF_OK);
+    world_kill(w, 0);
+    world_settle(w); /* the kernel's evidence: no time has to pass */
+    for (rf_core_t core = 1; core < 4; core++) {
+        test_client_t *c = world_node_client(w, core);
+        rf_client_status_t s = world_status(w, c);
+        assert_true(s.has_quorum);
+        assert_int_equal(s.leader, 1);
+        assert_int_equal(s.cores_up, 3);
+        assert_int_equal(s.survives_cores, 1);
+        assert_int_equal(world_spawn(w, c, core, NULL), RF_OK);
+    }
+    assert_int_equal(world_name(w, x, RF_CLIENT_NAME_PUT, "new"), RF_OK);
+    world_free(w);
+}
+
+static void spawns_under_way_when_the_leader_dies(void **state)
 {
     (void)state;
     for (uint64_t seed = 0; seed < 50; seed++) {
@@ -197,10 +221,10 @@ static void spawns_under_way_when_the_orderer_dies(void **state)
         for (unsigned i = 0; i < 8; i++) tags[i] = world_send(w, c, RF_CLIENT_SPAWN, &body, sizeof body, 1);
         world_deliver(w, (unsigned)rf_prng_below(&w->prng, 60));
         world_kill(w, 0);
-        world_settle(w);
+        world_pass(w, 8 * RF_NS_PER_S);
         for (unsigned i = 0; i < 8; i++) {
             const message_t *m = world_reply(c, tags[i]);
-            assert_non_null(m); /* answered at once, one way or the other */
+            assert_non_null(m); /* answered soon, one way or the other */
             rf_client_spawned_t out;
             memcpy(&out, m->body, sizeof out);
             if (m->header.err == RF_OK)
@@ -218,13 +242,13 @@ static void a_partition_leaves_one_side(void **state)
     world_t *w = world_new(2, 2, 14);
     world_form(w);
     world_cut(w, 0, 1, true);
-    world_pass(w, 5 * RF_NS_PER_S);
+    world_pass(w, 8 * RF_NS_PER_S);
     rf_client_status_t a = world_status(w, world_node_client(w, 1)),
                        b = world_status(w, world_node_client(w, 3));
     assert_true(a.has_quorum);
     assert_int_equal(a.cores_up, 2);
     assert_false(b.has_quorum);
-    assert_int_equal(b.cores_up, 2);
+    assert_int_equal(b.cores_up, 4); /* cut off is not dead */
     assert_int_equal(world_spawn(w, world_node_client(w, 0), 0, NULL), RF_OK);
     assert_int_equal(world_spawn(w, world_node_client(w, 2), 2, NULL), RF_ERR_NO_QUORUM);
     world_free(w);
@@ -291,8 +315,9 @@ int main(void)
         cmocka_unit_test(death_of_a_host),
         cmocka_unit_test(gateways_take_over),
         cmocka_unit_test(an_idle_machine_only_beats),
-        cmocka_unit_test(without_the_orderer_reads_and_runs_go_on),
-        cmocka_unit_test(spawns_under_way_when_the_orderer_dies),
+        cmocka_unit_test(without_a_quorum_reads_and_runs_go_on),
+        cmocka_unit_test(changes_go_on_without_the_leader),
+        cmocka_unit_test(spawns_under_way_when_the_leader_dies),
         cmocka_unit_test(a_partition_leaves_one_side),
         cmocka_unit_test(shutdown_ends_domains_first),
         cmocka_unit_test(a_dial_that_fails_is_no_death),

@@ -25,7 +25,7 @@ static void forms_when_all_are_there(void **state)
         assert_int_equal(s.view, 1);
         assert_int_equal(s.leader, 0);
         assert_true(s.has_quorum);
-        assert_int_equal(s.survives_cores, 0);
+        assert_int_equal(s.survives_cores, w->n_cores >= 3);
         assert_string_equal(s.scheduler, "fake shares");
         world_free(w);
     }
