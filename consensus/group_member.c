@@ -42,7 +42,7 @@ static void stage_done(groups_t *s, group_t *g, op_t *op)
     }
     bool defect = s->params.defects & GROUP_DEFECT_REPORT_BEFORE_WEDGE;
     bool told = op->up.incarnation != 0 && (!g->wedged || defect); /* else it was learnt of by a report */
-    if (told && (op->refused || !op->feeds || (g->fed & ~op->done) == 0)) op->ack_due = true;
+    if (told && (op->refused || !op->feeds || (g->fed & ~op->done) == 0)) op->ack_due = g->acks_due = true;
     group_dirty(s, g);
 }
 
@@ -52,6 +52,7 @@ void group_member_learnt(groups_t *s, group_t *g, op_t *op, agreement_member_t f
     op->done = 0;
     op->feeds = tree;
     op->feed = tree ? children(g) : 0;
+    g->acks_due |= op->feed != 0;
     op->ack_due = false;
     bool done = op->stage == STAGE_DECIDED || (op->stage == STAGE_PREPARE && op->acted >= ACTED_PREPARED) ||
                 op->acted == ACTED_PASSED;
@@ -65,6 +66,7 @@ void group_member_again(groups_t *s, group_t *g, op_t *op, agreement_member_t fr
     if (!tree) op->feeds = false; /* the owner asks each: no more waiting for others */
     if (op->feeds) op->feed = children(g) & ~op->done;
     if (op->done & BIT(g->self)) op->ack_due = true;
+    g->acks_due = true;
     group_dirty(s, g);
 }
 
@@ -186,8 +188,10 @@ static bool carry_out_unnumbered(groups_t *s, group_t *g)
 
 static void acknowledge(groups_t *s, group_t *g)
 {
-    for (unsigned i = 0; i < s->pipeline && group_output_room(s); i++) {
+    if (!g->acks_due) return;
+    for (unsigned i = 0; i < s->pipeline; i++) {
         op_t *op = ring_at(s, g, i);
+        if (!group_output_room(s)) return;
         if (op->number == 0) continue;
         if (op->feed != 0) {
             size_t size = group_wire_op_message(s, g, op, FLAG_TREE, group_send_begin(s));
@@ -206,6 +210,7 @@ static void acknowledge(groups_t *s, group_t *g)
                                  .number = op->number,
                                  .value = op->done});
     }
+    g->acks_due = false;
 }
 
 void group_member_run(groups_t *s, group_t *g)

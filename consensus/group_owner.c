@@ -33,6 +33,7 @@ static uint64_t gone(const group_t *g)
 /* The members are to change: what comes later waits for it. */
 static bool change_wanted(const group_t *g)
 {
+    if (!g->change_maybe) return false;
     if (g->leaves != 0 || g->destroy_asked || (g->members | gone(g)) != g->members) return true;
     for (unsigned i = 0; i < JOINERS_MAX; i++) {
         if (g->joiners[i].member.core != RF_CORE_NONE) return true;
@@ -110,6 +111,7 @@ void group_owner_done(groups_t *s, group_t *g, op_t *op, uint64_t mask, uint8_t 
         g->retired++;
         next->send = 0;
         next->result_due = next->phase == GROUP_ONE_PHASE;
+        g->results_due |= next->result_due;
     }
     group_dirty(s, g);
 }
@@ -126,6 +128,7 @@ void group_owner_unlock(groups_t *s, group_t *g)
 void group_owner_installed(groups_t *s, group_t *g)
 {
     g->installing = false;
+    g->change_maybe = true;
     g->changed_due = !(g->id & EPHEMERAL);
     g->drop_send = g->drop_waiting = 0;
     for (unsigned i = 0; i < g->n; i++) {
@@ -145,7 +148,7 @@ void group_owner_installed(groups_t *s, group_t *g)
     }
     for (uint64_t n = g->retired + 1; n <= g->last; n++) stage_set(s, g, op_find(s, g, n), STAGE_STABLE);
     /* The one who formed it has left, or cannot be sure that all hold it: nothing more is agreed on in it. */
-    if ((g->id & EPHEMERAL) && g->epoch > 1 && !g->ending) g->destroy_asked = true;
+    if ((g->id & EPHEMERAL) && g->epoch > 1 && !g->ending) g->destroy_asked = g->change_maybe = true;
     group_requests_changed(s, g);
     if (s->forming == g->index) group_requests_formed(s, g, RF_OK);
     group_dirty(s, g);
@@ -169,8 +172,10 @@ static void send_ops(groups_t *s, group_t *g)
 
 static void send_results(groups_t *s, group_t *g)
 {
-    for (unsigned i = 0; i < s->pipeline && group_output_room(s); i++) {
+    if (!g->results_due) return;
+    for (unsigned i = 0; i < s->pipeline; i++) {
         op_t *op = ring_at(s, g, i);
+        if (!group_output_room(s)) return;
         if (op->number == 0 || !op->result_due) continue;
         op->result_due = false;
         if (same(op->requester, s->params.self)) {
@@ -184,6 +189,7 @@ static void send_results(groups_t *s, group_t *g)
                                      .counter = op->counter});
         }
     }
+    g->results_due = false;
 }
 
 /* The members change, between operations. */

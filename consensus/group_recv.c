@@ -9,6 +9,22 @@ static void not_here(groups_t *s, agreement_member_t to, uint64_t group)
     group_send_one(s, to, GROUP_TYPE_FIRST + 2, &(wire_t){.kind = KIND_GONE, .group = group, .value = nonce});
 }
 
+/*
+ * Who answers that it does not hold a group must not come to hold it later, by an INSTALL of its FORM that is on its way: the
+ * former has left, as known here, or the former says itself (COLLECT) which of its FORMs are over.
+ */
+static bool may_say_gone(groups_t *s, agreement_member_t from, const wire_t *in)
+{
+    if (in->counter > s->view) {
+        group_ignore(s, "ignoring: of a view not applied here yet");
+        return false;
+    }
+    uint64_t formed = (uint64_t)from.incarnation << 32 | (in->value & UINT32_MAX);
+    if (in->kind == KIND_COLLECT && in->value != 0 && formed > s->formed[from.core])
+        s->formed[from.core] = formed;
+    return true;
+}
+
 static void result(groups_t *s, agreement_member_t to, const wire_t *in, rf_err_t err)
 {
     group_send_one(s, to, GROUP_TYPE_FIRST + 1,
@@ -82,6 +98,7 @@ static void recv_join(groups_t *s, group_t *g, agreement_member_t from, const wi
         result(s, from, in, RF_ERR_AGAIN);
         return;
     }
+    g->change_maybe = true;
     *room = (joiner_t){.member = from, .nonce = (uint32_t)in->value};
     group_dirty(s, g);
 }
@@ -137,6 +154,7 @@ static void recv_request(groups_t *s, agreement_member_t from, const wire_t *in,
         group_ignore(s, "ignoring GROUP_REQUEST: of another epoch, or not to the owner");
     } else if (in->kind == KIND_LEAVE) {
         g->leaves |= BIT(at);
+        g->change_maybe = true;
         group_dirty(s, g);
     } else if (in->kind == KIND_LOCK && in->value != 0 && !g->ending) {
         if (g->lock_id == in->value) {
@@ -296,6 +314,7 @@ static void recv_group(groups_t *s, agreement_member_t from, const wire_t *in, c
     group_t *g = group_find(s, in->group);
     if (!g) {
         uint16_t joining = group_request_joining(s, in->group);
+        if (in->kind == KIND_COLLECT && !may_say_gone(s, from, in)) return;
         if (in->kind == KIND_COLLECT && joining != NONE_16)
             group_send_one(s, from, GROUP_TYPE_FIRST + 3,
                            &(wire_t){.kind = KIND_REPORT,
@@ -348,7 +367,7 @@ static void recv_ack(groups_t *s, agreement_member_t from, const wire_t *in)
         if (in->kind != KIND_GONE)
             group_send_one(
                 s, from, GROUP_TYPE_FIRST + 1,
-                &(wire_t){.kind = KIND_DROP, .group = in->group, .epoch = g ? g->epoch : in->epoch});
+                &(wire_t){.kind = KIND_DROP, .group = in->group, .epoch = g ? g->epoch : in->epoch + 1});
         return;
     }
     if (in->kind == KIND_GONE) {
@@ -381,9 +400,10 @@ static void recv_ack(groups_t *s, agreement_member_t from, const wire_t *in)
     op->done |= mask & g->fed;
     if (in->err != RF_OK && op->stage == STAGE_PREPARE && op->refused == RF_OK) {
         op->refused = in->err;
-        op->ack_due = true;
+        op->ack_due = g->acks_due = true;
     }
     if (!op->feeds || (g->fed & ~op->done) == 0) op->ack_due = op->up.incarnation != 0;
+    g->acks_due |= op->ack_due;
     group_dirty(s, g);
 }
 
@@ -392,7 +412,7 @@ static void recv_report(groups_t *s, agreement_member_t from, const wire_t *in, 
 {
     group_t *g = group_find(s, in->group);
     if (!g) {
-        not_here(s, from, in->group);
+        if (may_say_gone(s, from, in)) not_here(s, from, in->group);
         return;
     }
     if (in->flags & FLAG_BLANK) {

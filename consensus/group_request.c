@@ -151,7 +151,7 @@ static rf_err_t event_change(groups_t *s, const group_event_t *event)
     r->to = event->change.through;
     r->nonce = ++s->nonce;
     if (kind == REQUEST_DESTROY) {
-        g->destroy_asked = true;
+        g->destroy_asked = g->change_maybe = true;
         group_dirty(s, g);
     } else {
         send_later(s, r);
@@ -442,7 +442,7 @@ void group_requests_formed(groups_t *s, group_t *g, rf_err_t err)
     g->form_request = NONE_16;
     if (g->epoch != 1 && err == RF_OK)
         err = RF_ERR_CANCELLED; /* a member has left meanwhile: not all hold it */
-    if (err != RF_OK) g->destroy_asked = true;
+    if (err != RF_OK) g->destroy_asked = g->change_maybe = true;
     group_dirty(s, g);
     if (index == NONE_16) return;
     request_t *r = request_at(s, index);
@@ -451,7 +451,7 @@ void group_requests_formed(groups_t *s, group_t *g, rf_err_t err)
         return;
     }
     if (err != RF_OK || !group_owner_can_number(s, g)) {
-        g->destroy_asked = true;
+        g->destroy_asked = g->change_maybe = true;
         several_answer(s, r, err != RF_OK ? err : RF_ERR_CANCELLED);
         return;
     }
@@ -473,7 +473,7 @@ void group_requests_own_passed(groups_t *s, group_t *g, uint64_t counter, rf_err
         group_request_finish(s, index, err);
     } else if (r->kind == REQUEST_SEVERAL) {
         several_answer(s, r, err);
-        g->destroy_asked = true;
+        g->destroy_asked = g->change_maybe = true;
         group_dirty(s, g);
     }
 }

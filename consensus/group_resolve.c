@@ -145,6 +145,7 @@ void group_resolve_gone(groups_t *s, group_t *g, unsigned at)
     entry_t *e = &g->entries[at];
     if (e->gone || at == g->self) return;
     e->gone = true;
+    g->change_maybe = true;
     g->drop_send &= ~BIT(at);
     g->drop_waiting &= ~BIT(at);
     g->install_send &= ~BIT(at);
@@ -488,7 +489,11 @@ void group_resolve_run(groups_t *s, group_t *g)
     }
     if (g->wedged && g->collecting) {
         if (g->collect_send != 0 && group_output_room(s)) {
-            wire_t w = {.kind = KIND_COLLECT, .group = g->id, .epoch = g->epoch, .counter = g->wedge_view};
+            wire_t w = {.kind = KIND_COLLECT,
+                        .group = g->id,
+                        .epoch = g->epoch,
+                        .counter = g->wedge_view,
+                        .value = s->forming == g->index ? s->nonce : 0};
             memcpy(group_send_begin(s), &w, sizeof w);
             group_send_end(s, GROUP_TYPE_FIRST + 1, sizeof w, g, g->collect_send);
             g->collect_send = 0;

@@ -111,9 +111,10 @@ typedef struct group {
     unsigned
         held; /* operations on several objects, of which this is one, prepared and not carried out here */
     uint8_t plan;
-    bool changed_due; /* the caller is to be told */
-    bool ending;      /* the group ends: everybody is leaving */
-    bool ended;       /* the caller has been told that this member holds it no more */
+    bool acks_due, results_due, change_maybe; /* false: there is none to look for */
+    bool changed_due;                         /* the caller is to be told */
+    bool ending;                              /* the group ends: everybody is leaving */
+    bool ended;                               /* the caller has been told that this member holds it no more */
 
     /* A member has left the view, or is being asked to help those who know of one. */
     bool wedged, report_due, collecting;
@@ -238,6 +239,15 @@ typedef struct wire_op {
 } wire_op_t;
 _Static_assert(sizeof(wire_op_t) == 32, "no padding");
 
+/* For one message of any size, one action, one completion. */
+static inline bool group_output_room(const groups_t *s)
+{
+    const group_output_t *o = &s->output;
+    return o->n_messages < GROUP_MESSAGES_MAX && o->n_actions < GROUP_ACTIONS_MAX &&
+           o->n_completions < GROUP_COMPLETIONS_MAX &&
+           s->arena_used + GROUP_MESSAGE_MAX + GROUP_MEMBERS_MAX * sizeof(agreement_member_t) <= ARENA_BYTES;
+}
+
 typedef enum kind {
     KIND_OPERATE = 1, /* GROUP_REQUEST */
     KIND_JOIN,
@@ -328,7 +338,6 @@ group_t *group_create(groups_t *s, uint64_t id); /* NULL: groups_max are held */
 void group_drop(groups_t *s, group_t *g);
 void group_dirty(groups_t *s, group_t *g);
 unsigned group_position(const group_t *g, agreement_member_t m); /* NO_POSITION: not in it */
-bool group_output_room(const groups_t *s); /* for one message of any size, one action, one completion */
 void group_send_one(groups_t *s, agreement_member_t to, uint8_t type, const wire_t *wire);
 uint8_t *group_send_begin(groups_t *s); /* GROUP_MESSAGE_MAX bytes to write a message to */
 void group_send_end(groups_t *s, uint8_t type, size_t size, const group_t *g, uint64_t mask);

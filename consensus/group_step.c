@@ -177,14 +177,6 @@ unsigned group_position(const group_t *g, agreement_member_t m)
     return NO_POSITION;
 }
 
-bool group_output_room(const groups_t *s)
-{
-    const group_output_t *o = &s->output;
-    return o->n_messages < GROUP_MESSAGES_MAX && o->n_actions < GROUP_ACTIONS_MAX &&
-           o->n_completions < GROUP_COMPLETIONS_MAX &&
-           s->arena_used + GROUP_MESSAGE_MAX + GROUP_MEMBERS_MAX * sizeof(agreement_member_t) <= ARENA_BYTES;
-}
-
 uint8_t *group_send_begin(groups_t *s)
 {
     rf_assert(s->arena_used + GROUP_MESSAGE_MAX <= ARENA_BYTES && s->output.n_messages < GROUP_MESSAGES_MAX);
