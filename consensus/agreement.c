@@ -63,7 +63,7 @@ static void *take(layout_t *layout, size_t size)
     return at;
 }
 
-static size_t lay_out(const agreement_params_t *p, uint8_t *memory)
+static size_t lay_out(const agreement_params_t *p, uint8_t *memory, size_t *zeroed)
 {
     layout_t layout = {.memory = memory};
     agreement_t *e = take(&layout, sizeof *e);
@@ -99,10 +99,11 @@ static size_t lay_out(const agreement_params_t *p, uint8_t *memory)
         .believed = take(&layout, map),
         .silent = take(&layout, map),
         .form_map = take(&layout, map),
-        .out = take(&layout, snapshot_size),
-        .in = take(&layout, snapshot_size),
         .groups = take(&layout, groups),
     };
+    *zeroed = layout.size; /* the snapshots' pages are not touched before they are used */
+    at.out = take(&layout, snapshot_size);
+    at.in = take(&layout, snapshot_size);
     if (!e) return layout.size;
     e->log = at.log;
     e->log_size = (p->log_max + 1) * entry_stride;
@@ -136,7 +137,8 @@ size_t agreement_size(const agreement_params_t *params)
 {
     if (!params_valid(params)) return 0;
     if (params->group.groups_max > 0 && engine_groups_size(params) == 0) return 0;
-    return lay_out(params, NULL);
+    size_t zeroed;
+    return lay_out(params, NULL, &zeroed);
 }
 
 rf_err_t agreement_init(void *memory, size_t size, const agreement_params_t *params, agreement_t **out)
@@ -144,8 +146,10 @@ rf_err_t agreement_init(void *memory, size_t size, const agreement_params_t *par
     size_t needed = agreement_size(params);
     if (needed == 0) return RF_ERR_INVALID;
     if (size < needed || (uintptr_t)memory % 64 != 0) return RF_ERR_NO_MEMORY;
-    memset(memory, 0, needed);
-    lay_out(params, memory);
+    size_t zeroed;
+    lay_out(params, NULL, &zeroed);
+    memset(memory, 0, zeroed);
+    lay_out(params, memory, &zeroed);
     agreement_t *e = memory;
     e->params = *params;
     e->voted = e->leader = e->dead_leader = e->promised_to = e->parent = e->stand_to = NOBODY;
@@ -280,14 +284,17 @@ static void fetch_tick(agreement_t *e)
         e->fetch_at_ns = RF_NEVER;
         return;
     }
-    bool behind = e->known_committed > e->committed || !e->quorum;
-    uint64_t patience = behind && e->params.resend_ns != RF_NEVER ? 4 * e->params.resend_ns
-                        : e->params.election_ns == RF_NEVER       ? RF_NEVER
-                        : behind                                  ? e->params.election_ns
-                                                                  : 4 * e->params.election_ns;
-    uint64_t since = e->parent_heard_ns > e->fetched_ns ? e->parent_heard_ns : e->fetched_ns;
-    e->fetch_at_ns = add_ns(since, patience);
+    uint64_t heard = e->parent_heard_ns > e->leader_heard_ns ? e->parent_heard_ns : e->leader_heard_ns;
+    bool unanswered = e->fetched_ns > heard, behind = e->known_committed > e->committed || !e->quorum;
+    uint64_t patience = e->params.election_ns;
+    if (behind && e->params.resend_ns != RF_NEVER)
+        patience = 4 * e->params.resend_ns;
+    else if (!behind && !unanswered && patience != RF_NEVER)
+        patience *= 4;
+    e->fetch_at_ns = add_ns(unanswered ? e->fetched_ns : heard, patience);
     if (e->fetch_at_ns > e->now_ns) return;
+    if (unanswered && e->quorum && e->now_ns >= add_ns(e->fetched_ns, e->params.election_ns))
+        role_no_quorum(e);
     e->fetched_ns = e->now_ns;
     e->fetch_at_ns = add_ns(e->now_ns, patience);
     e->due |= DUE_FETCH;

@@ -271,6 +271,15 @@ static void unsuspect(agreement_t *e, unsigned i)
     e->suspicions[i] = e->suspicions[--e->n_suspicions];
 }
 
+static void believe(agreement_t *e, agreement_member_t m)
+{
+    if (bit_get(e->believed, m.core)) return;
+    bit_set(e->believed, m.core, true);
+    e->due |= DUE_CHANGE;
+    change_want(e);
+    progress_configure(e);
+}
+
 static void suspect(agreement_t *e, agreement_member_t m)
 {
     for (unsigned i = 0; i < e->n_suspicions; i++) {
@@ -282,6 +291,10 @@ static void suspect(agreement_t *e, agreement_member_t m)
     }
     progress_t *p = progress_find(e, m);
     uint64_t since = p && config_sets(e, config_newest(e), m) ? p->heard_ns : e->now_ns;
+    if (e->now_ns >= add_ns(since, e->params.silence_ns)) {
+        believe(e, m);
+        return;
+    }
     if (!p) p = progress_add(e, m); /* to ask it */
     if (p) {
         p->ask = true;
@@ -297,15 +310,6 @@ void change_heard(agreement_t *e, agreement_member_t m)
     }
     if (bit_get(e->believed, m.core) && !bit_get(e->dead, m.core) && member_in(e, m))
         bit_set(e->believed, m.core, false);
-}
-
-static void believe(agreement_t *e, agreement_member_t m)
-{
-    if (bit_get(e->believed, m.core)) return;
-    bit_set(e->believed, m.core, true);
-    e->due |= DUE_CHANGE;
-    change_want(e);
-    progress_configure(e);
 }
 
 void change_died(agreement_t *e, agreement_member_t m, agreement_evidence_t evidence, bool first_hand)

@@ -31,9 +31,9 @@
 #include "base/types.h"
 #include "consensus/member.h"
 
-#define GROUP_MEMBERS_MAX     64   /* of one group: RF_DISPATCHERS_PER_DOMAIN_MAX */
-#define GROUP_OBJECTS_MAX     4    /* objects of one operation */
-#define GROUP_WINDOW          8    /* own operations outstanding in one group; results kept, for each member */
+#define GROUP_MEMBERS_MAX     64 /* of one group: RF_DISPATCHERS_PER_DOMAIN_MAX */
+#define GROUP_OBJECTS_MAX     4  /* objects of one operation */
+#define GROUP_WINDOW          8  /* own operations outstanding in one group; results kept, for each member */
 #define GROUP_BYTES_MAX       1024 /* of one operation, whatever the parameters say */
 #define GROUP_MESSAGE_MAX     4096 /* bytes of one message */
 #define GROUP_MESSAGES_MAX    16   /* of one output; `more` says that there are others */
@@ -46,8 +46,10 @@ typedef struct groups groups_t;
 
 /* Deliberate defects, for tests of the tests; 0 in every real machine. */
 typedef enum group_defect {
-    GROUP_DEFECT_REPLY_BEFORE_STABLE = 1 << 0,  /* two-phase: applied and answered when committed at the owner */
-    GROUP_DEFECT_REPORT_BEFORE_WEDGE = 1 << 1,  /* reports, goes on taking the old epoch's messages, decides at once */
+    GROUP_DEFECT_REPLY_BEFORE_STABLE = 1
+                                       << 0, /* two-phase: applied and answered when committed at the owner */
+    GROUP_DEFECT_REPORT_BEFORE_WEDGE =
+        1 << 1, /* reports, goes on taking the old epoch's messages, decides at once */
     GROUP_DEFECT_ONE_PHASE_UNNUMBERED = 1 << 2, /* members apply one-phase operations as they come */
 } group_defect_t;
 
@@ -65,10 +67,11 @@ typedef struct group_params {
     unsigned members_max; /* of one group, at most GROUP_MEMBERS_MAX */
     unsigned ops_max;     /* own requests outstanding at once */
     unsigned bytes_max;   /* of one operation, at most GROUP_BYTES_MAX */
-    uint64_t resend_ns;   /* what is unanswered is sent again after this, or after 1 s if that is less. Needed also where
+    uint64_t
+        resend_ns; /* what is unanswered is sent again after this, or after 1 s if that is less. Needed also where
                              links lose nothing: what races with a departure is dropped */
-    group_plan_t plan;    /* of groups formed here */
-    unsigned defects;     /* group_defect_t; 0 */
+    group_plan_t plan; /* of groups formed here */
+    unsigned defects;  /* group_defect_t; 0 */
 } group_params_t;
 
 /* An operation's name, for ever: `counter` rises by one for each operation that `member` asks of `group`. */
@@ -82,12 +85,12 @@ typedef enum group_event_kind {
     GROUP_TICK = 1, /* time has passed; also asks for the rest of an output that said `more` */
     GROUP_RECEIVE,  /* a message from another member of the machine */
     GROUP_ROOM,     /* the link to `peer` is up, or takes messages again */
-    GROUP_VIEW,     /* a view was applied in which these members are no longer; in the views' order. After a snapshot:
+    GROUP_VIEW, /* a view was applied in which these members are no longer; in the views' order. After a snapshot:
                        all that have ever left, of each core the last */
-    GROUP_FENCED,   /* a member that has left is fenced: nothing of it runs, nothing it sends is delivered */
-    GROUP_FORM,     /* a new group, owned by the caller; completes when all members have it */
-    GROUP_JOIN,     /* the caller becomes a member, asking `through`, any member of the group */
-    GROUP_LEAVE,    /* the caller leaves the group; not its owner, whose groups pass on when it leaves the view */
+    GROUP_FENCED, /* a member that has left is fenced: nothing of it runs, nothing it sends is delivered */
+    GROUP_FORM,   /* a new group, owned by the caller; completes when all members have it */
+    GROUP_JOIN,   /* the caller becomes a member, asking `through`, any member of the group */
+    GROUP_LEAVE, /* the caller leaves the group; not its owner, whose groups pass on when it leaves the view */
     GROUP_DESTROY,  /* the group ends at all members; owner only */
     GROUP_OPERATE,  /* an operation, of one or (two-phase) of several groups that the caller is a member of */
     GROUP_PREPARED, /* the answer to GROUP_ACTION_PREPARE */
@@ -119,16 +122,17 @@ typedef struct group_event {
         } view;
         agreement_member_t fenced;
         struct {
-            uint64_t group, cookie; /* group: never used before, below 2^63 */
+            uint64_t group, cookie;            /* group: never used before, below 2^63 */
             const agreement_member_t *members; /* in the order of succession; the first is the caller */
             unsigned n_members;
-            const uint8_t *parents; /* GROUP_PLAN_TREE: [n_members] index of each one's parent, which is lower; the
+            const uint8_t
+                *parents; /* GROUP_PLAN_TREE: [n_members] index of each one's parent, which is lower; the
                                        caller's own is 0; NULL: a binary tree by the list's order */
         } form;
         struct {
             uint64_t group, cookie;
             agreement_member_t through; /* JOIN */
-        } change; /* JOIN, LEAVE, DESTROY */
+        } change;                       /* JOIN, LEAVE, DESTROY */
         struct {
             uint64_t cookie;
             group_phase_t phase;
@@ -161,16 +165,17 @@ typedef enum group_action_kind {
     GROUP_ACTION_PREPARE = 1, /* validate and reserve; answer GROUP_PREPARED. Nothing may become visible */
     GROUP_ACTION_APPLY = 2,   /* carry out, make visible; answer GROUP_APPLIED */
     GROUP_ACTION_ABORT = 3,   /* release what PREPARE has reserved here; needs no answer */
-    GROUP_ACTION_CHANGED = 4, /* the group has other members, or another owner: groups_query(). At the owner: all
+    GROUP_ACTION_CHANGED =
+        4, /* the group has other members, or another owner: groups_query(). At the owner: all
                                  members hold it, a new one may be sent to */
-    GROUP_ACTION_ENDED = 5,   /* the group is no longer held here */
+    GROUP_ACTION_ENDED = 5, /* the group is no longer held here */
 } group_action_kind_t;
 
 /* What the caller is to do, before it sends the step's messages. Those of one group come in order, and one at a time:
  * the next comes when the one before is answered. An action with a token may be answered at any later step. */
 typedef struct group_action {
     group_action_kind_t kind;
-    uint64_t token;  /* for the answer; 0: needs none */
+    uint64_t token; /* for the answer; 0: needs none */
     uint64_t groups[GROUP_OBJECTS_MAX];
     unsigned n_groups;
     uint64_t epoch, number; /* of the group; of several: of their own agreement */

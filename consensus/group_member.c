@@ -8,7 +8,7 @@
  */
 #include "consensus/group_state.h"
 
-void dedup_note(uint64_t *highest, uint8_t *results, uint64_t counter, uint8_t err)
+void group_dedup_note(uint64_t *highest, uint8_t *results, uint64_t counter, uint8_t err)
 {
     if (counter == 0) return;
     if (counter > *highest) {
@@ -37,21 +37,22 @@ static void stage_done(groups_t *s, group_t *g, op_t *op)
     if (op->done & BIT(g->self)) return;
     op->done |= BIT(g->self);
     if (is_owner(g)) {
-        owner_done(s, g, op, BIT(g->self), op->stage == STAGE_PREPARE ? op->refused : 0);
+        group_owner_done(s, g, op, BIT(g->self), op->stage == STAGE_PREPARE ? op->refused : 0);
         return;
     }
     bool defect = s->params.defects & GROUP_DEFECT_REPORT_BEFORE_WEDGE;
     bool told = op->up.incarnation != 0 && (!g->wedged || defect); /* else it was learnt of by a report */
-    if (told && (op->refused || !op->feeds || (g->fed & ~op->done) == 0)) op->ack_due = true;
+    if (told && (op->refused || !op->feeds || (g->fed & ~op->done) == 0)) op->ack_due = g->acks_due = true;
     group_dirty(s, g);
 }
 
-void member_learnt(groups_t *s, group_t *g, op_t *op, agreement_member_t from, bool tree)
+void group_member_learnt(groups_t *s, group_t *g, op_t *op, agreement_member_t from, bool tree)
 {
     op->up = from;
     op->done = 0;
     op->feeds = tree;
     op->feed = tree ? children(g) : 0;
+    g->acks_due |= op->feed != 0;
     op->ack_due = false;
     bool done = op->stage == STAGE_DECIDED || (op->stage == STAGE_PREPARE && op->acted >= ACTED_PREPARED) ||
                 op->acted == ACTED_PASSED;
@@ -59,12 +60,13 @@ void member_learnt(groups_t *s, group_t *g, op_t *op, agreement_member_t from, b
     group_dirty(s, g);
 }
 
-void member_again(groups_t *s, group_t *g, op_t *op, agreement_member_t from, bool tree)
+void group_member_again(groups_t *s, group_t *g, op_t *op, agreement_member_t from, bool tree)
 {
     op->up = from;
     if (!tree) op->feeds = false; /* the owner asks each: no more waiting for others */
     if (op->feeds) op->feed = children(g) & ~op->done;
     if (op->done & BIT(g->self)) op->ack_due = true;
+    g->acks_due = true;
     group_dirty(s, g);
 }
 
@@ -103,16 +105,16 @@ static void pass(groups_t *s, group_t *g, op_t *op)
     for (op_t *next; (next = op_find(s, g, g->passed + 1)) && next->acted == ACTED_PASSED;) g->passed++;
     if (op->requester_at != NO_POSITION) {
         entry_t *e = &g->entries[op->requester_at];
-        dedup_note(&e->highest, e->results, op->counter, op->err);
+        group_dedup_note(&e->highest, e->results, op->counter, op->err);
     }
     if (op->phase == GROUP_TWO_PHASE && same(op->requester, s->params.self))
-        requests_own_passed(s, g, op->counter, (rf_err_t)op->err);
+        group_requests_own_passed(s, g, op->counter, (rf_err_t)op->err);
     if (op->stage == STAGE_STABLE) stage_done(s, g, op);
 }
 
 static void ask(groups_t *s, group_t *g, op_t *op, group_action_kind_t kind)
 {
-    group_action_t *a = act(s, g, kind, op);
+    group_action_t *a = group_act(s, g, kind, op);
     g->token = ++s->token << 16 | g->index;
     g->token_number = op->number;
     a->token = g->token;
@@ -142,8 +144,9 @@ static bool carry_out(groups_t *s, group_t *g, op_t *op)
         ask(s, g, op, GROUP_ACTION_APPLY);
     } else {
         if (op->acted == ACTED_PREPARED) {
-            group_action_t *a = act(s, g, GROUP_ACTION_ABORT, op);
-            a->bytes = output_copy(s, op->bytes, op->size); /* its place may be taken within this step */
+            group_action_t *a = group_act(s, g, GROUP_ACTION_ABORT, op);
+            a->bytes =
+                group_output_copy(s, op->bytes, op->size); /* its place may be taken within this step */
         }
         pass(s, g, op);
     }
@@ -176,7 +179,8 @@ static bool carry_out_unnumbered(groups_t *s, group_t *g)
 {
     for (uint64_t n = g->passed + 1; n <= g->last; n++) {
         op_t *op = op_find(s, g, n);
-        if (!op || op->phase != GROUP_ONE_PHASE || op->acted != ACTED_NONE || op->stage != STAGE_STABLE) continue;
+        if (!op || op->phase != GROUP_ONE_PHASE || op->acted != ACTED_NONE || op->stage != STAGE_STABLE)
+            continue;
         return carry_out(s, g, op);
     }
     return false;
@@ -184,31 +188,34 @@ static bool carry_out_unnumbered(groups_t *s, group_t *g)
 
 static void acknowledge(groups_t *s, group_t *g)
 {
-    for (unsigned i = 0; i < s->pipeline && output_room(s); i++) {
+    if (!g->acks_due) return;
+    for (unsigned i = 0; i < s->pipeline; i++) {
         op_t *op = ring_at(s, g, i);
+        if (!group_output_room(s)) return;
         if (op->number == 0) continue;
         if (op->feed != 0) {
-            size_t size = wire_op_message(s, g, op, FLAG_TREE, send_begin(s));
-            send_end(s, GROUP_TYPE_FIRST + 1, size, g, op->feed);
+            size_t size = group_wire_op_message(s, g, op, FLAG_TREE, group_send_begin(s));
+            group_send_end(s, GROUP_TYPE_FIRST + 1, size, g, op->feed);
             op->feed = 0;
-            if (!output_room(s)) return;
+            if (!group_output_room(s)) return;
         }
         if (!op->ack_due) continue;
         op->ack_due = false;
-        send_one(s, op->up, GROUP_TYPE_FIRST + 2,
-                 &(wire_t){.kind = KIND_DONE,
-                           .stage = op->stage,
-                           .err = op->stage == STAGE_PREPARE ? op->refused : 0,
-                           .group = g->id,
-                           .epoch = g->epoch,
-                           .number = op->number,
-                           .value = op->done});
+        group_send_one(s, op->up, GROUP_TYPE_FIRST + 2,
+                       &(wire_t){.kind = KIND_DONE,
+                                 .stage = op->stage,
+                                 .err = op->stage == STAGE_PREPARE ? op->refused : 0,
+                                 .group = g->id,
+                                 .epoch = g->epoch,
+                                 .number = op->number,
+                                 .value = op->done});
     }
+    g->acks_due = false;
 }
 
-void member_run(groups_t *s, group_t *g)
+void group_member_run(groups_t *s, group_t *g)
 {
-    while (g->token == 0 && output_room(s)) {
+    while (g->token == 0 && group_output_room(s)) {
         op_t *op = op_find(s, g, g->passed + 1);
         if (op && carry_out(s, g, op)) continue;
         if ((s->params.defects & GROUP_DEFECT_ONE_PHASE_UNNUMBERED) && carry_out_unnumbered(s, g)) continue;
@@ -217,17 +224,17 @@ void member_run(groups_t *s, group_t *g)
     if (!is_owner(g)) acknowledge(s, g);
 }
 
-void member_answer(groups_t *s, uint64_t token, rf_err_t err, bool prepared)
+void group_member_answer(groups_t *s, uint64_t token, rf_err_t err, bool prepared)
 {
     unsigned index = token & 0xffff;
     group_t *g = index < s->params.groups_max ? &s->groups[index] : NULL;
     if (!g || !g->used || token == 0 || g->token != token) {
-        ignore(s, "ignoring an answer: nothing of that token is asked");
+        group_ignore(s, "ignoring an answer: nothing of that token is asked");
         return;
     }
     op_t *op = op_find(s, g, g->token_number);
     if (!op || op->acted != (prepared ? ACTED_PREPARING : ACTED_APPLYING)) {
-        ignore(s, "ignoring an answer: not to this question");
+        group_ignore(s, "ignoring an answer: not to this question");
         return;
     }
     g->token = 0;

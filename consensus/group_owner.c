@@ -7,7 +7,7 @@
  */
 #include "consensus/group_state.h"
 
-op_t *in_progress(const groups_t *s, const group_t *g, agreement_member_t m, uint64_t counter)
+op_t *group_op_in_progress(const groups_t *s, const group_t *g, agreement_member_t m, uint64_t counter)
 {
     for (uint64_t n = g->retired + 1; n <= g->last; n++) {
         op_t *op = op_find(s, g, n);
@@ -33,6 +33,7 @@ static uint64_t gone(const group_t *g)
 /* The members are to change: what comes later waits for it. */
 static bool change_wanted(const group_t *g)
 {
+    if (!g->change_maybe) return false;
     if (g->leaves != 0 || g->destroy_asked || (g->members | gone(g)) != g->members) return true;
     for (unsigned i = 0; i < JOINERS_MAX; i++) {
         if (g->joiners[i].member.core != RF_CORE_NONE) return true;
@@ -40,7 +41,7 @@ static bool change_wanted(const group_t *g)
     return false;
 }
 
-bool owner_can_number(const groups_t *s, const group_t *g)
+bool group_owner_can_number(const groups_t *s, const group_t *g)
 {
     if (!is_owner(g) || g->wedged || g->installing || g->ending || g->lock_id != 0) return false;
     if (g->last - g->retired >= s->pipeline || ring_at(s, g, g->last + 1)->result_due) return false;
@@ -59,15 +60,15 @@ static void stage_set(groups_t *s, group_t *g, op_t *op, stage_t stage)
         }
     }
     op->sent_ns = s->now;
-    timer(s, s->now);
-    member_learnt(s, g, op, s->params.self, false);
+    group_timer(s, s->now);
+    group_member_learnt(s, g, op, s->params.self, false);
     op->feed = 0;
 }
 
-void owner_number(groups_t *s, group_t *g, unsigned requester, uint64_t counter, group_phase_t phase,
-                  const request_t *several, const void *bytes, size_t size)
+void group_owner_number(groups_t *s, group_t *g, unsigned requester, uint64_t counter, group_phase_t phase,
+                        const request_t *several, const void *bytes, size_t size)
 {
-    rf_assert(owner_can_number(s, g) && size <= s->params.bytes_max);
+    rf_assert(group_owner_can_number(s, g) && size <= s->params.bytes_max);
     op_t *op = ring_at(s, g, ++g->last);
     memset(op, 0, sizeof *op);
     op->number = g->last;
@@ -87,7 +88,7 @@ void owner_number(groups_t *s, group_t *g, unsigned requester, uint64_t counter,
     stage_set(s, g, op, phase == GROUP_ONE_PHASE ? STAGE_STABLE : STAGE_PREPARE);
 }
 
-void owner_done(groups_t *s, group_t *g, op_t *op, uint64_t mask, uint8_t err)
+void group_owner_done(groups_t *s, group_t *g, op_t *op, uint64_t mask, uint8_t err)
 {
     if (g->wedged || g->installing) return;
     if (op->stage == STAGE_PREPARE && err != RF_OK) {
@@ -110,11 +111,12 @@ void owner_done(groups_t *s, group_t *g, op_t *op, uint64_t mask, uint8_t err)
         g->retired++;
         next->send = 0;
         next->result_due = next->phase == GROUP_ONE_PHASE;
+        g->results_due |= next->result_due;
     }
     group_dirty(s, g);
 }
 
-void owner_unlock(groups_t *s, group_t *g)
+void group_owner_unlock(groups_t *s, group_t *g)
 {
     g->lock_id = 0;
     g->lock_holder = *nobody();
@@ -123,9 +125,10 @@ void owner_unlock(groups_t *s, group_t *g)
     group_dirty(s, g);
 }
 
-void owner_installed(groups_t *s, group_t *g)
+void group_owner_installed(groups_t *s, group_t *g)
 {
     g->installing = false;
+    g->change_maybe = true;
     g->changed_due = !(g->id & EPHEMERAL);
     g->drop_send = g->drop_waiting = 0;
     for (unsigned i = 0; i < g->n; i++) {
@@ -135,7 +138,7 @@ void owner_installed(groups_t *s, group_t *g)
     }
     g->drop_send = g->drop_waiting;
     g->sent_ns = s->now;
-    timer(s, s->now);
+    group_timer(s, s->now);
     /* The decisions are recorded at all: they are acted on now. */
     for (uint64_t n = g->retired + 1; n <= g->last; n++) {
         op_t *op = op_find(s, g, n);
@@ -145,9 +148,9 @@ void owner_installed(groups_t *s, group_t *g)
     }
     for (uint64_t n = g->retired + 1; n <= g->last; n++) stage_set(s, g, op_find(s, g, n), STAGE_STABLE);
     /* The one who formed it has left, or cannot be sure that all hold it: nothing more is agreed on in it. */
-    if ((g->id & EPHEMERAL) && g->epoch > 1 && !g->ending) g->destroy_asked = true;
-    requests_group_changed(s, g);
-    if (s->forming == g->index) requests_formed(s, g, RF_OK);
+    if ((g->id & EPHEMERAL) && g->epoch > 1 && !g->ending) g->destroy_asked = g->change_maybe = true;
+    group_requests_changed(s, g);
+    if (s->forming == g->index) group_requests_formed(s, g, RF_OK);
     group_dirty(s, g);
 }
 
@@ -157,11 +160,11 @@ static void send_ops(groups_t *s, group_t *g)
         op_t *op = op_find(s, g, n);
         rf_assert(op);
         op->send &= op->waiting | (op->direct ? 0 : BITS(64));
-        while (op->send != 0 && output_room(s)) {
+        while (op->send != 0 && group_output_room(s)) {
             bool tree = g->plan == GROUP_PLAN_TREE && !op->direct;
             uint64_t to = g->plan == GROUP_PLAN_UNICAST ? op->send & -op->send : op->send;
-            size_t size = wire_op_message(s, g, op, tree ? FLAG_TREE : 0, send_begin(s));
-            send_end(s, GROUP_TYPE_FIRST + 1, size, g, to);
+            size_t size = group_wire_op_message(s, g, op, tree ? FLAG_TREE : 0, group_send_begin(s));
+            group_send_end(s, GROUP_TYPE_FIRST + 1, size, g, to);
             op->send &= ~to;
         }
     }
@@ -169,21 +172,24 @@ static void send_ops(groups_t *s, group_t *g)
 
 static void send_results(groups_t *s, group_t *g)
 {
-    for (unsigned i = 0; i < s->pipeline && output_room(s); i++) {
+    if (!g->results_due) return;
+    for (unsigned i = 0; i < s->pipeline; i++) {
         op_t *op = ring_at(s, g, i);
+        if (!group_output_room(s)) return;
         if (op->number == 0 || !op->result_due) continue;
         op->result_due = false;
         if (same(op->requester, s->params.self)) {
-            requests_own_passed(s, g, op->counter, (rf_err_t)op->err);
+            group_requests_own_passed(s, g, op->counter, (rf_err_t)op->err);
         } else if (op->requester_at != NO_POSITION) {
-            send_one(s, op->requester, GROUP_TYPE_FIRST + 1,
-                     &(wire_t){.kind = KIND_RESULT,
-                               .err = op->err,
-                               .group = g->id,
-                               .epoch = g->epoch,
-                               .counter = op->counter});
+            group_send_one(s, op->requester, GROUP_TYPE_FIRST + 1,
+                           &(wire_t){.kind = KIND_RESULT,
+                                     .err = op->err,
+                                     .group = g->id,
+                                     .epoch = g->epoch,
+                                     .counter = op->counter});
         }
     }
+    g->results_due = false;
 }
 
 /* The members change, between operations. */
@@ -212,16 +218,18 @@ static void change(groups_t *s, group_t *g)
         bool there = false;
         for (unsigned i = 0; i < g->n; i++) there |= g->entries[i].member.core == j->member.core;
         if (!there && !has_left(s, j->member) && g->n < s->params.members_max) {
-            uint64_t base = ((g->epoch + 1) & 0x3fffffff) << 32; /* counters of an earlier membership are below */
+            uint64_t base = ((g->epoch + 1) & 0x3fffffff)
+                            << 32; /* counters of an earlier membership are below */
             blank |= BIT(g->n);
             g->entries[g->n++] =
                 (entry_t){.member = j->member, .nonce = j->nonce, .highest = base, .assigned = base};
         } else if (!there && !has_left(s, j->member)) {
-            send_one(s, j->member, GROUP_TYPE_FIRST + 1,
-                     &(wire_t){.kind = KIND_RESULT, .err = RF_ERR_LIMIT, .group = g->id, .value = j->nonce});
+            group_send_one(
+                s, j->member, GROUP_TYPE_FIRST + 1,
+                &(wire_t){.kind = KIND_RESULT, .err = RF_ERR_LIMIT, .group = g->id, .value = j->nonce});
         }
         j->member = *nobody();
-        if (!output_room(s)) break;
+        if (!group_output_room(s)) break;
     }
     group_install(s, g, blank);
 }
@@ -236,7 +244,7 @@ static void lock_next(groups_t *s, group_t *g)
         g->lock_holder = g->entries[g->turn].member;
         g->grant_due = true;
         g->sent_ns = s->now;
-        timer(s, s->now);
+        group_timer(s, s->now);
         return;
     }
     g->locks = 0;
@@ -244,57 +252,59 @@ static void lock_next(groups_t *s, group_t *g)
 
 static void number_next(groups_t *s, group_t *g)
 {
-    while (g->pulls != 0 && owner_can_number(s, g) && output_room(s)) {
+    while (g->pulls != 0 && group_owner_can_number(s, g) && group_output_room(s)) {
         g->turn = (g->turn + 1) % g->n;
         if (!(g->pulls & BIT(g->turn))) continue;
         if (g->turn == g->self) {
-            if (!request_pull(s, g)) g->pulls &= ~BIT(g->turn);
+            if (!group_request_pull(s, g)) g->pulls &= ~BIT(g->turn);
             continue;
         }
         g->pulls &= ~BIT(g->turn);
-        send_one(s, g->entries[g->turn].member, GROUP_TYPE_FIRST + 1,
-                 &(wire_t){.kind = KIND_PULL, .group = g->id, .epoch = g->epoch});
+        group_send_one(s, g->entries[g->turn].member, GROUP_TYPE_FIRST + 1,
+                       &(wire_t){.kind = KIND_PULL, .group = g->id, .epoch = g->epoch});
     }
 }
 
 static void end(groups_t *s, group_t *g)
 {
-    if (!(g->id & EPHEMERAL)) act(s, g, GROUP_ACTION_ENDED, NULL);
+    if (!(g->id & EPHEMERAL)) group_act(s, g, GROUP_ACTION_ENDED, NULL);
     group_drop(s, g);
 }
 
-void owner_run(groups_t *s, group_t *g)
+void group_owner_run(groups_t *s, group_t *g)
 {
     if (g->wedged || g->installing) return;
     send_ops(s, g);
     send_results(s, g);
-    if (!output_room(s)) return;
+    if (!group_output_room(s)) return;
     if (g->drop_send != 0) {
         wire_t w = {.kind = KIND_DROP, .group = g->id, .epoch = g->epoch};
-        memcpy(send_begin(s), &w, sizeof w);
-        send_end(s, GROUP_TYPE_FIRST + 1, sizeof w, g, g->drop_send);
+        memcpy(group_send_begin(s), &w, sizeof w);
+        group_send_end(s, GROUP_TYPE_FIRST + 1, sizeof w, g, g->drop_send);
         g->drop_send = 0;
     }
     if (g->ending) {
-        if (g->drop_waiting == 0 && output_room(s)) end(s, g);
+        if (g->drop_waiting == 0 && group_output_room(s)) end(s, g);
         return;
     }
     /* A holder that has left the view, and whose agreement is not known here: nobody can have committed it. */
-    if (g->lock_id != 0 && has_left(s, g->lock_holder) && !group_find(s, g->lock_id)) owner_unlock(s, g);
+    if (g->lock_id != 0 && has_left(s, g->lock_holder) && !group_find(s, g->lock_id))
+        group_owner_unlock(s, g);
     if (g->lock_id != 0) {
-        if (!g->grant_due || !output_room(s)) return;
+        if (!g->grant_due || !group_output_room(s)) return;
         g->grant_due = false;
         if (same(g->lock_holder, s->params.self))
-            requests_granted(s, g->lock_id, g->id, g->epoch);
+            group_requests_granted(s, g->lock_id, g->id, g->epoch);
         else
-            send_one(s, g->lock_holder, GROUP_TYPE_FIRST + 1,
-                     &(wire_t){.kind = KIND_GRANT, .group = g->id, .epoch = g->epoch, .value = g->lock_id});
+            group_send_one(
+                s, g->lock_holder, GROUP_TYPE_FIRST + 1,
+                &(wire_t){.kind = KIND_GRANT, .group = g->id, .epoch = g->epoch, .value = g->lock_id});
         return;
     }
-    if (!output_room(s)) return;
+    if (!group_output_room(s)) return;
     if (change_wanted(g)) {
         if (drained(g)) change(s, g);
-        if (g->installing && output_room(s)) resolve_run(s, g);
+        if (g->installing && group_output_room(s)) group_resolve_run(s, g);
         return;
     }
     if (g->locks != 0 && !g->lock_yields) {
@@ -312,28 +322,28 @@ void owner_run(groups_t *s, group_t *g)
     }
 }
 
-void owner_tick(groups_t *s, group_t *g)
+void group_owner_tick(groups_t *s, group_t *g)
 {
     if (g->wedged || g->installing) return;
     for (uint64_t n = g->retired + 1; n <= g->last; n++) {
         op_t *op = op_find(s, g, n);
         uint64_t waiting = op->waiting & ~BIT(g->self);
         if (waiting == 0) continue;
-        if (timer_due(s, op->sent_ns)) {
+        if (group_timer_due(s, op->sent_ns)) {
             op->send = waiting;
             op->direct = true; /* around whoever does not feed them */
             op->sent_ns = s->now;
             group_dirty(s, g);
         }
-        timer(s, op->sent_ns);
+        group_timer(s, op->sent_ns);
     }
     bool lent = g->lock_id != 0 && !same(g->lock_holder, s->params.self);
     if (g->drop_waiting == 0 && !lent) return;
-    if (timer_due(s, g->sent_ns)) {
+    if (group_timer_due(s, g->sent_ns)) {
         g->drop_send = g->drop_waiting;
         g->grant_due = lent && !group_find(s, g->lock_id); /* asks the holder whether it still is */
         g->sent_ns = s->now;
         group_dirty(s, g);
     }
-    timer(s, g->sent_ns);
+    group_timer(s, g->sent_ns);
 }

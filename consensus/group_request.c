@@ -28,7 +28,7 @@ static void release(groups_t *s, request_t *r)
     r->kind = REQUEST_NONE;
 }
 
-void request_finish(groups_t *s, unsigned index, rf_err_t err)
+void group_request_finish(groups_t *s, unsigned index, rf_err_t err)
 {
     request_t *r = request_at(s, index);
     rf_assert(r->kind != REQUEST_NONE);
@@ -42,7 +42,7 @@ void request_finish(groups_t *s, unsigned index, rf_err_t err)
         s->requests_due = true;
         return;
     }
-    complete(s, r->cookie, err, &r->id);
+    group_complete(s, r->cookie, err, &r->id);
     release(s, r);
 }
 
@@ -72,7 +72,7 @@ static void send_later(groups_t *s, request_t *r)
     s->requests_due = true;
 }
 
-uint16_t request_joining(const groups_t *s, uint64_t group)
+uint16_t group_request_joining(const groups_t *s, uint64_t group)
 {
     for (unsigned i = 0; i < s->params.ops_max; i++) {
         const request_t *r = request_at(s, i);
@@ -81,7 +81,8 @@ uint16_t request_joining(const groups_t *s, uint64_t group)
     return NONE_16;
 }
 
-static group_t *form(groups_t *s, uint64_t id, const agreement_member_t *members, unsigned n, const uint8_t *parents)
+static group_t *form(groups_t *s, uint64_t id, const agreement_member_t *members, unsigned n,
+                     const uint8_t *parents)
 {
     group_t *g = group_create(s, id);
     if (!g) return NULL;
@@ -94,7 +95,7 @@ static group_t *form(groups_t *s, uint64_t id, const agreement_member_t *members
     s->nonce++;
     s->forming = g->index;
     group_install(s, g, BITS(n));
-    resolve_view(s, g);
+    group_resolve_view(s, g);
     return g;
 }
 
@@ -105,7 +106,8 @@ static rf_err_t event_form(groups_t *s, const group_event_t *event)
     if (n == 0 || (event->form.group & EPHEMERAL) || !same(m[0], s->params.self)) return RF_ERR_INVALID;
     if (n > s->params.members_max) return RF_ERR_LIMIT;
     for (unsigned i = 0; i < n; i++) {
-        if (m[i].core >= s->params.n_cores || m[i].incarnation == 0 || has_left(s, m[i])) return RF_ERR_INVALID;
+        if (m[i].core >= s->params.n_cores || m[i].incarnation == 0 || has_left(s, m[i]))
+            return RF_ERR_INVALID;
         if (event->form.parents && (i == 0 ? event->form.parents[i] != 0 : event->form.parents[i] >= i))
             return RF_ERR_INVALID;
         for (unsigned k = 0; k < i; k++) {
@@ -134,7 +136,7 @@ static rf_err_t event_change(groups_t *s, const group_event_t *event)
                                                        : REQUEST_DESTROY;
     if (event->change.group & EPHEMERAL) return RF_ERR_INVALID;
     if (kind == REQUEST_JOIN) {
-        if (g || request_joining(s, event->change.group) != NONE_16) return RF_ERR_EXISTS;
+        if (g || group_request_joining(s, event->change.group) != NONE_16) return RF_ERR_EXISTS;
         if (event->change.through.core >= s->params.n_cores || same(event->change.through, s->params.self))
             return RF_ERR_INVALID;
         if (has_left(s, event->change.through)) return RF_ERR_PEER_DEAD;
@@ -149,7 +151,7 @@ static rf_err_t event_change(groups_t *s, const group_event_t *event)
     r->to = event->change.through;
     r->nonce = ++s->nonce;
     if (kind == REQUEST_DESTROY) {
-        g->destroy_asked = true;
+        g->destroy_asked = g->change_maybe = true;
         group_dirty(s, g);
     } else {
         send_later(s, r);
@@ -183,7 +185,8 @@ static rf_err_t event_operate(groups_t *s, const group_event_t *event)
     if (r->size > 0) memcpy(r->bytes, event->operate.bytes, r->size);
     for (unsigned i = 0; i < n; i++) { /* in the order of their ids */
         unsigned at = i;
-        for (; at > 0 && r->groups[at - 1] > event->operate.groups[i]; at--) r->groups[at] = r->groups[at - 1];
+        for (; at > 0 && r->groups[at - 1] > event->operate.groups[i]; at--)
+            r->groups[at] = r->groups[at - 1];
         r->groups[at] = event->operate.groups[i];
     }
     if (n > 1) {
@@ -217,7 +220,7 @@ static rf_err_t event_query(groups_t *s, const group_event_t *event)
     return RF_OK;
 }
 
-void request_event(groups_t *s, const group_event_t *event)
+void group_request_event(groups_t *s, const group_event_t *event)
 {
     rf_err_t err;
     uint64_t cookie;
@@ -239,10 +242,10 @@ void request_event(groups_t *s, const group_event_t *event)
         err = event_change(s, event);
         break;
     }
-    if (err != RF_OK) complete(s, cookie, err, NULL);
+    if (err != RF_OK) group_complete(s, cookie, err, NULL);
 }
 
-bool request_pull(groups_t *s, group_t *g)
+bool group_request_pull(groups_t *s, group_t *g)
 {
     entry_t *me = &g->entries[g->self];
     request_t *next = NULL;
@@ -252,27 +255,29 @@ bool request_pull(groups_t *s, group_t *g)
         if (r->kind != REQUEST_OPERATE) continue;
         if (r->counter > me->assigned) {
             if (!next || r->counter < next->counter) next = r;
-        } else if (!in_progress(s, g, s->params.self, r->counter) &&
+        } else if (!group_op_in_progress(s, g, s->params.self, r->counter) &&
                    !ring_at(s, g, g->last)->result_due) { /* numbered by an owner before, and done */
             bool known = r->counter <= me->highest && me->highest - r->counter < GROUP_WINDOW;
-            request_finish(s, g->own[i],
-                           known ? (rf_err_t)me->results[r->counter % GROUP_WINDOW] : RF_ERR_UNKNOWN_OUTCOME);
+            group_request_finish(s, g->own[i],
+                                 known ? (rf_err_t)me->results[r->counter % GROUP_WINDOW]
+                                       : RF_ERR_UNKNOWN_OUTCOME);
             return true;
         }
     }
     if (!next) return false;
-    owner_number(s, g, g->self, next->counter, (group_phase_t)next->phase, NULL, next->bytes, next->size);
+    group_owner_number(s, g, g->self, next->counter, (group_phase_t)next->phase, NULL, next->bytes,
+                       next->size);
     return true;
 }
 
-void requests_again(groups_t *s, group_t *g)
+void group_requests_again(groups_t *s, group_t *g)
 {
     for (unsigned i = 0; i < GROUP_WINDOW; i++) {
         if (g->own[i] != NONE_16) send_later(s, request_at(s, g->own[i]));
     }
 }
 
-void requests_group_changed(groups_t *s, group_t *g)
+void group_requests_changed(groups_t *s, group_t *g)
 {
     for (unsigned i = 0; i < s->params.ops_max; i++) {
         request_t *r = request_at(s, i);
@@ -290,15 +295,16 @@ void requests_group_changed(groups_t *s, group_t *g)
 
 static void unlock(groups_t *s, const request_t *r)
 {
-    for (unsigned i = 0; i < r->n_groups && output_room(s); i++) {
+    for (unsigned i = 0; i < r->n_groups && group_output_room(s); i++) {
         group_t *g = group_find(s, r->groups[i]);
         if (!g) continue;
         if (is_owner(g)) {
             if (g->entries[g->self].lock_id == r->lock_id) g->locks &= ~BIT(g->self);
-            if (g->lock_id == r->lock_id) owner_unlock(s, g);
+            if (g->lock_id == r->lock_id) group_owner_unlock(s, g);
         } else {
-            send_one(s, g->entries[0].member, GROUP_TYPE_FIRST,
-                     &(wire_t){.kind = KIND_UNLOCK, .group = g->id, .epoch = g->epoch, .value = r->lock_id});
+            group_send_one(
+                s, g->entries[0].member, GROUP_TYPE_FIRST,
+                &(wire_t){.kind = KIND_UNLOCK, .group = g->id, .epoch = g->epoch, .value = r->lock_id});
         }
     }
 }
@@ -320,7 +326,7 @@ static void several_end(groups_t *s, request_t *r)
 /* Answers the caller; what is left to do needs it no more. */
 static void several_answer(groups_t *s, request_t *r, rf_err_t err)
 {
-    complete(s, r->cookie, err, &r->id);
+    group_complete(s, r->cookie, err, &r->id);
     r->several = SEVERAL_ENDING;
 }
 
@@ -328,7 +334,7 @@ static void several_form(groups_t *s, request_t *r)
 {
     agreement_member_t all[GROUP_MEMBERS_MAX] = {s->params.self};
     unsigned n = 1;
-    if (s->forming != NONE_16) return; /* requests_formed() comes back here */
+    if (s->forming != NONE_16) return; /* group_requests_formed() comes back here */
     for (unsigned i = 0; i < r->n_groups; i++) {
         const group_t *g = group_find(s, r->groups[i]);
         for (unsigned k = 0; k < g->n; k++) {
@@ -386,12 +392,12 @@ static void several_run(groups_t *s)
         several_form(s, r);
         return;
     }
-    if (!r->send_due || !output_room(s)) return;
+    if (!r->send_due || !group_output_room(s)) return;
     group_t *g = group_find(s, r->groups[r->locked]);
     if (g->wedged) return; /* asks when it is resolved */
     r->send_due = false;
     r->sent_ns = s->now;
-    timer(s, s->now);
+    group_timer(s, s->now);
     if (is_owner(g)) {
         g->entries[g->self].lock_id = r->lock_id;
         if (g->lock_id == r->lock_id)
@@ -400,12 +406,12 @@ static void several_run(groups_t *s)
             g->locks |= BIT(g->self);
         group_dirty(s, g);
     } else {
-        send_one(s, g->entries[0].member, GROUP_TYPE_FIRST,
-                 &(wire_t){.kind = KIND_LOCK, .group = g->id, .epoch = g->epoch, .value = r->lock_id});
+        group_send_one(s, g->entries[0].member, GROUP_TYPE_FIRST,
+                       &(wire_t){.kind = KIND_LOCK, .group = g->id, .epoch = g->epoch, .value = r->lock_id});
     }
 }
 
-void requests_granted(groups_t *s, uint64_t lock_id, uint64_t group, uint64_t epoch)
+void group_requests_granted(groups_t *s, uint64_t lock_id, uint64_t group, uint64_t epoch)
 {
     request_t *r = s->several == NONE_16 ? NULL : request_at(s, s->several);
     group_t *g = group_find(s, group);
@@ -413,37 +419,39 @@ void requests_granted(groups_t *s, uint64_t lock_id, uint64_t group, uint64_t ep
     if (r && r->lock_id == lock_id) {
         if (r->several != SEVERAL_LOCKING || r->err != 0) return;
         if (r->locked == r->n_groups || r->groups[r->locked] != group) return;
-        if (g->wedged || g->epoch != epoch || g->passed != g->last) return; /* asked again, or it begins again */
+        if (g->wedged || g->epoch != epoch || g->passed != g->last)
+            return; /* asked again, or it begins again */
         r->epochs[r->locked++] = epoch;
         r->send_due = true;
         s->requests_due = true;
         return;
     }
     if (is_owner(g)) {
-        if (g->lock_id == lock_id) owner_unlock(s, g);
+        if (g->lock_id == lock_id) group_owner_unlock(s, g);
         return;
     }
-    send_one(s, g->entries[0].member, GROUP_TYPE_FIRST,
-             &(wire_t){.kind = KIND_UNLOCK, .group = group, .epoch = g->epoch, .value = lock_id});
+    group_send_one(s, g->entries[0].member, GROUP_TYPE_FIRST,
+                   &(wire_t){.kind = KIND_UNLOCK, .group = group, .epoch = g->epoch, .value = lock_id});
 }
 
-void requests_formed(groups_t *s, group_t *g, rf_err_t err)
+void group_requests_formed(groups_t *s, group_t *g, rf_err_t err)
 {
     uint16_t index = g->form_request;
     s->forming = NONE_16;
     s->requests_due = true;
     g->form_request = NONE_16;
-    if (g->epoch != 1 && err == RF_OK) err = RF_ERR_CANCELLED; /* a member has left meanwhile: not all hold it */
-    if (err != RF_OK) g->destroy_asked = true;
+    if (g->epoch != 1 && err == RF_OK)
+        err = RF_ERR_CANCELLED; /* a member has left meanwhile: not all hold it */
+    if (err != RF_OK) g->destroy_asked = g->change_maybe = true;
     group_dirty(s, g);
     if (index == NONE_16) return;
     request_t *r = request_at(s, index);
     if (r->kind == REQUEST_FORM) {
-        request_finish(s, index, err);
+        group_request_finish(s, index, err);
         return;
     }
-    if (err != RF_OK || !owner_can_number(s, g)) {
-        g->destroy_asked = true;
+    if (err != RF_OK || !group_owner_can_number(s, g)) {
+        g->destroy_asked = g->change_maybe = true;
         several_answer(s, r, err != RF_OK ? err : RF_ERR_CANCELLED);
         return;
     }
@@ -451,10 +459,10 @@ void requests_formed(groups_t *s, group_t *g, rf_err_t err)
     r->counter = ++g->counter;
     r->id = (group_op_id_t){.group = r->groups[0], .member = s->params.self, .counter = r->lock_id};
     g->own[r->counter % GROUP_WINDOW] = index;
-    owner_number(s, g, g->self, r->counter, GROUP_TWO_PHASE, r, r->bytes, r->size);
+    group_owner_number(s, g, g->self, r->counter, GROUP_TWO_PHASE, r, r->bytes, r->size);
 }
 
-void requests_own_passed(groups_t *s, group_t *g, uint64_t counter, rf_err_t err)
+void group_requests_own_passed(groups_t *s, group_t *g, uint64_t counter, rf_err_t err)
 {
     uint16_t index = g->own[counter % GROUP_WINDOW];
     if (index == NONE_16) return;
@@ -462,15 +470,15 @@ void requests_own_passed(groups_t *s, group_t *g, uint64_t counter, rf_err_t err
     if (r->counter != counter) return;
     g->own[counter % GROUP_WINDOW] = NONE_16;
     if (r->kind == REQUEST_OPERATE) {
-        request_finish(s, index, err);
+        group_request_finish(s, index, err);
     } else if (r->kind == REQUEST_SEVERAL) {
         several_answer(s, r, err);
-        g->destroy_asked = true;
+        g->destroy_asked = g->change_maybe = true;
         group_dirty(s, g);
     }
 }
 
-void requests_group_gone(groups_t *s, group_t *g)
+void group_requests_gone(groups_t *s, group_t *g)
 {
     for (unsigned i = 0; i < s->params.ops_max; i++) {
         request_t *r = request_at(s, i);
@@ -479,18 +487,18 @@ void requests_group_gone(groups_t *s, group_t *g)
             several_end(s, r);
         }
         if (r->kind == REQUEST_NONE || r->group != g->id || JOIN_OR_QUERY(r->kind)) continue;
-        if (r->kind == REQUEST_OPERATE) request_finish(s, i, RF_ERR_UNKNOWN_OUTCOME);
-        if (r->kind == REQUEST_LEAVE || r->kind == REQUEST_DESTROY) request_finish(s, i, RF_OK);
-        if (r->kind == REQUEST_FORM) request_finish(s, i, RF_ERR_CANCELLED);
+        if (r->kind == REQUEST_OPERATE) group_request_finish(s, i, RF_ERR_UNKNOWN_OUTCOME);
+        if (r->kind == REQUEST_LEAVE || r->kind == REQUEST_DESTROY) group_request_finish(s, i, RF_OK);
+        if (r->kind == REQUEST_FORM) group_request_finish(s, i, RF_ERR_CANCELLED);
     }
     s->requests_due = true;
 }
 
-void requests_view(groups_t *s)
+void group_requests_view(groups_t *s)
 {
     for (unsigned i = 0; i < s->params.ops_max; i++) {
         request_t *r = request_at(s, i);
-        if (r->kind == REQUEST_JOIN && has_left(s, r->to)) request_finish(s, i, RF_ERR_PEER_DEAD);
+        if (r->kind == REQUEST_JOIN && has_left(s, r->to)) group_request_finish(s, i, RF_ERR_PEER_DEAD);
     }
 }
 
@@ -498,19 +506,20 @@ static void send(groups_t *s, unsigned index, request_t *r)
 {
     r->send_due = false;
     r->sent_ns = s->now;
-    timer(s, s->now);
+    group_timer(s, s->now);
     if (r->kind == REQUEST_JOIN) {
-        send_one(s, r->to, GROUP_TYPE_FIRST, &(wire_t){.kind = KIND_JOIN, .group = r->group, .value = r->nonce});
+        group_send_one(s, r->to, GROUP_TYPE_FIRST,
+                       &(wire_t){.kind = KIND_JOIN, .group = r->group, .value = r->nonce});
         return;
     }
     group_t *g = group_find(s, r->group);
     if (!g) {
-        request_finish(s, index, RF_ERR_NOT_FOUND);
+        group_request_finish(s, index, RF_ERR_NOT_FOUND);
         return;
     }
     if (is_owner(g)) {
         if (r->kind == REQUEST_LEAVE) {
-            request_finish(s, index, RF_ERR_PERMISSION); /* it has become the owner */
+            group_request_finish(s, index, RF_ERR_PERMISSION); /* it has become the owner */
         } else if (r->kind == REQUEST_QUERY && !g->wedged && !g->installing) {
             unsigned at = group_position(g, r->id.member);
             rf_err_t err = RF_ERR_UNKNOWN_OUTCOME;
@@ -518,37 +527,39 @@ static void send(groups_t *s, unsigned index, request_t *r)
             const uint8_t *results = NULL;
             if (at != NO_POSITION) highest = &g->entries[at].highest, results = g->entries[at].results;
             for (unsigned i = 0; at == NO_POSITION && i < PAST_MAX; i++) {
-                if (same(g->past[i].member, r->id.member)) highest = &g->past[i].highest, results = g->past[i].results;
+                if (same(g->past[i].member, r->id.member))
+                    highest = &g->past[i].highest, results = g->past[i].results;
             }
             if (highest && r->id.counter <= *highest && *highest - r->id.counter < GROUP_WINDOW)
                 err = (rf_err_t)results[r->id.counter % GROUP_WINDOW];
-            if (in_progress(s, g, r->id.member, r->id.counter)) err = RF_ERR_BUSY;
-            request_finish(s, index, err);
+            if (group_op_in_progress(s, g, r->id.member, r->id.counter)) err = RF_ERR_BUSY;
+            group_request_finish(s, index, err);
         }
         return;
     }
     if (g->wedged) return; /* sent when it is resolved */
-    wire_t w = {.kind = r->kind == REQUEST_LEAVE ? KIND_LEAVE : KIND_QUERY, .group = g->id, .epoch = g->epoch};
+    wire_t w = {
+        .kind = r->kind == REQUEST_LEAVE ? KIND_LEAVE : KIND_QUERY, .group = g->id, .epoch = g->epoch};
     if (r->kind == REQUEST_QUERY) {
         w.value = r->nonce;
         w.member = to_wire(r->id.member);
         w.counter = r->id.counter;
     }
     if (r->kind != REQUEST_OPERATE) {
-        send_one(s, g->entries[0].member, GROUP_TYPE_FIRST, &w);
+        group_send_one(s, g->entries[0].member, GROUP_TYPE_FIRST, &w);
         return;
     }
     w.kind = KIND_OPERATE;
     w.phase = r->phase;
     w.counter = r->counter;
     w.size = r->size;
-    uint8_t *to = send_begin(s);
+    uint8_t *to = group_send_begin(s);
     memcpy(to, &w, sizeof w);
     memcpy(to + sizeof w, r->bytes, r->size);
-    send_end_one(s, GROUP_TYPE_FIRST, sizeof w + r->size, g->entries[0].member);
+    group_send_end_one(s, GROUP_TYPE_FIRST, sizeof w + r->size, g->entries[0].member);
 }
 
-void requests_run(groups_t *s)
+void group_requests_run(groups_t *s)
 {
     s->requests_due = false;
     several_run(s);
@@ -556,12 +567,12 @@ void requests_run(groups_t *s)
         request_t *r = request_at(s, i);
         if (r->kind == REQUEST_NONE || r->kind == REQUEST_SEVERAL) continue;
         if (r->kind != REQUEST_FINISHED && !r->send_due) continue;
-        if (!output_room(s)) {
+        if (!group_output_room(s)) {
             s->requests_due = true;
             return;
         }
         if (r->kind == REQUEST_FINISHED) {
-            complete(s, r->cookie, (rf_err_t)r->err, &r->id);
+            group_complete(s, r->cookie, (rf_err_t)r->err, &r->id);
             r->kind = REQUEST_NONE;
         } else {
             send(s, i, r);
@@ -569,17 +580,18 @@ void requests_run(groups_t *s)
     }
 }
 
-void requests_tick(groups_t *s)
+void group_requests_tick(groups_t *s)
 {
     for (unsigned i = 0; i < s->params.ops_max; i++) {
         request_t *r = request_at(s, i);
         bool sends = r->kind == REQUEST_JOIN || r->kind == REQUEST_LEAVE || r->kind == REQUEST_OPERATE ||
-                     r->kind == REQUEST_QUERY || (r->kind == REQUEST_SEVERAL && r->several == SEVERAL_LOCKING && s->several == i);
+                     r->kind == REQUEST_QUERY ||
+                     (r->kind == REQUEST_SEVERAL && r->several == SEVERAL_LOCKING && s->several == i);
         if (!sends) continue;
-        if (timer_due(s, r->sent_ns)) {
+        if (group_timer_due(s, r->sent_ns)) {
             r->send_due = s->requests_due = true;
             r->sent_ns = s->now;
         }
-        timer(s, r->sent_ns);
+        group_timer(s, r->sent_ns);
     }
 }

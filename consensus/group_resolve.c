@@ -89,7 +89,7 @@ static void ask_all(groups_t *s, group_t *g)
     g->collect_base = g->passed;
     g->collect_send = survivors(g) & ~BIT(g->self);
     g->sent_ns = s->now;
-    timer(s, s->now);
+    group_timer(s, s->now);
     group_dirty(s, g);
 }
 
@@ -105,7 +105,7 @@ static void choose(groups_t *s, group_t *g)
     g->report_due = true;
     g->report_to = g->entries[first].member;
     g->sent_ns = s->now;
-    timer(s, s->now);
+    group_timer(s, s->now);
     group_dirty(s, g);
 }
 
@@ -118,7 +118,7 @@ static void wedge(groups_t *s, group_t *g)
     for (unsigned i = 0; i < s->pipeline; i++) ring_at(s, g, i)->ack_due = false;
 }
 
-void resolve_view(groups_t *s, group_t *g)
+void group_resolve_view(groups_t *s, group_t *g)
 {
     bool more = false;
     for (unsigned i = 0; i < g->n; i++) {
@@ -131,20 +131,21 @@ void resolve_view(groups_t *s, group_t *g)
     if (more) {
         wedge(s, g);
         choose(s, g);
-        requests_group_changed(s, g);
+        group_requests_changed(s, g);
     }
     if (g->collect_view != 0 && g->collect_view <= s->view) {
         uint64_t view = g->collect_view;
         g->collect_view = 0;
-        resolve_collect(s, g, g->collect_from, g->collect_epoch, view);
+        group_resolve_collect(s, g, g->collect_from, g->collect_epoch, view);
     }
 }
 
-void resolve_gone(groups_t *s, group_t *g, unsigned at)
+void group_resolve_gone(groups_t *s, group_t *g, unsigned at)
 {
     entry_t *e = &g->entries[at];
     if (e->gone || at == g->self) return;
     e->gone = true;
+    g->change_maybe = true;
     g->drop_send &= ~BIT(at);
     g->drop_waiting &= ~BIT(at);
     g->install_send &= ~BIT(at);
@@ -160,22 +161,22 @@ void resolve_gone(groups_t *s, group_t *g, unsigned at)
         if (!g->collecting && (first == g->self || same(g->report_to, e->member))) choose(s, g);
         return;
     }
-    if (s->forming == g->index && g->installing) requests_formed(s, g, RF_ERR_LIMIT);
+    if (s->forming == g->index && g->installing) group_requests_formed(s, g, RF_ERR_LIMIT);
     if (!is_owner(g) || g->installing) return;
     for (uint64_t n = g->retired + 1; n <= g->last; n++) {
         op_t *op = op_find(s, g, n); /* it holds nothing of the group: nothing to wait for */
         if (!op) continue;
         op->direct = true; /* and whoever it fed is told directly */
         op->send |= op->waiting & ~BIT(g->self) & ~BIT(at);
-        if (op->waiting & BIT(at)) owner_done(s, g, op, BIT(at), 0);
+        if (op->waiting & BIT(at)) group_owner_done(s, g, op, BIT(at), 0);
     }
 }
 
-void resolve_collect(groups_t *s, group_t *g, agreement_member_t from, uint64_t epoch, uint64_t view)
+void group_resolve_collect(groups_t *s, group_t *g, agreement_member_t from, uint64_t epoch, uint64_t view)
 {
     unsigned at = group_position(g, from);
     if (at == NO_POSITION || g->entries[at].left || epoch < g->epoch) {
-        ignore(s, "ignoring COLLECT: not of this epoch's members");
+        group_ignore(s, "ignoring COLLECT: not of this epoch's members");
         return;
     }
     if (view > s->view) {
@@ -185,7 +186,7 @@ void resolve_collect(groups_t *s, group_t *g, agreement_member_t from, uint64_t 
         return;
     }
     if (epoch == g->epoch && g->wedged && g->collecting && at > g->self) {
-        ignore(s, "ignoring COLLECT: this member collects, and comes first");
+        group_ignore(s, "ignoring COLLECT: this member collects, and comes first");
         return;
     }
     if (!g->wedged) wedge(s, g);
@@ -193,7 +194,7 @@ void resolve_collect(groups_t *s, group_t *g, agreement_member_t from, uint64_t 
     g->report_due = true;
     g->report_to = from;
     g->sent_ns = s->now;
-    timer(s, s->now);
+    group_timer(s, s->now);
     group_dirty(s, g);
 }
 
@@ -234,7 +235,7 @@ static void merge(groups_t *s, group_t *g, const state_view_t *in)
     }
 }
 
-void resolve_report(groups_t *s, group_t *g, agreement_member_t from, const state_view_t *in)
+void group_resolve_report(groups_t *s, group_t *g, agreement_member_t from, const state_view_t *in)
 {
     unsigned at = group_position(g, from);
     const wire_t *head = &in->head;
@@ -249,12 +250,12 @@ void resolve_report(groups_t *s, group_t *g, agreement_member_t from, const stat
     self_in &= !self_leaves || !members;
     if (head->number - head->value > s->pipeline) {
         s->output.err = RF_ERR_PROTOCOL;
-        ignore(s, "ignoring REPORT: more under way than there can be");
+        group_ignore(s, "ignoring REPORT: more under way than there can be");
         return;
     }
     if (head->epoch > g->epoch) {
         if (!self_in) {
-            ignore(s, "ignoring REPORT: of an epoch without this member");
+            group_ignore(s, "ignoring REPORT: of an epoch without this member");
             return;
         }
         /* Whoever knows a later epoch takes this member for the first survivor: so it is. */
@@ -266,8 +267,9 @@ void resolve_report(groups_t *s, group_t *g, agreement_member_t from, const stat
         at = group_position(g, from);
     }
     if (at == NO_POSITION || g->entries[at].left || at == g->self) {
-        send_one(s, from, GROUP_TYPE_FIRST + 1, &(wire_t){.kind = KIND_DROP, .group = g->id, .epoch = g->epoch});
-        ignore(s, "ignoring REPORT: its sender is no member any more");
+        group_send_one(s, from, GROUP_TYPE_FIRST + 1,
+                       &(wire_t){.kind = KIND_DROP, .group = g->id, .epoch = g->epoch});
+        group_ignore(s, "ignoring REPORT: its sender is no member any more");
         return;
     }
     if (!g->wedged && head->epoch == g->epoch && head->counter <= s->view && resolver(g) == g->self) {
@@ -275,7 +277,7 @@ void resolve_report(groups_t *s, group_t *g, agreement_member_t from, const stat
         choose(s, g);
     }
     if (!g->wedged || !g->collecting || head->counter < g->wedge_view) {
-        ignore(s, "ignoring REPORT: nothing is being resolved here, or of an older view");
+        group_ignore(s, "ignoring REPORT: nothing is being resolved here, or of an older view");
         return;
     }
     if (head->epoch == g->epoch) merge(s, g, in);
@@ -285,7 +287,7 @@ void resolve_report(groups_t *s, group_t *g, agreement_member_t from, const stat
     group_dirty(s, g);
 }
 
-void resolve_blank(groups_t *s, group_t *g, unsigned at)
+void group_resolve_blank(groups_t *s, group_t *g, unsigned at)
 {
     if (!g->wedged || !g->collecting) return;
     g->reported |= BIT(at);
@@ -331,7 +333,8 @@ static void decide(groups_t *s, group_t *g)
         memcpy(p->results, e->results, sizeof p->results);
         for (uint64_t n = base + 1; n <= g->last; n++) {
             op_t *op = op_find(s, g, n);
-            if (same(op->requester, e->member)) dedup_note(&p->highest, p->results, op->counter, op->err);
+            if (same(op->requester, e->member))
+                group_dedup_note(&p->highest, p->results, op->counter, op->err);
         }
     }
     /* All who remain were about to leave: so they do. */
@@ -365,7 +368,7 @@ void group_install(groups_t *s, group_t *g, uint64_t blank)
     g->blank = blank & g->install_waiting;
     g->install_send = g->install_waiting & ~g->blank;
     g->sent_ns = s->now;
-    timer(s, s->now);
+    group_timer(s, s->now);
     group_dirty(s, g);
 }
 
@@ -402,8 +405,9 @@ void group_adopt(groups_t *s, group_t *g, const state_view_t *in, bool blank)
         memcpy(p->results, in->past[i].results, sizeof p->results);
     }
     g->past_next = in->n_past;
-    g->plan = head->flags & FLAG_PLAN_TREE ? GROUP_PLAN_TREE
-                                           : (head->flags & FLAG_UNICAST ? GROUP_PLAN_UNICAST : GROUP_PLAN_BROADCAST);
+    g->plan = head->flags & FLAG_PLAN_TREE
+                  ? GROUP_PLAN_TREE
+                  : (head->flags & FLAG_UNICAST ? GROUP_PLAN_UNICAST : GROUP_PLAN_BROADCAST);
     g->ending = (head->flags & FLAG_ENDING) != 0;
     if (blank) g->passed = head->number;
     for (unsigned i = 0; i < s->pipeline; i++) {
@@ -438,7 +442,8 @@ void group_adopt(groups_t *s, group_t *g, const state_view_t *in, bool blank)
         op->done = op->feed = 0;
         op->ack_due = op->result_due = false;
         unsigned at = group_position(g, op->requester);
-        if (blank && at != NO_POSITION) dedup_note(&g->entries[at].highest, g->entries[at].results, op->counter, op->err);
+        if (blank && at != NO_POSITION)
+            group_dedup_note(&g->entries[at].highest, g->entries[at].results, op->counter, op->err);
     }
     g->wedged = g->collecting = g->report_due = g->installing = false;
     g->collect_view = 0;
@@ -448,44 +453,49 @@ void group_adopt(groups_t *s, group_t *g, const state_view_t *in, bool blank)
     group_recompute(s, g);
     if (blank) g->counter = g->entries[g->self].highest;
     g->changed_due = !(g->id & EPHEMERAL) && !g->ended;
-    requests_group_changed(s, g);
+    group_requests_changed(s, g);
     group_dirty(s, g);
 }
 
 static void send_install(groups_t *s, group_t *g)
 {
-    if (g->install_send == 0 || !output_room(s)) return;
+    if (g->install_send == 0 || !group_output_room(s)) return;
     bool form = s->forming == g->index;
     uint8_t flags = form ? FLAG_FORM : 0;
     uint64_t nonce = form ? s->nonce : 0;
-    size_t size = wire_state(s, g, KIND_INSTALL, flags, nonce, send_begin(s));
-    send_end(s, GROUP_TYPE_FIRST + 1, size, g, g->install_send);
+    size_t size = group_wire_state(s, g, KIND_INSTALL, flags, nonce, group_send_begin(s));
+    group_send_end(s, GROUP_TYPE_FIRST + 1, size, g, g->install_send);
     g->install_send = 0;
 }
 
-void resolve_run(groups_t *s, group_t *g)
+void group_resolve_run(groups_t *s, group_t *g)
 {
     if (g->changed_due && !g->wedged) {
         bool leaves = g->ending || g->entries[g->self].leaving;
-        g->ended = leaves && !is_owner(g); /* before it is acknowledged: what is done later does not reach here */
-        act(s, g, g->ended ? GROUP_ACTION_ENDED : GROUP_ACTION_CHANGED, NULL);
+        g->ended =
+            leaves && !is_owner(g); /* before it is acknowledged: what is done later does not reach here */
+        group_act(s, g, g->ended ? GROUP_ACTION_ENDED : GROUP_ACTION_CHANGED, NULL);
         g->changed_due = false;
     }
-    if (g->install_ack_due && !g->changed_due && output_room(s)) {
+    if (g->install_ack_due && !g->changed_due && group_output_room(s)) {
         g->install_ack_due = false;
-        send_one(s, g->install_from, GROUP_TYPE_FIRST + 2,
-                 &(wire_t){.kind = KIND_INSTALLED, .group = g->id, .epoch = g->epoch});
+        group_send_one(s, g->install_from, GROUP_TYPE_FIRST + 2,
+                       &(wire_t){.kind = KIND_INSTALLED, .group = g->id, .epoch = g->epoch});
     }
-    if (g->wedged && g->report_due && output_room(s)) {
+    if (g->wedged && g->report_due && group_output_room(s)) {
         g->report_due = false;
-        size_t size = wire_state(s, g, KIND_REPORT, 0, s->view, send_begin(s));
-        send_end_one(s, GROUP_TYPE_FIRST + 3, size, g->report_to);
+        size_t size = group_wire_state(s, g, KIND_REPORT, 0, s->view, group_send_begin(s));
+        group_send_end_one(s, GROUP_TYPE_FIRST + 3, size, g->report_to);
     }
     if (g->wedged && g->collecting) {
-        if (g->collect_send != 0 && output_room(s)) {
-            wire_t w = {.kind = KIND_COLLECT, .group = g->id, .epoch = g->epoch, .counter = g->wedge_view};
-            memcpy(send_begin(s), &w, sizeof w);
-            send_end(s, GROUP_TYPE_FIRST + 1, sizeof w, g, g->collect_send);
+        if (g->collect_send != 0 && group_output_room(s)) {
+            wire_t w = {.kind = KIND_COLLECT,
+                        .group = g->id,
+                        .epoch = g->epoch,
+                        .counter = g->wedge_view,
+                        .value = s->forming == g->index ? s->nonce : 0};
+            memcpy(group_send_begin(s), &w, sizeof w);
+            group_send_end(s, GROUP_TYPE_FIRST + 1, sizeof w, g, g->collect_send);
             g->collect_send = 0;
         }
         bool ready = (survivors(g) & ~g->reported) == 0;
@@ -502,18 +512,18 @@ void resolve_run(groups_t *s, group_t *g)
         send_install(s, g);
         if (g->install_send != 0) group_dirty(s, g);
     }
-    if (g->install_waiting == 0) owner_installed(s, g);
+    if (g->install_waiting == 0) group_owner_installed(s, g);
 }
 
-void resolve_tick(groups_t *s, group_t *g)
+void group_resolve_tick(groups_t *s, group_t *g)
 {
     if (!g->wedged && !g->installing) return;
-    if (timer_due(s, g->sent_ns)) {
+    if (group_timer_due(s, g->sent_ns)) {
         g->sent_ns = s->now;
         if (g->installing) g->install_send = g->install_waiting & ~g->blank;
         if (g->wedged && g->collecting) g->collect_send = survivors(g) & ~g->reported;
         if (g->wedged && !g->collecting) g->report_due = true;
         group_dirty(s, g);
     }
-    timer(s, g->sent_ns);
+    group_timer(s, g->sent_ns);
 }

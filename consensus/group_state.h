@@ -19,14 +19,15 @@
 #include "base/assert.h"
 #include "consensus/group.h"
 
-#define NONE_16          UINT16_MAX
-#define NO_POSITION      UINT8_MAX
-#define PAST_MAX         4              /* members that have left, whose results are still kept */
-#define NUMBER_MAX       ((uint64_t)1 << 62) /* numbers, epochs, counters of messages are below it */
-#define EPHEMERAL        ((uint64_t)1 << 63) /* ids of groups that carry one operation on several objects */
-#define BITS(n)          ((n) >= 64 ? UINT64_MAX : ((uint64_t)1 << (n)) - 1)
-#define BIT(i)           ((uint64_t)1 << (i))
-#define ARENA_BYTES      (3 * GROUP_MESSAGE_MAX + GROUP_MESSAGES_MAX * GROUP_MEMBERS_MAX * sizeof(agreement_member_t))
+#define NONE_16     UINT16_MAX
+#define NO_POSITION UINT8_MAX
+#define PAST_MAX    4                   /* members that have left, whose results are still kept */
+#define NUMBER_MAX  ((uint64_t)1 << 62) /* numbers, epochs, counters of messages are below it */
+#define EPHEMERAL   ((uint64_t)1 << 63) /* ids of groups that carry one operation on several objects */
+#define BITS(n)     ((n) >= 64 ? UINT64_MAX : ((uint64_t)1 << (n)) - 1)
+#define BIT(i)      ((uint64_t)1 << (i))
+#define ARENA_BYTES                                                                                          \
+    (3 * GROUP_MESSAGE_MAX + GROUP_MESSAGES_MAX * GROUP_MEMBERS_MAX * sizeof(agreement_member_t))
 
 typedef enum stage {
     STAGE_PREPARE = 1,
@@ -73,9 +74,9 @@ typedef struct entry {
     agreement_member_t member;
     uint32_t nonce; /* of its JOIN; 0: a founder */
     uint8_t parent;
-    bool leaving;   /* no member any more, still to be told so */
-    bool gone;      /* has said that it does not hold the group */
-    bool left;      /* has left the view */
+    bool leaving;     /* no member any more, still to be told so */
+    bool gone;        /* has said that it does not hold the group */
+    bool left;        /* has left the view */
     uint64_t highest; /* its last counter that was carried out */
     uint8_t results[GROUP_WINDOW];
     uint64_t assigned; /* owner: its last counter that has a number */
@@ -99,19 +100,21 @@ typedef struct group {
     uint64_t id, epoch;
     uint16_t index, chain, dirty_next;
     bool used, dirty;
-    unsigned n, self; /* entries; this member's */
-    uint64_t members; /* positions of members: not leaving, not gone */
-    uint64_t fed;     /* positions that this member answers for in the tree, itself too */
+    unsigned n, self;               /* entries; this member's */
+    uint64_t members;               /* positions of members: not leaving, not gone */
+    uint64_t fed;                   /* positions that this member answers for in the tree, itself too */
     uint64_t last, passed, retired; /* known; carried out here; owner: carried out everywhere */
-    uint64_t counter;  /* of the last own request */
-    uint16_t own[GROUP_WINDOW]; /* own requests, by counter */
-    uint64_t token;    /* of the action that the caller is carrying out; 0: none */
+    uint64_t counter;               /* of the last own request */
+    uint16_t own[GROUP_WINDOW];     /* own requests, by counter */
+    uint64_t token;                 /* of the action that the caller is carrying out; 0: none */
     uint64_t token_number;
-    unsigned held;     /* operations on several objects, of which this is one, prepared and not carried out here */
+    unsigned
+        held; /* operations on several objects, of which this is one, prepared and not carried out here */
     uint8_t plan;
-    bool changed_due;  /* the caller is to be told */
-    bool ending;       /* the group ends: everybody is leaving */
-    bool ended;        /* the caller has been told that this member holds it no more */
+    bool acks_due, results_due, change_maybe; /* false: there is none to look for */
+    bool changed_due;                         /* the caller is to be told */
+    bool ending;                              /* the group ends: everybody is leaving */
+    bool ended;                               /* the caller has been told that this member holds it no more */
 
     /* A member has left the view, or is being asked to help those who know of one. */
     bool wedged, report_due, collecting;
@@ -137,7 +140,7 @@ typedef struct group {
     agreement_member_t lock_holder;
     bool grant_due, destroy_asked;
     uint16_t form_request; /* whose completion waits */
-    bool lock_yields; /* operations go before the next lock */
+    bool lock_yields;      /* operations go before the next lock */
 
     past_t past[PAST_MAX];
     unsigned past_next;
@@ -172,9 +175,9 @@ typedef struct request {
     uint64_t cookie, group, counter;
     agreement_member_t to; /* JOIN */
     uint64_t groups[GROUP_OBJECTS_MAX], epochs[GROUP_OBJECTS_MAX];
-    unsigned locked;       /* SEVERAL: how many */
-    uint64_t lock_id;      /* SEVERAL: this attempt, and its group */
-    group_op_id_t id;      /* the operation's name; QUERY: asked for */
+    unsigned locked;  /* SEVERAL: how many */
+    uint64_t lock_id; /* SEVERAL: this attempt, and its group */
+    group_op_id_t id; /* the operation's name; QUERY: asked for */
     uint64_t sent_ns;
     uint64_t order;
     uint32_t size;
@@ -236,6 +239,15 @@ typedef struct wire_op {
 } wire_op_t;
 _Static_assert(sizeof(wire_op_t) == 32, "no padding");
 
+/* For one message of any size, one action, one completion. */
+static inline bool group_output_room(const groups_t *s)
+{
+    const group_output_t *o = &s->output;
+    return o->n_messages < GROUP_MESSAGES_MAX && o->n_actions < GROUP_ACTIONS_MAX &&
+           o->n_completions < GROUP_COMPLETIONS_MAX &&
+           s->arena_used + GROUP_MESSAGE_MAX + GROUP_MEMBERS_MAX * sizeof(agreement_member_t) <= ARENA_BYTES;
+}
+
 typedef enum kind {
     KIND_OPERATE = 1, /* GROUP_REQUEST */
     KIND_JOIN,
@@ -259,11 +271,12 @@ typedef enum kind {
     KIND_COUNT,
 } kind_t;
 
-#define FLAG_TREE   1 /* OP: the receiver feeds its children, and answers for them */
-#define FLAG_BLANK  2 /* REPORT: does not hold the group, waits to join it. INSTALL: receiver holds nothing yet */
-#define FLAG_ENDING 4
-#define FLAG_FORM   8 /* INSTALL: a new group; value of `counter`: the former's nonce */
-#define FLAG_UNICAST 16
+#define FLAG_TREE 1 /* OP: the receiver feeds its children, and answers for them */
+#define FLAG_BLANK                                                                                           \
+    2 /* REPORT: does not hold the group, waits to join it. INSTALL: receiver holds nothing yet */
+#define FLAG_ENDING    4
+#define FLAG_FORM      8 /* INSTALL: a new group; value of `counter`: the former's nonce */
+#define FLAG_UNICAST   16
 #define FLAG_PLAN_TREE 32
 
 static inline bool same(agreement_member_t a, agreement_member_t b)
@@ -325,22 +338,23 @@ group_t *group_create(groups_t *s, uint64_t id); /* NULL: groups_max are held */
 void group_drop(groups_t *s, group_t *g);
 void group_dirty(groups_t *s, group_t *g);
 unsigned group_position(const group_t *g, agreement_member_t m); /* NO_POSITION: not in it */
-bool output_room(const groups_t *s); /* for one message of any size, one action, one completion */
-void send_one(groups_t *s, agreement_member_t to, uint8_t type, const wire_t *wire);
-uint8_t *send_begin(groups_t *s); /* GROUP_MESSAGE_MAX bytes to write a message to */
-void send_end(groups_t *s, uint8_t type, size_t size, const group_t *g, uint64_t mask);
-void send_end_one(groups_t *s, uint8_t type, size_t size, agreement_member_t to);
-const void *output_copy(groups_t *s, const void *bytes, size_t size); /* until the next step; after output_room() */
-void complete(groups_t *s, uint64_t cookie, rf_err_t err, const group_op_id_t *id);
-group_action_t *act(groups_t *s, group_t *g, group_action_kind_t kind, op_t *op);
-void timer(groups_t *s, uint64_t sent_ns);
-bool timer_due(const groups_t *s, uint64_t sent_ns);
-void ignore(groups_t *s, const char *why);
+void group_send_one(groups_t *s, agreement_member_t to, uint8_t type, const wire_t *wire);
+uint8_t *group_send_begin(groups_t *s); /* GROUP_MESSAGE_MAX bytes to write a message to */
+void group_send_end(groups_t *s, uint8_t type, size_t size, const group_t *g, uint64_t mask);
+void group_send_end_one(groups_t *s, uint8_t type, size_t size, agreement_member_t to);
+const void *group_output_copy(groups_t *s, const void *bytes,
+                              size_t size); /* until the next step; after group_output_room() */
+void group_complete(groups_t *s, uint64_t cookie, rf_err_t err, const group_op_id_t *id);
+group_action_t *group_act(groups_t *s, group_t *g, group_action_kind_t kind, op_t *op);
+void group_timer(groups_t *s, uint64_t sent_ns);
+bool group_timer_due(const groups_t *s, uint64_t sent_ns);
+void group_ignore(groups_t *s, const char *why);
 
 /* group_wire.c */
-bool wire_check(uint8_t type, const void *bytes, size_t size, wire_t *out);
-size_t wire_op_message(const groups_t *s, const group_t *g, const op_t *op, uint8_t flags, uint8_t *to);
-size_t wire_state(const groups_t *s, const group_t *g, kind_t kind, uint8_t flags, uint64_t counter, uint8_t *to);
+bool group_wire_check(uint8_t type, const void *bytes, size_t size, wire_t *out);
+size_t group_wire_op_message(const groups_t *s, const group_t *g, const op_t *op, uint8_t flags, uint8_t *to);
+size_t group_wire_state(const groups_t *s, const group_t *g, kind_t kind, uint8_t flags, uint64_t counter,
+                        uint8_t *to);
 
 /* A state as received: checked, copied field by field by whoever adopts it. */
 typedef struct state_view {
@@ -355,56 +369,60 @@ typedef struct state_view {
     } ops[GROUP_WINDOW];
 } state_view_t;
 
-bool wire_state_read(const groups_t *s, const wire_t *head, const uint8_t *bytes, size_t size, state_view_t *out);
+bool group_wire_state_read(const groups_t *s, const wire_t *head, const uint8_t *bytes, size_t size,
+                           state_view_t *out);
 
 /* group_recv.c */
 void group_receive(groups_t *s, agreement_member_t from, uint8_t type, const uint8_t *bytes, size_t size);
 
 /* group_request.c */
-void request_event(groups_t *s, const group_event_t *event);
-void requests_run(groups_t *s);
-void requests_tick(groups_t *s);
-void request_finish(groups_t *s, unsigned index, rf_err_t err);
-void requests_view(groups_t *s);
-void requests_group_changed(groups_t *s, group_t *g); /* another epoch, or it ends: what is not numbered is due */
-void requests_again(groups_t *s, group_t *g); /* the owner has room */
-void requests_own_passed(groups_t *s, group_t *g, uint64_t counter, rf_err_t err);
-void requests_granted(groups_t *s, uint64_t lock_id, uint64_t group, uint64_t epoch);
-void requests_formed(groups_t *s, group_t *g, rf_err_t err);
-void requests_group_gone(groups_t *s, group_t *g);
-bool request_pull(groups_t *s, group_t *g); /* numbers the owner's own next request; false: none */
-uint16_t request_joining(const groups_t *s, uint64_t group); /* waits to join it; NONE_16 */
+void group_request_event(groups_t *s, const group_event_t *event);
+void group_requests_run(groups_t *s);
+void group_requests_tick(groups_t *s);
+void group_request_finish(groups_t *s, unsigned index, rf_err_t err);
+void group_requests_view(groups_t *s);
+void group_requests_changed(groups_t *s,
+                            group_t *g); /* another epoch, or it ends: what is not numbered is due */
+void group_requests_again(groups_t *s, group_t *g); /* the owner has room */
+void group_requests_own_passed(groups_t *s, group_t *g, uint64_t counter, rf_err_t err);
+void group_requests_granted(groups_t *s, uint64_t lock_id, uint64_t group, uint64_t epoch);
+void group_requests_formed(groups_t *s, group_t *g, rf_err_t err);
+void group_requests_gone(groups_t *s, group_t *g);
+bool group_request_pull(groups_t *s, group_t *g); /* numbers the owner's own next request; false: none */
+uint16_t group_request_joining(const groups_t *s, uint64_t group); /* waits to join it; NONE_16 */
 
 /* group_member.c */
-void member_run(groups_t *s, group_t *g);
-void member_answer(groups_t *s, uint64_t token, rf_err_t err, bool prepared);
-void member_learnt(groups_t *s, group_t *g, op_t *op, agreement_member_t from, bool tree); /* op->stage is new here */
-void member_again(groups_t *s, group_t *g, op_t *op, agreement_member_t from, bool tree); /* is not */
-void dedup_note(uint64_t *highest, uint8_t *results, uint64_t counter, uint8_t err);
+void group_member_run(groups_t *s, group_t *g);
+void group_member_answer(groups_t *s, uint64_t token, rf_err_t err, bool prepared);
+void group_member_learnt(groups_t *s, group_t *g, op_t *op, agreement_member_t from,
+                         bool tree); /* op->stage is new here */
+void group_member_again(groups_t *s, group_t *g, op_t *op, agreement_member_t from, bool tree); /* is not */
+void group_dedup_note(uint64_t *highest, uint8_t *results, uint64_t counter, uint8_t err);
 
 /* group_owner.c */
-void owner_run(groups_t *s, group_t *g);
-void owner_tick(groups_t *s, group_t *g);
-bool owner_can_number(const groups_t *s, const group_t *g);
-void owner_number(groups_t *s, group_t *g, unsigned requester, uint64_t counter, group_phase_t phase,
-                  const request_t *several, const void *bytes, size_t size);
-void owner_done(groups_t *s, group_t *g, op_t *op, uint64_t mask, uint8_t err);
-void owner_unlock(groups_t *s, group_t *g);
-void owner_installed(groups_t *s, group_t *g);
-op_t *in_progress(const groups_t *s, const group_t *g, agreement_member_t m, uint64_t counter);
+void group_owner_run(groups_t *s, group_t *g);
+void group_owner_tick(groups_t *s, group_t *g);
+bool group_owner_can_number(const groups_t *s, const group_t *g);
+void group_owner_number(groups_t *s, group_t *g, unsigned requester, uint64_t counter, group_phase_t phase,
+                        const request_t *several, const void *bytes, size_t size);
+void group_owner_done(groups_t *s, group_t *g, op_t *op, uint64_t mask, uint8_t err);
+void group_owner_unlock(groups_t *s, group_t *g);
+void group_owner_installed(groups_t *s, group_t *g);
+op_t *group_op_in_progress(const groups_t *s, const group_t *g, agreement_member_t m, uint64_t counter);
 
 /* group_resolve.c */
-void resolve_run(groups_t *s, group_t *g);
-void resolve_tick(groups_t *s, group_t *g);
-void resolve_view(groups_t *s, group_t *g);
-void resolve_gone(groups_t *s, group_t *g, unsigned position);
-void resolve_collect(groups_t *s, group_t *g, agreement_member_t from, uint64_t epoch, uint64_t view);
-void resolve_report(groups_t *s, group_t *g, agreement_member_t from, const state_view_t *in);
-void resolve_blank(groups_t *s, group_t *g, unsigned position);
+void group_resolve_run(groups_t *s, group_t *g);
+void group_resolve_tick(groups_t *s, group_t *g);
+void group_resolve_view(groups_t *s, group_t *g);
+void group_resolve_gone(groups_t *s, group_t *g, unsigned position);
+void group_resolve_collect(groups_t *s, group_t *g, agreement_member_t from, uint64_t epoch, uint64_t view);
+void group_resolve_report(groups_t *s, group_t *g, agreement_member_t from, const state_view_t *in);
+void group_resolve_blank(groups_t *s, group_t *g, unsigned position);
 void group_adopt(groups_t *s, group_t *g, const state_view_t *in, bool blank);
 void group_install(groups_t *s, group_t *g, uint64_t blank); /* entries are the new ones; sends them to all */
 void group_recompute(groups_t *s, group_t *g);
-uint64_t group_compact(group_t *g, uint64_t keep, uint64_t mask); /* keeps these entries; mask in their new positions */
+uint64_t group_compact(group_t *g, uint64_t keep,
+                       uint64_t mask); /* keeps these entries; mask in their new positions */
 
 /* What is due of a group, as far as there is room. */
 void group_run(groups_t *s, group_t *g);

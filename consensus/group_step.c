@@ -151,10 +151,10 @@ void group_drop(groups_t *s, group_t *g)
     if (g->id & EPHEMERAL) {
         for (unsigned i = 0; i < s->params.groups_max; i++) {
             group_t *object = &s->groups[i];
-            if (object->used && object->lock_id == g->id) owner_unlock(s, object);
+            if (object->used && object->lock_id == g->id) group_owner_unlock(s, object);
         }
     }
-    requests_group_gone(s, g);
+    group_requests_gone(s, g);
 }
 
 void group_dirty(groups_t *s, group_t *g)
@@ -177,15 +177,7 @@ unsigned group_position(const group_t *g, agreement_member_t m)
     return NO_POSITION;
 }
 
-bool output_room(const groups_t *s)
-{
-    const group_output_t *o = &s->output;
-    return o->n_messages < GROUP_MESSAGES_MAX && o->n_actions < GROUP_ACTIONS_MAX &&
-           o->n_completions < GROUP_COMPLETIONS_MAX &&
-           s->arena_used + GROUP_MESSAGE_MAX + GROUP_MEMBERS_MAX * sizeof(agreement_member_t) <= ARENA_BYTES;
-}
-
-uint8_t *send_begin(groups_t *s)
+uint8_t *group_send_begin(groups_t *s)
 {
     rf_assert(s->arena_used + GROUP_MESSAGE_MAX <= ARENA_BYTES && s->output.n_messages < GROUP_MESSAGES_MAX);
     return s->arena + s->arena_used;
@@ -203,24 +195,24 @@ static agreement_member_t *take(groups_t *s, uint8_t type, size_t size, unsigned
     return to;
 }
 
-void send_end(groups_t *s, uint8_t type, size_t size, const group_t *g, uint64_t mask)
+void group_send_end(groups_t *s, uint8_t type, size_t size, const group_t *g, uint64_t mask)
 {
     agreement_member_t *to = take(s, type, size, (unsigned)__builtin_popcountll(mask));
     for (; mask != 0; mask &= mask - 1) *to++ = g->entries[__builtin_ctzll(mask)].member;
 }
 
-void send_end_one(groups_t *s, uint8_t type, size_t size, agreement_member_t to)
+void group_send_end_one(groups_t *s, uint8_t type, size_t size, agreement_member_t to)
 {
     *take(s, type, size, 1) = to;
 }
 
-void send_one(groups_t *s, agreement_member_t to, uint8_t type, const wire_t *wire)
+void group_send_one(groups_t *s, agreement_member_t to, uint8_t type, const wire_t *wire)
 {
-    memcpy(send_begin(s), wire, sizeof *wire);
-    send_end_one(s, type, sizeof *wire, to);
+    memcpy(group_send_begin(s), wire, sizeof *wire);
+    group_send_end_one(s, type, sizeof *wire, to);
 }
 
-const void *output_copy(groups_t *s, const void *bytes, size_t size)
+const void *group_output_copy(groups_t *s, const void *bytes, size_t size)
 {
     uint8_t *to = s->arena + s->arena_used;
     rf_assert(s->arena_used + size <= ARENA_BYTES);
@@ -229,7 +221,7 @@ const void *output_copy(groups_t *s, const void *bytes, size_t size)
     return to;
 }
 
-void complete(groups_t *s, uint64_t cookie, rf_err_t err, const group_op_id_t *id)
+void group_complete(groups_t *s, uint64_t cookie, rf_err_t err, const group_op_id_t *id)
 {
     rf_assert(s->output.n_completions < GROUP_COMPLETIONS_MAX);
     group_completion_t *c = &s->output.completions[s->output.n_completions++];
@@ -237,11 +229,12 @@ void complete(groups_t *s, uint64_t cookie, rf_err_t err, const group_op_id_t *i
     if (id) c->id = *id;
 }
 
-group_action_t *act(groups_t *s, group_t *g, group_action_kind_t kind, op_t *op)
+group_action_t *group_act(groups_t *s, group_t *g, group_action_kind_t kind, op_t *op)
 {
     rf_assert(s->output.n_actions < GROUP_ACTIONS_MAX);
     group_action_t *a = &s->output.actions[s->output.n_actions++];
-    *a = (group_action_t){.kind = kind, .groups = {g->id}, .n_groups = 1, .epoch = g->epoch, .number = g->last};
+    *a = (group_action_t){
+        .kind = kind, .groups = {g->id}, .n_groups = 1, .epoch = g->epoch, .number = g->last};
     if (op) {
         a->number = op->number;
         a->id = (group_op_id_t){.group = g->id, .member = op->requester, .counter = op->counter};
@@ -256,28 +249,28 @@ group_action_t *act(groups_t *s, group_t *g, group_action_kind_t kind, op_t *op)
     return a;
 }
 
-void timer(groups_t *s, uint64_t sent_ns)
+void group_timer(groups_t *s, uint64_t sent_ns)
 {
     uint64_t resend = s->params.resend_ns;
     uint64_t at = sent_ns > UINT64_MAX - resend ? UINT64_MAX : sent_ns + resend;
     if (at < s->timer_ns) s->timer_ns = at;
 }
 
-bool timer_due(const groups_t *s, uint64_t sent_ns)
+bool group_timer_due(const groups_t *s, uint64_t sent_ns)
 {
     return s->params.resend_ns <= UINT64_MAX - sent_ns && s->now >= sent_ns + s->params.resend_ns;
 }
 
-void ignore(groups_t *s, const char *why)
+void group_ignore(groups_t *s, const char *why)
 {
     s->output.ignored = why;
 }
 
 void group_run(groups_t *s, group_t *g)
 {
-    if (g->used && output_room(s)) resolve_run(s, g);
-    if (g->used && output_room(s)) member_run(s, g);
-    if (g->used && is_owner(g)) owner_run(s, g);
+    if (g->used && group_output_room(s)) group_resolve_run(s, g);
+    if (g->used && group_output_room(s)) group_member_run(s, g);
+    if (g->used && is_owner(g)) group_owner_run(s, g);
 }
 
 static void tick(groups_t *s)
@@ -287,10 +280,10 @@ static void tick(groups_t *s)
     for (unsigned i = 0; i < s->params.groups_max; i++) {
         group_t *g = &s->groups[i];
         if (!g->used) continue;
-        resolve_tick(s, g);
-        if (is_owner(g)) owner_tick(s, g);
+        group_resolve_tick(s, g);
+        if (is_owner(g)) group_owner_tick(s, g);
     }
-    requests_tick(s);
+    group_requests_tick(s);
 }
 
 static void view(groups_t *s, const group_event_t *event)
@@ -301,9 +294,9 @@ static void view(groups_t *s, const group_event_t *event)
     }
     if (event->view.view > s->view) s->view = event->view.view;
     for (unsigned i = 0; i < s->params.groups_max; i++) {
-        if (s->groups[i].used) resolve_view(s, &s->groups[i]);
+        if (s->groups[i].used) group_resolve_view(s, &s->groups[i]);
     }
-    requests_view(s);
+    group_requests_view(s);
 }
 
 static void fenced(groups_t *s, agreement_member_t m)
@@ -332,15 +325,15 @@ static void room(groups_t *s)
 /* Makes what is due of all groups; each that stays due goes behind the others. */
 static void run(groups_t *s)
 {
-    if (s->requests_due && output_room(s)) requests_run(s);
-    while (s->dirty_first != NONE_16 && output_room(s)) {
+    if (s->requests_due && group_output_room(s)) group_requests_run(s);
+    while (s->dirty_first != NONE_16 && group_output_room(s)) {
         group_t *g = &s->groups[s->dirty_first];
         s->dirty_first = g->dirty_next;
         if (s->dirty_first == NONE_16) s->dirty_last = NONE_16;
         g->dirty = false;
         group_run(s, g);
-        if (g->used && !output_room(s)) group_dirty(s, g);
-        if (s->requests_due && output_room(s)) requests_run(s);
+        if (g->used && !group_output_room(s)) group_dirty(s, g);
+        if (s->requests_due && group_output_room(s)) group_requests_run(s);
     }
     s->output.more = s->dirty_first != NONE_16 || s->requests_due;
 }
@@ -360,22 +353,38 @@ const group_output_t *groups_step(groups_t *s, const group_event_t *event)
     }
     if (event->now_ns > s->now) s->now = event->now_ns;
     switch (event->kind) {
-    case GROUP_TICK: tick(s); break;
+    case GROUP_TICK:
+        tick(s);
+        break;
     case GROUP_RECEIVE:
         group_receive(s, event->receive.from, event->receive.type, event->receive.bytes, event->receive.size);
         break;
-    case GROUP_ROOM: room(s); break;
-    case GROUP_VIEW: view(s, event); break;
-    case GROUP_FENCED: fenced(s, event->fenced); break;
-    case GROUP_PREPARED: member_answer(s, event->done.token, event->done.err, true); break;
-    case GROUP_APPLIED: member_answer(s, event->done.token, RF_OK, false); break;
+    case GROUP_ROOM:
+        room(s);
+        break;
+    case GROUP_VIEW:
+        view(s, event);
+        break;
+    case GROUP_FENCED:
+        fenced(s, event->fenced);
+        break;
+    case GROUP_PREPARED:
+        group_member_answer(s, event->done.token, event->done.err, true);
+        break;
+    case GROUP_APPLIED:
+        group_member_answer(s, event->done.token, RF_OK, false);
+        break;
     case GROUP_FORM:
     case GROUP_JOIN:
     case GROUP_LEAVE:
     case GROUP_DESTROY:
     case GROUP_OPERATE:
-    case GROUP_QUERY: request_event(s, event); break;
-    default: ignore(s, "ignoring: no such event"); break;
+    case GROUP_QUERY:
+        group_request_event(s, event);
+        break;
+    default:
+        group_ignore(s, "ignoring: no such event");
+        break;
     }
     run(s);
     o->next_tick_ns = o->more ? s->now : s->timer_ns;

@@ -13,17 +13,17 @@ static uint8_t type_of(uint8_t kind)
 static bool op_check(uint8_t phase, uint8_t stage, uint8_t err, uint8_t n_groups)
 {
     return (phase == GROUP_ONE_PHASE || phase == GROUP_TWO_PHASE) && stage >= STAGE_PREPARE &&
-           stage <= STAGE_STABLE && (phase == GROUP_TWO_PHASE || stage != STAGE_PREPARE) && err < RF_ERR_COUNT &&
-           n_groups <= GROUP_OBJECTS_MAX;
+           stage <= STAGE_STABLE && (phase == GROUP_TWO_PHASE || stage != STAGE_PREPARE) &&
+           err < RF_ERR_COUNT && n_groups <= GROUP_OBJECTS_MAX;
 }
 
-bool wire_check(uint8_t type, const void *bytes, size_t size, wire_t *out)
+bool group_wire_check(uint8_t type, const void *bytes, size_t size, wire_t *out)
 {
     wire_t in;
     if (size < sizeof in || size > GROUP_MESSAGE_MAX) return false;
     memcpy(&in, bytes, sizeof in);
-    if (type_of(in.kind) != type || in.err >= RF_ERR_COUNT || in.epoch >= NUMBER_MAX || in.number >= NUMBER_MAX ||
-        in.counter >= NUMBER_MAX)
+    if (type_of(in.kind) != type || in.err >= RF_ERR_COUNT || in.epoch >= NUMBER_MAX ||
+        in.number >= NUMBER_MAX || in.counter >= NUMBER_MAX)
         return false;
     size_t rest = size - sizeof in;
     switch (in.kind) {
@@ -36,7 +36,8 @@ bool wire_check(uint8_t type, const void *bytes, size_t size, wire_t *out)
         if (in.size > GROUP_BYTES_MAX || rest != in.size + (size_t)16 * in.n_groups) return false;
         break;
     case KIND_INSTALL:
-    case KIND_REPORT: break; /* wire_state_read */
+    case KIND_REPORT:
+        break; /* wire_state_read */
     default:
         if (rest != 0) return false;
     }
@@ -44,7 +45,7 @@ bool wire_check(uint8_t type, const void *bytes, size_t size, wire_t *out)
     return true;
 }
 
-size_t wire_op_message(const groups_t *s, const group_t *g, const op_t *op, uint8_t flags, uint8_t *to)
+size_t group_wire_op_message(const groups_t *s, const group_t *g, const op_t *op, uint8_t flags, uint8_t *to)
 {
     (void)s;
     bool body = op->stage == STAGE_PREPARE || op->phase == GROUP_ONE_PHASE;
@@ -72,7 +73,8 @@ size_t wire_op_message(const groups_t *s, const group_t *g, const op_t *op, uint
     return at + w.size;
 }
 
-size_t wire_state(const groups_t *s, const group_t *g, kind_t kind, uint8_t flags, uint64_t counter, uint8_t *to)
+size_t group_wire_state(const groups_t *s, const group_t *g, kind_t kind, uint8_t flags, uint64_t counter,
+                        uint8_t *to)
 {
     wire_t w = {.kind = (uint8_t)kind,
                 .flags = flags,
@@ -134,7 +136,8 @@ size_t wire_state(const groups_t *s, const group_t *g, kind_t kind, uint8_t flag
     return at;
 }
 
-bool wire_state_read(const groups_t *s, const wire_t *head, const uint8_t *bytes, size_t size, state_view_t *out)
+bool group_wire_state_read(const groups_t *s, const wire_t *head, const uint8_t *bytes, size_t size,
+                           state_view_t *out)
 {
     size_t at = sizeof(wire_t);
     out->head = *head;
@@ -145,11 +148,13 @@ bool wire_state_read(const groups_t *s, const wire_t *head, const uint8_t *bytes
     size_t entries = (size_t)(head->n_entries + head->n_groups) * sizeof(wire_entry_t);
     if (size - at < entries) return false;
     memcpy(out->entries, bytes + at, head->n_entries * sizeof(wire_entry_t));
-    memcpy(out->past, bytes + at + head->n_entries * sizeof(wire_entry_t), head->n_groups * sizeof(wire_entry_t));
+    memcpy(out->past, bytes + at + head->n_entries * sizeof(wire_entry_t),
+           head->n_groups * sizeof(wire_entry_t));
     at += entries;
     for (unsigned i = 0; i < head->n_entries + out->n_past; i++) {
         const wire_entry_t *e = i < head->n_entries ? &out->entries[i] : &out->past[i - head->n_entries];
-        if (e->member.core >= s->params.n_cores || e->member.incarnation == 0 || e->highest >= NUMBER_MAX) return false;
+        if (e->member.core >= s->params.n_cores || e->member.incarnation == 0 || e->highest >= NUMBER_MAX)
+            return false;
         if (i < head->n_entries && i > 0 ? e->parent >= i : i == 0 && e->parent != 0) return false;
         for (unsigned k = 0; k < GROUP_WINDOW; k++) {
             if (e->results[k] >= RF_ERR_COUNT) return false;
@@ -163,8 +168,9 @@ bool wire_state_read(const groups_t *s, const wire_t *head, const uint8_t *bytes
         if (size - at < sizeof *x) return false;
         memcpy(x, bytes + at, sizeof *x);
         at += sizeof *x;
-        if (!op_check(x->phase, x->stage, x->err, x->n_groups) || x->size > s->params.bytes_max || x->number == 0 ||
-            x->number > head->number || head->number - x->number >= s->pipeline || x->counter >= NUMBER_MAX)
+        if (!op_check(x->phase, x->stage, x->err, x->n_groups) || x->size > s->params.bytes_max ||
+            x->number == 0 || x->number > head->number || head->number - x->number >= s->pipeline ||
+            x->counter >= NUMBER_MAX)
             return false;
         for (unsigned k = 0; k < i; k++) {
             if (out->ops[k].op.number == x->number) return false;

@@ -155,7 +155,8 @@ void recv_append(agreement_t *e, agreement_member_t from, const uint8_t *bytes, 
             role_heard(e);
     }
     e->parent = from;
-    e->parent_heard_ns = e->now_ns;
+    if (leader.core != RF_CORE_NONE)
+        e->parent_heard_ns = e->now_ns; /* else it feeds, but knows of no quorum */
     if (a.head.committed > e->known_committed) e->known_committed = a.head.committed;
     if (leads(e)) return; /* a leader has all that is committed */
 

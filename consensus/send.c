@@ -100,7 +100,7 @@ static bool send_append(agreement_t *e, unsigned i)
                         .prev_term = log_term(e, next - 1),
                         .committed = e->committed,
                         .round = e->round,
-                        .leader = to_wire(e->leader, 0),
+                        .leader = to_wire(e->quorum ? e->leader : NOBODY, 0),
                         .n = n,
                         .flags = (ask ? APPEND_ASK : 0u) | (feed ? APPEND_FEED : 0u)};
     send_end(e, MESSAGE_APPEND, size, n_to);

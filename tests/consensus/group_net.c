@@ -11,16 +11,19 @@ static bool trace(void)
     return on == 1;
 }
 
-static void trace_message(const char *what, unsigned from, unsigned to, uint8_t type, const void *bytes, size_t size)
+static void trace_message(const char *what, unsigned from, unsigned to, uint8_t type, const void *bytes,
+                          size_t size)
 {
-    static const char *const kinds[] = {"?",    "OPERATE", "JOIN",   "LEAVE",   "LOCK",     "UNLOCK", "QUERY",
-                                        "OP",   "INSTALL", "PULL",   "RESULT",  "GRANT",    "DROP",   "ANSWER",
-                                        "COLLECT", "REDIRECT", "DONE", "INSTALLED", "GONE", "REPORT"};
+    static const char *const kinds[] = {"?",        "OPERATE", "JOIN",      "LEAVE",   "LOCK",
+                                        "UNLOCK",   "QUERY",   "OP",        "INSTALL", "PULL",
+                                        "RESULT",   "GRANT",   "DROP",      "ANSWER",  "COLLECT",
+                                        "REDIRECT", "DONE",    "INSTALLED", "GONE",    "REPORT"};
     wire_t w = {0};
     if (!trace()) return;
     memcpy(&w, bytes, size < sizeof w ? size : sizeof w);
     fprintf(stderr,
-            "%s %u->%u %x %s group %llx epoch %llu number %llu value %llx counter %llu stage %u phase %u err %u flags %u "
+            "%s %u->%u %x %s group %llx epoch %llu number %llu value %llx counter %llu stage %u phase %u err "
+            "%u flags %u "
             "entries %u ops %u size %zu\n",
             what, from, to, type, w.kind < KIND_COUNT ? kinds[w.kind] : "?", (unsigned long long)w.group,
             (unsigned long long)w.epoch, (unsigned long long)w.number, (unsigned long long)w.value,
@@ -42,7 +45,8 @@ static unsigned group_index(uint64_t id)
 static void violate(net_t *net, const char *what, unsigned op, unsigned node)
 {
     if (net->violation || net->hostile) return; /* members do not lie: then only crashes count */
-    snprintf(net->text, sizeof net->text, "%s (operation %u, node %u, views %u)", what, op, node, net->n_views);
+    snprintf(net->text, sizeof net->text, "%s (operation %u, node %u, views %u)", what, op, node,
+             net->n_views);
     net->violation = net->text;
 }
 
@@ -99,12 +103,14 @@ static void put_hostile(net_t *net, unsigned from, const group_message_t *m)
     copy.bytes = bytes;
     for (uint64_t i = rf_prng_below(&net->prng, 4); i-- > 0;) {
         size_t at = rf_prng_below(&net->prng, rf_prng_below(&net->prng, 2) ? 64 : m->size);
-        uint8_t values[] = {0, 1, 2, 0xff, 0x7f, bytes[at] + 1u, bytes[at] - 1u, (uint8_t)rf_prng_next(&net->prng)};
+        uint8_t values[] = {
+            0, 1, 2, 0xff, 0x7f, bytes[at] + 1u, bytes[at] - 1u, (uint8_t)rf_prng_next(&net->prng)};
         bytes[at] = values[rf_prng_below(&net->prng, sizeof values)];
     }
     if (rf_prng_below(&net->prng, 8) == 0) copy.size = rf_prng_below(&net->prng, m->size + 1);
     if (rf_prng_below(&net->prng, 16) == 0) copy.size = m->size + rf_prng_below(&net->prng, 64);
-    if (rf_prng_below(&net->prng, 16) == 0) copy.type = (uint8_t)(GROUP_TYPE_FIRST + rf_prng_below(&net->prng, 4));
+    if (rf_prng_below(&net->prng, 16) == 0)
+        copy.type = (uint8_t)(GROUP_TYPE_FIRST + rf_prng_below(&net->prng, 4));
     if (copy.size > GROUP_MESSAGE_MAX) copy.size = GROUP_MESSAGE_MAX;
     unsigned to = (unsigned)rf_prng_below(&net->prng, net->n);
     if (to != from) put(net, from, to, &copy);
@@ -122,7 +128,8 @@ static void check_stable(net_t *net, unsigned op_index, const group_action_t *a,
         if (m == at || net->nodes[m].fenced) continue;
         const group_t *other = group_find(net->nodes[m].groups, a->groups[0]);
         const op_t *op = other ? op_find(net->nodes[m].groups, other, a->number) : NULL;
-        bool recorded = other && (other->passed >= a->number || (op && op->stage >= STAGE_DECIDED && op->err == 0));
+        bool recorded =
+            other && (other->passed >= a->number || (op && op->stage >= STAGE_DECIDED && op->err == 0));
         if (!recorded) violate(net, "visible before stable", op_index, m);
     }
 }
@@ -131,10 +138,9 @@ static void answer_later(net_t *net, node_t *node, const group_action_t *a)
 {
     if (a->token == 0) return;
     if (node->n_pending == 64) abort();
-    node->pending[node->n_pending++] =
-        (pending_t){.token = a->token,
-                    .prepare = a->kind == GROUP_ACTION_PREPARE,
-                    .refuse = rf_prng_below(&net->prng, 1000) < net->refuse};
+    node->pending[node->n_pending++] = (pending_t){.token = a->token,
+                                                   .prepare = a->kind == GROUP_ACTION_PREPARE,
+                                                   .refuse = rf_prng_below(&net->prng, 1000) < net->refuse};
 }
 
 static void action(net_t *net, unsigned at, const group_action_t *a)
@@ -158,11 +164,13 @@ static void action(net_t *net, unsigned at, const group_action_t *a)
     if (net->hostile && index >= net->n_ops) index = 0;
     model_op_t *op = &net->ops[index];
     if (trace())
-        fprintf(stderr, "  node %u action %u operation %u group %llx counter %llu of %u number %llu epoch %llu\n", at,
+        fprintf(stderr,
+                "  node %u action %u operation %u group %llx counter %llu of %u number %llu epoch %llu\n", at,
                 (unsigned)a->kind, index, (unsigned long long)a->groups[0], (unsigned long long)a->id.counter,
                 a->id.member.core, (unsigned long long)a->number, (unsigned long long)a->epoch);
     net->hash = (net->hash ^ (index * 64 + at * 8 + (unsigned)a->kind)) * 0x100000001b3u;
-    if (op->n_groups == 1 && a->groups[0] != net_group(op->groups[0])) violate(net, "another group's operation", index, at);
+    if (op->n_groups == 1 && a->groups[0] != net_group(op->groups[0]))
+        violate(net, "another group's operation", index, at);
     if (op->n_groups != a->n_groups) violate(net, "another operation's objects", index, at);
     if (a->kind == GROUP_ACTION_PREPARE) {
         if (op->prepared & BIT(at)) violate(net, "prepared twice", index, at);
@@ -171,19 +179,23 @@ static void action(net_t *net, unsigned at, const group_action_t *a)
         if (op->applied & BIT(at)) violate(net, "applied twice", index, at);
         if (op->aborted) violate(net, "applied here, aborted elsewhere", index, at);
         if (op->failed) violate(net, "applied, and answered as not done", index, at);
-        if (op->phase == GROUP_TWO_PHASE && !(op->prepared & BIT(at))) violate(net, "applied, not prepared", index, at);
+        if (op->phase == GROUP_TWO_PHASE && !(op->prepared & BIT(at)))
+            violate(net, "applied, not prepared", index, at);
         op->applied |= BIT(at);
         if (op->phase == GROUP_TWO_PHASE) check_stable(net, index, a, at);
         if (a->n_groups == 1) {
             /* A one-phase operation that only the dead have carried out is asked for again, of the next owner. */
             bool only_dead = op->phase == GROUP_ONE_PHASE;
-            for (unsigned i = 0; i < net->n; i++) only_dead &= i == at || !(op->applied & BIT(i)) || net->nodes[i].left;
-            if (op->number != 0 && op->number != a->number && !only_dead) violate(net, "two numbers", index, at);
+            for (unsigned i = 0; i < net->n; i++)
+                only_dead &= i == at || !(op->applied & BIT(i)) || net->nodes[i].left;
+            if (op->number != 0 && op->number != a->number && !only_dead)
+                violate(net, "two numbers", index, at);
             op->number = a->number;
         }
         for (unsigned i = 0; i < a->n_groups; i++) {
             unsigned g = group_index(a->groups[i]);
-            if (g < NET_GROUPS && node->n_order[g] < NET_OPS) node->order[g][node->n_order[g]++] = (uint16_t)index;
+            if (g < NET_GROUPS && node->n_order[g] < NET_OPS)
+                node->order[g][node->n_order[g]++] = (uint16_t)index;
         }
     } else {
         op->aborted |= BIT(at);
@@ -258,9 +270,11 @@ void net_form(net_t *net, unsigned node, unsigned group, unsigned n)
         if (i != node && !net->nodes[i].left) members[k++] = net->nodes[i].id;
     }
     net->nodes[node].holds[group] = true;
-    net_event(net, node,
-              &(group_event_t){.kind = GROUP_FORM,
-                               .form = {.group = net_group(group), .cookie = COOKIE_OTHER, .members = members, .n_members = k}});
+    net_event(
+        net, node,
+        &(group_event_t){
+            .kind = GROUP_FORM,
+            .form = {.group = net_group(group), .cookie = COOKIE_OTHER, .members = members, .n_members = k}});
 }
 
 int net_operate(net_t *net, unsigned node, group_phase_t phase, unsigned mask)
@@ -286,7 +300,8 @@ int net_operate(net_t *net, unsigned node, group_phase_t phase, unsigned mask)
     return (int)index;
 }
 
-void net_change(net_t *net, unsigned node, group_event_kind_t kind, unsigned group, unsigned through, uint64_t cookie)
+void net_change(net_t *net, unsigned node, group_event_kind_t kind, unsigned group, unsigned through,
+                uint64_t cookie)
 {
     net_event(net, node,
               &(group_event_t){.kind = kind,
@@ -446,7 +461,8 @@ void net_check_end(net_t *net)
         unsigned longest = 0;
         for (unsigned i = 0; i < net->n; i++) {
             bool longer = net->nodes[i].n_order[k] > net->nodes[longest].n_order[k];
-            if (net->nodes[longest].left ? longer || !net->nodes[i].left : longer && !net->nodes[i].left) longest = i;
+            if (net->nodes[longest].left ? longer || !net->nodes[i].left : longer && !net->nodes[i].left)
+                longest = i;
             const group_t *g = runs(&net->nodes[i]) ? group_find(net->nodes[i].groups, net_group(k)) : NULL;
             if (!g) continue;
             if (!first) first = g;
@@ -457,11 +473,14 @@ void net_check_end(net_t *net)
         }
         for (unsigned i = 0; i < net->n; i++) {
             uint16_t where[NET_OPS] = {0};
-            for (unsigned j = 0; j < net->nodes[longest].n_order[k]; j++) where[net->nodes[longest].order[k][j]] = (uint16_t)(j + 1);
+            for (unsigned j = 0; j < net->nodes[longest].n_order[k]; j++)
+                where[net->nodes[longest].order[k][j]] = (uint16_t)(j + 1);
             unsigned last = 0;
             for (unsigned j = 0; j < net->nodes[i].n_order[k]; j++) {
                 unsigned w = where[net->nodes[i].order[k][j]];
-                if (w == 0 || (net->nodes[i].left && net->ops[net->nodes[i].order[k][j]].phase == GROUP_ONE_PHASE)) continue;
+                if (w == 0 ||
+                    (net->nodes[i].left && net->ops[net->nodes[i].order[k][j]].phase == GROUP_ONE_PHASE))
+                    continue;
                 if (w < last) violate(net, "another order", net->nodes[i].order[k][j], i);
                 last = w;
             }

@@ -5,11 +5,11 @@
 #include "base/prng.h"
 #include "consensus/group_state.h"
 
-#define NET_NODES 8
+#define NET_NODES  8
 #define NET_FLIGHT 4096
-#define NET_OPS 1024
+#define NET_OPS    1024
 #define NET_GROUPS 3
-#define NET_VIEWS 64
+#define NET_VIEWS  64
 
 typedef struct packet {
     unsigned from, to;
@@ -30,8 +30,8 @@ typedef struct node {
     void *memory;
     groups_t *groups;
     node_state_t state;
-    bool left, fenced; /* the machine has expelled it; nothing of it runs */
-    unsigned views;    /* applied here */
+    bool left, fenced;    /* the machine has expelled it; nothing of it runs */
+    unsigned views;       /* applied here */
     uint64_t told_fenced; /* bits of nodes */
     pending_t pending[64];
     unsigned n_pending;
@@ -82,7 +82,8 @@ void net_free(net_t *net);
 void net_event(net_t *net, unsigned node, const group_event_t *event);
 void net_form(net_t *net, unsigned node, unsigned group, unsigned n);
 int net_operate(net_t *net, unsigned node, group_phase_t phase, unsigned groups_mask); /* which; -1: none */
-void net_change(net_t *net, unsigned node, group_event_kind_t kind, unsigned group, unsigned through, uint64_t cookie);
+void net_change(net_t *net, unsigned node, group_event_kind_t kind, unsigned group, unsigned through,
+                uint64_t cookie);
 void net_die(net_t *net, unsigned node);
 void net_leave_view(net_t *net, unsigned node); /* agreed; members learn it each in its time */
 void net_fence(net_t *net, unsigned node);

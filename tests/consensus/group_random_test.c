@@ -64,7 +64,8 @@ static const char *run(uint64_t seed, const mix_t *mix, uint64_t *hash, bool ver
                 net_change(&net, at, GROUP_JOIN, group, (unsigned)rf_prng_below(&prng, net.n), 1);
             break;
         case 6:
-            if (node->state == NODE_UP && rf_prng_below(&prng, 4) == 0) net_change(&net, at, GROUP_LEAVE, group, 0, 2);
+            if (node->state == NODE_UP && rf_prng_below(&prng, 4) == 0)
+                net_change(&net, at, GROUP_LEAVE, group, 0, 2);
             break;
         case 7: /* a crash; or a stall, whose dispatchers run on */
             if (node->state != NODE_UP || deaths == deaths_max || rf_prng_below(&prng, 3) != 0) break;
@@ -91,9 +92,11 @@ static const char *run(uint64_t seed, const mix_t *mix, uint64_t *hash, bool ver
             if (node->left) net_fence(&net, at);
             break;
         case 12:
-            if (node->state == NODE_UP && rf_prng_below(&prng, 30) == 0) net_change(&net, at, GROUP_DESTROY, group, 0, 3);
+            if (node->state == NODE_UP && rf_prng_below(&prng, 30) == 0)
+                net_change(&net, at, GROUP_DESTROY, group, 0, 3);
             break;
-        default: break;
+        default:
+            break;
         }
     }
     /* Faults stop. */
@@ -107,12 +110,13 @@ static const char *run(uint64_t seed, const mix_t *mix, uint64_t *hash, bool ver
     if (!net.violation) net_quiet(&net, mix->hostile ? 2000 : 60000);
     if (!net.violation) net_check_end(&net);
     *hash = net.hash;
-    const char *violation = net.violation ? strcpy(text, net.violation) : NULL;
+    snprintf(text, sizeof text, "%s", net.violation ? net.violation : "");
+    const char *violation = net.violation ? text : NULL;
     if (verbose) {
         unsigned ok = 0, errs[RF_ERR_COUNT] = {0};
         for (unsigned i = 0; i < net.n_ops; i++) ok += net.ops[i].ok, errs[net.ops[i].err]++;
-        printf("seed %llu: %u nodes, %u operations, %u ok, %u views, %u answers\n", (unsigned long long)seed, net.n,
-               net.n_ops, ok, net.n_views, net.completions);
+        printf("seed %llu: %u nodes, %u operations, %u ok, %u views, %u answers\n", (unsigned long long)seed,
+               net.n, net.n_ops, ok, net.n_views, net.completions);
         for (unsigned i = 1; i < RF_ERR_COUNT; i++) {
             if (errs[i]) printf("  %u %s\n", errs[i], rf_err_name((rf_err_t)i));
         }
@@ -120,14 +124,16 @@ static const char *run(uint64_t seed, const mix_t *mix, uint64_t *hash, bool ver
             for (unsigned k = 0; k < 8; k++) {
                 const group_t *g = &net.nodes[i].groups->groups[k];
                 if (!g->used) continue;
-                printf("  node %u st %d left %d: group %llx epoch %llu n %u self %u last %llu passed %llu retired %llu wedged %d coll "
-                       "%d inst %d wait %llx lock %llx held %u token %llx ending %d rep %llx mem %llx report_to %u\n",
+                printf("  node %u st %d left %d: group %llx epoch %llu n %u self %u last %llu passed %llu "
+                       "retired %llu wedged %d coll "
+                       "%d inst %d wait %llx lock %llx held %u token %llx ending %d rep %llx mem %llx "
+                       "report_to %u\n",
                        i, net.nodes[i].state, net.nodes[i].left, (unsigned long long)g->id,
                        (unsigned long long)g->epoch, g->n, g->self, (unsigned long long)g->last,
-                       (unsigned long long)g->passed, (unsigned long long)g->retired, g->wedged, g->collecting,
-                       g->installing, (unsigned long long)g->install_waiting, (unsigned long long)g->lock_id, g->held,
-                       (unsigned long long)g->token, g->ending, (unsigned long long)g->reported,
-                       (unsigned long long)g->members, g->report_to.core);
+                       (unsigned long long)g->passed, (unsigned long long)g->retired, g->wedged,
+                       g->collecting, g->installing, (unsigned long long)g->install_waiting,
+                       (unsigned long long)g->lock_id, g->held, (unsigned long long)g->token, g->ending,
+                       (unsigned long long)g->reported, (unsigned long long)g->members, g->report_to.core);
             }
         }
     }
@@ -143,7 +149,7 @@ static uint64_t seeds_of(uint64_t otherwise)
 
 static void safe_and_live_with(mix_t mix)
 {
-    uint64_t n = seeds_of(3000), bad = 0;
+    uint64_t n = seeds_of(2000), bad = 0;
     for (uint64_t seed = 1; seed <= n && bad < 10; seed++) {
         uint64_t hash;
         const char *violation = run(seed, &mix, &hash, false);
@@ -194,7 +200,7 @@ static void replays(void **state)
 static void caught(unsigned defect, const char *name)
 {
     mix_t mix = {.defects = defect};
-    uint64_t seeds = seeds_of(3000);
+    uint64_t seeds = seeds_of(2000);
     for (uint64_t seed = 1; seed <= seeds; seed++) {
         uint64_t hash;
         const char *violation = run(seed, &mix, &hash, false);
@@ -217,17 +223,16 @@ int main(void)
 {
     const char *one = getenv("RF_GROUP_SEED");
     if (one) {
-        mix_t mix = {.lossless = getenv("RF_GROUP_LOSSLESS") != NULL, .hostile = getenv("RF_GROUP_HOSTILE") != NULL};
+        mix_t mix = {.lossless = getenv("RF_GROUP_LOSSLESS") != NULL,
+                     .hostile = getenv("RF_GROUP_HOSTILE") != NULL};
         uint64_t hash;
         const char *violation = run(strtoull(one, NULL, 10), &mix, &hash, true);
         printf("%s\n", violation ? violation : "nothing wrong");
         return violation != NULL;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(safe_and_live),
-        cmocka_unit_test(lossless),
-        cmocka_unit_test(hostile_bytes),
-        cmocka_unit_test(replays),
+        cmocka_unit_test(safe_and_live),      cmocka_unit_test(lossless),
+        cmocka_unit_test(hostile_bytes),      cmocka_unit_test(replays),
         cmocka_unit_test(defects_are_caught),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
