@@ -167,6 +167,7 @@ void rf_lib_machine_event(const rf_client_machine_event_t *event)
 }
 _Static_assert((int)RF_MACHINE_EVENT_CORE_UP == RF_MACHINE_CORE_UP &&
                    (int)RF_MACHINE_EVENT_DOMAIN_ENDED == RF_MACHINE_DOMAIN_ENDED &&
+                   (int)RF_MACHINE_EVENT_CORE_LEAVING == RF_MACHINE_CORE_LEAVING &&
                    (int)RF_MACHINE_EVENTS_CORES == RF_EVENTS_CORES &&
                    (int)RF_MACHINE_EVENTS_NODES == RF_EVENTS_NODES &&
                    (int)RF_MACHINE_EVENTS_DOMAINS == RF_EVENTS_DOMAINS,

@@ -352,7 +352,8 @@ static bool next_machine_event(source_t *source, rf_event_t *event)
     }
     while (source->machine.seen < rf_me.machine_count) {
         const rf_machine_event_t *kept = &rf_me.machine_events[source->machine.seen++ % LIB_MACHINE_EVENTS];
-        bool core = kept->what == RF_MACHINE_EVENT_CORE_UP || kept->what == RF_MACHINE_EVENT_CORE_DOWN;
+        bool core = kept->what == RF_MACHINE_EVENT_CORE_UP || kept->what == RF_MACHINE_EVENT_CORE_DOWN ||
+                    kept->what == RF_MACHINE_EVENT_CORE_LEAVING;
         bool node = kept->what == RF_MACHINE_EVENT_NODE_UP || kept->what == RF_MACHINE_EVENT_NODE_DOWN;
         uint32_t bit = core   ? (uint32_t)RF_MACHINE_EVENTS_CORES
                        : node ? (uint32_t)RF_MACHINE_EVENTS_NODES

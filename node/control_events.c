@@ -37,6 +37,7 @@ static const char *const what_names[] = {
     [RF_MACHINE_NODE_DOWN] = "node-down",
     [RF_MACHINE_DOMAIN_STARTED] = "domain-started",
     [RF_MACHINE_DOMAIN_ENDED] = "domain-ended",
+    [RF_MACHINE_CORE_LEAVING] = "core-leaving",
 };
 
 void rf_events_publish(rf_daemon_t *daemon, const rf_client_machine_event_t *event)

@@ -77,6 +77,7 @@ typedef enum rf_machine_event_what {
     RF_MACHINE_EVENT_NODE_DOWN = 4,
     RF_MACHINE_EVENT_DOMAIN_STARTED = 5,
     RF_MACHINE_EVENT_DOMAIN_ENDED = 6,
+    RF_MACHINE_EVENT_CORE_LEAVING = 7, /* this core is being turned off: end, it waits for you or kills you */
 } rf_machine_event_what_t;
 
 typedef struct rf_machine_event {
