@@ -64,10 +64,23 @@ static bool i_beat(const monitor_t *m)
 
 /* ---- contact ---- */
 
-static uint64_t contact_age_ns(const monitor_t *m)
+/* When this voter itself had contact, at least: a leader steps down when it has not heard a majority for an election's time, and
+ * says nothing more to its followers then. boot_expel_ns() allows for that. */
+static void note_own_contact(monitor_t *m)
 {
-    bool voter = m->agree.state.role != AGREEMENT_ROLE_LEARNER;
-    if (voter && m->quorum) return 0;
+    const agreement_state_t *state = &m->agree.state;
+    uint64_t at_ns = 0;
+    if (!m->quorum || state->role == AGREEMENT_ROLE_LEARNER) return;
+    if (state->role == AGREEMENT_ROLE_LEADER)
+        at_ns = m->now_ns;
+    else if (state->leader.core < m->boot->n_cores)
+        at_ns = m->cores[state->leader.core].led_ns;
+    if (at_ns > m->contact_ns) m->contact_ns = at_ns;
+}
+
+static uint64_t contact_age_ns(monitor_t *m)
+{
+    note_own_contact(m);
     return m->contact_ns == 0 || m->now_ns < m->contact_ns ? UINT64_MAX : m->now_ns - m->contact_ns;
 }
 
@@ -114,8 +127,7 @@ void heartbeat_tell_frozen(monitor_t *m, rf_core_t to)
 
 static void judge_contact(monitor_t *m)
 {
-    bool voter = m->agree.state.role != AGREEMENT_ROLE_LEARNER;
-    if (voter && m->quorum) m->contact_ns = m->now_ns;
+    note_own_contact(m);
     bool frozen = m->boot->n_nodes > 1 && m->now_ns > m->contact_ns + boot_self_ns(m->boot);
     if (frozen == m->frozen) return;
     heartbeat_frozen(m, frozen);

@@ -53,8 +53,9 @@ enum {
     PEER_FENCED = 0xa0,
 };
 
-#define PEER_REQUESTS_MAX 128
-#define PEER_CHUNK_MAX    3840 /* bytes of a spawn block in one message */
+#define PEER_AGREEMENT_APPEND 0xd1 /* what only a leader and parents say (consensus/) */
+#define PEER_REQUESTS_MAX     128
+#define PEER_CHUNK_MAX        3840 /* bytes of a spawn block in one message */
 
 typedef struct peer_fds {
     uint32_t tag;

@@ -215,6 +215,7 @@ void peer_message(monitor_t *m, rf_core_t core, uint8_t type, const uint8_t *byt
     if (c->link != PEER_LINKED) return; /* fenced: nothing of it is listened to any more */
     c->heard_ns = m->now_ns;
     if (type >= AGREEMENT_TYPE_FIRST && type <= AGREEMENT_TYPE_LAST) {
+        if (type == PEER_AGREEMENT_APPEND) c->led_ns = m->now_ns;
         if (agree_receive(m, core, type, bytes, size) != RF_OK) garbage(m, core, agreement_type_name(type));
         return;
     }

@@ -145,6 +145,7 @@ typedef struct core {
     bool redial; /* a dial failed: again at redial_ns */
     uint64_t redial_ns;
     uint64_t heard_ns, their_sent_ns; /* the last word of it; what its last heartbeat said */
+    uint64_t led_ns;                  /* its last entries or leader's heartbeat */
     uint16_t silent;                  /* beats of mine since it was heard */
     /* last measurement */
     uint64_t ping_sent_ns; /* 0: none outstanding */
