@@ -1,0 +1,127 @@
+# Three hosts with a network of their own between them (network namespaces), which is cut and healed.
+source "$(dirname "$0")/lib.sh" "$1"
+
+((EUID == 0)) || skip "making network namespaces takes root"
+net="rf$$"
+ip netns add "$net-probe" 2>/dev/null || skip "no network namespaces here"
+ip netns del "$net-probe"
+
+# The guard of lib.sh takes machines down; this one takes the network away, whatever happens to the test.
+(
+    trap - EXIT INT TERM HUP
+    setsid bash -c "while kill -0 $$ 2>/dev/null; do sleep 0.5; done; sleep 3
+        for i in 1 2 3; do ip netns del $net-\$i; done 2>/dev/null; ip link del $net 2>/dev/null" </dev/null >/dev/null 2>&1 &
+)
+
+ip link add "$net" type bridge && ip link set "$net" up || skip "no bridges here"
+for i in 1 2 3; do
+    ip netns add "$net-$i"
+    ip link add "$net-v$i" type veth peer name eth0 netns "$net-$i"
+    ip link set "$net-v$i" master "$net" up
+    ip -n "$net-$i" link set lo up
+    ip -n "$net-$i" address add "10.213.77.$i/24" dev eth0
+    ip -n "$net-$i" link set eth0 up
+done
+cut() { local i; for i in "$@"; do ip link set "$net-v$i" down; done; }
+heal() { local i; for i in "$@"; do ip link set "$net-v$i" up; done; }
+
+export RACKFISH_MACHINE="t$$-partition"
+dir=$base/$RACKFISH_MACHINE
+machines+=("$RACKFISH_MACHINE")
+head -c 32 /dev/urandom >"$work/net.key"
+chmod 600 "$work/net.key"
+cat >"$work/net.yaml" <<YAML
+machine: $RACKFISH_MACHINE
+key_file: net.key
+allow_root: on
+defaults: {cores: "0-0"}
+nodes:
+  - {hosts: h1, address: 10.213.77.1}
+  - {hosts: h2, address: 10.213.77.2}
+  - {hosts: h3, address: 10.213.77.3}
+YAML
+for i in 1 2 3; do
+    timeout 90 ip netns exec "$net-$i" rackfish up --config "$work/net.yaml" --node "h$i" >"$work/up$i" 2>&1 &
+done
+wait_for_all() { [[ $(rackfish --via h1 --json status 2>/dev/null | json nodes_up) == 3 ]]; }
+within "three hosts form a machine" 90 wait_for_all
+wait
+cat "$work"/up?
+at() { rackfish --via "h$1" --json status 2>/dev/null | json "$2"; }
+quorum() { [[ $(at "$1" has_quorum) == "$2" ]]; }
+frozen() { [[ $(at "$1" frozen) == "$2" ]]; }
+up() { [[ $(at "$1" cores_up) == "$2" ]]; }
+incarnation() { rackfish --via h1 --json cores 2>/dev/null | grep "\"core\":$1," | json incarnation; }
+works() { [[ $(timeout 20 rackfish --via "h$(($1 + 1))" run --core "$1" -- echo on 2>&1) == on ]]; }
+ticks() { wc -l <"$work/ticks$1" 2>/dev/null; }
+start_ticking() {
+    timeout 20 rackfish --via "h$(($1 + 1))" run -d --core "$1" -- sh -c "while :; do echo >>$work/ticks$1; sleep 0.0479; done"
+}
+chmod 777 "$work"
+equal "it survives any one host" "$(at 1 survives_nodes)" 1
+id2=$(start_ticking 2)
+within "a program runs on the third" 20 test -s "$work/ticks2"
+remember_processes
+
+# One host is cut off: it refuses and freezes, the others expel it and go on; healed, it joins anew.
+start=$(now_ms)
+cut 3
+within "the host that is cut off has no quorum" 30 quorum 3 false
+say "        after $(($(now_ms) - start)) ms"
+output=$(timeout 30 rackfish --via h3 run --core 2 -- true 2>&1)
+equal "it refuses to run programs" $? 125
+matches "... for want of a quorum" "$output" "agree|quorum"
+within "it freezes its domains" 30 frozen 3 true
+say "        after $(($(now_ms) - start)) ms"
+before=$(ticks 2)
+sleep 0.5
+equal "they do not run" "$(ticks 2)" "$before"
+matches "its status says for whom it waits" "$(rackfish --via h3 status)" "waits for +cores? 0"
+within "the others go on without it" 30 up 1 2
+say "        after $(($(now_ms) - start)) ms"
+check "a program runs on the first" works 0
+check "and on the second" works 1
+expect "wait says that its domain is lost" 125 rackfish --via h1 wait --timeout 20s "$id2"
+heal 3
+within "healed, it joins as incarnation 2" 60 bash -c "[[ \$(rackfish --via h1 --json cores | grep '\"core\":2,' | grep -c '\"incarnation\":2') == 1 ]]"
+within "and works" 30 works 2
+check "its domain is gone" bash -c "! pgrep -f '[s]leep 0.0479'"
+
+# The leader's host.
+leader=$(at 1 leader)
+other=$(((leader + 1) % 3))
+start=$(now_ms)
+cut $((leader + 1))
+within "the leader's host is cut off: another leads" 30 quorum $((other + 1)) true
+within "and programs run" 30 works $other
+say "        after $(($(now_ms) - start)) ms"
+within "the one that led knows that it does not" 30 quorum $((leader + 1)) false
+heal $((leader + 1))
+within "healed, all are there" 60 up 1 3
+within "and work" 30 works $leader
+
+# All are cut off: nobody is expelled, all wait, and go on when it is over.
+rm -f "$work/ticks1"
+id1=$(start_ticking 1)
+within "a program runs on the second" 20 test -s "$work/ticks1"
+view=$(at 1 view)
+lives="$(incarnation 0) $(incarnation 1) $(incarnation 2)"
+cut 1 2 3
+for i in 1 2 3; do within "host $i has no quorum" 30 quorum $i false; done
+within "all freeze" 30 frozen 2 true
+before=$(ticks 1)
+sleep 3
+equal "nothing runs" "$(ticks 1)" "$before"
+equal "nobody is lost" "$(at 1 lost)" false
+heal 1 2 3
+for i in 1 2 3; do within "healed, host $i has a quorum" 60 quorum $i true; done
+equal "nobody was expelled" "$(at 2 view) $(incarnation 0) $(incarnation 1) $(incarnation 2)" "$view $lives"
+goes_on() { (($(ticks 1) > before)); }
+within "the program goes on" 30 goes_on
+check "and can be ended" rackfish --via h1 kill -KILL "$id1"
+for core in 0 1 2; do within "core $core works" 30 works $core; done
+for i in 2 3; do rackfish --via "h$i" down --this-host >/dev/null 2>&1; done
+machine_down "down leaves nothing"
+for i in 1 2 3; do ip netns del "$net-$i"; done
+ip link del "$net"
+finish
