@@ -177,8 +177,8 @@ static void action(net_t *net, unsigned at, const group_action_t *a)
         op->prepared |= BIT(at);
     } else if (a->kind == GROUP_ACTION_APPLY) {
         if (op->applied & BIT(at)) violate(net, "applied twice", index, at);
-        /* What only the dead have aborted, and nobody was told of, is asked for again and has another number then. */
-        bool live_aborted = op->number_aborted == a->number;
+        /* What only the dead have aborted, and nobody was told of, is asked for again. */
+        bool live_aborted = false;
         for (unsigned i = 0; i < net->n; i++) live_aborted |= (op->aborted & BIT(i)) && !net->nodes[i].left;
         if (op->aborted && live_aborted) violate(net, "applied here, aborted elsewhere", index, at);
         if (op->failed) violate(net, "applied, and answered as not done", index, at);
@@ -202,7 +202,6 @@ static void action(net_t *net, unsigned at, const group_action_t *a)
         }
     } else {
         op->aborted |= BIT(at);
-        op->number_aborted = a->number;
         if (op->applied && !net->nodes[at].left) violate(net, "aborted here, applied elsewhere", index, at);
     }
     answer_later(net, node, a);

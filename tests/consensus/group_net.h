@@ -48,7 +48,7 @@ typedef struct model_op {
     bool done, ok, failed;
     rf_err_t err;
     uint64_t applied, aborted, prepared; /* bits of nodes */
-    uint64_t number, number_aborted;
+    uint64_t number;
 } model_op_t;
 
 typedef struct net {
