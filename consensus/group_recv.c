@@ -371,7 +371,14 @@ static void recv_ack(groups_t *s, agreement_member_t from, const wire_t *in)
         return;
     }
     if (in->kind == KIND_GONE) {
-        if (in->value >= g->entries[at].nonce) group_resolve_gone(s, g, at);
+        if (in->value < g->entries[at].nonce) return;
+        if (at == 0 &&
+            !is_owner(g)) { /* an owner lets go only when all have: this member has been counted as gone */
+            if (!(g->id & EPHEMERAL) && !g->ended) group_act(s, g, GROUP_ACTION_ENDED, NULL);
+            group_drop(s, g);
+            return;
+        }
+        group_resolve_gone(s, g, at);
         return;
     }
     if (in->epoch != g->epoch || g->wedged) {

@@ -193,6 +193,7 @@ static void answered(sim_world_t *w, sim_client_t *c, sim_process_t *p, uint64_t
         }
         return;
     case RF_ERR_AGAIN:
+    case RF_ERR_LIMIT:
         if (c->attempts == 1) check_once_refused(w, session, c->sequence);
         finish(w, c, c->attempts == 1 ? SIM_NOT_EXECUTED : SIM_UNKNOWN, 0);
         return;

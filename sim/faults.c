@@ -1,5 +1,5 @@
 /* The schedule of faults: one stream of events for each knob that is a rate, exponential gaps between them. */
-#include "sim.h"
+#include "groups.h"
 
 typedef enum fault {
     FAULT_PARTITION,
@@ -143,7 +143,7 @@ static bool majority_lives(const sim_world_t *w, const agreement_member_t *voter
 
 bool sim_may_die(sim_world_t *w, const rf_core_t *cores, unsigned n)
 {
-    if (w->majority_may_die) return true;
+    if (w->majority_may_die || w->groups) return true;
     agreement_state_t state;
     uint64_t newest = 0;
     for (unsigned i = 0; i < w->n_cores; i++) {
@@ -174,7 +174,7 @@ static rf_core_t any_alive(sim_world_t *w)
 static void crash(sim_world_t *w)
 {
     rf_core_t core = any_alive(w);
-    if (rf_prng_below(&w->faults, 3) == 0) { /* the leader, more often than by chance */
+    if (!w->groups && rf_prng_below(&w->faults, 3) == 0) { /* the leader, more often than by chance */
         for (unsigned i = 0; i < w->n_cores; i++) {
             agreement_state_t state;
             if (!w->processes[i].alive) continue;
@@ -217,6 +217,12 @@ static void say(sim_world_t *w, sim_event_kind_t kind)
 {
     rf_core_t core = any_alive(w), other = any_alive(w);
     if (core == RF_CORE_NONE || other == RF_CORE_NONE) return;
+    if (w->groups) { /* a healthy one is expelled: all the same to the others */
+        if (kind == SIM_EVENT_DEATH)
+            sim_groups_expel(
+                w, (agreement_member_t){.core = other, .incarnation = w->processes[other].incarnation});
+        return;
+    }
     agreement_state_t state;
     const sim_process_t *p = &w->processes[core];
     agreement_query(p->engine, &state);

@@ -3,7 +3,7 @@
  * only from the same host; suspicion by silence; fencing; and starting a dead core's monitor again as what the log says
  * it is: a new incarnation.
  */
-#include "sim.h"
+#include "groups.h"
 
 #define JOIN_TIMEOUT_NS (100 * RF_NS_PER_MS)
 
@@ -20,6 +20,7 @@ void sim_host_died(sim_world_t *w, rf_core_t core, bool known)
         event->peer = (agreement_member_t){.core = core, .incarnation = p->incarnation};
         event->x = AGREEMENT_EVIDENCE_KERNEL;
     }
+    if (w->groups) sim_groups_died(w, core);
     uint64_t mean_ms = w->phase == SIM_PHASE_SETTLE ? 1 : w->knobs.restart;
     p->join_due_ns = w->now_ns + sim_exponential(&w->choices, (mean_ms + 1) * RF_NS_PER_MS);
 }
@@ -184,7 +185,7 @@ void sim_host_kill(sim_world_t *w, const sim_event_t *event)
                 mate = true;
         }
         /* Nobody there to reap it: it ends when it learns that it is fenced, at the latest when its host is reached. */
-        if (!mate || failed) {
+        if ((!mate && !w->groups) || failed) {
             push_kill(w, event->peer, 5 * RF_NS_PER_MS);
             return;
         }
@@ -247,6 +248,10 @@ static void end_forgotten(sim_world_t *w, unsigned host)
 
 void sim_host_look(sim_world_t *w, unsigned host)
 {
+    if (w->groups) {
+        sim_groups_look(w, host);
+        return;
+    }
     if (w->phase != SIM_PHASE_FORMING) {
         end_forgotten(w, host);
         if (w->knobs.restart > 0 || w->phase == SIM_PHASE_SETTLE) ask_for_joins(w, host);

@@ -8,7 +8,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define JOBS_MAX 256
+#define JOBS_MAX           256
+#define GROUP_DEFECT_SHIFT 16 /* where groups' bits stand among those of this table */
 
 enum {
     OPTION_SEED = 256,
@@ -22,6 +23,7 @@ enum {
     OPTION_FAULTS,
     OPTION_MODEL,
     OPTION_DEFECT,
+    OPTION_GROUPS,
     OPTION_JOBS,
     OPTION_KEEP_GOING,
     OPTION_JSON,
@@ -53,6 +55,9 @@ static const option_text_t texts[] = {
      OPTION_MODEL},
     {"defect", "NAME", "for tests of the simulator: a deliberate defect of the engine, see below",
      OPTION_DEFECT},
+    {"groups", NULL,
+     "group operations (two-phase, one-phase) instead of the log, under views that an oracle gives",
+     OPTION_GROUPS},
     {"trace", "FROM:TO", "prints these events as they happen", OPTION_TRACE},
     {"history", "FILE", "writes what the clients did and saw, as text (doc/history.md)", OPTION_HISTORY},
     {"check-history", "FILE", "only says whether that history is linearizable; - is standard input",
@@ -75,6 +80,9 @@ static const struct {
     {"no-sessions-saved", AGREEMENT_DEFECT_NO_SESSIONS_SAVED},
     {"reset-on-partition", AGREEMENT_DEFECT_RESET_ON_PARTITION},
     {"single-majority", AGREEMENT_DEFECT_SINGLE_MAJORITY},
+    {"reply-before-stable", GROUP_DEFECT_REPLY_BEFORE_STABLE << GROUP_DEFECT_SHIFT},
+    {"report-before-wedge", GROUP_DEFECT_REPORT_BEFORE_WEDGE << GROUP_DEFECT_SHIFT},
+    {"one-phase-unnumbered", GROUP_DEFECT_ONE_PHASE_UNNUMBERED << GROUP_DEFECT_SHIFT},
 };
 #define DEFECTS (sizeof defects / sizeof defects[0])
 
@@ -147,11 +155,12 @@ static bool parse_plan(const char *text, int *out)
     return complain("no such plan", text);
 }
 
-static bool parse_defect(const char *text, unsigned *out)
+static bool parse_defect(const char *text, sim_options_t *o)
 {
     for (unsigned i = 0; i < DEFECTS; i++) {
         if (strcmp(text, defects[i].name) == 0) {
-            *out |= defects[i].bit;
+            o->defects |= defects[i].bit & ((1u << GROUP_DEFECT_SHIFT) - 1);
+            o->group_defects |= defects[i].bit >> GROUP_DEFECT_SHIFT;
             return true;
         }
     }
@@ -219,7 +228,9 @@ static bool take_option(command_line_t *line, int id, const char *value)
         line->model = value;
         return true;
     case OPTION_DEFECT:
-        return parse_defect(value, &o->defects);
+        return parse_defect(value, o);
+    case OPTION_GROUPS:
+        return o->groups = true;
     case OPTION_JOBS:
         return parse_unsigned(value, 1, JOBS_MAX, &o->jobs);
     case OPTION_KEEP_GOING:

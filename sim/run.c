@@ -5,10 +5,12 @@
  *      work      clients work, faults happen
  *      settle    faults have stopped: everything must come back, within a bound, and the checkers of the end look
  */
-#include "sim.h"
+#include "groups.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
+
+#define PROCESSES_SHOWN 16 /* when a run fails */
 
 static _Thread_local sim_world_t *current;
 
@@ -137,8 +139,8 @@ static void draw_parameters(sim_world_t *w)
         p->lease_ns = 0;
     }
     if (w->n_cores > 64) {
-        p->log_max = 64;
-        p->entry_max = AGREEMENT_ENTRY_MAX;
+        p->log_max = 32;
+        p->entry_max = 256;
         p->proposals_max = 4;
         p->sessions_max = 16;
         p->lease_ns = 0;
@@ -166,9 +168,13 @@ static void set_up(sim_world_t *w)
     draw_shape(w);
     draw_parameters(w);
     w->actor = &sim_actor_engine;
-    w->engine_size = sim_engine_size(w);
-    rf_assert(w->engine_size > 0);
-    w->statistics->engine_bytes = w->engine_size;
+    if (o->groups) {
+        sim_groups_set_up(w);
+    } else {
+        w->engine_size = sim_engine_size(w);
+        rf_assert(w->engine_size > 0);
+        w->statistics->engine_bytes = w->engine_size;
+    }
     w->n_clients = o->clients ? o->clients : (unsigned)sim_between(&w->choices, 2, 10);
     w->operations_left = o->operations;
     w->majority_may_die = sim_chance(&w->choices, w->knobs.majority_loss);
@@ -177,9 +183,13 @@ static void set_up(sim_world_t *w)
     w->phase = SIM_PHASE_FORMING;
     w->phase_ends_ns = 30 * RF_NS_PER_S;
     for (unsigned i = 0; i < w->n_cores; i++) sim_process_start(w, (rf_core_t)i, 1);
-    sim_event_t *form = sim_push(w, RF_NS_PER_US, SIM_EVENT_FORM);
-    form->core = 0;
-    form->life = w->processes[0].life;
+    if (o->groups) {
+        sim_groups_begin(w);
+    } else {
+        sim_event_t *form = sim_push(w, RF_NS_PER_US, SIM_EVENT_FORM);
+        form->core = 0;
+        form->life = w->processes[0].life;
+    }
     sim_push(w, RF_NS_PER_MS, SIM_EVENT_PHASE);
     bool calm = true;
     const sim_knobs_t none = {.restart = w->knobs.restart};
@@ -190,6 +200,7 @@ static void set_up(sim_world_t *w)
 
 static void tear_down(sim_world_t *w)
 {
+    sim_groups_free(w);
     for (unsigned i = 0; i < w->n_cores; i++) {
         if (w->processes[i].alive) sim_process_kill(w, (rf_core_t)i);
         free(w->processes[i].memory);
@@ -213,6 +224,7 @@ static void tear_down(sim_world_t *w)
 
 static bool formed(sim_world_t *w)
 {
+    if (w->groups) return w->now_ns > 20 * RF_NS_PER_MS;
     for (unsigned i = 0; i < w->n_cores; i++) {
         agreement_state_t s;
         agreement_query(w->processes[i].engine, &s);
@@ -250,7 +262,12 @@ static void phase_forming(sim_world_t *w)
         w->phase = SIM_PHASE_WORK;
         w->work_started_ns = w->now_ns;
         w->phase_ends_ns = w->now_ns + 60 * RF_NS_PER_S;
-        for (unsigned i = 0; i < w->n_clients; i++) sim_client_start(w, i);
+        for (unsigned i = 0; i < w->n_clients; i++) {
+            if (w->groups)
+                sim_groups_client_start(w, i);
+            else
+                sim_client_start(w, i);
+        }
         sim_faults_start(w);
     } else if (w->now_ns > w->phase_ends_ns) {
         sim_stuck(w, "the machine does not form");
@@ -259,12 +276,12 @@ static void phase_forming(sim_world_t *w)
 
 static void phase_settle(sim_world_t *w)
 {
-    char why[400];
-    if (check_progress(w, why, sizeof why)) {
-        check_lost_end(w);
+    char why[400] = "";
+    if (w->groups ? sim_groups_at_rest(w, why, sizeof why) : check_progress(w, why, sizeof why)) {
+        if (!w->groups) check_lost_end(w);
         w->phase = SIM_PHASE_END;
     } else if (w->now_ns > w->phase_ends_ns) {
-        if (majority_dead(w)) {
+        if (!w->groups && majority_dead(w)) {
             w->statistics->lost_machines++;
             w->lost = true;
             w->phase = SIM_PHASE_END;
@@ -348,7 +365,13 @@ static void dispatch(sim_world_t *w, uint32_t number)
     }
     switch (event.kind) {
     case SIM_EVENT_CLIENT:
-        sim_client_timer(w, &event);
+        if (w->groups)
+            sim_groups_client_timer(w, &event);
+        else
+            sim_client_timer(w, &event);
+        break;
+    case SIM_EVENT_EXPEL:
+        sim_groups_expel(w, event.peer);
         break;
     case SIM_EVENT_FAULT:
         sim_faults_event(w, &event);
@@ -387,6 +410,10 @@ static void print_process(const sim_world_t *w, const sim_process_t *p, FILE *ou
         fprintf(out, "dead%s\n", p->joining ? ", a join has been asked for" : "");
         return;
     }
+    if (w->groups) {
+        sim_groups_print(w, p, out);
+        return;
+    }
     agreement_state_t s;
     agreement_query(p->engine, &s);
     static const char *const roles[] = {"learner", "follower", "candidate", "leader"};
@@ -415,7 +442,7 @@ static void report_failure(sim_world_t *w)
             (unsigned long long)(w->params.lease_ns / RF_NS_PER_MS));
     sim_knobs_print(&w->knobs, out);
     fprintf(out, "\n");
-    for (unsigned i = 0; i < w->n_cores && i < 32; i++) print_process(w, &w->processes[i], out);
+    for (unsigned i = 0; i < w->n_cores && i < PROCESSES_SHOWN; i++) print_process(w, &w->processes[i], out);
     fprintf(out, "the last events:\n");
     uint64_t n = w->n_events + 1 < SIM_TRACE_EVENTS ? w->n_events + 1 : SIM_TRACE_EVENTS;
     for (uint64_t i = w->n_events + 1 - n; i <= w->n_events; i++)

@@ -17,6 +17,7 @@
  *      model.c      costs by class of edge, from files
  *      history.c    histories of operations as text (doc/history.md)
  *      check_*.c    one property each
+ *      groups.h, actor_groups.c, client_groups.c    group operations by themselves, under views that an oracle gives
  *
  * Invariants: everything that happens is an event of the heap, taken in order of (time, order of making); every
  * choice comes from a generator seeded by the seed; nothing depends on addresses, on the host's clock or on floating
@@ -205,6 +206,8 @@ typedef enum sim_event_kind {
     SIM_EVENT_REQUEST,  /* a client's request reaches a process; x: client */
     SIM_EVENT_CHANGE,   /* a host asks a member for a change: x: 0 join, 1 leave of `peer` */
     SIM_EVENT_TRANSFER, /* the leader is to hand over */
+    SIM_EVENT_VIEW,     /* groups: a process hears of the next view */
+    SIM_EVENT_ANSWER,   /* groups: what was asked of a domain or CPU driver is done; x: which */
     SIM_EVENT_REFUSED,  /* a process hears from a link that it has been fenced */
     SIM_EVENT_PROCESS_LAST = SIM_EVENT_REFUSED, /* up to here: for a process, in its inbox while it is busy */
     SIM_EVENT_CLIENT,                           /* a client's timer */
@@ -212,6 +215,7 @@ typedef enum sim_event_kind {
     SIM_EVENT_HEAL,                             /* x: what ends */
     SIM_EVENT_HOST,                             /* a host looks after its cores */
     SIM_EVENT_KILL,                             /* a fence reaps a process of another life */
+    SIM_EVENT_EXPEL,                            /* groups: the oracle says that `peer` has left */
     SIM_EVENT_PHASE,                            /* the run goes on to its next phase */
 } sim_event_kind_t;
 
@@ -342,7 +346,7 @@ typedef struct sim_actor {
     void (*carry_on)(sim_world_t *w, sim_process_t *p);
 } sim_actor_t;
 
-extern const sim_actor_t sim_actor_engine;
+extern const sim_actor_t sim_actor_engine, sim_actor_groups;
 size_t sim_engine_size(sim_world_t *w); /* bytes of each engine of this world; 0: senseless parameters */
 
 /* ---- network (network.c) ---- */
@@ -451,10 +455,11 @@ bool check_progress(sim_world_t *w, char *why, size_t why_size);
 
 typedef struct sim_options {
     uint64_t seed, seeds, operations;
+    bool groups;                                     /* the actor is that of group operations */
     unsigned monitors, hosts, clients, jobs, voters; /* 0: drawn */
     int plan;                                        /* -1: drawn */
     sim_knob_choice_t knobs;
-    unsigned defects;
+    unsigned defects, group_defects;
     const sim_model_t *model;
     bool json, verbose, quiet; /* quiet: says nothing of failures */
     const char *replay;        /* the other options, for the line that says how to replay */
@@ -491,6 +496,8 @@ struct sim_world {
     sim_queue_t queue;
 
     const sim_actor_t *actor;
+    struct sim_groups *groups; /* groups.h; NULL: the actor is the engine */
+    group_params_t group_params;
     unsigned n_cores, n_hosts, n_clients;
     agreement_params_t params; /* of every engine, but for `self` */
     uint16_t *host;

@@ -177,7 +177,10 @@ static void action(net_t *net, unsigned at, const group_action_t *a)
         op->prepared |= BIT(at);
     } else if (a->kind == GROUP_ACTION_APPLY) {
         if (op->applied & BIT(at)) violate(net, "applied twice", index, at);
-        if (op->aborted) violate(net, "applied here, aborted elsewhere", index, at);
+        /* What only the dead have aborted, and nobody was told of, is asked for again. */
+        bool live_aborted = false;
+        for (unsigned i = 0; i < net->n; i++) live_aborted |= (op->aborted & BIT(i)) && !net->nodes[i].left;
+        if (op->aborted && live_aborted) violate(net, "applied here, aborted elsewhere", index, at);
         if (op->failed) violate(net, "applied, and answered as not done", index, at);
         if (op->phase == GROUP_TWO_PHASE && !(op->prepared & BIT(at)))
             violate(net, "applied, not prepared", index, at);
@@ -199,7 +202,7 @@ static void action(net_t *net, unsigned at, const group_action_t *a)
         }
     } else {
         op->aborted |= BIT(at);
-        if (op->applied) violate(net, "aborted here, applied elsewhere", index, at);
+        if (op->applied && !net->nodes[at].left) violate(net, "aborted here, applied elsewhere", index, at);
     }
     answer_later(net, node, a);
 }

@@ -1,4 +1,8 @@
-/* Group operations under faults at any point: a model beside them checks what callers see. A seed replays a run. */
+/*
+ * Group operations under faults at any point: a model beside them checks what callers see. RF_GROUP_SEED=n replays a run
+ * (RF_GROUP_LOSSLESS, RF_GROUP_HOSTILE: of those kinds; RF_GROUP_TRACE: every message), RF_GROUP_SEEDS and RF_GROUP_FIRST
+ * choose how many and which.
+ */
 #include <stdarg.h>
 #include <setjmp.h>
 #include <stdio.h>
@@ -150,7 +154,9 @@ static uint64_t seeds_of(uint64_t otherwise)
 static void safe_and_live_with(mix_t mix)
 {
     uint64_t n = seeds_of(2000), bad = 0;
-    for (uint64_t seed = 1; seed <= n && bad < 10; seed++) {
+    const char *from = getenv("RF_GROUP_FIRST");
+    uint64_t first = from ? strtoull(from, NULL, 10) : 1;
+    for (uint64_t seed = first; seed < first + n && bad < 10; seed++) {
         uint64_t hash;
         const char *violation = run(seed, &mix, &hash, false);
         if (!violation) continue;
