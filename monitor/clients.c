@@ -80,6 +80,7 @@ static const struct {
     [RF_CLIENT_RELOAD] = {N, sizeof(rf_client_reload_t)},
     [RF_CLIENT_JOIN] = {N, sizeof(rf_client_join_t)},
     [RF_CLIENT_LEAVE] = {N, sizeof(rf_client_leave_t)},
+    [RF_CLIENT_DEAD] = {N, sizeof(rf_client_dead_t)},
     [RF_CLIENT_SHUTDOWN] = {N, 0},
 };
 
@@ -97,6 +98,7 @@ typedef union body {
     rf_client_reload_t reload;
     rf_client_join_t join;
     rf_client_leave_t leave;
+    rf_client_dead_t dead;
 } body_t;
 
 static void dispatch(monitor_t *m, uint32_t client, const rf_wire_header_t *request, const body_t *body)
@@ -143,6 +145,9 @@ static void dispatch(monitor_t *m, uint32_t client, const rf_wire_header_t *requ
     case RF_CLIENT_SHUTDOWN:
         shutdown_request(m, client, request);
         return;
+    case RF_CLIENT_DEAD: /* rackfishd saw it by a pidfd, or that of the core's node told it */
+        if (body->dead.core < m->boot->n_cores) peer_process_died(m, body->dead.core, body->dead.incarnation);
+        break;
     case RF_CLIENT_CANCEL:
         wait_cancel(m, client, (uint32_t)body->target.domain);
         break;

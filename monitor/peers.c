@@ -177,7 +177,7 @@ void peer_down(monitor_t *m, rf_core_t core, rf_err_t err)
 void peer_process_died(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
 {
     core_t *c = &m->cores[core];
-    if (incarnation == c->incarnation) member_dead(m, core, true);
+    if (core != m->core && incarnation == c->incarnation) member_dead(m, core, true);
 }
 
 void peer_fail_ops(monitor_t *m, rf_core_t core)

@@ -43,7 +43,7 @@ void rf_cores_init(rf_daemon_t *daemon)
     daemon->n_cores = node->n_cores;
     for (unsigned i = 0; i < daemon->n_cores; i++) {
         rf_local_core_t *core = &daemon->cores[i];
-        *core = (rf_local_core_t){.daemon = daemon, .pidfd = -1};
+        *core = (rf_local_core_t){.daemon = daemon, .pidfd = -1, .monitor_pidfd = -1};
         core->core = (rf_core_t)(daemon->places[daemon->node].first_core + i);
     }
 }

@@ -77,6 +77,9 @@ typedef struct rf_local_core {
     rf_link_t *link;
     bool link_up;
     pid_t monitor_pid;
+    int monitor_pidfd; /* -1: not watched */
+    rf_source_t monitor_source;
+    rf_incarnation_t monitor_incarnation; /* as it says in its hello */
     uint64_t monitor_start_time;
     struct rf_assembler *assembler;
     rf_monitor_call_t *calls;

@@ -5,6 +5,7 @@
 #include "node/boot.h"
 #include "node/control_events.h"
 #include "node/cores.h"
+#include "node/peers.h"
 #include "node/run_dir.h"
 #include "transport/message.h"
 #include "transport/shm/shm.h"
@@ -56,6 +57,36 @@ static void link_lost(rf_local_core_t *core, rf_err_t err)
     rf_events_resubscribe(daemon);
 }
 
+static void unwatch(rf_local_core_t *core)
+{
+    if (core->monitor_pidfd < 0) return;
+    rf_loop_remove(&core->daemon->loop, &core->monitor_source);
+    close(core->monitor_pidfd);
+    core->monitor_pidfd = -1;
+}
+
+/* A monitor died: the others elect, and who waits for it learns it, before anything else is done. */
+static void on_monitor_died(void *context, uint32_t events)
+{
+    rf_local_core_t *core = context;
+    (void)events;
+    unwatch(core);
+    rf_peers_core_dead(core->daemon, core->core, core->monitor_incarnation);
+}
+
+static void watch(rf_local_core_t *core)
+{
+    unwatch(core);
+    core->monitor_pidfd = rf_process_open(core->monitor_pid, core->monitor_start_time);
+    core->monitor_incarnation = core->link->peer.incarnation;
+    if (core->monitor_pidfd >= 0 &&
+        rf_loop_add(&core->daemon->loop, &core->monitor_source, core->monitor_pidfd, EPOLLIN, on_monitor_died,
+                    core) != RF_OK) {
+        close(core->monitor_pidfd);
+        core->monitor_pidfd = -1;
+    }
+}
+
 static void link_up(rf_local_core_t *core)
 {
     int pid = 0;
@@ -63,6 +94,7 @@ static void link_up(rf_local_core_t *core)
     if (core->link->transport->peer_credentials(core->link, &pid, &uid) == RF_OK) {
         core->monitor_pid = pid;
         core->monitor_start_time = rf_process_start_time(pid);
+        watch(core);
     }
     core->link_up = true;
     core->life = RF_LIFE_UP;
@@ -331,6 +363,7 @@ void rf_monitors_close(rf_daemon_t *daemon)
     if (!daemon->endpoint) return;
     for (unsigned i = 0; i < daemon->n_cores; i++) {
         rf_monitor_disconnect(&daemon->cores[i]);
+        unwatch(&daemon->cores[i]);
         free(daemon->cores[i].assembler);
         daemon->cores[i].assembler = NULL;
     }

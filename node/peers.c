@@ -132,6 +132,42 @@ void rf_peers_cores_changed(rf_daemon_t *daemon)
     }
 }
 
+static void tell_dead(rf_daemon_t *daemon, rf_core_t core, rf_incarnation_t incarnation)
+{
+    rf_client_dead_t dead = {.core = core, .incarnation = incarnation};
+    for (unsigned i = 0; i < daemon->n_cores; i++) {
+        rf_local_core_t *other = &daemon->cores[i];
+        if (other->core != core && other->link_up) rf_monitor_tell(other, RF_CLIENT_DEAD, &dead, sizeof dead);
+    }
+}
+
+void rf_peers_core_dead(rf_daemon_t *daemon, rf_core_t core, rf_incarnation_t incarnation)
+{
+    Rackfish__Node__PeerDead dead;
+    Rackfish__Node__PeerFrame frame;
+    rackfish__node__peer_dead__init(&dead);
+    rackfish__node__peer_frame__init(&frame);
+    dead.core = core;
+    dead.incarnation = incarnation;
+    frame.kind_case = RACKFISH__NODE__PEER_FRAME__KIND_DEAD;
+    frame.dead = &dead;
+    for (unsigned i = 0; daemon->peers && i < daemon->config->n_nodes; i++) {
+        peer_t *peer = &daemon->peers->peers[i];
+        if (peer->conn && peer->accepted) rf_peer_send_frame(peer->conn, &frame);
+    }
+    tell_dead(daemon, core, incarnation);
+}
+
+/* Of its own cores alone a node speaks. */
+static rf_err_t on_dead(peer_t *peer, const Rackfish__Node__PeerDead *dead)
+{
+    rf_daemon_t *daemon = peer->daemon;
+    if (dead->core >= RF_CORES_MAX || rf_daemon_node_of_core(daemon, (int)dead->core) != peer->node)
+        return RF_ERR_PROTOCOL;
+    tell_dead(daemon, (rf_core_t)dead->core, dead->incarnation);
+    return RF_OK;
+}
+
 static rf_err_t on_cores(peer_t *peer, const Rackfish__Node__PeerCores *cores)
 {
     rf_daemon_t *daemon = peer->daemon;
@@ -242,6 +278,9 @@ static void on_peer_frame(void *context, const uint8_t *bytes, size_t size)
         break;
     case RACKFISH__NODE__PEER_FRAME__KIND_CORES:
         if (peer->accepted) err = on_cores(peer, frame->cores);
+        break;
+    case RACKFISH__NODE__PEER_FRAME__KIND_DEAD:
+        if (peer->accepted) err = on_dead(peer, frame->dead);
         break;
     default:
         break;

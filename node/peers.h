@@ -31,6 +31,9 @@ void rf_peers_tell_monitor(rf_daemon_t *daemon, rf_local_core_t *core);
 /* A core of this node came up or went down: tell the other nodes. */
 void rf_peers_cores_changed(rf_daemon_t *daemon);
 
+/* The monitor of a core of this node is dead, the kernel says: tell the monitors here and the other nodes. */
+void rf_peers_core_dead(rf_daemon_t *daemon, rf_core_t core, rf_incarnation_t incarnation);
+
 /* Is the standing connection to this node up? (True of this node.) */
 bool rf_peer_is_connected(const rf_daemon_t *daemon, rf_node_t node);
 

@@ -56,6 +56,8 @@ enum rf_client_op {
                              then to be started */
     RF_CLIENT_LEAVE =
         37, /* N rf_client_leave -> rf_client_left: this core leaves the machine in order, and ends */
+    RF_CLIENT_DEAD =
+        38, /* N rf_client_dead: the kernel of its host says that the monitor of a core is dead; header */
     RF_CLIENT_SHUTDOWN = 35, /* N rf_client_shutdown: end this core's domains (TERM, KILL), answer, exit */
 };
 
@@ -265,6 +267,12 @@ typedef struct rf_client_join {
     rf_core_t core;
     uint16_t reserved[3];
 } rf_client_join_t;
+
+typedef struct rf_client_dead {
+    rf_core_t core;
+    uint16_t reserved;
+    rf_incarnation_t incarnation;
+} rf_client_dead_t;
 
 typedef struct rf_client_joined {
     rf_incarnation_t incarnation;

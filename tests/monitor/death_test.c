@@ -190,6 +190,28 @@ static void the_leader_dies_and_comes_back(void **state)
     }
 }
 
+/* One core a host: nobody there sees it die but its rackfishd, who tells the others. */
+static void a_death_on_another_host_is_told(void **state)
+{
+    (void)state;
+    world_t *w = world_new(3, 1, 30);
+    world_form(w);
+    rf_client_dead_t dead = {.core = 0, .incarnation = 1};
+    test_client_t *c[3] = {NULL, world_node_client(w, 1), world_node_client(w, 2)};
+    rf_client_dead_t earlier = {.core = 0, .incarnation = 0}, nobody = {.core = 77, .incarnation = 1};
+    assert_int_equal(world_ask(w, c[1], RF_CLIENT_DEAD, &earlier, sizeof earlier, NULL, 0), RF_OK);
+    assert_int_equal(world_ask(w, c[1], RF_CLIENT_DEAD, &nobody, sizeof nobody, NULL, 0), RF_OK);
+    assert_int_equal(world_status(w, c[1]).cores_up, 3);
+    world_kill(w, 0);
+    const uint64_t died_ns = w->now_ns;
+    for (rf_core_t core = 1; core < 3; core++)
+        assert_int_equal(world_ask(w, c[core], RF_CLIENT_DEAD, &dead, sizeof dead, NULL, 0), RF_OK);
+    assert_int_equal(world_spawn(w, c[2], 2, NULL), RF_OK);
+    assert_true(w->now_ns - died_ns < 100 * RF_NS_PER_MS);
+    assert_int_equal(world_status(w, c[1]).cores_up, 2);
+    world_free(w);
+}
+
 /* More entries than the ring holds while a core is away: it is sent a snapshot. */
 static void a_new_incarnation_gets_a_snapshot(void **state)
 {
@@ -476,6 +498,7 @@ int main(void)
         cmocka_unit_test(gateways_take_over),
         cmocka_unit_test(an_idle_machine_only_beats),
         cmocka_unit_test(the_leader_dies_and_comes_back),
+        cmocka_unit_test(a_death_on_another_host_is_told),
         cmocka_unit_test(a_new_incarnation_gets_a_snapshot),
         cmocka_unit_test(who_stalls_is_fenced),
         cmocka_unit_test(a_short_stall_costs_nothing),
