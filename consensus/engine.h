@@ -315,6 +315,7 @@ struct agreement {
     unsigned attempts;                /* elections since a leader was heard */
     uint64_t term_index;              /* leader: its first entry */
     uint64_t leader_heard_ns, promise_until_ns;
+    uint64_t spread_ns, spread_term; /* of this voter's election time, in that term */
     uint64_t election_at_ns, heartbeat_at_ns, resend_at_ns, check_at_ns, retry_at_ns, fetch_at_ns;
     uint64_t transfer_until_ns;
     agreement_member_t stand_to; /* leader: to be asked to stand; core RF_CORE_NONE: nobody */
@@ -376,6 +377,7 @@ struct agreement {
     /* sessions */
     session_t *sessions;   /* [own_max + sessions_max] */
     uint16_t *session_map; /* open addressing: place + 1 */
+    unsigned session_last; /* looked up last */
     unsigned session_map_max, own_max, n_own, n_opened, n_places;
     uint16_t *free_opened; /* places of results */
     result_t *results;     /* [sessions_max][AGREEMENT_WINDOW] */
@@ -416,8 +418,7 @@ struct agreement {
     groups_t *groups; /* NULL: not used */
     uint64_t groups_tick_ns;
     bool groups_more;
-    agreement_member_t
-        group_left[AGREEMENT_CHANGES_MAX]; /* to be told: who has left by the view just applied */
+    agreement_member_t *group_left; /* [n_cores + AGREEMENT_CHANGES_MAX] to be told: who has left */
     unsigned n_group_left;
     bool reported; /* a REPORT is to be repeated until the log says it */
 
@@ -555,6 +556,7 @@ void engine_groups_tick(agreement_t *e);
 void engine_groups_room(agreement_t *e, agreement_member_t peer);
 void engine_groups_fenced(agreement_t *e, agreement_member_t m);
 void engine_groups_event(agreement_t *e, const group_event_t *event);
+void engine_groups_loaded(agreement_t *e);
 void engine_groups_finish(agreement_t *e);
 
 /* log.c */
@@ -567,7 +569,12 @@ static inline const uint8_t *log_body(const wire_entry_t *entry)
     return (const uint8_t *)(entry + 1);
 }
 /* Term of an entry that the ring holds, or of the one before; index in [first - 1, last]. */
-uint64_t log_term(const agreement_t *e, uint64_t index);
+static inline uint64_t log_term(const agreement_t *e, uint64_t index)
+{
+    rf_assert(index + 1 >= e->first && index <= e->last);
+    if (index == e->last) return e->last_term;
+    return index + 1 == e->first ? e->first_term : log_at(e, index)->term;
+}
 /* Leader: adds an entry of its term. RF_ERR_AGAIN: the ring is full of what a majority has not applied. */
 rf_err_t log_append(agreement_t *e, agreement_entry_kind_t kind, uint64_t session, uint64_t sequence,
                     const void *bytes, size_t size);

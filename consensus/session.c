@@ -12,6 +12,7 @@ static unsigned map_start(const agreement_t *e, uint64_t id)
 
 session_t *session_find(const agreement_t *e, uint64_t id)
 {
+    if (e->sessions[e->session_last].id == id && id != 0) return &e->sessions[e->session_last];
     for (unsigned at = map_start(e, id);; at = (at + 1) & (e->session_map_max - 1)) {
         uint16_t place = e->session_map[at];
         if (place == 0) return NULL;
@@ -80,6 +81,7 @@ session_t *session_use(agreement_t *e, uint64_t id, bool *full)
 {
     *full = false;
     session_t *s = session_find(e, id);
+    if (s) e->session_last = (unsigned)(s - e->sessions);
     if (s || !own_session_in(e, id)) return s;
     s = add(e, id);
     *full = !s;

@@ -130,12 +130,12 @@ void rf_survives_in_words(const rf_client_status_t *status, char *out, size_t ma
                  "questions go on");
     else if (status->cores_up <= 1)
         snprintf(out, max, "nothing: only one core is up");
-    else if (status->survives_cores == 0 && status->leader != RF_CORE_NONE)
+    else if (status->survives_cores == 0)
         snprintf(out, max,
-                 "the death of any core but core %u, which orders agreed changes; if that dies, running "
-                 "domains, open "
-                 "channels and questions go on",
-                 status->leader);
+                 "the death of any core that does not vote; if one of the %u voters dies, no more changes "
+                 "can be agreed "
+                 "on, while running domains, open channels and questions go on",
+                 status->voters);
     else
         snprintf(out, max, "the death of any %u core%s", status->survives_cores,
                  status->survives_cores == 1 ? "" : "s");
