@@ -68,7 +68,7 @@ static size_t lay_out(const agreement_params_t *p, uint8_t *memory, size_t *zero
     layout_t layout = {.memory = memory};
     agreement_t *e = take(&layout, sizeof *e);
     size_t map = (p->n_cores + 7u) / 8;
-    unsigned own_max = p->n_cores < OWN_SESSIONS_MAX ? p->n_cores : OWN_SESSIONS_MAX;
+    unsigned own_max = own_sessions_max(p);
     unsigned sessions = own_max + p->sessions_max, session_map_max = 16;
     while (session_map_max < 2 * sessions) session_map_max *= 2;
     uint32_t entry_stride = (uint32_t)(sizeof(wire_entry_t) + padded(p->entry_max));

@@ -28,7 +28,6 @@
 #include <string.h>
 
 #define SESSION_OPENED     (1ull << 63) /* in ids of opened sessions; the rest is the index of the entry */
-#define OWN_SESSIONS_MAX   1024         /* members whose own sessions are kept at once */
 #define FORWARDS_MAX       64           /* proposals of one FORWARD */
 #define SERVED_READS_MAX   128          /* leader: reads waiting for a round */
 #define UNKNOWN_MAX        128          /* proposals answered with UNKNOWN_OUTCOME, remembered */
@@ -42,7 +41,7 @@
 #define ARENA_SIZE         (4 * AGREEMENT_MESSAGE_MAX)
 #define INCARNATION_MAX    ((1u << 30) - 1)
 #define INCARNATION_INLINE 62 /* larger ones take four more bytes in a snapshot */
-#define ESCAPES_MAX        4096
+#define ESCAPES_MAX        1024
 
 enum {
     MESSAGE_FORWARD = 0xd0,
@@ -436,6 +435,12 @@ static inline bool defect(const agreement_t *e, agreement_defect_t which)
     return __builtin_expect(e->params.defects & (unsigned)which, 0);
 }
 
+/* Members whose own sessions are kept at once: all of a real machine; a simulated rack is larger, and most of it silent. */
+static inline unsigned own_sessions_max(const agreement_params_t *p)
+{
+    return p->n_cores <= RF_CORES_MAX ? p->n_cores : RF_CORES_MAX / 2;
+}
+
 static inline size_t padded(size_t size)
 {
     return (size + 7) & ~(size_t)7;
@@ -618,14 +623,25 @@ void apply_committed(agreement_t *e);
 void apply_membership(agreement_t *e);
 
 /* session.c */
-session_t *session_find(const agreement_t *e, uint64_t id);
+session_t *session_look_up(const agreement_t *e, uint64_t id);
+static inline session_t *session_find(const agreement_t *e, uint64_t id)
+{
+    session_t *last = &e->sessions[e->session_last]; /* the same one, mostly */
+    return last->id == id && id != 0 ? last : session_look_up(e, id);
+}
 /* Own sessions are made when first used. NULL: there is no such session; *full: because all places are taken. */
 session_t *session_use(agreement_t *e, uint64_t id, bool *full);
 rf_err_t session_open(agreement_t *e, uint64_t id);
 rf_err_t session_end(agreement_t *e, uint64_t id);
 bool session_exists(const agreement_t *e, uint64_t id);
 /* RF_OK: fresh. RF_ERR_EXISTS: executed. RF_ERR_SESSION: older than the window. `s` may be NULL: fresh. */
-rf_err_t session_check(const session_t *s, uint64_t sequence);
+static inline rf_err_t session_check(const session_t *s, uint64_t sequence)
+{
+    if (!s || sequence > s->high) return RF_OK;
+    uint64_t back = s->high - sequence;
+    if (back >= AGREEMENT_WINDOW) return RF_ERR_SESSION;
+    return s->bits >> back & 1 ? RF_ERR_EXISTS : RF_OK;
+}
 void session_mark(session_t *s, uint64_t sequence);
 result_t *session_result(const agreement_t *e, const session_t *s,
                          uint64_t sequence); /* place for it; NULL: own */

@@ -267,6 +267,13 @@ void role_stand(agreement_t *e, bool pre, bool evidence, bool transfer)
         e->election_at_ns = add_ns(add_ns(e->now_ns, e->params.election_ns), spread_ns(e));
         return;
     }
+    /* To stand is to vote, for itself: not while what it promised to the leader holds. */
+    bool bound = e->promise_until_ns > e->now_ns && !member_dead(e, e->promised_to) && !transfer;
+    if (bound && !pre && !defect(e, AGREEMENT_DEFECT_ELECT_IN_LEASE)) {
+        become_follower(e);
+        e->election_at_ns = e->promise_until_ns;
+        return;
+    }
     e->role = AGREEMENT_ROLE_CANDIDATE;
     e->pre = pre;
     e->stands_on_evidence = evidence;

@@ -10,9 +10,8 @@ static unsigned map_start(const agreement_t *e, uint64_t id)
     return (unsigned)((id * 0x9e3779b97f4a7c15ull) >> 40) & (e->session_map_max - 1);
 }
 
-session_t *session_find(const agreement_t *e, uint64_t id)
+session_t *session_look_up(const agreement_t *e, uint64_t id)
 {
-    if (e->sessions[e->session_last].id == id && id != 0) return &e->sessions[e->session_last];
     for (unsigned at = map_start(e, id);; at = (at + 1) & (e->session_map_max - 1)) {
         uint16_t place = e->session_map[at];
         if (place == 0) return NULL;
@@ -109,14 +108,6 @@ rf_err_t session_end(agreement_t *e, uint64_t id)
     return RF_OK;
 }
 
-rf_err_t session_check(const session_t *s, uint64_t sequence)
-{
-    if (!s || sequence > s->high) return RF_OK;
-    uint64_t back = s->high - sequence;
-    if (back >= AGREEMENT_WINDOW) return RF_ERR_SESSION;
-    return s->bits >> back & 1 ? RF_ERR_EXISTS : RF_OK;
-}
-
 void session_mark(session_t *s, uint64_t sequence)
 {
     if (sequence > s->high) {
@@ -151,7 +142,7 @@ typedef struct wire_session {
 
 size_t session_save_max(const agreement_params_t *p)
 {
-    unsigned own = p->n_cores < OWN_SESSIONS_MAX ? p->n_cores : OWN_SESSIONS_MAX;
+    unsigned own = own_sessions_max(p);
     return sizeof(uint64_t) + own * sizeof(wire_session_t) +
            p->sessions_max * (sizeof(wire_session_t) + AGREEMENT_WINDOW * sizeof(result_t));
 }
