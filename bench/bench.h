@@ -21,6 +21,7 @@ typedef struct bench_options {
     FILE *hdr;             /* HdrHistogram percentile text of latencies; or NULL */
     const char *transport; /* --transport: the medium; NULL: the bench's own choice */
     bool through_lib;      /* urpc: between domains */
+    bool peers;            /* other systems beside it, where they are installed */
     const char *machine;   /* -m NAME, for benches that need a running machine; or NULL */
     int argc;              /* what followed the options: a bench's own words */
     char **argv;

@@ -11,7 +11,10 @@
     X(poll)                                                                                                  \
     X(channel)                                                                                               \
     X(lmp)                                                                                                   \
-    X(spawn)
+    X(spawn)                                                                                                 \
+    X(ordered)                                                                                               \
+    X(two_phase)                                                                                             \
+    X(one_phase)
 
 #define BENCH_DECLARE(name) extern const bench_t bench_##name;
 BENCHES(BENCH_DECLARE)

@@ -46,6 +46,7 @@ static void usage(FILE *out)
         "  --json         one JSON object a line\n"
         "  --hdr FILE     HdrHistogram percentile text of every latency\n"
         "  --through-lib  urpc: between two domains, through librackfish (the same as the bench `channel`)\n"
+        "  --peers        ordered: etcd and canonical's C raft beside it, where they are installed\n"
         "  -m NAME        the machine, for benches that need a running one\n"
         "  --help         this\n",
         TRIES_DEFAULT);
@@ -98,7 +99,8 @@ enum {
     OPT_HDR,
     OPT_HELP,
     OPT_THROUGH_LIB,
-    OPT_TRANSPORT
+    OPT_TRANSPORT,
+    OPT_PEERS
 };
 
 static const struct option long_options[] = {
@@ -112,6 +114,7 @@ static const struct option long_options[] = {
     {"hdr", required_argument, NULL, OPT_HDR},
     {"through-lib", no_argument, NULL, OPT_THROUGH_LIB},
     {"help", no_argument, NULL, OPT_HELP},
+    {"peers", no_argument, NULL, OPT_PEERS},
     {"transport", required_argument, NULL, OPT_TRANSPORT},
     {NULL, 0, NULL, 0},
 };
@@ -152,6 +155,9 @@ static bool take_option(int option, const char *value, bench_options_t *o)
     case OPT_THROUGH_LIB:
         o->through_lib = true;
         break;
+    case OPT_PEERS:
+        o->peers = true;
+        break;
     case 'm':
         o->machine = value;
         break;
@@ -181,6 +187,7 @@ int main(int argc, char **argv)
     }
     const char *name = argv[optind];
     if (options.through_lib && strcmp(name, "urpc") == 0) name = "channel";
+    if (strcmp(name, "shootdown") == 0) name = "one-phase";
     options.argc = argc - optind - 1;
     options.argv = argv + optind + 1;
     rf_log_init("rf-bench", RF_LOG_WARN);

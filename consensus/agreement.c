@@ -68,13 +68,14 @@ static size_t lay_out(const agreement_params_t *p, uint8_t *memory, size_t *zero
     layout_t layout = {.memory = memory};
     agreement_t *e = take(&layout, sizeof *e);
     size_t map = (p->n_cores + 7u) / 8;
-    unsigned own_max = p->n_cores < OWN_SESSIONS_MAX ? p->n_cores : OWN_SESSIONS_MAX;
+    unsigned own_max = own_sessions_max(p);
     unsigned sessions = own_max + p->sessions_max, session_map_max = 16;
     while (session_map_max < 2 * sessions) session_map_max *= 2;
     uint32_t entry_stride = (uint32_t)(sizeof(wire_entry_t) + padded(p->entry_max));
     uint32_t proposal_stride = (uint32_t)((sizeof(proposal_t) + p->entry_max + 15) & ~(size_t)15);
     uint32_t snapshot_size = (uint32_t)(snapshot_engine_max(p) + p->snapshot_max);
     size_t groups = p->group.groups_max > 0 ? engine_groups_size(p) : 0;
+    size_t left = (p->n_cores + (size_t)AGREEMENT_CHANGES_MAX) * sizeof(agreement_member_t);
     struct {
         uint32_t *members, *offsets;
         uint8_t *dead, *believed, *silent, *form_map, *log, *proposals, *out, *in, *arena;
@@ -82,6 +83,7 @@ static size_t lay_out(const agreement_params_t *p, uint8_t *memory, size_t *zero
         uint16_t *session_map, *result_of, *free_opened;
         result_t *results;
         agreement_member_t *to;
+        agreement_member_t *group_left;
         void *groups;
     } at = {
         .offsets = take(&layout, p->log_max * sizeof(uint32_t)),
@@ -100,6 +102,7 @@ static size_t lay_out(const agreement_params_t *p, uint8_t *memory, size_t *zero
         .silent = take(&layout, map),
         .form_map = take(&layout, map),
         .groups = take(&layout, groups),
+        .group_left = take(&layout, groups > 0 ? left : 0),
     };
     *zeroed = layout.size; /* the snapshots' pages are not touched before they are used */
     at.out = take(&layout, snapshot_size);
@@ -130,6 +133,7 @@ static size_t lay_out(const agreement_params_t *p, uint8_t *memory, size_t *zero
     e->in.bytes = at.in;
     e->snapshot_size = snapshot_size;
     e->groups = groups > 0 ? at.groups : NULL;
+    e->group_left = at.group_left;
     return layout.size;
 }
 

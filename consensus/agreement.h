@@ -245,7 +245,7 @@ typedef struct agreement_output {
     unsigned n_messages, n_completions;
     agreement_message_t messages[AGREEMENT_MESSAGES_MAX];
     agreement_completion_t completions[AGREEMENT_COMPLETIONS_MAX];
-    group_output_t *group;             /* NULL: nothing of groups */
+    const group_output_t *group;       /* NULL: nothing of groups */
     uint64_t applied_from, applied_to; /* indices applied in this step; from > to: none */
     bool view_changed;     /* a view was applied: ask agreement_member_*(), fence who left, then say FENCED */
     bool role_changed;     /* leader, term or quorum: ask agreement_query() */

@@ -28,7 +28,6 @@
 #include <string.h>
 
 #define SESSION_OPENED     (1ull << 63) /* in ids of opened sessions; the rest is the index of the entry */
-#define OWN_SESSIONS_MAX   1024         /* members whose own sessions are kept at once */
 #define FORWARDS_MAX       64           /* proposals of one FORWARD */
 #define SERVED_READS_MAX   128          /* leader: reads waiting for a round */
 #define UNKNOWN_MAX        128          /* proposals answered with UNKNOWN_OUTCOME, remembered */
@@ -42,7 +41,7 @@
 #define ARENA_SIZE         (4 * AGREEMENT_MESSAGE_MAX)
 #define INCARNATION_MAX    ((1u << 30) - 1)
 #define INCARNATION_INLINE 62 /* larger ones take four more bytes in a snapshot */
-#define ESCAPES_MAX        4096
+#define ESCAPES_MAX        1024
 
 enum {
     MESSAGE_FORWARD = 0xd0,
@@ -315,6 +314,7 @@ struct agreement {
     unsigned attempts;                /* elections since a leader was heard */
     uint64_t term_index;              /* leader: its first entry */
     uint64_t leader_heard_ns, promise_until_ns;
+    uint64_t spread_ns, spread_term; /* of this voter's election time, in that term */
     uint64_t election_at_ns, heartbeat_at_ns, resend_at_ns, check_at_ns, retry_at_ns, fetch_at_ns;
     uint64_t transfer_until_ns;
     agreement_member_t stand_to; /* leader: to be asked to stand; core RF_CORE_NONE: nobody */
@@ -376,6 +376,7 @@ struct agreement {
     /* sessions */
     session_t *sessions;   /* [own_max + sessions_max] */
     uint16_t *session_map; /* open addressing: place + 1 */
+    unsigned session_last; /* looked up last */
     unsigned session_map_max, own_max, n_own, n_opened, n_places;
     uint16_t *free_opened; /* places of results */
     result_t *results;     /* [sessions_max][AGREEMENT_WINDOW] */
@@ -416,8 +417,7 @@ struct agreement {
     groups_t *groups; /* NULL: not used */
     uint64_t groups_tick_ns;
     bool groups_more;
-    agreement_member_t
-        group_left[AGREEMENT_CHANGES_MAX]; /* to be told: who has left by the view just applied */
+    agreement_member_t *group_left; /* [n_cores + AGREEMENT_CHANGES_MAX] to be told: who has left */
     unsigned n_group_left;
     bool reported; /* a REPORT is to be repeated until the log says it */
 
@@ -433,6 +433,12 @@ struct agreement {
 static inline bool defect(const agreement_t *e, agreement_defect_t which)
 {
     return __builtin_expect(e->params.defects & (unsigned)which, 0);
+}
+
+/* Members whose own sessions are kept at once: all of a real machine; a simulated rack is larger, and most of it silent. */
+static inline unsigned own_sessions_max(const agreement_params_t *p)
+{
+    return p->n_cores <= RF_CORES_MAX ? p->n_cores : RF_CORES_MAX / 2;
 }
 
 static inline size_t padded(size_t size)
@@ -555,6 +561,7 @@ void engine_groups_tick(agreement_t *e);
 void engine_groups_room(agreement_t *e, agreement_member_t peer);
 void engine_groups_fenced(agreement_t *e, agreement_member_t m);
 void engine_groups_event(agreement_t *e, const group_event_t *event);
+void engine_groups_loaded(agreement_t *e);
 void engine_groups_finish(agreement_t *e);
 
 /* log.c */
@@ -567,7 +574,12 @@ static inline const uint8_t *log_body(const wire_entry_t *entry)
     return (const uint8_t *)(entry + 1);
 }
 /* Term of an entry that the ring holds, or of the one before; index in [first - 1, last]. */
-uint64_t log_term(const agreement_t *e, uint64_t index);
+static inline uint64_t log_term(const agreement_t *e, uint64_t index)
+{
+    rf_assert(index + 1 >= e->first && index <= e->last);
+    if (index == e->last) return e->last_term;
+    return index + 1 == e->first ? e->first_term : log_at(e, index)->term;
+}
 /* Leader: adds an entry of its term. RF_ERR_AGAIN: the ring is full of what a majority has not applied. */
 rf_err_t log_append(agreement_t *e, agreement_entry_kind_t kind, uint64_t session, uint64_t sequence,
                     const void *bytes, size_t size);
@@ -611,14 +623,25 @@ void apply_committed(agreement_t *e);
 void apply_membership(agreement_t *e);
 
 /* session.c */
-session_t *session_find(const agreement_t *e, uint64_t id);
+session_t *session_look_up(const agreement_t *e, uint64_t id);
+static inline session_t *session_find(const agreement_t *e, uint64_t id)
+{
+    session_t *last = &e->sessions[e->session_last]; /* the same one, mostly */
+    return last->id == id && id != 0 ? last : session_look_up(e, id);
+}
 /* Own sessions are made when first used. NULL: there is no such session; *full: because all places are taken. */
 session_t *session_use(agreement_t *e, uint64_t id, bool *full);
 rf_err_t session_open(agreement_t *e, uint64_t id);
 rf_err_t session_end(agreement_t *e, uint64_t id);
 bool session_exists(const agreement_t *e, uint64_t id);
 /* RF_OK: fresh. RF_ERR_EXISTS: executed. RF_ERR_SESSION: older than the window. `s` may be NULL: fresh. */
-rf_err_t session_check(const session_t *s, uint64_t sequence);
+static inline rf_err_t session_check(const session_t *s, uint64_t sequence)
+{
+    if (!s || sequence > s->high) return RF_OK;
+    uint64_t back = s->high - sequence;
+    if (back >= AGREEMENT_WINDOW) return RF_ERR_SESSION;
+    return s->bits >> back & 1 ? RF_ERR_EXISTS : RF_OK;
+}
 void session_mark(session_t *s, uint64_t sequence);
 result_t *session_result(const agreement_t *e, const session_t *s,
                          uint64_t sequence); /* place for it; NULL: own */

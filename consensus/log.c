@@ -7,12 +7,6 @@
  */
 #include "consensus/engine.h"
 
-uint64_t log_term(const agreement_t *e, uint64_t index)
-{
-    rf_assert(index + 1 >= e->first && index <= e->last);
-    return index + 1 == e->first ? e->first_term : log_at(e, index)->term;
-}
-
 /* At `last` + 1. */
 static void put(agreement_t *e, const wire_entry_t *entry, const void *body)
 {
@@ -75,8 +69,9 @@ void log_truncate(agreement_t *e, uint64_t last)
 {
     rf_assert(last >= e->committed && last <= e->last);
     if (last == e->last) return;
+    uint64_t term = log_term(e, last);
     e->last = last;
-    e->last_term = log_term(e, last);
+    e->last_term = term;
     if (last + 1 == e->first) {
         e->log_end = 0;
     } else {

@@ -17,7 +17,8 @@ proposal_t *proposal_at(const agreement_t *e, unsigned i)
 
 static unsigned map_start(uint64_t session, uint64_t sequence)
 {
-    return (unsigned)((session * 31 + sequence) & 255);
+    return (unsigned)((sequence * 0x9e3779b97f4a7c15ull + session) >>
+                      56); /* apart: removal walks over neighbours */
 }
 
 static unsigned map_find(const agreement_t *e, uint64_t session, uint64_t sequence)
@@ -90,11 +91,14 @@ static bool may_be_in_log(const agreement_t *e, uint64_t session, uint64_t seque
 
 static void answer(agreement_t *e, uint64_t session, uint64_t sequence, rf_err_t err, uint64_t value)
 {
-    engine_complete(e, (agreement_completion_t){.kind = AGREEMENT_COMPLETED_PROPOSAL,
-                                                .session = session,
-                                                .sequence = sequence,
-                                                .err = err,
-                                                .value = value});
+    rf_assert(completion_room(e) > 0);
+    agreement_completion_t *c = &e->output.completions[e->output.n_completions++];
+    c->kind = AGREEMENT_COMPLETED_PROPOSAL;
+    c->session = session;
+    c->sequence = sequence;
+    c->cookie = 0;
+    c->err = err;
+    c->value = value;
 }
 
 void proposal_answer(agreement_t *e, uint64_t session, uint64_t sequence, rf_err_t err, uint64_t value)

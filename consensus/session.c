@@ -10,7 +10,7 @@ static unsigned map_start(const agreement_t *e, uint64_t id)
     return (unsigned)((id * 0x9e3779b97f4a7c15ull) >> 40) & (e->session_map_max - 1);
 }
 
-session_t *session_find(const agreement_t *e, uint64_t id)
+session_t *session_look_up(const agreement_t *e, uint64_t id)
 {
     for (unsigned at = map_start(e, id);; at = (at + 1) & (e->session_map_max - 1)) {
         uint16_t place = e->session_map[at];
@@ -80,6 +80,7 @@ session_t *session_use(agreement_t *e, uint64_t id, bool *full)
 {
     *full = false;
     session_t *s = session_find(e, id);
+    if (s) e->session_last = (unsigned)(s - e->sessions);
     if (s || !own_session_in(e, id)) return s;
     s = add(e, id);
     *full = !s;
@@ -105,14 +106,6 @@ rf_err_t session_end(agreement_t *e, uint64_t id)
         e->n_own--;
     }
     return RF_OK;
-}
-
-rf_err_t session_check(const session_t *s, uint64_t sequence)
-{
-    if (!s || sequence > s->high) return RF_OK;
-    uint64_t back = s->high - sequence;
-    if (back >= AGREEMENT_WINDOW) return RF_ERR_SESSION;
-    return s->bits >> back & 1 ? RF_ERR_EXISTS : RF_OK;
 }
 
 void session_mark(session_t *s, uint64_t sequence)
@@ -149,7 +142,7 @@ typedef struct wire_session {
 
 size_t session_save_max(const agreement_params_t *p)
 {
-    unsigned own = p->n_cores < OWN_SESSIONS_MAX ? p->n_cores : OWN_SESSIONS_MAX;
+    unsigned own = own_sessions_max(p);
     return sizeof(uint64_t) + own * sizeof(wire_session_t) +
            p->sessions_max * (sizeof(wire_session_t) + AGREEMENT_WINDOW * sizeof(result_t));
 }

@@ -230,6 +230,7 @@ bool snapshot_load(agreement_t *e)
     e->output.loaded = true;
     e->output.applied_from = s.index + 1;
     e->output.applied_to = s.index;
+    engine_groups_loaded(e);
     apply_membership(e);
     proposal_after_load(e);
     return true;

@@ -148,6 +148,8 @@ void rf_survives_in_words(const rf_client_status_t *status, char *out, size_t ma
                  "no agreed changes now (the quorum is out of reach%s%s); running domains, open channels and "
                  "questions go on",
                  who[0] ? "; waiting for core " : "", who);
+    else if (status->cores_up <= 1)
+        snprintf(out, max, "nothing: only one core is up");
     else if (status->survives_cores == 0)
         snprintf(out, max,
                  "no death of a core that votes: agreed changes then stop, what runs goes on; three cores "

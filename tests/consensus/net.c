@@ -75,7 +75,7 @@ static rf_err_t machine_apply(void *context, const agreement_apply_t *a, uint64_
         *value = c->n_done++;
     }
     h |= 1;
-    rf_assert(a->index < NET_LOG_MAX);
+    if (a->index >= NET_LOG_MAX) net_unsafe(n, "an index beyond all that was proposed");
     if (n->entries[a->index] != 0 && n->entries[a->index] != h)
         net_unsafe(n, "logs differ at an applied index");
     n->entries[a->index] = h;
@@ -287,7 +287,7 @@ static void check_engine(net_t *n, rf_core_t core)
     c->term = s.term;
     c->committed = s.committed;
     if (s.role == AGREEMENT_ROLE_LEADER) {
-        rf_assert(s.term < NET_TERMS_MAX);
+        if (s.term >= NET_TERMS_MAX) net_unsafe(n, "a term beyond all elections");
         agreement_member_t *leader = &n->leaders[s.term], self = net_member(n, core);
         if (leader->core == RF_CORE_NONE) *leader = self;
         if (leader->core != self.core || leader->incarnation != self.incarnation)

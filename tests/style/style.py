@@ -29,7 +29,7 @@ EDGES = {
     "node": ["*"],
     "lib": ["base", "wire", "transport"],
     "cli": ["base", "transport", "cluster-config", "node"],
-    "bench": ["base", "transport", "lib"],
+    "bench": ["base", "consensus", "transport", "lib"],
     "examples": ["lib"],
     "tests": ["*"],
 }

@@ -1,0 +1,35 @@
+/* The pieces of the bench `ordered`, one file each. Each measures, reports, and says whether it could. */
+#ifndef RF_BENCH_ORDERED_H
+#define RF_BENCH_ORDERED_H
+
+#include "result.h"
+
+#define ORDERED_BATCH       64 /* commands proposed before the engine is asked for messages, by direct calls */
+#define ORDERED_OUTSTANDING 64 /* over TCP, ours and the peers' */
+#define ORDERED_TCP_BATCH   16
+#define ORDERED_TCP_BYTES   64 /* of a command, ours and the peers' */
+
+/* Replicas in one thread: the engine alone. */
+bool ordered_direct(const bench_options_t *options);
+/* The same with learners: what a commit costs until everybody has it, by plan. */
+bool ordered_plan(const bench_options_t *options);
+/* Two voters on two cores over shared memory. */
+bool ordered_urpc(const bench_options_t *options);
+/* Three hosts over loopback TCP, spinning or blocking. */
+bool ordered_tcp(const bench_options_t *options);
+bool ordered_blocking(const bench_options_t *options);
+typedef enum ordered_way {
+    ORDERED_SPINNING, /* leader and one follower spin */
+    ORDERED_BLOCKING, /* all sleep between messages */
+    ORDERED_OUTSIDE,  /* all sleep, and the client is a process of its own, linked to the leader over TCP */
+} ordered_way_t;
+
+/* One figure of these, by itself; its p50 goes into `p50`, which may be NULL. */
+bool ordered_tcp_measure(const bench_options_t *options, ordered_way_t way, unsigned outstanding,
+                         unsigned batch, double *p50);
+/* How long after the leader has died, or is out of reach, the next command commits. */
+bool ordered_failover(const bench_options_t *options);
+/* Other systems on the same path, where they are installed. */
+bool ordered_peers(const bench_options_t *options);
+
+#endif
