@@ -176,6 +176,7 @@ static void say_waiting(monitor_t *m, const agreement_state_t *state)
 {
     char who[128] = "";
     size_t at = 0;
+    if (m->phase == PHASE_SHUTDOWN) return; /* the others are going, too */
     for (unsigned i = 0; i < state->n_waiting && at < sizeof who - 16; i++)
         at += (size_t)snprintf(who + at, sizeof who - at, "%s%u", i ? ", " : "", state->waiting[i].core);
     if (state->lost)

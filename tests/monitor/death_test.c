@@ -111,13 +111,18 @@ static void gateways_take_over(void **state)
     world_free(w);
 }
 
-/* Nobody is suspected, elected or expelled for want of something to say. */
+/* Who has nothing to watch and does not vote, sleeps for good; nobody is suspected for want of something to say. */
 static void an_idle_machine_only_beats(void **state)
 {
     (void)state;
     world_t *w = world_new(4, 4, 12);
     world_form(w);
     world_pass(w, 10 * RF_NS_PER_S);
+    for (rf_core_t core = 0; core < w->n_cores; core++) {
+        bool watches = core % 4 < 2; /* the gateways, and who watches them */
+        bool votes = w->monitor[core]->agree.state.role != AGREEMENT_ROLE_LEARNER;
+        if (!watches && !votes && w->tick_ns[core] != RF_NEVER) fail_msg("core %u does not sleep", core);
+    }
     world_pass(w, 100 * RF_NS_PER_S);
     rf_client_status_t s = world_status(w, world_node_client(w, 5));
     assert_int_equal(s.cores_up, 16);
@@ -272,6 +277,52 @@ static void who_stalls_is_fenced(void **state)
         assert_int_equal(world_spawn(w, c, victim, &d), RF_OK);
         world_free(w);
     }
+}
+
+/* A core that cannot be ended takes its host with it. */
+static void what_cannot_be_fenced_costs_its_host(void **state)
+{
+    (void)state;
+    world_t *w = world_new(3, 2, 46);
+    world_form(w);
+    w->fence_err = RF_ERR_TIMEOUT;
+    world_stall(w, 5, true);
+    world_pass(w, 8 * RF_NS_PER_S);
+    rf_client_status_t s = world_status(w, world_node_client(w, 1));
+    assert_true(s.has_quorum);
+    assert_int_equal(s.cores_up, 4);
+    assert_int_equal(s.nodes_up, 2);
+    assert_true(w->exited[4]); /* told that it was expelled */
+    for (rf_core_t core = 0; core < 4; core++) {
+        assert_int_equal(w->monitor[core]->cores[5].fence, FENCE_DONE); /* by time */
+        assert_int_equal(w->monitor[core]->cores[4].fence, FENCE_DONE);
+    }
+    assert_int_equal(world_spawn(w, world_node_client(w, 0), 2, NULL), RF_OK);
+    world_stall(w, 5, false);
+    world_pass(w, 2 * RF_NS_PER_S);
+    assert_true(w->exited[5]);
+    world_free(w);
+}
+
+/* Who comes when the machine has been formed is told so, and joins. */
+static void a_late_comer_joins(void **state)
+{
+    (void)state;
+    world_t *w = world_new(2, 2, 47);
+    w->alive[3] = false;
+    world_form_late(w);
+    assert_int_equal(world_status(w, world_node_client(w, 0)).cores_up, 3);
+    w->alive[3] = true;
+    w->tick_ns[3] = w->now_ns;
+    world_introduce(w, 3);
+    world_pass(w, 2 * RF_NS_PER_S);
+    assert_true(w->exited[3]);
+    assert_int_equal(w->exit_status[3], MONITOR_EXIT_EXPELLED);
+    assert_int_equal(world_rejoin(w, 3, 0), RF_OK);
+    world_pass(w, 3 * RF_NS_PER_S);
+    assert_int_equal(world_status(w, world_node_client(w, 0)).cores_up, 4);
+    assert_int_equal(world_spawn(w, world_node_client(w, 3), 3, NULL), RF_OK);
+    world_free(w);
 }
 
 /* Short of the timeout nothing happens. */
@@ -501,6 +552,8 @@ int main(void)
         cmocka_unit_test(a_death_on_another_host_is_told),
         cmocka_unit_test(a_new_incarnation_gets_a_snapshot),
         cmocka_unit_test(who_stalls_is_fenced),
+        cmocka_unit_test(what_cannot_be_fenced_costs_its_host),
+        cmocka_unit_test(a_late_comer_joins),
         cmocka_unit_test(a_short_stall_costs_nothing),
         cmocka_unit_test(all_cut_off_and_healed),
         cmocka_unit_test(a_core_leaves_in_order),

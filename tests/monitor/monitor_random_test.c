@@ -1,5 +1,6 @@
 /*
- * Random life of a whole machine: clients that spawn, span, name, connect, wait and kill, while cores and hosts die.
+ * Random life of a whole machine: clients that spawn, span, name, connect, wait and kill, while cores and hosts die, stall and
+ * are cut off, and come back as new incarnations.
  * Checked throughout: every invariant of every monitor, and that monitors which have applied equally much hold equal
  * replicas. At the end: every request is answered or rightly waits, and no descriptor is lost. A failing run prints its
  * seed as the last line; monitor_random_test SEED replays it to the bit.
@@ -141,12 +142,42 @@ static void an_end(life_t *l)
         world_exit_dispatcher(l->w, core, d->domain, d->index, (int)below(l, 3) << 8);
 }
 
+/* rackfishd of a dead core's node asks for an incarnation: of any monitor that answers. */
+static void a_return(life_t *l)
+{
+    world_t *w = l->w;
+    rf_core_t core = a_core(l), asked = a_core(l);
+    if (w->alive[core] || !w->alive[asked] || w->stalled[asked] || w->monitor[asked]->phase != PHASE_FORMED)
+        return;
+    world_rejoin(w, core, asked);
+}
+
+static void a_stall(life_t *l)
+{
+    world_t *w = l->w;
+    rf_core_t core = a_core(l);
+    if (!w->alive[core]) return;
+    world_stall(w, core, true);
+    world_pass(w, below(l, 3 * RF_NS_PER_S));
+    if (w->alive[core]) world_stall(w, core, false);
+}
+
+static void a_cut(life_t *l, unsigned nodes)
+{
+    rf_node_t a = (rf_node_t)below(l, nodes), b = (rf_node_t)below(l, nodes);
+    if (a == b) return;
+    world_cut(l->w, a, b, true);
+    world_pass(l->w, below(l, 6 * RF_NS_PER_S));
+    world_cut(l->w, a, b, false);
+}
+
 static void check_answers(life_t *l)
 {
     for (unsigned i = 0; i < l->n_asked; i++) {
         const asked_t *a = &l->asked[i];
         if (a->client->gone || !l->w->alive[a->client->core] || world_reply(a->client, a->tag)) continue;
-        rf_assert(a->op == RF_CLIENT_WAIT); /* nothing else may take for ever */
+        /* Nothing else may take for ever; what is under way without a quorum is answered, too. */
+        rf_assert(a->op == RF_CLIENT_WAIT);
     }
 }
 
@@ -158,7 +189,8 @@ static void run(uint64_t seed)
     world_t *w = l.w;
     rf_prng_seed(&l.prng, seed * 77 + 1);
     world_form(w);
-    unsigned deaths = (unsigned)below(&l, 4);
+    bool hurts = seed % 2;
+    unsigned deaths = (unsigned)below(&l, hurts ? 12 : 4);
     bool orderer_may_die = below(&l, 3) == 0;
     w->block_size = below(&l, 2) ? 100 : 9000;
     for (unsigned i = 0; i < 4; i++) l.clients[l.n_clients++] = world_node_client(w, a_core(&l));
@@ -192,6 +224,17 @@ static void run(uint64_t seed)
             break;
         case 8:
             if (below(&l, 20) == 0) world_client_leave(w, l.clients[below(&l, l.n_clients)]);
+            break;
+        case 9:
+        case 12:
+        case 13:
+            if (hurts) a_return(&l);
+            break;
+        case 10:
+            if (hurts && below(&l, 12) == 0) a_stall(&l);
+            break;
+        case 11:
+            if (hurts && below(&l, 12) == 0) a_cut(&l, shape[0]);
             break;
         default:
             a_request(&l);

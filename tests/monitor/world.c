@@ -244,9 +244,10 @@ static void do_send_kernel(world_t *w, rf_core_t core, const monitor_action_t *a
         rf_kernel_fence_t fence;
         memcpy(&fence, body, sizeof fence);
         rf_assert(node_of(w, fence.core) == node_of(w, core) && fence.core != core);
-        if (w->monitor[fence.core]->incarnation == fence.incarnation) world_kill(w, fence.core);
+        if (w->monitor[fence.core]->incarnation == fence.incarnation && w->fence_err == RF_OK)
+            world_kill(w, fence.core);
         w->n_fenced++;
-        kernel_reply(w, core, header.tag, header.op, RF_OK, NULL, 0);
+        kernel_reply(w, core, header.tag, header.op, w->fence_err, NULL, 0);
         break;
     }
     case RF_KERNEL_FREEZE_ALL: {
@@ -568,7 +569,7 @@ world_t *world_new(unsigned nodes, unsigned cores, uint64_t seed)
 }
 
 /* What its rackfishd does first: tells where the others listen. */
-static void introduce_one(world_t *w, rf_core_t core)
+void world_introduce(world_t *w, rf_core_t core)
 {
     test_client_t *c = world_node_client(w, core);
     for (rf_node_t node = 0; node < w->boot.n_nodes; node++) {
@@ -587,7 +588,7 @@ static void introduce(world_t *w)
 {
     world_settle(w);
     for (rf_core_t core = 0; core < w->n_cores; core++) {
-        if (w->alive[core]) introduce_one(w, core);
+        if (w->alive[core]) world_introduce(w, core);
     }
     world_pass(w, RF_NS_PER_S);
 }
@@ -606,7 +607,7 @@ rf_err_t world_rejoin(world_t *w, rf_core_t core, rf_core_t asked)
     }
     start_core(w, core, w->monitor[core]->boot, joined.incarnation);
     world_settle(w);
-    introduce_one(w, core);
+    world_introduce(w, core);
     return RF_OK;
 }
 

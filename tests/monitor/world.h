@@ -51,6 +51,7 @@ typedef struct world {
     bool alive[WORLD_CORES_MAX], exited[WORLD_CORES_MAX];
     bool stalled[WORLD_CORES_MAX]; /* its monitor does not run, what comes for it waits */
     bool frozen[WORLD_CORES_MAX];  /* its dispatchers, by its monitor's wish */
+    rf_err_t fence_err;            /* what CPU drivers answer who are asked to fence */
     unsigned n_fenced;             /* cores that CPU drivers were asked to fence */
     int exit_status[WORLD_CORES_MAX];
     void *memory[WORLD_CORES_MAX];
@@ -97,6 +98,8 @@ void world_form_late(world_t *w);
 void world_kill(world_t *w, rf_core_t core);
 /* All cores of a host at once; nobody there sees anything. */
 void world_kill_node(world_t *w, rf_node_t node);
+/* What its rackfishd does first: tells where the cores of the other hosts listen. */
+void world_introduce(world_t *w, rf_core_t core);
 /* A dead core joins again as the next incarnation, which the monitor of `asked` has the machine assign. */
 rf_err_t world_rejoin(world_t *w, rf_core_t core, rf_core_t asked);
 /* SIGSTOP and SIGCONT to the monitor. */
