@@ -1,8 +1,7 @@
 /*
  * VOTE_REQUEST: from a candidate, or from the leader to its successor (STAND).
  *
- * A vote is refused by who is in no configuration it knows: one that the log it holds does not name has not been caught up
- * (AGREEMENT.md, incarnations). While the leader was heard of late, or may hold a lease by this voter's promise, only the
+ * A vote is refused by an incarnation that no view it holds names: it has not been caught up (AGREEMENT.md, incarnations). While the leader was heard of late, or may hold a lease by this voter's promise, only the
  * kernel's evidence of that leader's death, or its own wish, makes it vote (Raft 4.2.3, 6.4.1).
  */
 #include "consensus/engine.h"
@@ -58,7 +57,10 @@ void recv_vote_request(agreement_t *e, agreement_member_t from, const uint8_t *b
         return;
     }
     bool careless = defect(e, AGREEMENT_DEFECT_NEW_INCARNATION_VOTES);
-    if (!config_self_votes(e) && !careless) {
+    /* A member that does not vote yet in the log it holds may be a voter in the candidate's, whose change must be able to
+     * end: it is no other than it was when that view was agreed on, and gives one vote a term like all. */
+    bool may = config_self_votes(e) || (e->formed && !e->expelled && member_in(e, e->params.self));
+    if (!may && !careless) {
         engine_ignore(e, "ignoring VOTE_REQUEST: no voter");
         return;
     }
