@@ -40,6 +40,14 @@ static void stand(agreement_t *e, agreement_member_t from, const wire_vote_reque
     role_stand(e, false, false, true);
 }
 
+/* One that votes no more and does not know it yet: its parent in the plan may not feed it. */
+static void feed_former_voter(agreement_t *e, agreement_member_t m)
+{
+    if (!member_in(e, m) || config_sets(e, config_newest(e), m) != 0) return;
+    progress_t *p = progress_find(e, m);
+    if (!p && (p = progress_add(e, m)) != NULL) p->fetched = true;
+}
+
 void recv_vote_request(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size)
 {
     wire_vote_request_t m;
@@ -69,6 +77,7 @@ void recv_vote_request(agreement_t *e, agreement_member_t from, const uint8_t *b
     e->output.ignored = NULL;
     if (m.term < e->term || ((m.flags & VOTE_PRE) && m.term == e->term) || bound_to_leader(e, &m)) {
         engine_ignore(e, "refusing a vote: a leader is there, or of an earlier term");
+        if (leads(e)) feed_former_voter(e, from);
         answer(e, from, &m, false);
         return;
     }
