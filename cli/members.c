@@ -33,7 +33,8 @@ static int ask(cli_t *cli, request_t *request, bool wait)
 
 int cli_core(cli_t *cli, int argc, char **argv)
 {
-    Rackfish__CoreRequest body = RACKFISH__CORE_REQUEST__INIT;
+    Rackfish__CoreRequest body;
+    rackfish__core_request__init(&body);
     for (int c; (c = cli_option_next(cli, argc, argv)) != CLI_OPTION_END;) {
         if (c == CLI_OPTION_STOP) return cli->status;
         if (c == 'w') body.wait = true;
@@ -55,7 +56,8 @@ int cli_core(cli_t *cli, int argc, char **argv)
 
 int cli_node(cli_t *cli, int argc, char **argv)
 {
-    Rackfish__NodeRequest body = RACKFISH__NODE_REQUEST__INIT;
+    Rackfish__NodeRequest body;
+    rackfish__node_request__init(&body);
     const char *config = NULL;
     for (int c; (c = cli_option_next(cli, argc, argv)) != CLI_OPTION_END;) {
         if (c == CLI_OPTION_STOP) return cli->status;

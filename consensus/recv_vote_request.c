@@ -1,8 +1,7 @@
 /*
  * VOTE_REQUEST: from a candidate, or from the leader to its successor (STAND).
  *
- * A vote is refused by who is in no configuration it knows: one that the log it holds does not name has not been caught up
- * (AGREEMENT.md, incarnations). While the leader was heard of late, or may hold a lease by this voter's promise, only the
+ * A vote is refused by an incarnation that no view it holds names: it has not been caught up (AGREEMENT.md, incarnations). While the leader was heard of late, or may hold a lease by this voter's promise, only the
  * kernel's evidence of that leader's death, or its own wish, makes it vote (Raft 4.2.3, 6.4.1).
  */
 #include "consensus/engine.h"
@@ -41,6 +40,14 @@ static void stand(agreement_t *e, agreement_member_t from, const wire_vote_reque
     role_stand(e, false, false, true);
 }
 
+/* One that votes no more and does not know it yet: its parent in the plan may not feed it. */
+static void feed_former_voter(agreement_t *e, agreement_member_t m)
+{
+    if (!member_in(e, m) || config_sets(e, config_newest(e), m) != 0) return;
+    progress_t *p = progress_find(e, m);
+    if (!p && (p = progress_add(e, m)) != NULL) p->fetched = true;
+}
+
 void recv_vote_request(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size)
 {
     wire_vote_request_t m;
@@ -58,7 +65,10 @@ void recv_vote_request(agreement_t *e, agreement_member_t from, const uint8_t *b
         return;
     }
     bool careless = defect(e, AGREEMENT_DEFECT_NEW_INCARNATION_VOTES);
-    if (!config_self_votes(e) && !careless) {
+    /* A member that does not vote yet in the log it holds may be a voter in the candidate's, whose change must be able to
+     * end: it is no other than it was when that view was agreed on, and gives one vote a term like all. */
+    bool may = config_self_votes(e) || (e->formed && !e->expelled && member_in(e, e->params.self));
+    if (!may && !careless) {
         engine_ignore(e, "ignoring VOTE_REQUEST: no voter");
         return;
     }
@@ -67,6 +77,7 @@ void recv_vote_request(agreement_t *e, agreement_member_t from, const uint8_t *b
     e->output.ignored = NULL;
     if (m.term < e->term || ((m.flags & VOTE_PRE) && m.term == e->term) || bound_to_leader(e, &m)) {
         engine_ignore(e, "refusing a vote: a leader is there, or of an earlier term");
+        if (leads(e)) feed_former_voter(e, from);
         answer(e, from, &m, false);
         return;
     }

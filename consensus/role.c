@@ -130,9 +130,11 @@ static void become_follower(agreement_t *e)
     e->pre = e->stands_on_evidence = e->stands_by_transfer = false;
     e->due &= ~(uint32_t)(DUE_VOTES | DUE_CHANGE | DUE_SERVED);
     e->output.role_changed = true;
-    e->election_at_ns = e->role == AGREEMENT_ROLE_FOLLOWER
-                            ? add_ns(add_ns(e->now_ns, e->params.election_ns), spread_ns(e))
-                            : RF_NEVER;
+    /* Who merely learns of a later term keeps its own time: else one that cannot win holds off one that could. */
+    if (e->role != AGREEMENT_ROLE_FOLLOWER)
+        e->election_at_ns = RF_NEVER;
+    else if (led || e->election_at_ns <= e->now_ns || e->election_at_ns == RF_NEVER)
+        e->election_at_ns = add_ns(add_ns(e->now_ns, e->params.election_ns), spread_ns(e));
     if (!led) return;
     e->stand_to = NOBODY;
     e->transferring = false;

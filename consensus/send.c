@@ -25,7 +25,7 @@ void send_end(agreement_t *e, uint8_t type, size_t size, unsigned n_to)
 void send_one(agreement_t *e, uint8_t type, const void *bytes, size_t size, agreement_member_t to)
 {
     uint8_t *out = send_begin(e, size);
-    if (!out) return; /* asked for again */
+    if (!out || to.core == e->params.self.core) return; /* asked for again */
     memcpy(out, bytes, size);
     e->to[e->n_to] = to;
     send_end(e, type, size, 1);
@@ -134,6 +134,11 @@ static void send_stand(agreement_t *e)
 
 /* ---- everything else ---- */
 
+static bool leader_in_reach(const agreement_t *e)
+{
+    return e->leader.core != RF_CORE_NONE && e->leader.core != e->params.self.core && !e->leader_dead;
+}
+
 static void send_ack(agreement_t *e)
 {
     uint8_t *out = send_begin(e, sizeof(wire_accepted_t));
@@ -170,7 +175,7 @@ static void send_votes(agreement_t *e)
     for (unsigned i = 0; i < c->n_new + (c->joint ? c->n_old : 0u); i++) {
         agreement_member_t m = i < c->n_new ? c->voters_new[i] : c->voters_old[i - c->n_new];
         bool again = i >= c->n_new && config_find(e, c->voters_new, c->n_new, m) < c->n_new;
-        if (!is_self(e, m) && !again && !member_dead(e, m)) to[n++] = m;
+        if (m.core != e->params.self.core && !again && !member_dead(e, m)) to[n++] = m;
     }
     if (n == 0) return;
     wire_vote_request_t m = {.view = e->view,
@@ -190,7 +195,7 @@ static void send_votes(agreement_t *e)
 static void send_forwards(agreement_t *e)
 {
     if (e->now_ns < e->retry_at_ns) return;
-    if (e->leader.core == RF_CORE_NONE || e->leader_dead) return;
+    if (!leader_in_reach(e)) return;
     for (;;) {
         uint8_t *out = NULL;
         size_t size = 0;
@@ -261,7 +266,7 @@ static void send_reads(agreement_t *e)
         wire_read_t reads[AGREEMENT_READS_MAX];
     } m = {.head = {.view = e->view, .term = e->term}};
     unsigned n = 0;
-    if (e->leader.core == RF_CORE_NONE || e->leader_dead || e->now_ns < e->retry_at_ns) return;
+    if (!leader_in_reach(e) || e->now_ns < e->retry_at_ns) return;
     for (unsigned i = 0; i < AGREEMENT_READS_MAX && e->n_reads > 0; i++) {
         reading_t *r = &e->reads[i];
         if (!r->used || r->sent || r->index != UINT64_MAX) continue;
@@ -274,7 +279,7 @@ static void send_reads(agreement_t *e)
 
 static void send_reports(agreement_t *e)
 {
-    if (e->leader.core == RF_CORE_NONE || e->leader_dead || !e->formed) return;
+    if (!leader_in_reach(e) || !e->formed) return;
     uint8_t *out = send_begin(e, AGREEMENT_MESSAGE_MAX);
     if (!out) return;
     size_t size = sizeof(wire_head_t);
@@ -310,7 +315,7 @@ static void send_fetch(agreement_t *e)
         c->n_new > 0) /* any voter has what is committed */
         to = c->voters_new[(e->params.self.core + e->n_fetches) % c->n_new];
     e->n_fetches++;
-    if (to.core == RF_CORE_NONE || is_self(e, to)) return;
+    if (to.core == RF_CORE_NONE || to.core == e->params.self.core) return;
     wire_fetch_t m = {.view = e->view, .term = e->term, .match = e->committed};
     send_one(e, MESSAGE_FETCH, &m, sizeof m, to);
 }
