@@ -78,7 +78,7 @@ static void memory_is_checked_before_it_is_mapped(void **state)
         for (unsigned which = 0; which < 3; which++) { /* head, ring, doorbell */
             open_link(&h);
             shm_side_t hello = hostile_hello();
-            hello.hello.doorbell = RF_DOORBELL_FUTEX;
+            hello.hello.doorbell = SHM_BELL_FUTEX;
             int fds[] = {h.head_fd, h.ring_fd, h.head_fd};
             fds[which] = bad[i];
             hostile_say(&h, &hello, SHM_SIDE_SIZE(hello), fds, 3);

@@ -179,7 +179,7 @@ static side_t *side_new(unsigned place, bool preempted)
     s->place = place;
     s->seed = seed * 2 + place;
     s->preempted = preempted;
-    assert_int_equal(rf_doorbell_create(RF_DOORBELL_FUTEX, &s->bell), RF_OK);
+    assert_int_equal(rf_doorbell_create(&s->bell), RF_OK);
     shm_end_open(&s->end, &s->bell);
     return s;
 }

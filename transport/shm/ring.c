@@ -71,7 +71,7 @@ static __attribute__((noinline)) void ring_peer(shm_link_t *link, uint32_t aslee
     if (asleep == link->rung) return; /* one ring a sleep */
     link->rung = asleep;
     link->stats.wakeups_sent++;
-    if (link->peer_bell == RF_DOORBELL_FUTEX)
+    if (link->peer_bell == SHM_BELL_FUTEX)
         rf_doorbell_ring(&link->peer_doorbell);
     else
         shm_side_bell(link);
