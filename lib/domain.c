@@ -342,9 +342,15 @@ static bool begin_ready(void *context)
     return w->err != RF_ERR_AGAIN;
 }
 
+/* A full link tells when it has room; a side socket too full for descriptors tells nobody. */
+static void begin_arm(void *context, lib_arm_t *arm)
+{
+    if (((begin_wait_t *)context)->kind == OPERATION_SPAWN) rf_lib_arm_nap(arm);
+}
+
 static rf_err_t run_operation(begin_wait_t *w, rf_operation_result_t *result, uint64_t deadline_ns)
 {
-    rf_err_t err = rf_lib_block(&(lib_wait_t){begin_ready, NULL, w}, deadline_ns);
+    rf_err_t err = rf_lib_block(&(lib_wait_t){begin_ready, begin_arm, w}, deadline_ns);
     if (err == RF_OK) err = w->err;
     if (err != RF_OK) return err;
     err = rf_operation_wait(w->operation, result, deadline_ns);

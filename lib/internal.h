@@ -10,9 +10,13 @@
  *   waitset.c   wait sets;  domain.c: spawn, span, wait;  machine.c: lists and events
  *
  * How everything waits. A blocked thread has a `lib_wait_t`: a predicate that also does the work (it polls the channel, or tries
- * the send again) and the links that could make it true. The loop evaluates predicates; nothing else makes such a thread ready,
- * so no wake-up can be lost between threads. Before the process blocks, the links of all blocked threads, the kernel link and the client
- * link are armed; then one fence, one look, and one futex wait.
+ * the send again) and the links that could make it true. The loop evaluates predicates; nothing else makes such a thread ready.
+ * Before the process blocks, the links of all blocked threads, the kernel link and the client link are armed; then one fence, one look,
+ * and one futex wait.
+ *
+ * No wake-up is lost because an armed link tells of everything that came after it was last polled, and `news` of everything before:
+ * a predicate that polls may bring what another one, asked before it, or the first half of itself waits for (room, a message, a
+ * reply, credit, the link's end). So the process blocks only when all predicates have been asked since there was news.
  *
  * Descriptors (sockets of links, network links, the program's own) are in one epoll instance. A host thread of the library's own, the
  * lookout, does nothing but wait for it and ring the doorbell (lookout.c says why it is not the CPU driver).
@@ -238,6 +242,8 @@ rf_err_t rf_lib_channel_put_wait(rf_channel_t *channel, uint8_t slot_type, const
 void rf_lib_call_deliver(rf_channel_t *channel, const uint8_t *bytes, size_t size);
 void rf_lib_streams_slot(rf_channel_t *channel, const rf_slot_t *slot);
 void rf_lib_streams_written(rf_channel_t *channel, uint64_t cookie, rf_err_t err);
+/* There is room in the link again: what the streams could not say or post goes, whoever waits for what. */
+void rf_lib_streams_room(rf_channel_t *channel);
 void rf_lib_streams_close(rf_channel_t *channel);
 uint32_t rf_lib_stream_events(rf_channel_stream_t *stream, uint32_t wanted);
 rf_channel_t *rf_lib_stream_channel(const rf_channel_stream_t *stream);
@@ -283,6 +289,9 @@ typedef struct lib_dispatcher {
     bool looked;           /* at the descriptors, since the lookout was armed */
     uint64_t looked_ticks; /* ... and when */
     lib_watch_t *endpoints;
+
+    uint64_t news,
+        news_tried; /* slots and events taken so far; before the last time all predicates were asked */
 
     rf_wait_t wait;
     unsigned n_spins;

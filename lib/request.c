@@ -200,6 +200,7 @@ static void poll_server(lib_server_port_t *server)
     rf_slot_t slots[8];
     for (unsigned taken = 0; taken < SLOTS_PER_LOOK;) {
         unsigned n = link->transport->poll(link, slots, 8);
+        rf_me.news += n;
         for (unsigned i = 0; i < n; i++) {
             rf_err_t err = rf_assembler_feed(&server->in, &slots[i]);
             if (err == RF_OK) {
