@@ -48,13 +48,21 @@ static void queue_applies(monitor_t *m, const agreement_output_t *out)
         a->applies[at].kind = in->kind;
         a->applies[at].core = in->member.core;
         a->applies[at].size = in->size;
-        if (in->size == sizeof(command_t)) memcpy(&a->applies[at].command, in->bytes, sizeof(command_t));
+        if (in->size > 0 && in->size <= AGREE_ENTRY_MAX) memcpy(a->applies[at].bytes, in->bytes, in->size);
     }
+}
+
+static void complete_read(monitor_t *m, const agreement_completion_t *completion)
+{
+    op_t *op = op_find(m, (uint32_t)completion->cookie, OP_FREE);
+    m->agree.n_reading--;
+    if (op && op_class_of(op)->readable) op_class_of(op)->readable(m, op, completion->err);
 }
 
 static void complete(monitor_t *m, const agreement_completion_t *completion)
 {
     agree_t *a = &m->agree;
+    if (completion->kind == AGREEMENT_COMPLETED_READ) complete_read(m, completion);
     if (completion->kind != AGREEMENT_COMPLETED_PROPOSAL) return;
     for (unsigned i = 0; i < a->n_inflight; i++) {
         if (a->inflight[i].sequence != completion->sequence) continue;
@@ -64,8 +72,7 @@ static void complete(monitor_t *m, const agreement_completion_t *completion)
         op->proposing = false;
         if (completion->err == RF_ERR_AGAIN) { /* the log is full, for now */
             a->retry_ns = m->now_ns + RETRY_NS;
-            command_t command = op->command;
-            agree_propose(m, op, &command);
+            agree_propose_bytes(m, op, op->proposal, op->proposal_size);
             return;
         }
         op_class_of(op)->proposed(m, op, completion->err, completion->value);
@@ -108,6 +115,7 @@ static void apply_next(monitor_t *m, bool *more)
 {
     agree_t *a = &m->agree;
     unsigned at = a->applies_head;
+    command_t command;
     a->applies_head = (at + 1) % AGREE_LOG_MAX;
     a->n_applies--;
     agreement_event_t event = {.kind = AGREEMENT_APPLIED};
@@ -121,11 +129,11 @@ static void apply_next(monitor_t *m, bool *more)
         member_dead(m, a->applies[at].core, RF_ERR_PEER_DEAD, false);
         break;
     case AGREEMENT_ENTRY_COMMAND:
-        event.applied.err =
-            replica_apply(m, &a->applies[at].command, a->applies[at].size, &event.applied.value);
+        event.applied.err = replica_apply(m, a->applies[at].bytes, a->applies[at].size, &event.applied.value);
         /* Committed by an orderer that died before it said so: the spawn was given up, nothing runs. */
-        if (event.applied.err == RF_OK && !m->quorum && a->applies[at].command.op == COMMAND_DOMAIN_ADD &&
-            a->applies[at].command.core == m->core)
+        memcpy(&command, a->applies[at].bytes, sizeof command);
+        if (event.applied.err == RF_OK && !m->quorum && command.op == COMMAND_DOMAIN_ADD &&
+            command.core == m->core)
             replica_tell_ended(m, event.applied.value, 0, 0, RF_ERR_NO_QUORUM, m->real_ns);
         break;
     case AGREEMENT_ENTRY_VOID:
@@ -148,11 +156,23 @@ static void propose_next(monitor_t *m, bool *more)
     agreement_event_t event = {.kind = AGREEMENT_PROPOSE};
     event.propose.session = agreement_own_session(a->engine);
     event.propose.sequence = ++a->sequence;
-    event.propose.bytes = &op->command;
-    event.propose.size = sizeof op->command;
+    event.propose.bytes = op->proposal;
+    event.propose.size = op->proposal_size;
     a->inflight[a->n_inflight].sequence = a->sequence;
     a->inflight[a->n_inflight].op = id;
     a->n_inflight++;
+    step(m, &event, more);
+}
+
+static void read_next(monitor_t *m, bool *more)
+{
+    agree_t *a = &m->agree;
+    uint32_t id = a->reads[a->reads_head];
+    a->reads_head = (a->reads_head + 1) % MONITOR_OPS_MAX;
+    a->n_reads--;
+    if (!op_find(m, id, OP_FREE)) return; /* ended meanwhile */
+    a->n_reading++;
+    agreement_event_t event = {.kind = AGREEMENT_READ, .read = {.cookie = id}};
     step(m, &event, more);
 }
 
@@ -192,6 +212,8 @@ static void run(monitor_t *m, agreement_event_t *first)
             continue;
         } else if (a->n_queue > 0 && a->n_inflight < AGREE_PROPOSALS_MAX && m->now_ns >= a->retry_ns) {
             propose_next(m, &more);
+        } else if (a->n_reads > 0 && a->n_reading < AGREEMENT_READS_MAX) {
+            read_next(m, &more);
         } else {
             break;
         }
@@ -211,12 +233,29 @@ void agree_tick(monitor_t *m)
 
 void agree_propose(monitor_t *m, op_t *op, const command_t *command)
 {
-    agree_t *a = &m->agree;
-    rf_assert(!op->proposing);
-    op->proposing = true;
     op->command = *command;
+    agree_propose_bytes(m, op, &op->command, sizeof op->command);
+}
+
+void agree_propose_bytes(monitor_t *m, op_t *op, const void *bytes, size_t size)
+{
+    agree_t *a = &m->agree;
+    rf_assert(!op->proposing && size <= AGREE_ENTRY_MAX);
+    op->proposing = true;
+    op->proposal = bytes;
+    op->proposal_size = (uint16_t)size;
     rf_assert(a->n_queue < MONITOR_OPS_MAX);
     a->queue[(a->queue_head + a->n_queue++) % MONITOR_OPS_MAX] = op_id(m, op);
+}
+
+void agree_read(monitor_t *m, op_t *op)
+{
+    agree_t *a = &m->agree;
+    if (a->n_reads == MONITOR_OPS_MAX) { /* of operations that ended meanwhile: only a flood of them */
+        op_class_of(op)->readable(m, op, RF_ERR_AGAIN);
+        return;
+    }
+    a->reads[(a->reads_head + a->n_reads++) % MONITOR_OPS_MAX] = op_id(m, op);
 }
 
 void agree_form(monitor_t *m, const rf_core_t *cores, unsigned n)

@@ -362,7 +362,7 @@ static bool is_owner(const registry_t *r, const claim_t *claim, const request_t 
 static rf_err_t release(registry_t *r, request_t *q, uint64_t *value)
 {
     if (q->c.kind != REGISTRY_LOCK && q->c.kind != REGISTRY_SEMAPHORE) return RF_ERR_INVALID;
-    uint32_t owner = owner_find(r, q->c.domain, q->c.session);
+    uint32_t owner = registry_owner_find(r, q->c.domain, q->c.session);
     uint32_t at = owner == NONE || q->object == NONE ? NONE : r->owners[owner].first;
     while (at != NONE && (r->claims[at].object != q->object || r->claims[at].state != CLAIM_HELD ||
                           r->claims[at].token != q->c.number))
@@ -439,14 +439,14 @@ rf_err_t registry_apply(registry_t *r, const void *bytes, size_t size, uint64_t 
         return cancel(r, &q, value);
     default: /* REGISTRY_SESSION_END */
         if (q.c.domain != 0 || q.c.session == 0) return RF_ERR_INVALID;
-        owner_end(r, 0, q.c.session);
+        registry_owner_finish(r, 0, q.c.session);
         return RF_OK;
     }
 }
 
 void registry_owner_ended(registry_t *r, uint64_t domain, uint64_t session)
 {
-    owner_end(r, domain, session);
+    registry_owner_finish(r, domain, session);
 }
 
 void registry_core_ended(registry_t *r, rf_core_t core)
@@ -454,7 +454,7 @@ void registry_core_ended(registry_t *r, rf_core_t core)
     for (uint32_t at = r->claims_first; at != NONE;) {
         owner_t owner = r->owners[r->claims[at].owner];
         if (owner.domain == 0 && owner.session >> 48 == core) {
-            owner_end(r, 0, owner.session);
+            registry_owner_finish(r, 0, owner.session);
             at = r->claims_first; /* any other may have gone with it */
         } else {
             at = r->claims[at].all_next;

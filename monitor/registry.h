@@ -128,7 +128,7 @@ _Static_assert(sizeof(registry_command_t) + REGISTRY_NAME_MAX + REGISTRY_VALUE_M
 /* A wait has come to its end: granted (RF_OK), or its object was deleted (RF_ERR_CANCELLED), or its owner ended
  * (RF_ERR_PEER_DEAD). Also called for one that never had to wait. `bytes`: a popped message, valid during the call. */
 typedef struct registry_answer {
-    uint64_t wait;
+    uint64_t wait, domain, session; /* of the command that made it */
     uint32_t cookie;
     rf_err_t err;
     uint64_t revision; /* the token, or the barrier's generation */

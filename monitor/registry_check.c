@@ -92,7 +92,7 @@ void registry_check(const registry_t *r)
         const claim_t *c = &r->claims[at];
         rf_assert(c->state != CLAIM_FREE && c->all_previous == previous && c->user < r->params.users_max);
         const owner_t *o = &r->owners[c->owner];
-        rf_assert(owner_find(r, o->domain, o->session) == c->owner);
+        rf_assert(registry_owner_find(r, o->domain, o->session) == c->owner);
         if (o->first == at) {
             for (uint32_t k = at; k != NONE; k = r->claims[k].owner_next) {
                 rf_assert(r->claims[k].owner == c->owner);

@@ -56,7 +56,7 @@ uint32_t claim_add(registry_t *r, claim_state_t state, uint32_t object, const re
     rf_assert(at != NONE);
     claim_t *c = &r->claims[at];
     r->claim_free = c->hash_next;
-    uint32_t owner = owner_add(r, command->domain, command->session);
+    uint32_t owner = registry_owner_add(r, command->domain, command->session);
     owner_t *o = &r->owners[owner];
     *c = (claim_t){.state = (uint8_t)state,
                    .user = (uint16_t)user,
@@ -104,7 +104,7 @@ void claim_remove(registry_t *r, uint32_t claim)
     *(c->owner_next == NONE ? &o->last : &r->claims[c->owner_next].owner_previous) = c->owner_previous;
     *(c->all_previous == NONE ? &r->claims_first : &r->claims[c->all_previous].all_next) = c->all_next;
     *(c->all_next == NONE ? &r->claims_last : &r->claims[c->all_next].all_previous) = c->all_previous;
-    if (o->first == NONE) owner_remove(r, c->owner);
+    if (o->first == NONE) registry_owner_remove(r, c->owner);
     uint32_t user = c->user;
     r->users[user].claims--;
     r->usage.claims--;
@@ -114,25 +114,34 @@ void claim_remove(registry_t *r, uint32_t claim)
     user_release(r, user);
 }
 
-static void answer(registry_t *r, const claim_t *c, rf_err_t err, uint64_t revision, const void *bytes,
+/* Called before the claim goes: its owner is still known. */
+static void answer(registry_t *r, uint32_t claim, rf_err_t err, uint64_t revision, const void *bytes,
                    size_t size)
 {
     if (!r->answer) return;
-    registry_answer_t a = {
-        .wait = c->wait, .cookie = c->cookie, .err = err, .revision = revision, .bytes = bytes, .size = size};
+    const claim_t *c = &r->claims[claim];
+    registry_answer_t a = {.wait = c->wait,
+                           .domain = r->owners[c->owner].domain,
+                           .session = r->owners[c->owner].session,
+                           .cookie = c->cookie,
+                           .err = err,
+                           .revision = revision,
+                           .bytes = bytes,
+                           .size = size};
     r->answer(r->context, &a);
 }
 
 static void grant_permits(registry_t *r, object_t *o)
 {
     while (o->waiting_first != NONE && r->claims[o->waiting_first].n <= o->n - o->used) {
-        claim_t *c = &r->claims[o->waiting_first];
+        uint32_t first = o->waiting_first;
+        claim_t *c = &r->claims[first];
         o->waiting_first = c->line_next;
         o->n_waiting--;
         o->used += c->n;
         c->state = CLAIM_HELD;
         c->token = ++r->revision;
-        answer(r, c, RF_OK, c->token, NULL, 0);
+        answer(r, first, RF_OK, c->token, NULL, 0);
     }
 }
 
@@ -141,22 +150,20 @@ static void open_barrier(registry_t *r, object_t *o)
     if (o->n_waiting < o->n) return;
     uint64_t generation = ++r->revision;
     while (o->line_first != NONE) {
-        claim_t gone = r->claims[o->line_first];
+        answer(r, o->line_first, RF_OK, generation, NULL, 0);
         claim_remove(r, o->line_first);
-        answer(r, &gone, RF_OK, generation, NULL, 0);
     }
 }
 
 static void hand_out_messages(registry_t *r, object_t *o)
 {
     while (o->waiting_first != NONE && o->blob_first != NONE) {
-        claim_t gone = r->claims[o->waiting_first];
         size_t size = r->blocks[o->blob_first].size;
         blob_read(r, o->blob_first, r->message);
         blob_remove_first(r, o);
         o->used--;
+        answer(r, o->waiting_first, RF_OK, ++r->revision, r->message, size);
         claim_remove(r, o->waiting_first);
-        answer(r, &gone, RF_OK, ++r->revision, r->message, size);
     }
 }
 
@@ -187,27 +194,27 @@ void object_delete(registry_t *r, uint32_t object, registry_event_what_t what)
     o->revision = ++r->revision;
     if (o->kind == REGISTRY_KEY) event_add(r, what, o, NULL, 0);
     while (o->line_first != NONE) {
-        claim_t gone = r->claims[o->line_first];
+        if (r->claims[o->line_first].state == CLAIM_WAITING)
+            answer(r, o->line_first, RF_ERR_CANCELLED, r->revision, NULL, 0);
         claim_remove(r, o->line_first);
-        if (gone.state == CLAIM_WAITING) answer(r, &gone, RF_ERR_CANCELLED, r->revision, NULL, 0);
     }
     if (o->ephemeral != NONE) claim_remove(r, o->ephemeral);
     object_remove(r, object);
 }
 
 /* Places in lines first, so that nothing is granted to the dead; then what it held, in the order in which it came by it. */
-void owner_end(registry_t *r, uint64_t domain, uint64_t session)
+void registry_owner_finish(registry_t *r, uint64_t domain, uint64_t session)
 {
-    uint32_t owner = owner_find(r, domain, session);
+    uint32_t owner = registry_owner_find(r, domain, session);
     for (uint32_t at = owner == NONE ? NONE : r->owners[owner].first, next; at != NONE; at = next) {
         next = r->claims[at].owner_next;
         if (r->claims[at].state != CLAIM_WAITING) continue;
-        claim_t gone = r->claims[at];
+        uint32_t object = r->claims[at].object;
+        answer(r, at, RF_ERR_PEER_DEAD, r->revision, NULL, 0);
         claim_remove(r, at);
-        answer(r, &gone, RF_ERR_PEER_DEAD, r->revision, NULL, 0);
-        object_settle(r, gone.object);
+        object_settle(r, object);
     }
-    while ((owner = owner_find(r, domain, session)) != NONE) {
+    while ((owner = registry_owner_find(r, domain, session)) != NONE) {
         uint32_t at = r->owners[owner].first, object = r->claims[at].object;
         if (r->claims[at].state == CLAIM_EPHEMERAL) {
             object_delete(r, object, REGISTRY_EVENT_EXPIRED);

@@ -126,9 +126,10 @@ void object_remove(registry_t *r, uint32_t object); /* has no claims any more */
 uint32_t user_find(const registry_t *r, const char *name);
 uint32_t user_add(registry_t *r, const char *name); /* found or made; there is room */
 void user_release(registry_t *r, uint32_t user);    /* frees it if it has nothing left */
-uint32_t owner_find(const registry_t *r, uint64_t domain, uint64_t session);
-uint32_t owner_add(registry_t *r, uint64_t domain, uint64_t session); /* found or made: as many as claims */
-void owner_remove(registry_t *r, uint32_t owner);
+uint32_t registry_owner_find(const registry_t *r, uint64_t domain, uint64_t session);
+uint32_t registry_owner_add(registry_t *r, uint64_t domain,
+                            uint64_t session); /* found or made: as many as claims */
+void registry_owner_remove(registry_t *r, uint32_t owner);
 static inline unsigned blocks_of(size_t size)
 {
     return size == 0 ? 1 : (unsigned)((size + REGISTRY_BLOCK - 1) / REGISTRY_BLOCK);
@@ -151,7 +152,7 @@ void claim_remove(registry_t *r, uint32_t claim);
 void object_settle(registry_t *r, uint32_t object);
 /* Its waiters are told, its claims go, it goes. */
 void object_delete(registry_t *r, uint32_t object, registry_event_what_t what);
-void owner_end(registry_t *r, uint64_t domain, uint64_t session);
+void registry_owner_finish(registry_t *r, uint64_t domain, uint64_t session);
 
 /* ---- registry_events.c ---- */
 void event_add(registry_t *r, registry_event_what_t what, const object_t *o, const void *value, size_t size);

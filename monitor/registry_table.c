@@ -206,7 +206,7 @@ static uint32_t *owner_bucket(const registry_t *r, uint64_t domain, uint64_t ses
     return &r->owner_hash[mix(mix(domain ^ r->params.seed) ^ session) & r->claim_mask];
 }
 
-uint32_t owner_find(const registry_t *r, uint64_t domain, uint64_t session)
+uint32_t registry_owner_find(const registry_t *r, uint64_t domain, uint64_t session)
 {
     uint32_t at = *owner_bucket(r, domain, session);
     while (at != NONE && (r->owners[at].domain != domain || r->owners[at].session != session))
@@ -214,9 +214,9 @@ uint32_t owner_find(const registry_t *r, uint64_t domain, uint64_t session)
     return at;
 }
 
-uint32_t owner_add(registry_t *r, uint64_t domain, uint64_t session)
+uint32_t registry_owner_add(registry_t *r, uint64_t domain, uint64_t session)
 {
-    uint32_t at = owner_find(r, domain, session);
+    uint32_t at = registry_owner_find(r, domain, session);
     if (at != NONE) return at;
     at = r->owner_free;
     rf_assert(at != NONE);
@@ -233,7 +233,7 @@ static uint32_t *owner_next(registry_t *r, uint32_t at)
     return &r->owners[at].hash_next;
 }
 
-void owner_remove(registry_t *r, uint32_t owner)
+void registry_owner_remove(registry_t *r, uint32_t owner)
 {
     owner_t *o = &r->owners[owner];
     unchain(owner_bucket(r, o->domain, o->session), owner, owner_next, r);

@@ -12,7 +12,9 @@ static size_t padded(size_t size)
 size_t monitor_size(const rf_boot_t *boot, rf_core_t core)
 {
     agreement_params_t params = agree_params(boot, core);
-    return padded(sizeof(monitor_t)) + padded(boot->n_cores * sizeof(core_t)) + agreement_size(&params);
+    registry_params_t registry = registry_params_of(boot);
+    return padded(registry_size(&registry)) + padded(sizeof(monitor_t)) +
+           padded(boot->n_cores * sizeof(core_t)) + agreement_size(&params);
 }
 
 rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_t core, const char *owner,
@@ -32,10 +34,14 @@ rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_
     m->heartbeat_ns = RF_NEVER;
     m->exit_status = -1;
     m->cores = (core_t *)(void *)((uint8_t *)memory + padded(sizeof *m));
-    uint8_t *engine = (uint8_t *)m->cores + padded(boot->n_cores * sizeof(core_t));
+    uint8_t *registry = (uint8_t *)m->cores + padded(boot->n_cores * sizeof(core_t));
+    registry_params_t params = registry_params_of(boot);
+    uint8_t *engine = registry + padded(registry_size(&params));
     for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++)
         m->locals[i] = (local_t){.block_fd = -1, .executable_fd = -1, .client = NO_CLIENT};
-    rf_err_t err = agree_init(m, engine, size - (size_t)(engine - (uint8_t *)memory));
+    rf_err_t err =
+        registry_init(registry, registry_size(&params), &params, registry_answered, m, &m->registry);
+    if (err == RF_OK) err = agree_init(m, engine, size - (size_t)(engine - (uint8_t *)memory));
     if (err == RF_OK) *out = m;
     return err;
 }
@@ -46,7 +52,8 @@ static const op_class_t *const classes[] = {
     [OP_SPAWN] = &op_spawn_class,   [OP_END] = &op_end_class,           [OP_RUNNING] = &op_running_class,
     [OP_WAIT] = &op_wait_class,     [OP_KILL] = &op_kill_class,         [OP_CONNECT] = &op_connect_class,
     [OP_NAME] = &op_name_class,     [OP_LINKS] = &op_links_class,       [OP_STATS] = &op_stats_class,
-    [OP_LISTEN] = &op_listen_class, [OP_SHUTDOWN] = &op_shutdown_class,
+    [OP_LISTEN] = &op_listen_class, [OP_SHUTDOWN] = &op_shutdown_class, [OP_REGISTRY] = &op_registry_class,
+    [OP_READ] = &op_read_class,     [OP_WATCH] = &op_watch_class,       [OP_SESSION] = &op_session_class,
 };
 
 const op_class_t *op_class_of(const op_t *op)
@@ -87,6 +94,8 @@ void op_end(monitor_t *m, op_t *op)
         m->clients[op->client].outstanding--;
     }
     if (op->kind == OP_WAIT) m->n_waits--;
+    if (op->kind == OP_WATCH) m->n_watches--;
+    if (op->kind == OP_REGISTRY) registry_op_ended(m, op);
     op->kind = OP_FREE;
     op->proposing = false;
     m->n_ops--;
@@ -287,6 +296,7 @@ void monitor_step(monitor_t *m, const monitor_event_t *event, monitor_output_t *
     links_tick(m);
     agree_tick(m);
     machine_events_deliver(m);
+    registry_watches_deliver(m);
     shutdown_progress(m);
 
     uint64_t next = earliest(m->next_deadline_ns, m->agree.tick_ns);
@@ -343,5 +353,6 @@ void monitor_check(const monitor_t *m)
         if (l->state != LOCAL_FREE && l->client != NO_CLIENT)
             rf_assert(m->clients[l->client].used && m->clients[l->client].domain == l->domain);
     }
+    registry_check(m->registry);
     rf_assert(m->agree.n_inflight <= AGREE_PROPOSALS_MAX && m->agree.n_applies == 0 && !m->agree.busy);
 }
