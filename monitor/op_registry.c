@@ -144,6 +144,8 @@ void registry_change(monitor_t *m, uint32_t client, const rf_wire_header_t *requ
     op->state = PROPOSING;
     op->registry.wait = command.wait;
     op->registry.session = command.domain == RF_DOMAIN_NONE ? command.session : 0;
+    op->registry.domain = command.domain;
+    op->registry.index = m->clients[client].index;
     op->registry.what = body->what;
     op->registry.flags = body->flags;
     op->registry.slot = slot;
@@ -193,10 +195,9 @@ static void propose_cancel(monitor_t *m, op_t *op, uint64_t domain, uint64_t ses
 
 static void start_cancel(monitor_t *m, op_t *op)
 {
-    const client_t *c = &m->clients[op->client];
     op->state = CANCELLING;
-    bool dispatcher = c->domain != RF_DOMAIN_NONE;
-    propose_cancel(m, op, c->domain, dispatcher ? c->index : op->registry.session, 0);
+    propose_cancel(m, op, op->registry.domain,
+                   op->registry.domain ? op->registry.index : op->registry.session, 0);
 }
 
 static void first_proposed(monitor_t *m, op_t *op, rf_err_t err, uint64_t value)
@@ -210,12 +211,10 @@ static void first_proposed(monitor_t *m, op_t *op, rf_err_t err, uint64_t value)
             reply_in_sequence(m, op, value);
         else
             reply_done(m, op, value, NULL, 0);
-    } else if (op->client == NO_CLIENT) {
-        op_end(m, op); /* if it is granted before its owner ends: given back */
     } else {
         registry_op_ended(m, op);
         op->state = WAITING;
-        if (op->registry.over != RF_OK) start_cancel(m, op);
+        if (op->registry.over != RF_OK || op->client == NO_CLIENT) start_cancel(m, op);
     }
 }
 
@@ -266,7 +265,7 @@ void registry_answered(void *monitor, const registry_answer_t *answer)
 
 static void end_wait(monitor_t *m, op_t *op, rf_err_t why)
 {
-    if (op->client == NO_CLIENT || op->registry.over != RF_OK || !is_wait(op->registry.what)) return;
+    if (op->registry.over != RF_OK || !is_wait(op->registry.what)) return;
     op->registry.over = why;
     if (op->state == WAITING) start_cancel(m, op);
 }
@@ -281,10 +280,10 @@ static void timeout(monitor_t *m, op_t *op)
     end_wait(m, op, RF_ERR_TIMEOUT);
 }
 
-/* What is on its way into the log goes on; a place in line is left to its owner's end. */
+/* What is on its way into the log goes on; a place in line is left at once, also if its owner lives on without a link. */
 static void client_went(monitor_t *m, op_t *op, uint32_t client)
 {
-    if (op->client == client && op->state == WAITING) op_end(m, op);
+    if (op->client == client && op->state == WAITING) start_cancel(m, op);
 }
 
 const op_class_t op_registry_class = {

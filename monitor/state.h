@@ -247,8 +247,9 @@ typedef struct op {
             uint8_t token[32], key[32];
         } connect;
         struct {
-            uint64_t wait, session; /* its number in the registry; whose it is */
-            uint16_t what, flags, slot;
+            uint64_t wait, session; /* its number in the registry; whose it is: a session's */
+            rf_domain_t domain;     /* ... or a dispatcher's */
+            uint16_t index, what, flags, slot;
             rf_err_t over; /* why a wait is to end: TIMEOUT, CANCELLED; RF_OK: it is not */
         } registry;
         struct {
