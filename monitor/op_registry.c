@@ -200,11 +200,42 @@ static void start_cancel(monitor_t *m, op_t *op)
                    op->registry.domain ? op->registry.index : op->registry.session, 0);
 }
 
+static void stands_in_line(monitor_t *m, op_t *op)
+{
+    registry_op_ended(m, op);
+    op->state = WAITING;
+    if (op->registry.over != RF_OK || op->client == NO_CLIENT) start_cancel(m, op);
+}
+
+void registry_loaded(monitor_t *m)
+{
+    for (unsigned i = 0; i < MONITOR_OPS_MAX; i++) {
+        op_t *op = &m->ops[i];
+        uint64_t token;
+        if (op->kind != OP_REGISTRY || op->state != WAITING) continue;
+        registry_wait_state_t state = registry_wait_state(m->registry, op->registry.wait, &token);
+        if (state == REGISTRY_WAIT_HELD)
+            reply_done(m, op, token, NULL, 0);
+        else if (
+            state ==
+            REGISTRY_WAIT_NONE) /* a barrier that has opened, a message taken: what it was is not known */
+            op_reply(m, op, RF_ERR_UNKNOWN_OUTCOME, NULL, 0);
+    }
+}
+
 static void first_proposed(monitor_t *m, op_t *op, rf_err_t err, uint64_t value)
 {
     bool tells_full = is_wait(op->registry.what) || op->registry.what == REGISTRY_PUSH;
     if (err == RF_ERR_BUSY && tells_full) err = RF_ERR_AGAIN; /* which no entry may result in */
-    if (err != RF_OK) {
+    uint64_t token;
+    registry_wait_state_t state = err == RF_ERR_UNKNOWN_OUTCOME && is_wait(op->registry.what)
+                                      ? registry_wait_state(m->registry, op->registry.wait, &token)
+                                      : REGISTRY_WAIT_NONE;
+    if (state == REGISTRY_WAIT_HELD) {
+        reply_done(m, op, token, NULL, 0);
+    } else if (state == REGISTRY_WAIT_WAITING) {
+        stands_in_line(m, op);
+    } else if (err != RF_OK) {
         op_reply(m, op, err, NULL, 0);
     } else if (!is_wait(op->registry.what)) {
         if (op->registry.flags & REGISTRY_SEQUENTIAL)
@@ -212,9 +243,7 @@ static void first_proposed(monitor_t *m, op_t *op, rf_err_t err, uint64_t value)
         else
             reply_done(m, op, value, NULL, 0);
     } else {
-        registry_op_ended(m, op);
-        op->state = WAITING;
-        if (op->registry.over != RF_OK || op->client == NO_CLIENT) start_cancel(m, op);
+        stands_in_line(m, op);
     }
 }
 

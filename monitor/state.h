@@ -518,6 +518,8 @@ void registry_cancel(monitor_t *m, op_t *op); /* a wait, because its client says
 void registry_op_ended(monitor_t *m, op_t *op);
 void registry_answered(void *monitor,
                        const registry_answer_t *answer); /* by the registry, while it applies */
+/* A snapshot was loaded into the registry: waits whose end it hides are answered. */
+void registry_loaded(monitor_t *m);
 registry_params_t registry_params_of(const rf_boot_t *boot);
 /* Names a wait or a session, of all that ever were in this machine. */
 uint64_t registry_number(monitor_t *m);
