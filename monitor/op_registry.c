@@ -44,7 +44,7 @@ registry_params_t registry_params_of(const rf_boot_t *boot)
 
 uint64_t registry_number(monitor_t *m)
 {
-    return (uint64_t)m->core << 48 | 1ull << 40 | (++m->registry_next & 0xffffffffffull);
+    return registry_number_of(m->core, 1, ++m->registry_next);
 }
 
 static bool is_wait(unsigned what)
@@ -279,7 +279,7 @@ static void give_back(monitor_t *m, const registry_answer_t *answer)
 void registry_answered(void *monitor, const registry_answer_t *answer)
 {
     monitor_t *m = monitor;
-    if (answer->wait >> 48 != m->core) return;
+    if (answer->wait >> 40 != registry_number_of(m->core, 1, 0) >> 40) return; /* another's */
     op_t *op = op_find(m, answer->cookie, OP_REGISTRY);
     if (op && (op->registry.wait != answer->wait || op->state == GIVING_BACK)) op = NULL;
     if (answer->err == RF_OK && (!op || op->client == NO_CLIENT)) {

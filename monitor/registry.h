@@ -125,6 +125,12 @@ _Static_assert(sizeof(registry_command_t) == 88, "wire layout");
 _Static_assert(sizeof(registry_command_t) + REGISTRY_NAME_MAX + REGISTRY_VALUE_MAX <= REGISTRY_COMMAND_MAX,
                "every value fits");
 
+/* How a proposer numbers waits and sessions: core, incarnation (its lowest bits: whatever an older one had is gone), count. */
+static inline uint64_t registry_number_of(rf_core_t core, rf_incarnation_t incarnation, uint64_t count)
+{
+    return (uint64_t)core << 48 | (uint64_t)(incarnation & 0xff) << 40 | (count & 0xffffffffffull);
+}
+
 /* A wait has come to its end: granted (RF_OK), or its object was deleted (RF_ERR_CANCELLED), or its owner ended
  * (RF_ERR_PEER_DEAD). Also called for one that never had to wait. `bytes`: a popped message, valid during the call. */
 typedef struct registry_answer {

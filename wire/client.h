@@ -57,11 +57,11 @@ enum rf_client_op {
     RF_CLIENT_REGISTRY_WATCH =
         21, /* rf_client_registry + name or prefix; number: from which revision (0: what comes)
                                       -> rf_client_registry_events, once there are any. CANCEL ends it */
+    RF_CLIENT_SESSION_OPEN = 22,   /* N -> rf_client_session: an owner of what vanishes, for a command */
+    RF_CLIENT_SESSION_END = 23,    /* N rf_client_session: all that it owns goes; also when the link ends */
     RF_CLIENT_NODE_ADDRESSES = 32, /* N rf_client_addresses: where the monitors of another node listen */
     RF_CLIENT_LISTEN_ADDRESS = 33, /* N -> rf_client_address: where this monitor listens for other hosts */
     RF_CLIENT_RELOAD = 34,         /* N rf_client_reload: reloadable settings */
-    RF_CLIENT_SESSION_OPEN = 36,   /* N -> rf_client_session: an owner of what vanishes, for a command */
-    RF_CLIENT_SESSION_END = 37,    /* N rf_client_session: all that it owns goes; also when the link ends */
     RF_CLIENT_SHUTDOWN = 35, /* N rf_client_shutdown: end this core's domains (TERM, KILL), answer, exit */
 };
 

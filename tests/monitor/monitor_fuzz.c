@@ -180,7 +180,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         case 6:
             event.kind = MONITOR_CLIENT_MESSAGE;
             event.type = RF_CLIENT_REQUEST;
-            if (length >= 8) bytes[7] = 0, bytes[6] = type % 38;
+            if (length >= 8) bytes[7] = 0, bytes[6] = type % 36;
             if ((what & 32) && length >= 8 + sizeof(rf_client_registry_t)) shape_registry(bytes, length);
             break;
         case 7:
