@@ -51,7 +51,8 @@ static request_t wrap(Rackfish__RegistryRequest *r)
 
 static Rackfish__RegistryRequest about(Rackfish__RegistryWhat what, char *name)
 {
-    Rackfish__RegistryRequest r = RACKFISH__REGISTRY_REQUEST__INIT;
+    Rackfish__RegistryRequest r;
+    rackfish__registry_request__init(&r);
     r.what = what;
     r.name = name;
     return r;
