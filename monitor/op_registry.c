@@ -52,9 +52,11 @@ static bool is_wait(unsigned what)
     return what == REGISTRY_ACQUIRE || what == REGISTRY_WAIT || what == REGISTRY_POP;
 }
 
-static uint16_t slot_take(monitor_t *m)
+/* Dispatchers leave some to rackfishd. */
+static uint16_t slot_take(monitor_t *m, bool dispatcher)
 {
-    for (uint16_t i = 0; i < REGISTRY_SLOTS_MAX; i++) {
+    uint16_t end = dispatcher ? REGISTRY_SLOTS_MAX - REGISTRY_SLOTS_RESERVED : REGISTRY_SLOTS_MAX;
+    for (uint16_t i = 0; i < end; i++) {
         if (m->slots[i].used) continue;
         m->slots[i].used = true;
         return i;
@@ -125,7 +127,7 @@ void registry_change(monitor_t *m, uint32_t client, const rf_wire_header_t *requ
 {
     registry_command_t command;
     rf_err_t err = make_command(m, client, body, size, &command);
-    uint16_t slot = err == RF_OK ? slot_take(m) : NO_SLOT;
+    uint16_t slot = err == RF_OK ? slot_take(m, command.domain != RF_DOMAIN_NONE) : NO_SLOT;
     if (err == RF_OK && slot == NO_SLOT) err = RF_ERR_AGAIN;
     if (err != RF_OK) {
         client_reply(m, client, request->tag, request->op, err, NULL, 0);

@@ -34,32 +34,33 @@
 
 #include <string.h>
 
-#define BOOT_NS             (30 * RF_NS_PER_S)  /* forming waits so long for all configured cores */
-#define REQUEST_NS          (5 * RF_NS_PER_S)   /* another monitor's, CPU driver's or exporter's answer */
-#define SPAWN_NS            (30 * RF_NS_PER_S)  /* a spawn, all in all */
-#define SHUTDOWN_GRACE_NS   (2 * RF_NS_PER_S)   /* between TERM and KILL */
-#define SHUTDOWN_KILL_NS    (3 * RF_NS_PER_S)   /* after KILL */
-#define RETRY_NS            (20 * RF_NS_PER_MS) /* after a full log */
-#define REDIAL_NS           (20 * RF_NS_PER_MS) /* after a dial that failed */
-#define PING_ROUNDS         5
-#define PING_NS             (300 * RF_NS_PER_MS)
-#define PING_FRESH_NS       RF_NS_PER_S /* so long a measurement serves further pages of the list */
-#define OPS_RESERVED        (2 * MONITOR_LOCAL_MAX) /* operations that only ends of dispatchers may use */
-#define OPS_WAITS_MAX       (MONITOR_OPS_MAX / 4) /* outstanding WAITs above which dispatchers get no more */
-#define OPS_PER_USER_MAX    128 /* outstanding requests of all dispatchers of one user here */
-#define OPS_DISPATCHERS_MAX 384 /* ... of all dispatchers: the rest is rackfishd's and other monitors' */
-#define PARKED_RESERVED     256 /* places for descriptors that only monitors and rackfishd may fill */
-#define NAMES_PER_USER_MAX  256 /* exported at once by all domains of one user */
-#define LOCAL_RESERVED      64  /* places for dispatchers that only rackfishd may fill */
-#define INCOMING_MAX        32  /* connects that one exporter has not answered yet */
-#define NO_CLIENT           UINT32_MAX
-#define NO_SLOT             UINT16_MAX
-#define REGISTRY_SLOTS_MAX  128 /* commands of the registry that are being agreed on */
-#define SESSIONS_MAX        256 /* of rackfishd here */
-#define SESSION_RETRY_NS    RF_NS_PER_S
-#define AGREE_LOG_MAX       256                  /* entries */
-#define AGREE_ENTRY_MAX     REGISTRY_COMMAND_MAX /* bytes */
-#define AGREE_PROPOSALS_MAX AGREEMENT_WINDOW
+#define BOOT_NS                 (30 * RF_NS_PER_S)  /* forming waits so long for all configured cores */
+#define REQUEST_NS              (5 * RF_NS_PER_S)   /* another monitor's, CPU driver's or exporter's answer */
+#define SPAWN_NS                (30 * RF_NS_PER_S)  /* a spawn, all in all */
+#define SHUTDOWN_GRACE_NS       (2 * RF_NS_PER_S)   /* between TERM and KILL */
+#define SHUTDOWN_KILL_NS        (3 * RF_NS_PER_S)   /* after KILL */
+#define RETRY_NS                (20 * RF_NS_PER_MS) /* after a full log */
+#define REDIAL_NS               (20 * RF_NS_PER_MS) /* after a dial that failed */
+#define PING_ROUNDS             5
+#define PING_NS                 (300 * RF_NS_PER_MS)
+#define PING_FRESH_NS           RF_NS_PER_S /* so long a measurement serves further pages of the list */
+#define OPS_RESERVED            (2 * MONITOR_LOCAL_MAX) /* operations that only ends of dispatchers may use */
+#define OPS_WAITS_MAX           (MONITOR_OPS_MAX / 4) /* outstanding WAITs above which dispatchers get no more */
+#define OPS_PER_USER_MAX        128 /* outstanding requests of all dispatchers of one user here */
+#define OPS_DISPATCHERS_MAX     384 /* ... of all dispatchers: the rest is rackfishd's and other monitors' */
+#define PARKED_RESERVED         256 /* places for descriptors that only monitors and rackfishd may fill */
+#define NAMES_PER_USER_MAX      256 /* exported at once by all domains of one user */
+#define LOCAL_RESERVED          64  /* places for dispatchers that only rackfishd may fill */
+#define INCOMING_MAX            32  /* connects that one exporter has not answered yet */
+#define NO_CLIENT               UINT32_MAX
+#define NO_SLOT                 UINT16_MAX
+#define REGISTRY_SLOTS_MAX      128 /* commands of the registry that are being agreed on */
+#define REGISTRY_SLOTS_RESERVED 32  /* ... that only rackfishd may fill */
+#define SESSIONS_MAX            256 /* of rackfishd here */
+#define SESSION_RETRY_NS        RF_NS_PER_S
+#define AGREE_LOG_MAX           256                  /* entries */
+#define AGREE_ENTRY_MAX         REGISTRY_COMMAND_MAX /* bytes */
+#define AGREE_PROPOSALS_MAX     AGREEMENT_WINDOW
 
 /* ---- replica: agreed ---- */
 
