@@ -192,6 +192,7 @@ const rf_self_t *rf_self(void)
 void rf_finish(void)
 {
     if (!rf_me.up || rf_me.current != &rf_me.first_thread) return;
+    rf_lib_watches_stop();
     rf_lib_waitsets_stop();
     rf_lib_operations_stop();
     while (rf_me.exports)

@@ -152,6 +152,10 @@ static void take_reply(lib_server_port_t *server, const rf_wire_header_t *head, 
     request->out_size = size < request->out_max ? size : request->out_max;
     if (request->out_size) memcpy(request->out, bytes, request->out_size);
     request->done = true;
+    if (request->abandoned) {
+        rf_lib_registry_abandoned(request->abandoned);
+        rf_lib_operation_free(request->abandoned);
+    }
 }
 
 static void take_kernel_event(const rf_wire_header_t *head, const uint8_t *bytes, size_t size)
@@ -272,5 +276,6 @@ void rf_lib_server_ended(lib_server_port_t *server, rf_err_t err)
         if (!request->used || request->done || request->server != server) continue;
         request->err = err;
         request->done = true;
+        if (request->abandoned) rf_lib_operation_free(request->abandoned);
     }
 }

@@ -202,7 +202,9 @@ void rf_monitor_call_cancel(rf_monitor_call_t *call)
 {
     rf_local_core_t *core = call->core;
     if (!core) return;
-    if (call->op == RF_CLIENT_WAIT && core->link_up) {
+    bool waits = call->op == RF_CLIENT_WAIT || call->op == RF_CLIENT_REGISTRY_WATCH ||
+                 call->op == RF_CLIENT_REGISTRY_CHANGE;
+    if (waits && core->link_up) {
         rf_client_target_t target = {.domain = call->tag};
         rf_monitor_tell(core, RF_CLIENT_CANCEL, &target, sizeof target);
     }
