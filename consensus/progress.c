@@ -104,6 +104,7 @@ void progress_configure(agreement_t *e)
     }
     for (unsigned i = e->n_voters; i < e->n_progress; i++) { /* no voter any more: committed entries only */
         if (e->progress[i].next > e->committed + 1) e->progress[i].next = e->committed + 1;
+        if (e->progress[i].match > e->committed) e->progress[i].match = e->committed;
         e->progress[i].dead = member_dead(e, e->progress[i].member);
     }
     e->due |= DUE_FEED | (leads(e) ? DUE_COMMIT : 0);

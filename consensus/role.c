@@ -46,6 +46,12 @@ static unsigned rank(const agreement_t *e)
     return rank;
 }
 
+/* Between the ranks that stand by silence. */
+static uint64_t apart_ns(const agreement_t *e)
+{
+    return e->params.election_ns / 8 < 2 * RF_NS_PER_MS ? e->params.election_ns / 8 : 2 * RF_NS_PER_MS;
+}
+
 /*
  * When a voter stands after election_ns of silence: in the order of ranks, so that the first has been heard, or has failed,
  * before the next stands; a little of chance, more of it from the second attempt on.
@@ -56,8 +62,7 @@ static uint64_t spread_ns(const agreement_t *e)
         mix(e->params.seed ^ mix(e->term * 1024 + e->attempts) ^ ((uint64_t)e->params.self.core << 40));
     uint64_t election_ns = e->params.election_ns;
     if (election_ns == RF_NEVER) return 0;
-    uint64_t apart_ns = election_ns / 8 < 2 * RF_NS_PER_MS ? election_ns / 8 : 2 * RF_NS_PER_MS;
-    uint64_t ns = rank(e) * apart_ns + r % (apart_ns / 4 + 1);
+    uint64_t ns = rank(e) * apart_ns(e) + r % (apart_ns(e) / 4 + 1);
     if (e->attempts > 1) ns += mix(r) % election_ns;
     return is_witness(e, e->params.self.core) ? ns + election_ns : ns;
 }
@@ -318,11 +323,14 @@ void role_stand(agreement_t *e, bool pre, bool evidence, bool transfer)
         e->voted = e->params.self;
         e->matched = e->committed;
     }
-    /* With evidence it is soon tried again, each time less soon; else after about an election's time. */
+    /* With evidence, and where votes were promised, it is soon tried again, each time less soon: two may have stood at once.
+     * Else after about an election's time. */
     uint64_t dice = mix(e->params.seed ^ mix(e->term) ^ ((uint64_t)e->params.self.core << 40)) % 8;
-    uint64_t again = evidence ? (STAGGER_NS * (4 + 4 * rank(e) + dice)) << (e->attempts < 5 ? e->attempts : 5)
-                     : e->params.election_ns == RF_NEVER ? RF_NEVER
-                                                         : e->params.election_ns / 2 + spread_ns(e);
+    uint64_t step =
+        evidence ? STAGGER_NS * (4 + 4 * rank(e) + dice) : apart_ns(e) * (8 + 8 * rank(e) + dice) / 4;
+    uint64_t again = evidence || !pre ? step << (e->attempts < 5 ? e->attempts : 5) : RF_NEVER;
+    if (!evidence && e->params.election_ns != RF_NEVER)
+        earlier(&again, e->params.election_ns / 2 + spread_ns(e));
     e->election_at_ns = add_ns(e->now_ns, again);
     e->due |= DUE_VOTES;
     e->output.role_changed = true;

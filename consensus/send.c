@@ -101,7 +101,7 @@ static bool send_append(agreement_t *e, unsigned i)
                         .prev_term = log_term(e, next - 1),
                         .committed = e->committed,
                         .round = e->round,
-                        .leader = to_wire(e->quorum ? e->leader : NOBODY, 0),
+                        .leader = to_wire(feed && !e->quorum ? NOBODY : e->leader, 0),
                         .n = n,
                         .flags = (ask ? APPEND_ASK : 0u) | (feed ? APPEND_FEED : 0u)};
     send_end(e, MESSAGE_APPEND, size, n_to);
@@ -345,6 +345,10 @@ void send_all(agreement_t *e)
     if (due & DUE_PROPOSALS) {
         if (leads(e)) {
             order_own(e);
+            if (e->due & DUE_CHANGE) { /* that was one */
+                e->due &= ~(uint32_t)DUE_CHANGE;
+                change_step(e);
+            }
             progress_commit(e);
             apply_committed(e);
         } else {
