@@ -13,10 +13,13 @@
  * late is a step taken late. A log is (term of its last entry, length), because equal term and index mean equal
  * prefixes (Raft 3.5); that too is checked, since no term may have two leaders.
  *
- * Whoever is a voter in its newest configuration may stand at any time: pre-votes, evidence, stagger and time-outs only
- * forbid standing, and are left out. A learner is caught up to what is committed when it is named as a voter.
+ * Whoever is a voter in its newest configuration may stand at any time: pre-votes, evidence, stagger, time-outs and leases
+ * only forbid standing or voting, and are left out. A learner is caught up to what is committed when it is named as a voter.
  *
  * Checked: one leader a term, leader completeness, agreement of all that was committed (so nothing acknowledged is lost).
+ *
+ * With -DTRACE the engine's steps decide: trace.pml (trace.sh makes it from what tests/consensus/consensus_trace.c saw) names one
+ * step after the other, each is taken only if the model can take it, and "accepted" is printed if all were.
  *
  * Deliberate defects: -DNEW_INCARNATION_VOTES -DRESET_ON_PARTITION -DCHANGE_BEFORE_TERM -DOLD_TERM_COMMIT
  * -DSINGLE_MAJORITY.
@@ -306,10 +309,11 @@ inline stand(i, e) {
     }
 }
 
-/* Raft 3.6.1: once a term, to a log at least as long as the own one. */
+/* Raft 3.6.1: once a term, to a log at least as long as the own one. A member votes for whoever counts its vote, also if its
+ * own log does not name it a voter yet, or no more: the candidate's change could not end without it. */
 inline vote(v, c) {
     d_step {
-        role[c] == CANDIDATE && UP(v) && IN(v, v) && IN(v, c) &&
+        role[c] == CANDIDATE && UP(v) && IN(v, c) &&
         (term[v] < term[c] || (term[v] == term[c] && !voted[v])) &&
         (last[c] > last[v] || (last[c] == last[v] && length[c] >= length[v])) ->
         resign(v);
@@ -499,6 +503,63 @@ inline restart(i) {
     }
 }
 
+#ifdef TRACE
+#define STAND  1 /* engine, term */
+#define VOTE   2 /* engine, for whom, term */
+#define LEAD   3 /* engine, term */
+#define ENTRY  4 /* its leader appends: term, index */
+#define SENT   5 /* its leader's log has: term, index, term of the entry */
+#define HOLDS  6 /* acknowledges: engine, term, index */
+#define COMMIT 7 /* its leader has committed: term, index */
+#define KNOWS  8 /* knows to be committed: engine, index */
+#define END    9
+
+chan steps = [0] of {byte, byte, byte, byte};
+#include "trace.pml"
+
+#define HOLDS_ALL(f, e, n) (length[f] >= (n) && terms[AT(last[f], n)] == terms[AT(e, n)])
+
+/* f takes entries of term e until it holds n of them, and says so. */
+inline hold(f, e, n) {
+    said[e] >= n && e >= term[f];
+    do
+    :: !HOLDS_ALL(f, e, n) || (leads[e] && leads[e] != 1 + f && accepted[e * N + f] < n) -> append(f, e)
+    :: else -> break
+    od
+}
+
+/* v votes for who leads already: of no use to it, and a promise that takes nothing but v's own choices away, so it is no
+ * step of the search. */
+inline vote_late(v, e) {
+    d_step {
+        UP(v) && (term[v] < e || (term[v] == e && !voted[v])) && last[v] <= e ->
+        resign(v);
+        term[v] = e;
+        voted[v] = true
+    }
+}
+
+inline follow_trace() {
+    byte what, a, b, c;
+    do
+    :: steps?what,a,b,c;
+        if
+        :: what == STAND -> stand(a, b)
+        :: what == VOTE && leads[c] == b + 1 -> vote_late(a, c)
+        :: what == VOTE && leads[c] != b + 1 -> term[b] == c; vote(a, b)
+        :: what == LEAD -> term[a] == b; lead(a)
+        :: what == ENTRY -> leads[a] && said[a] == b - 1; propose(leads[a] - 1)
+        :: what == SENT -> said[a] >= b && terms[AT(a, b)] == c
+        :: what == HOLDS -> hold(a, b, c)
+        :: what == COMMIT -> committed[a] >= b
+        :: what == KNOWS -> chosen_length >= b
+        :: what == END -> break
+        fi
+    od;
+    printf("accepted\n")
+}
+#endif
+
 #define EACH(act)       :: act(0) :: act(1) :: act(2) :: act(3) :: act(4)
 #define EACH_AND(act, b) :: act(0, b) :: act(1, b) :: act(2, b) :: act(3, b) :: act(4, b)
 #define EACH_TO(act, a) :: act(a, 0) :: act(a, 1) :: act(a, 2) :: act(a, 3) :: act(a, 4)
@@ -527,6 +588,9 @@ init {
         od;
         j = 0
     }
+#ifdef TRACE
+    follow_trace()
+#else
     do
     EACH(lead)
     EACH_AND(stand, 2)
@@ -560,4 +624,5 @@ init {
     EACH(reset)
 #endif
     od
+#endif
 }
