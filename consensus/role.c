@@ -377,8 +377,8 @@ void role_tick(agreement_t *e)
     if (e->role != AGREEMENT_ROLE_LEARNER && e->now_ns >= e->election_at_ns)
         role_stand(e, !e->leader_dead, e->leader_dead, false);
     bool asks = e->n_proposals > 0 || e->n_reads > 0;
-    if (e->quorum && !leads(e) && e->formed && (e->role != AGREEMENT_ROLE_LEARNER || asks) &&
-        patience_ns(e) != RF_NEVER && proposal_overdue(e, e->leader_heard_ns))
+    if (e->quorum && !leads(e) && (e->role != AGREEMENT_ROLE_LEARNER || asks) && patience_ns(e) != RF_NEVER &&
+        proposal_overdue(e, e->leader_heard_ns))
         role_no_quorum(e);
 }
 

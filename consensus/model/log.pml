@@ -2,7 +2,9 @@
  * The ordered log and the change of voters, as a model that Spin searches exhaustively (doc/agreement.md, "The models").
  *
  * Engines 0, 1, 2 are the first voters, 3 is the spare, 4 the new incarnation of a core that crashed and was restarted.
- * Bounds: TERMS, ENTRIES (commands), CHANGES (joint changes), CRASHES, RESTARTS.
+ * Bounds: TERMS, ENTRIES (commands), CHANGES (joint changes), CRASHES, RESTARTS. An engine that has crashed is one that takes
+ * no more steps, and nothing here ever has to step: any number of crashes is in every search, and CRASHES only names them.
+ * The spare and a new incarnation are the same to the protocol: engines that never voted; either may be named.
  *
  * There are no channels. Messages may be lost, delayed, repeated and reordered, and what a leader says in a term is a
  * prefix of one log that only grows while it leads. So all APPENDs of a term that were ever sent are that log, readable
@@ -17,7 +19,7 @@
  * Checked: one leader a term, leader completeness, agreement of all that was committed (so nothing acknowledged is lost).
  *
  * Deliberate defects: -DNEW_INCARNATION_VOTES -DRESET_ON_PARTITION -DCHANGE_BEFORE_TERM -DOLD_TERM_COMMIT
- * -DSINGLE_MAJORITY, and with -DLEASE: -DELECT_IN_LEASE.
+ * -DSINGLE_MAJORITY.
  */
 
 #ifndef TERMS
@@ -30,10 +32,10 @@
 #define CHANGES 1
 #endif
 #ifndef CRASHES
-#define CRASHES 2
+#define CRASHES 0
 #endif
 #ifndef RESTARTS
-#define RESTARTS 1
+#define RESTARTS 0
 #endif
 
 #define N      5
@@ -90,9 +92,6 @@ byte chosen_last, chosen_length, chosen_in;
 
 byte top;                  /* highest term in use */
 byte commands, changes, crashes, restarts;
-#ifdef LEASE
-byte lease_term, lease_of; /* a leader that may answer alone, and who promised it (0: nobody) */
-#endif
 
 hidden byte j, k, m, s;
 
@@ -264,9 +263,6 @@ inline commit(i) {
     :: k > 0 ->
         common(term[i], k, chosen_last, chosen_length);
         assert(m == k || m == chosen_length); /* all that is committed agrees */
-#ifdef LEASE
-        assert(lease_of == 0 || lease_term >= term[i]); /* who reads by its lease misses nothing */
-#endif
         if
         :: k > chosen_length -> chosen_last = terms[AT(term[i], k)]; chosen_length = k; chosen_in = term[i]
         :: else
@@ -311,14 +307,9 @@ inline stand(i, e) {
 }
 
 /* Raft 3.6.1: once a term, to a log at least as long as the own one. */
-#if defined(LEASE) && !defined(ELECT_IN_LEASE)
-#define FREE(v) (!(lease_of & BIT(v)))
-#else
-#define FREE(v) true
-#endif
 inline vote(v, c) {
     d_step {
-        role[c] == CANDIDATE && UP(v) && IN(v, v) && IN(v, c) && FREE(v) &&
+        role[c] == CANDIDATE && UP(v) && IN(v, v) && IN(v, c) &&
         (term[v] < term[c] || (term[v] == term[c] && !voted[v])) &&
         (last[c] > last[v] || (last[c] == last[v] && length[c] >= length[v])) ->
         resign(v);
@@ -479,6 +470,22 @@ inline crash(i) {
     }
 }
 
+#ifdef RESET_ON_PARTITION
+/* A voter without a quorum forgets its promises, and what it has not seen committed. */
+inline reset(i) {
+    d_step {
+        role[i] == FOLLOWER && restarts < RESTARTS ->
+        restarts++;
+        voted[i] = false;
+        length[i] = 1;
+        last[i] = 1;
+        configure(i);
+        s = 0;
+        REDUCED
+    }
+}
+#endif
+
 inline restart(i) {
     d_step {
         role[i] == DEAD && restarts < RESTARTS ->
@@ -549,5 +556,8 @@ init {
     EACH(propose)
     EACH(crash)
     EACH(restart)
+#ifdef RESET_ON_PARTITION
+    EACH(reset)
+#endif
     od
 }
