@@ -295,6 +295,11 @@ static void fetch_tick(agreement_t *e)
         patience = 4 * e->params.resend_ns;
     else if (!behind && !unanswered && patience != RF_NEVER)
         patience *= 4;
+    /* All whom a plan names are fed until they have acknowledged; only of a great many may some have no place there. */
+    if (!behind && !unanswered && e->n_members <= AGREEMENT_CHILDREN_MAX) {
+        e->fetch_at_ns = RF_NEVER;
+        return;
+    }
     e->fetch_at_ns = add_ns(unanswered ? e->fetched_ns : heard, patience);
     if (e->fetch_at_ns > e->now_ns) return;
     if (unanswered && e->quorum && e->now_ns >= add_ns(e->fetched_ns, e->params.election_ns))

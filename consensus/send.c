@@ -74,19 +74,20 @@ static bool send_append(agreement_t *e, unsigned i)
         return true;
     }
     uint64_t next = p->next;
-    bool probe = p->mode == PROGRESS_PROBE, feed = p->sets == 0;
+    uint8_t mode = p->mode;
+    bool feed = p->sets == 0;
     uint8_t *out = send_begin(e, AGREEMENT_MESSAGE_MAX);
     if (!out) return false;
     size_t size = sizeof(wire_append_t);
-    uint32_t n = probe ? 0 : put_entries(e, next, feed ? e->committed : e->last, out, &size);
+    uint32_t n =
+        mode == PROGRESS_SILENT ? 0 : put_entries(e, next, feed ? e->committed : e->last, out, &size);
     /* Entries are answered anyway; a voter whose place in the ring is needed is asked how far it is. */
     bool ask = false;
     unsigned n_to = 0;
     agreement_member_t *to = e->to + e->n_to;
     for (unsigned k = i; k < e->n_progress; k++) {
         progress_t *q = &e->progress[k];
-        if (q->next != next || (q->sets == 0) != feed || (q->mode == PROGRESS_PROBE) != probe || !lacks(e, q))
-            continue;
+        if (q->next != next || (q->sets == 0) != feed || q->mode != mode || !lacks(e, q)) continue;
         ask |= q->ask || q->applied + e->params.log_max / 2 < e->committed;
         q->ask = false;
         q->next += n;
