@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # sim_test.sh BUILD seeds N      N seeds with the default faults, and some of each preset: nothing may be violated
+# sim_test.sh BUILD storm N      N seeds of the log, and N of groups, where much goes wrong at once
 # sim_test.sh BUILD defects      the deliberate defects listed are each caught within a bounded number of seeds
 # sim_test.sh BUILD builds       this build and build/release replay the same seeds to the same bits
 # sim_test.sh BUILD command      the command line: statuses, replay, histories, models
@@ -31,6 +32,11 @@ seeds)
     "$sim" --seeds "$3"
     "$sim" --seed 1000000 --seeds $(($3 / 10)) --faults storm
     "$sim" --seed 2000000 --seeds $(($3 / 20)) --faults none
+    "$sim" --groups --seeds "$3"
+    ;;
+storm)
+    "$sim" --seeds "$3" --faults storm
+    "$sim" --groups --seeds "$3" --faults storm
     ;;
 defects)
     # name, seeds within which it must be seen, and what brings it out; the same seed is clean without it
@@ -55,10 +61,12 @@ builds)
         echo "skipped: $other is older than the sources"
         exit 77
     }
-    for faults in all storm none; do
-        a=$("$sim" --seeds 10 --faults "$faults" --json | grep -o '"hash":"[0-9a-f]*"')
-        b=$("$other" --seeds 10 --faults "$faults" --json | grep -o '"hash":"[0-9a-f]*"')
-        [[ -n $a && $a == "$b" ]] || fail "faults $faults: $sim gives $a, $other gives $b"
+    for what in all storm none "storm --groups"; do
+        # shellcheck disable=SC2086 # several words
+        a=$("$sim" --seeds 10 --json --faults $what | grep -o '"hash":"[0-9a-f]*"')
+        # shellcheck disable=SC2086
+        b=$("$other" --seeds 10 --json --faults $what | grep -o '"hash":"[0-9a-f]*"')
+        [[ -n $a && $a == "$b" ]] || fail "faults $what: $sim gives $a, $other gives $b"
     done
     ;;
 command)
