@@ -26,7 +26,7 @@
 #define VALUE_ROOM     64
 #define CONNECT_MS     1000
 #define ANSWER_MS      3000
-#define THINK_MS_MAX   20
+#define THINK_MS_MAX   30
 #define PAUSE_MS       100 /* after an error, so that what is unknown stays checkable */
 #define READ_TRIES_MAX 30
 
@@ -210,7 +210,10 @@ static int read_all(chaos_t *c, uint64_t first, uint64_t last)
     return 0;
 }
 
-static uint64_t number(const char *word) { return strtoull(word, NULL, 10); }
+static uint64_t number(const char *word)
+{
+    return strtoull(word, NULL, 10);
+}
 
 int main(int argc, char **argv)
 {
@@ -231,6 +234,7 @@ int main(int argc, char **argv)
         perror(argv[6]);
         return 2;
     }
+    setvbuf(c.history, NULL, _IOLBF, 0); /* who is killed loses no line */
     int status = works ? work(&c, argv[5]) : read_all(&c, number(argv[4]), number(argv[5]));
     client_close(&c.link);
     if (fclose(c.history) != 0) return 2;
