@@ -113,7 +113,7 @@ static bool join(link_pair_t *l)
         params.address = i == 1 && !local ? "127.0.0.1:0" : NULL;
         params.key = l->encrypted ? key : NULL;
         params.key_size = sizeof key;
-        if (rf_doorbell_create(RF_DOORBELL_FUTEX, &l->bells[i]) != RF_OK ||
+        if (rf_doorbell_create(&l->bells[i]) != RF_OK ||
             l->transport->endpoint_open(&params, &l->endpoints[i]) != RF_OK)
             return false;
     }

@@ -26,7 +26,7 @@ static bool open_side(shm_pair_t *pair, unsigned side)
 {
     rf_endpoint_params_t params = {.doorbell = &pair->bells[side], .on_event = on_event, .context = pair};
     params.self.version_major = RF_VERSION_MAJOR;
-    return rf_doorbell_create(RF_DOORBELL_FUTEX, &pair->bells[side]) == RF_OK &&
+    return rf_doorbell_create(&pair->bells[side]) == RF_OK &&
            rf_transport_shm.endpoint_open(&params, &pair->endpoints[side]) == RF_OK;
 }
 

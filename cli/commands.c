@@ -40,6 +40,19 @@ const cli_command_t cli_commands[] = {
     {"node", "add|remove NODE", "adds a node of the configuration to a running machine, or removes it",
      "remove: all its cores leave in order, and the node stops. add: on the node's own host; its cores join.",
      cli_node_options, false, cli_node},
+    {"registry", "get|put|del|cas|list|watch|lock [ARGUMENT]...",
+     "keys and locks that the whole machine agrees on",
+     "get NAME                      prints a key's value\n"
+     "put NAME [VALUE]              makes or changes a key; without VALUE from stdin\n"
+     "del NAME                      deletes it\n"
+     "cas NAME EXPECTED VALUE       changes it if its value is EXPECTED\n"
+     "list [PREFIX]                 lists keys, or with --kind other objects\n"
+     "watch [NAME]                  prints changes as they happen\n"
+     "lock NAME -- PROGRAM...       runs a program while holding a lock; its token is in "
+     "RACKFISH_LOCK_TOKEN.\n"
+     "                              Exit status: the program's; 124: the timeout passed; 125: the lock was "
+     "lost",
+     cli_registry_options, false, cli_registry},
     {"links", "", "lists the links between monitors, with medium and latency", NULL, NULL, false, cli_links},
     {"names", "", "lists the names that domains export", NULL, NULL, false, cli_names},
     {"mem", "", "shows the memory of system and domains", NULL, NULL, false, cli_mem},

@@ -3,7 +3,8 @@
  * not. Starts the program as its child, reaps whatever is orphaned, tells the CPU driver how the program ended, and
  * ends; with it the kernel ends its namespace. Without a namespace it kills what is left itself, before it ends.
  *
- * It runs as the system's user, without any capability, non-dumpable, and dies with its CPU driver.
+ * It runs as the system's user, without any capability (but that to kill, without a namespace), non-dumpable, and dies with
+ * its CPU driver.
  */
 #include "base/clock.h"
 #include "cpudriver/init.h"
@@ -13,6 +14,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -29,6 +31,7 @@
 
 #define MACHINE_ENV  2 /* variables that the machine adds */
 #define KILL_WAIT_MS 20
+#define KILL_TRIES   250
 
 static const char *pointers[RF_SPAWN_ARGS_MAX + 2];
 static const char *env[RF_SPAWN_ARGS_MAX + MACHINE_ENV + 1];
@@ -118,7 +121,7 @@ static void start_program(rf_init_t *init, char **argv, const sigset_t *unblocke
         rf_program_exec(&program);
     }
     /* Nothing of the program's may be held open by us, or its readers would never see the end. */
-    rf_privileges_drop(0);
+    rf_privileges_drop(init->level == RF_ISOLATION_NONE ? 1ull << CAP_KILL : 0); /* for kill_descendants() */
     close(failure[1]);
     int null = open("/dev/null", O_RDWR);
     for (int fd = 0; fd <= 2; fd++) {
@@ -166,7 +169,8 @@ static void reap(rf_init_t *init)
 static void kill_descendants(void)
 {
     const pid_t self = getpid();
-    for (;;) {
+    /* Who cannot be killed in that time (uninterruptible in the kernel) is left to the CPU driver, which reports it. */
+    for (unsigned i = 0; i < KILL_TRIES; i++) {
         rf_processes_scan(&processes, &self, 1);
         rf_processes_signal(&processes, 0, SIGSTOP); /* so that nobody forks away meanwhile */
         rf_processes_signal(&processes, 0, SIGKILL);

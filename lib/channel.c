@@ -115,6 +115,7 @@ bool rf_lib_channel_refill(rf_channel_t *channel)
     unsigned base = channel->in_count;
     if (base == LIB_STAGE_SLOTS) return false;
     unsigned n = channel->transport->poll(channel->port.link, &channel->in[base], LIB_STAGE_SLOTS - base);
+    rf_me.news += n;
     unsigned kept = base;
     for (unsigned i = base; i < base + n; i++) {
         if (rf_unlikely(rf_control_type(channel->in[i].control) == RF_STREAM_SLOT)) {

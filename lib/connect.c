@@ -141,6 +141,7 @@ void rf_lib_on_event(void *context, rf_link_t *link, rf_link_event_t event, cons
         link_incoming(context, link, info->hello);
         return;
     }
+    rf_me.news++;
     lib_port_t *port = link->user;
     lib_server_port_t *server = port && port->kind != LIB_PORT_CHANNEL ? (lib_server_port_t *)port : NULL;
     switch (event) {
@@ -167,8 +168,10 @@ void rf_lib_on_event(void *context, rf_link_t *link, rf_link_event_t event, cons
             port->end = why;
         break;
     }
+    case RF_LINK_ROOM: /* whoever waits for room tries again: there is news */
+        if (port && !server) rf_lib_streams_room((rf_channel_t *)port);
+        break;
     case RF_LINK_BROKEN: /* made again by the medium */
-    case RF_LINK_ROOM:   /* whoever waits for room tries again */
     case RF_LINK_INCOMING:
         break;
     }

@@ -15,17 +15,6 @@
 
 #define CWD_MAX 4096
 
-struct rf_operation {
-    lib_request_t *request;
-    enum { OPERATION_SPAWN, OPERATION_SPAN, OPERATION_WAIT } kind;
-    rf_domain_t domain; /* WAIT: which */
-    union {
-        rf_client_spawned_t spawned;
-        rf_client_domain_t ended;
-    } reply;
-    struct rf_operation *next;
-};
-
 void rf_lib_domain_info(const rf_client_domain_t *row, rf_domain_info_t *out)
 {
     memset(out, 0, sizeof *out);
@@ -51,7 +40,7 @@ _Static_assert((int)RF_DOMAIN_STATE_STARTING == RF_DOMAIN_STARTING &&
 
 /* ---- operations ---- */
 
-static rf_operation_t *operation_create(int kind)
+rf_operation_t *rf_lib_operation_create(int kind)
 {
     if (!rf_me.up || rf_me.n_operations == RF_OPERATIONS_MAX) return NULL;
     rf_operation_t *operation = calloc(1, sizeof *operation);
@@ -63,7 +52,7 @@ static rf_operation_t *operation_create(int kind)
     return operation;
 }
 
-static void operation_free(rf_operation_t *operation)
+void rf_lib_operation_free(rf_operation_t *operation)
 {
     rf_lib_waitsets_forget(operation);
     for (rf_operation_t **at = &rf_me.operations; *at; at = &(*at)->next) {
@@ -76,7 +65,7 @@ static void operation_free(rf_operation_t *operation)
     free(operation);
 }
 
-static rf_err_t no_operation(void)
+rf_err_t rf_lib_no_operation(void)
 {
     if (!rf_me.up) return rf_lib_fail(RF_ERR_NO_MACHINE, "call rf_init() first");
     return rf_lib_fail(RF_ERR_LIMIT, "%d operations are outstanding already, or no memory",
@@ -91,17 +80,24 @@ bool rf_operation_done(const rf_operation_t *operation)
 void rf_operation_cancel(rf_operation_t *operation)
 {
     if (!operation) return;
-    if (operation->kind == OPERATION_WAIT && operation->request && !operation->request->done) {
+    bool waits = operation->kind == OPERATION_WAIT || operation->kind == OPERATION_REGISTRY;
+    if (waits && operation->request && !operation->request->done) {
         rf_client_target_t target = {.domain = operation->request->tag};
         (void)rf_lib_tell(&rf_me.client, RF_CLIENT_CANCEL, &target,
                           sizeof target); /* lost: its answer is dropped */
     }
-    operation_free(operation);
+    if (operation->kind == OPERATION_REGISTRY && !operation->request->done) { /* the answer may be a grant */
+        rf_lib_waitsets_forget(operation);
+        operation->request->abandoned = operation;
+        return;
+    }
+    if (operation->kind == OPERATION_REGISTRY) rf_lib_registry_abandoned(operation);
+    rf_lib_operation_free(operation);
 }
 
 void rf_lib_operations_stop(void)
 {
-    while (rf_me.operations) operation_free(rf_me.operations);
+    while (rf_me.operations) rf_lib_operation_free(rf_me.operations);
 }
 
 static bool operation_ready(void *context)
@@ -109,14 +105,20 @@ static bool operation_ready(void *context)
     return rf_operation_done(context);
 }
 
+rf_err_t rf_lib_operation_block(rf_operation_t *operation, uint64_t deadline_ns)
+{
+    return rf_lib_block(&(lib_wait_t){operation_ready, NULL, operation}, deadline_ns);
+}
+
 rf_err_t rf_operation_wait(rf_operation_t *operation, rf_operation_result_t *result, uint64_t deadline_ns)
 {
-    rf_err_t err = rf_lib_block(&(lib_wait_t){operation_ready, NULL, operation}, deadline_ns);
+    rf_err_t err = rf_lib_operation_block(operation, deadline_ns);
     if (err != RF_OK) return err;
     const lib_request_t *request = operation->request;
     err = request->err;
-    size_t wanted =
-        operation->kind == OPERATION_WAIT ? sizeof operation->reply.ended : sizeof operation->reply.spawned;
+    size_t wanted = operation->kind == OPERATION_WAIT       ? sizeof operation->reply.ended
+                    : operation->kind == OPERATION_REGISTRY ? sizeof operation->reply.done
+                                                            : sizeof operation->reply.spawned;
     if (err == RF_OK && request->out_size < wanted)
         err = rf_lib_fail(RF_ERR_PROTOCOL, "the monitor's answer is too short");
     if (err == RF_OK && result) {
@@ -124,19 +126,23 @@ rf_err_t rf_operation_wait(rf_operation_t *operation, rf_operation_result_t *res
         if (operation->kind == OPERATION_WAIT) {
             rf_lib_domain_info(&operation->reply.ended, &r.ended);
             r.domain = r.ended.domain;
+        } else if (operation->kind == OPERATION_REGISTRY) {
+            r.revision = operation->reply.done.revision;
+            r.size = request->out_size - wanted;
+            memcpy(r.message, operation->reply.message, r.size);
         } else {
             r.domain = operation->reply.spawned.domain;
             r.index = operation->reply.spawned.index;
             r.core = operation->reply.spawned.core;
         }
         *result = r;
-    } else if (err != RF_OK && operation->kind != OPERATION_WAIT && request->out_size == wanted &&
-               operation->reply.spawned.what[0]) {
+    } else if (err != RF_OK && operation->kind != OPERATION_WAIT && operation->kind != OPERATION_REGISTRY &&
+               request->out_size == wanted && operation->reply.spawned.what[0]) {
         const rf_client_spawned_t *spawned = &operation->reply.spawned;
         rf_lib_fail(err, "%.*s%s%s", (int)sizeof spawned->what, spawned->what, spawned->os_errno ? ": " : "",
                     spawned->os_errno ? strerror((int)spawned->os_errno) : "");
     }
-    operation_free(operation);
+    rf_lib_operation_free(operation);
     return err;
 }
 
@@ -247,8 +253,8 @@ rf_err_t rf_spawn_begin(rf_core_t core, const char *const *argv, const rf_spawn_
                            rf_me.self.cores);
     if (options->streams == RF_SPAWN_STREAMS_FDS && !core_on_this_node(core))
         return rf_lib_fail(RF_ERR_NOT_SUPPORTED, "streams can be passed only to cores of this host");
-    rf_operation_t *operation = operation_create(OPERATION_SPAWN);
-    if (!operation) return no_operation();
+    rf_operation_t *operation = rf_lib_operation_create(OPERATION_SPAWN);
+    if (!operation) return rf_lib_no_operation();
 
     int fds[4] = {-1, -1, -1, -1}, null = -1;
     bool with_streams = options->streams == RF_SPAWN_STREAMS_FDS ||
@@ -269,7 +275,7 @@ rf_err_t rf_spawn_begin(rf_core_t core, const char *const *argv, const rf_spawn_
     if (fds[0] >= 0) close(fds[0]);
     if (null >= 0) close(null);
     if (err != RF_OK)
-        operation_free(operation);
+        rf_lib_operation_free(operation);
     else
         *out = operation;
     return err;
@@ -284,12 +290,12 @@ rf_err_t rf_span_begin(rf_core_t core, const void *args, size_t size, rf_operati
         return rf_lib_fail(RF_ERR_NOT_FOUND, "there is no core %u: the machine has %u", core,
                            rf_me.self.cores);
     if (size) memcpy(request.span_args, args, size);
-    rf_operation_t *operation = operation_create(OPERATION_SPAN);
-    if (!operation) return no_operation();
+    rf_operation_t *operation = rf_lib_operation_create(OPERATION_SPAN);
+    if (!operation) return rf_lib_no_operation();
     rf_err_t err = rf_lib_request_start(&rf_me.client, RF_CLIENT_SPAN, &request, sizeof request, NULL, 0,
                                         &operation->reply, sizeof operation->reply, &operation->request);
     if (err != RF_OK)
-        operation_free(operation);
+        rf_lib_operation_free(operation);
     else
         *out = operation;
     return err;
@@ -299,13 +305,13 @@ _Static_assert(RF_SPAN_ARGS_BYTES_MAX == RF_SPAN_ARGS_MAX, "the public maximum i
 rf_err_t rf_wait_domain_begin(rf_domain_t domain, rf_operation_t **out)
 {
     rf_client_target_t target = {.domain = domain};
-    rf_operation_t *operation = operation_create(OPERATION_WAIT);
-    if (!operation) return no_operation();
+    rf_operation_t *operation = rf_lib_operation_create(OPERATION_WAIT);
+    if (!operation) return rf_lib_no_operation();
     operation->domain = domain;
     rf_err_t err = rf_lib_request_start(&rf_me.client, RF_CLIENT_WAIT, &target, sizeof target, NULL, 0,
                                         &operation->reply, sizeof operation->reply, &operation->request);
     if (err != RF_OK)
-        operation_free(operation);
+        rf_lib_operation_free(operation);
     else
         *out = operation;
     return err;
@@ -342,9 +348,15 @@ static bool begin_ready(void *context)
     return w->err != RF_ERR_AGAIN;
 }
 
+/* A full link tells when it has room; a side socket too full for descriptors tells nobody. */
+static void begin_arm(void *context, lib_arm_t *arm)
+{
+    if (((begin_wait_t *)context)->kind == OPERATION_SPAWN) rf_lib_arm_nap(arm);
+}
+
 static rf_err_t run_operation(begin_wait_t *w, rf_operation_result_t *result, uint64_t deadline_ns)
 {
-    rf_err_t err = rf_lib_block(&(lib_wait_t){begin_ready, NULL, w}, deadline_ns);
+    rf_err_t err = rf_lib_block(&(lib_wait_t){begin_ready, begin_arm, w}, deadline_ns);
     if (err == RF_OK) err = w->err;
     if (err != RF_OK) return err;
     err = rf_operation_wait(w->operation, result, deadline_ns);

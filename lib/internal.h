@@ -8,11 +8,16 @@
  *   request.c   requests to the CPU driver and to the monitor, their replies and events
  *   channel.c   messages; call.c: calls; connect.c: export, accept, connect; stream.c: streams
  *   waitset.c   wait sets;  domain.c: spawn, span, wait;  machine.c: lists and events
+ *   registry.c  keys and watches;  lock.c: locks, semaphores, barriers, queues
  *
  * How everything waits. A blocked thread has a `lib_wait_t`: a predicate that also does the work (it polls the channel, or tries
- * the send again) and the links that could make it true. The loop evaluates predicates; nothing else makes such a thread ready,
- * so no wake-up can be lost between threads. Before the process blocks, the links of all blocked threads, the kernel link and the client
- * link are armed; then one fence, one look, and one futex wait.
+ * the send again) and the links that could make it true. The loop evaluates predicates; nothing else makes such a thread ready.
+ * Before the process blocks, the links of all blocked threads, the kernel link and the client link are armed; then one fence, one look,
+ * and one futex wait.
+ *
+ * No wake-up is lost because an armed link tells of everything that came after it was last polled, and `news` of everything before:
+ * a predicate that polls may bring what another one, asked before it, or the first half of itself waits for (room, a message, a
+ * reply, credit, the link's end). So the process blocks only when all predicates have been asked since there was news.
  *
  * Descriptors (sockets of links, network links, the program's own) are in one epoll instance. A host thread of the library's own, the
  * lookout, does nothing but wait for it and ring the doorbell (lookout.c says why it is not the CPU driver).
@@ -145,7 +150,8 @@ typedef struct lib_request {
     rf_err_t err;
     void *out; /* where the reply's bytes behind the header go; the asker's */
     size_t out_max, out_size;
-    int fd; /* descriptor that came with the reply, or -1 */
+    rf_operation_t *abandoned; /* nobody waits for the answer: this operation goes when it comes */
+    int fd;                    /* descriptor that came with the reply, or -1 */
 } lib_request_t;
 
 /* Sends a request; the reply's bytes go to `out`, which stays put until rf_lib_request_free(). RF_ERR_AGAIN: the link is full. */
@@ -238,6 +244,8 @@ rf_err_t rf_lib_channel_put_wait(rf_channel_t *channel, uint8_t slot_type, const
 void rf_lib_call_deliver(rf_channel_t *channel, const uint8_t *bytes, size_t size);
 void rf_lib_streams_slot(rf_channel_t *channel, const rf_slot_t *slot);
 void rf_lib_streams_written(rf_channel_t *channel, uint64_t cookie, rf_err_t err);
+/* There is room in the link again: what the streams could not say or post goes, whoever waits for what. */
+void rf_lib_streams_room(rf_channel_t *channel);
 void rf_lib_streams_close(rf_channel_t *channel);
 uint32_t rf_lib_stream_events(rf_channel_stream_t *stream, uint32_t wanted);
 rf_channel_t *rf_lib_stream_channel(const rf_channel_stream_t *stream);
@@ -256,7 +264,49 @@ struct rf_export {
 rf_channel_t *rf_lib_export_front(rf_export_t *export_);
 void rf_lib_export_drop(rf_channel_t *channel);
 
-/* ---- wait sets, machine events, operations ---- */
+/* ---- operations ---- */
+
+struct rf_operation {
+    lib_request_t *request;
+    enum { OPERATION_SPAWN, OPERATION_SPAN, OPERATION_WAIT, OPERATION_REGISTRY } kind;
+    rf_domain_t domain;                  /* WAIT: which */
+    uint8_t kind_waited;                 /* REGISTRY: RF_REGISTRY_KIND_*, */
+    char name[RF_REGISTRY_NAME_MAX + 1]; /* ... and which */
+    union {
+        rf_client_spawned_t spawned;
+        rf_client_domain_t ended;
+        struct {
+            rf_client_registry_done_t done;
+            uint8_t message[RF_REGISTRY_VALUE_MAX];
+        };
+    } reply;
+    struct rf_operation *next;
+};
+
+rf_operation_t *rf_lib_operation_create(int kind); /* NULL: see rf_lib_no_operation() */
+rf_err_t rf_lib_no_operation(void);
+void rf_lib_operation_free(rf_operation_t *operation);
+/* Until it is done; it stays the caller's. */
+rf_err_t rf_lib_operation_block(rf_operation_t *operation, uint64_t deadline_ns);
+
+/* ---- the registry ---- */
+
+typedef struct lib_registry_request {
+    rf_client_registry_t head; /* and the bytes behind it: `size` in all */
+    uint8_t bytes[RF_CLIENT_REGISTRY_BYTES_MAX];
+    size_t size;
+} lib_registry_request_t;
+_Static_assert(offsetof(lib_registry_request_t, bytes) == sizeof(rf_client_registry_t), "back to back");
+
+rf_err_t rf_lib_registry_encode(lib_registry_request_t *out, const rf_client_registry_t *head,
+                                const char *name, const void *value, size_t size, const void *compare,
+                                size_t compare_size);
+rf_err_t rf_lib_registry_change(const rf_client_registry_t *head, const char *name, const void *value,
+                                size_t size, uint64_t deadline_ns);
+void rf_lib_registry_abandoned(const rf_operation_t *operation);
+void rf_lib_watches_stop(void);
+
+/* ---- wait sets, machine events ---- */
 
 void rf_lib_waitsets_forget(const void *object);
 void rf_lib_machine_event(const rf_client_machine_event_t *event);
@@ -284,6 +334,9 @@ typedef struct lib_dispatcher {
     uint64_t looked_ticks; /* ... and when */
     lib_watch_t *endpoints;
 
+    uint64_t news,
+        news_tried; /* slots and events taken so far; before the last time all predicates were asked */
+
     rf_wait_t wait;
     unsigned n_spins;
     lib_arm_t arm; /* too large for a thread's stack */
@@ -302,6 +355,8 @@ typedef struct lib_dispatcher {
     unsigned n_waitsets;
     rf_operation_t *operations;
     unsigned n_operations;
+    rf_registry_watch_t *watches;
+    unsigned n_watches;
 
     lib_request_t requests[LIB_REQUESTS_MAX];
     uint32_t request_count;

@@ -118,7 +118,7 @@ static rf_err_t identify(int *client_socket, uint64_t deadline_ns)
 static rf_err_t start(int socket, uint64_t deadline_ns)
 {
     int client_socket = -1;
-    rf_err_t err = rf_doorbell_create(RF_DOORBELL_FUTEX, &rf_me.doorbell);
+    rf_err_t err = rf_doorbell_create(&rf_me.doorbell);
     if (err != RF_OK) return err;
     rf_endpoint_params_t params = {
         .self = {.version_major = RF_VERSION_MAJOR,
@@ -192,6 +192,7 @@ const rf_self_t *rf_self(void)
 void rf_finish(void)
 {
     if (!rf_me.up || rf_me.current != &rf_me.first_thread) return;
+    rf_lib_watches_stop();
     rf_lib_waitsets_stop();
     rf_lib_operations_stop();
     while (rf_me.exports)
@@ -207,7 +208,7 @@ void rf_finish(void)
     if (rf_me.kernel.port.link) rf_me.shm->close(rf_me.kernel.port.link);
     if (rf_me.endpoint) rf_me.shm->endpoint_close(rf_me.endpoint);
     if (rf_me.epoll >= 0) close(rf_me.epoll);
-    if (rf_me.doorbell.kind) rf_doorbell_destroy(&rf_me.doorbell);
+    if (rf_me.doorbell.word) rf_doorbell_destroy(&rf_me.doorbell);
     memset(&rf_me, 0, sizeof rf_me);
     rf_me.epoll = -1;
 }

@@ -5,7 +5,8 @@
  *           evaluate the predicates of blocked threads
  *   poll    the same for about the cost of a wake-up; not at all where a peer shares this CPU, or when everybody waits for the CPU
  *           driver or the monitor, which do
- *   block   arm the links that matter, one fence, one more look, one futex wait
+ *   block   unless asking the predicates brought news (internal.h): arm the links that matter, one fence, one more look, one
+ *           futex wait
  *
  * A link is armed only if something that arrives on it would make a predicate true; else what lies unread in it would keep the
  * process awake.
@@ -23,7 +24,7 @@
 #define LOOK_LOCAL_US   500
 
 #define POLLS_PER_LOOK   16 /* predicates are evaluated this often between two looks at everything else */
-#define FALSE_ALARMS_MAX 64 /* links that say "ready" this often and bring nothing: rest a moment */
+#define FALSE_ALARMS_MAX 64 /* so many times a link was "ready", or there was news, and nobody helped: rest */
 #define EPOLL_BATCH      32
 
 static char reason[256];
@@ -86,10 +87,12 @@ void rf_lib_look_at_descriptors(void)
     uint64_t now_ns = n > 0 ? rf_clock_ns() : 0;
     for (int i = 0; i < n; i++) {
         lib_watch_t *watch = events[i].data.ptr;
-        if (watch->kind == LIB_WATCH_FD)
+        if (watch->kind == LIB_WATCH_FD) {
             watch->fired |= events[i].events; /* one-shot: quiet until armed again */
-        else
+            rf_me.news++;
+        } else {
             progress(watch, now_ns);
+        }
     }
 }
 
@@ -126,6 +129,7 @@ void rf_lib_service(void)
 /* Makes every blocked thread ready that can go on. */
 static void try_blocked(void)
 {
+    rf_me.news_tried = rf_me.news;
     for (rf_thread_t *thread = rf_me.blocked, *next; thread; thread = next) {
         next = thread->blocked_next;
         if (thread->wait && thread->wait->ready(thread->wait->context)) rf_lib_make_ready(thread);
@@ -196,11 +200,14 @@ void rf_lib_loop_wait(void)
 {
     unsigned false_alarms = 0;
     bool polled = false;
-    /* A thread alone has just tried; the links it does not wait for are looked at when arming finds them ready. */
-    bool look = !rf_me.blocked || rf_me.blocked->blocked_next;
+    /* A thread that blocks alone has just tried; the links it does not wait for are looked at when arming finds them ready. Not so
+     * one that is alone because another has ended: that may have closed what it waits for. */
+    bool look = rf_me.blocked != rf_me.current || rf_me.blocked->blocked_next;
     for (;; look = true) {
         if (look) rf_lib_loop_look();
         if (rf_me.ready_first) return;
+        bool restless = rf_me.news != rf_me.news_tried;
+        if (restless && ++false_alarms < FALSE_ALARMS_MAX) continue;
         lib_arm_t *arm = &rf_me.arm;
         gather(arm);
         if (arm->poll && !arm->never_poll && !polled && rf_me.wait.budget_us > 0) {
@@ -212,17 +219,17 @@ void rf_lib_loop_wait(void)
         rf_me.looked = false;
         uint32_t value = rf_doorbell_value(&rf_me.doorbell);
         if (rf_lib_lookout_fired()) continue; /* it rings after that, so from here on the value changes */
-        if (!rf_wait_arm_all(arm->links, arm->n)) {
-            if (++false_alarms < FALSE_ALARMS_MAX) continue;
+        if (restless || !rf_wait_arm_all(arm->links, arm->n)) {
+            if (!restless && ++false_alarms < FALSE_ALARMS_MAX) continue;
             /* Something is to be done that polling a link does not do. */
             rf_lib_look_at_descriptors();
-            false_alarms = 0;
             arm->n = 0;
             rf_lib_arm_nap(arm);
         }
         rf_err_t err = rf_doorbell_wait(&rf_me.doorbell, value, arm->wake_ns);
         rf_wait_disarm_all(arm->links, arm->n);
         polled = false;
+        false_alarms = 0;
         if (err == RF_OK) try_blocked(); /* the usual case first; a time that has come wants the whole look */
     }
 }

@@ -152,6 +152,10 @@ static void take_reply(lib_server_port_t *server, const rf_wire_header_t *head, 
     request->out_size = size < request->out_max ? size : request->out_max;
     if (request->out_size) memcpy(request->out, bytes, request->out_size);
     request->done = true;
+    if (request->abandoned) {
+        rf_lib_registry_abandoned(request->abandoned);
+        rf_lib_operation_free(request->abandoned);
+    }
 }
 
 static void take_kernel_event(const rf_wire_header_t *head, const uint8_t *bytes, size_t size)
@@ -200,6 +204,7 @@ static void poll_server(lib_server_port_t *server)
     rf_slot_t slots[8];
     for (unsigned taken = 0; taken < SLOTS_PER_LOOK;) {
         unsigned n = link->transport->poll(link, slots, 8);
+        rf_me.news += n;
         for (unsigned i = 0; i < n; i++) {
             rf_err_t err = rf_assembler_feed(&server->in, &slots[i]);
             if (err == RF_OK) {
@@ -271,5 +276,6 @@ void rf_lib_server_ended(lib_server_port_t *server, rf_err_t err)
         if (!request->used || request->done || request->server != server) continue;
         request->err = err;
         request->done = true;
+        if (request->abandoned) rf_lib_operation_free(request->abandoned);
     }
 }

@@ -100,6 +100,12 @@ void rf_lib_streams_written(rf_channel_t *channel, uint64_t cookie, rf_err_t err
     (void)rf_stream_written(channel->streams, channel->n_streams, cookie, err);
 }
 
+void rf_lib_streams_room(rf_channel_t *channel)
+{
+    const void *at;
+    for (unsigned i = 0; i < channel->n_streams; i++) (void)rf_stream_peek(channel->streams[i], &at);
+}
+
 /* ---- waiting ---- */
 
 typedef struct stream_wait {

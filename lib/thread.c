@@ -106,6 +106,7 @@ void rf_lib_schedule(void)
 
 rf_err_t rf_lib_block(const lib_wait_t *wait, uint64_t deadline_ns)
 {
+    if (!rf_me.blocked) rf_me.news_tried = rf_me.news; /* nobody else is there to be asked */
     if (wait->ready(wait->context)) return RF_OK;
     if (deadline_ns != RF_NEVER && rf_clock_ns() >= deadline_ns) {
         rf_lib_loop_look();

@@ -26,6 +26,7 @@ typedef enum source_kind {
     SOURCE_SIGNALS,
     SOURCE_MACHINE,
     SOURCE_OPERATION,
+    SOURCE_WATCH,
 } source_kind_t;
 
 typedef struct source {
@@ -37,6 +38,7 @@ typedef struct source {
         rf_channel_stream_t *stream;
         rf_export_t *export_;
         rf_operation_t *operation;
+        rf_registry_watch_t *registry_watch;
         const void *object;
         struct {
             uint64_t next_ns, period_ns;
@@ -111,7 +113,8 @@ void rf_lib_waitsets_forget(const void *object)
         for (unsigned i = 0; i < set->used; i++) {
             source_t *source = &set->sources[i];
             bool has_object = source->kind == SOURCE_CHANNEL || source->kind == SOURCE_STREAM ||
-                              source->kind == SOURCE_EXPORT || source->kind == SOURCE_OPERATION;
+                              source->kind == SOURCE_EXPORT || source->kind == SOURCE_OPERATION ||
+                              source->kind == SOURCE_WATCH;
             if (has_object && source->object == object) source_end(source);
         }
     }
@@ -292,6 +295,14 @@ rf_err_t rf_waitset_add_operation(rf_waitset_t *set, rf_operation_t *operation, 
     return err;
 }
 
+rf_err_t rf_waitset_add_watch(rf_waitset_t *set, rf_registry_watch_t *watch, void *cookie, uint32_t *id)
+{
+    source_t *source;
+    rf_err_t err = source_add(set, SOURCE_WATCH, cookie, id, &source);
+    if (err == RF_OK) source->registry_watch = watch;
+    return err;
+}
+
 rf_err_t rf_waitset_remove(rf_waitset_t *set, uint32_t id)
 {
     source_t *source = source_find(set, id);
@@ -396,6 +407,9 @@ static bool ask(source_t *source, rf_event_t *event)
     }
     case SOURCE_MACHINE:
         if (next_machine_event(source, event)) event->what = RF_EVENT_MACHINE;
+        break;
+    case SOURCE_WATCH:
+        if (rf_registry_watch_ready(source->registry_watch)) event->what = RF_EVENT_READABLE;
         break;
     case SOURCE_OPERATION:
         if (!rf_operation_done(source->operation)) break;

@@ -22,9 +22,9 @@ static bool is_awaited(const agree_t *a, uint64_t sequence)
 static rf_err_t apply_command(monitor_t *m, const agreement_apply_t *entry, uint64_t *value)
 {
     command_t command;
-    if (entry->size != sizeof command) return RF_ERR_INVALID;
+    rf_err_t err = replica_apply(m, entry->bytes, entry->size, value);
+    if (entry->size != sizeof command) return err;
     memcpy(&command, entry->bytes, sizeof command);
-    rf_err_t err = replica_apply(m, &command, value);
     /* A dispatcher of mine whose spawn was given up, its outcome unknown then: it never ran. */
     bool mine = command.core == m->core && command.incarnation == m->incarnation;
     if (err == RF_OK && mine && !is_awaited(&m->agree, entry->sequence)) {
@@ -152,9 +152,18 @@ static void send_messages(monitor_t *m, const agreement_output_t *out)
     }
 }
 
+static void complete_read(monitor_t *m, const agreement_completion_t *completion)
+{
+    op_t *op = op_find(m, (uint32_t)completion->cookie, OP_FREE);
+    rf_assert(m->agree.n_reading > 0);
+    m->agree.n_reading--;
+    if (op && op_class_of(op)->readable) op_class_of(op)->readable(m, op, completion->err);
+}
+
 static void complete(monitor_t *m, const agreement_completion_t *completion)
 {
     agree_t *a = &m->agree;
+    if (completion->kind == AGREEMENT_COMPLETED_READ) complete_read(m, completion);
     if (completion->kind != AGREEMENT_COMPLETED_PROPOSAL) return;
     for (unsigned i = 0; i < a->n_inflight; i++) {
         if (a->inflight[i].sequence != completion->sequence) continue;
@@ -255,12 +264,24 @@ static void propose_next(monitor_t *m, bool *more)
         event.kind = AGREEMENT_PROPOSE;
         event.propose.session = agreement_own_session(a->engine);
         event.propose.sequence = sequence;
-        event.propose.bytes = &op->command;
-        event.propose.size = sizeof op->command;
+        event.propose.bytes = op->proposal;
+        event.propose.size = op->proposal_size;
     }
     a->inflight[a->n_inflight].sequence = sequence;
     a->inflight[a->n_inflight].op = id;
     a->n_inflight++;
+    step(m, &event, more);
+}
+
+static void read_next(monitor_t *m, bool *more)
+{
+    agree_t *a = &m->agree;
+    uint32_t id = a->reads[a->reads_head];
+    a->reads_head = (a->reads_head + 1) % MONITOR_OPS_MAX;
+    a->n_reads--;
+    if (!op_find(m, id, OP_FREE)) return; /* ended meanwhile */
+    a->n_reading++;
+    agreement_event_t event = {.kind = AGREEMENT_READ, .read = {.cookie = id}};
     step(m, &event, more);
 }
 
@@ -315,6 +336,8 @@ static void run(monitor_t *m, agreement_event_t *first)
             continue;
         } else if (a->n_queue > 0 && a->n_inflight < AGREE_PROPOSALS_MAX && m->now_ns >= a->retry_ns) {
             propose_next(m, &more);
+        } else if (a->n_reads > 0 && a->n_reading < AGREEMENT_READS_MAX) {
+            read_next(m, &more);
         } else {
             break;
         }
@@ -341,10 +364,28 @@ void agree_queue(monitor_t *m, op_t *op)
     a->queue[(a->queue_head + a->n_queue++) % MONITOR_OPS_MAX] = op_id(m, op);
 }
 
+void agree_propose_bytes(monitor_t *m, op_t *op, const void *bytes, size_t size)
+{
+    rf_assert(size <= AGREE_ENTRY_MAX);
+    op->proposal = bytes;
+    op->proposal_size = (uint16_t)size;
+    agree_queue(m, op);
+}
+
 void agree_propose(monitor_t *m, op_t *op, const command_t *command)
 {
     op->command = *command;
-    agree_queue(m, op);
+    agree_propose_bytes(m, op, &op->command, sizeof op->command);
+}
+
+void agree_read(monitor_t *m, op_t *op)
+{
+    agree_t *a = &m->agree;
+    if (a->n_reads == MONITOR_OPS_MAX) { /* of operations that ended meanwhile: only a flood of them */
+        op_class_of(op)->readable(m, op, RF_ERR_AGAIN);
+        return;
+    }
+    a->reads[(a->reads_head + a->n_reads++) % MONITOR_OPS_MAX] = op_id(m, op);
 }
 
 void agree_form(monitor_t *m, const rf_core_t *cores, unsigned n)

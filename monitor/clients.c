@@ -33,6 +33,7 @@ void client_gone(monitor_t *m, uint32_t client)
         op->client = NO_CLIENT;
     }
     unpark_all(m, false, client);
+    registry_session_client_gone(m, client);
     local_t *local = local_find(m, c->domain, c->index);
     if (local && local->client == client) local->client = NO_CLIENT;
     rf_assert(c->outstanding == 0);
@@ -77,6 +78,11 @@ static const struct {
     [RF_CLIENT_NODE_ADDRESSES] = {N, offsetof(rf_client_addresses_t,
                                               address)}, /* and n addresses; a missing one is empty */
     [RF_CLIENT_LISTEN_ADDRESS] = {N, 0},
+    [RF_CLIENT_REGISTRY_CHANGE] = {BOTH, sizeof(rf_client_registry_t)},
+    [RF_CLIENT_REGISTRY_READ] = {BOTH, sizeof(rf_client_registry_t)},
+    [RF_CLIENT_REGISTRY_WATCH] = {BOTH, sizeof(rf_client_registry_t)},
+    [RF_CLIENT_SESSION_OPEN] = {N, 0},
+    [RF_CLIENT_SESSION_END] = {N, sizeof(rf_client_session_t)},
     [RF_CLIENT_RELOAD] = {N, sizeof(rf_client_reload_t)},
     [RF_CLIENT_JOIN] = {N, sizeof(rf_client_join_t)},
     [RF_CLIENT_LEAVE] = {N, sizeof(rf_client_leave_t)},
@@ -99,9 +105,15 @@ typedef union body {
     rf_client_join_t join;
     rf_client_leave_t leave;
     rf_client_dead_t dead;
+    struct {
+        rf_client_registry_t head;
+        uint8_t bytes[RF_CLIENT_REGISTRY_BYTES_MAX];
+    } registry;
+    rf_client_session_t session;
 } body_t;
 
-static void dispatch(monitor_t *m, uint32_t client, const rf_wire_header_t *request, const body_t *body)
+static void dispatch(monitor_t *m, uint32_t client, const rf_wire_header_t *request, const body_t *body,
+                     size_t size)
 {
     client_t *c = &m->clients[client];
     switch (request->op) {
@@ -132,6 +144,21 @@ static void dispatch(monitor_t *m, uint32_t client, const rf_wire_header_t *requ
         return;
     case RF_CLIENT_KILL:
         kill_request(m, client, request, &body->kill);
+        return;
+    case RF_CLIENT_REGISTRY_CHANGE:
+        registry_change(m, client, request, &body->registry.head, size);
+        return;
+    case RF_CLIENT_REGISTRY_READ:
+        registry_read(m, client, request, &body->registry.head, size);
+        return;
+    case RF_CLIENT_REGISTRY_WATCH:
+        registry_watch(m, client, request, &body->registry.head, size);
+        return;
+    case RF_CLIENT_SESSION_OPEN:
+        registry_session_open(m, client, request);
+        return;
+    case RF_CLIENT_SESSION_END:
+        registry_session_end(m, client, request, body->session.session);
         return;
     case RF_CLIENT_LISTEN_ADDRESS:
         listen_request(m, client, request);
@@ -200,5 +227,5 @@ void client_message(monitor_t *m, uint32_t client, uint8_t type, const uint8_t *
         return;
     }
     if (query_answer(m, client, &request, (const uint8_t *)&body)) return;
-    dispatch(m, client, &request, &body);
+    dispatch(m, client, &request, &body, size);
 }

@@ -426,7 +426,6 @@ network_t *conn_network(shell_t *s, const char *medium, rf_err_t *err)
                  .core = s->core,
                  .incarnation = s->incarnation,
                  .machine = s->boot->machine},
-        .doorbell = &s->doorbell,
         .on_event = conn_event,
         .context = s,
         .address = listen,

@@ -29,7 +29,11 @@ void wait_cancel(monitor_t *m, uint32_t client, uint32_t tag)
 {
     for (unsigned i = 0; i < MONITOR_OPS_MAX; i++) {
         op_t *op = &m->ops[i];
-        if (op->kind == OP_WAIT && op->client == client && op->client_tag == tag) {
+        if (op->kind == OP_REGISTRY && op->client == client && op->client_tag == tag) {
+            registry_cancel(m, op);
+            return;
+        }
+        if ((op->kind == OP_WAIT || op->kind == OP_WATCH) && op->client == client && op->client_tag == tag) {
             op_reply(m, op, RF_ERR_CANCELLED, NULL, 0);
             return;
         }

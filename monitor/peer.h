@@ -23,7 +23,8 @@
  *   CONNECTED       exporter's core -> origin       taken, and where it listens; or why not
  *
  * Requests and their answers start with rf_wire_header: tag is the asker's operation, echoed; err in answers.
- * A monitor has at most PEER_REQUESTS_MAX unanswered requests at one peer, so that a ring never overflows.
+ * A monitor has at most PEER_REQUESTS_MAX unanswered requests at one peer, which bounds what a link may be given at once. A ring
+ * may still be full: what it does not take waits, in order, until it has room (monitor/backlog.c).
  * Inside a host descriptors travel by pass_fds(), sent before the request that needs them, with peer_fds_t.
  */
 #ifndef RF_MONITOR_PEER_H

@@ -76,6 +76,7 @@ static void dispatcher_ended(monitor_t *m, domain_t *d, unsigned index, int32_t 
 {
     d->alive &= ~(1ull << index);
     remove_names(m, d->id, (int)index);
+    if (!m->loading) registry_owner_ended(m->registry, d->id, index);
     if (index != 0) return;
     bool seen = d->told_ended;
     d->state = RF_DOMAIN_ENDED;
@@ -85,6 +86,8 @@ static void dispatcher_ended(monitor_t *m, domain_t *d, unsigned index, int32_t 
     d->alive = 0;
     m->n_domains_live--;
     remove_names(m, d->id, -1);
+    for (unsigned other = 1; other < d->n_dispatchers && !m->loading; other++)
+        registry_owner_ended(m->registry, d->id, other);
     if (!seen) ended_seen(m, d, reason);
 }
 
@@ -180,9 +183,39 @@ static rf_err_t apply_name_delete(monitor_t *m, const command_t *c)
     return RF_OK;
 }
 
-rf_err_t replica_apply(monitor_t *m, const command_t *c, uint64_t *value)
+/* Of the incarnation that is in the view (registry_number_of()). */
+static bool session_is_of_member(const monitor_t *m, uint64_t session)
 {
+    uint64_t core = session >> 48;
+    return core < m->boot->n_cores && m->cores[core].member &&
+           registry_number_of((rf_core_t)core, m->cores[core].agreed, session) == session;
+}
+
+/* What the registry cannot know: whether the owner is still there. */
+static rf_err_t apply_registry(monitor_t *m, const void *bytes, size_t size, uint64_t *value)
+{
+    registry_command_t c;
+    if (size < sizeof c) return RF_ERR_INVALID;
+    memcpy(&c, bytes, sizeof c);
+    const domain_t *d = domain_find(m, c.domain);
+    if (c.domain != RF_DOMAIN_NONE && (c.session > UINT16_MAX || !d || !alive_agreed(d, (unsigned)c.session)))
+        return RF_ERR_PEER_DEAD;
+    if (c.domain == RF_DOMAIN_NONE && c.session != 0 && !session_is_of_member(m, c.session))
+        return RF_ERR_PEER_DEAD;
+    return registry_apply(m->registry, bytes, size, value);
+}
+
+rf_err_t replica_apply(monitor_t *m, const void *bytes, size_t size, uint64_t *value)
+{
+    uint16_t what;
+    command_t command;
+    const command_t *c = &command;
     *value = 0;
+    if (size < sizeof what) return RF_ERR_INVALID;
+    memcpy(&what, bytes, sizeof what);
+    if (what >= REGISTRY_OP_FIRST) return apply_registry(m, bytes, size, value);
+    if (size != sizeof command) return RF_ERR_INVALID;
+    memcpy(&command, bytes, sizeof command);
     if (c->core >= m->boot->n_cores) return RF_ERR_INVALID;
     /* Only members change anything: what an incarnation that has left still had under way is void. */
     if (!m->cores[c->core].member || m->cores[c->core].agreed != c->incarnation) return RF_ERR_PEER_DEAD;
@@ -204,6 +237,7 @@ rf_err_t replica_apply(monitor_t *m, const command_t *c, uint64_t *value)
 
 void replica_core_left(monitor_t *m, rf_core_t core)
 {
+    if (!m->loading) registry_core_ended(m->registry, core);
     for (unsigned i = 0; i < MONITOR_DOMAINS_MAX; i++) {
         domain_t *d = &m->domains[i];
         if (d->id == 0 || d->state == RF_DOMAIN_ENDED) continue;

@@ -167,12 +167,7 @@ static void block(shell_t *s)
     struct timespec timeout = {.tv_sec = (time_t)(left / RF_NS_PER_S), .tv_nsec = (long)(left % RF_NS_PER_S)};
     int got = epoll_pwait2(s->epoll, events, EPOLL_EVENTS_MAX, until == RF_NEVER ? NULL : &timeout, NULL);
     rf_wait_disarm_all(s->links, n);
-    for (int i = 0; i < got; i++) {
-        if (events[i].data.fd == s->doorbell.fd)
-            rf_doorbell_drain(&s->doorbell);
-        else
-            watch_readable(s, events[i].data.fd);
-    }
+    for (int i = 0; i < got; i++) watch_readable(s, events[i].data.fd);
 }
 
 static bool watch(shell_t *s, int fd)
@@ -231,22 +226,20 @@ static rf_err_t start_links(shell_t *s, int kernel_socket)
         return RF_ERR_LIMIT;
     }
     s->epoll = epoll_create1(EPOLL_CLOEXEC);
-    err = s->epoll < 0 ? RF_ERR_OS : rf_doorbell_create(RF_DOORBELL_EVENTFD, &s->doorbell);
-    if (err != RF_OK) return err;
+    if (s->epoll < 0) return RF_ERR_OS;
     rf_endpoint_params_t params = {.self = {.version_major = RF_VERSION_MAJOR,
                                             .version_minor = RF_VERSION_MINOR,
                                             .kind = RF_ROLE_MONITOR,
                                             .core = s->core,
                                             .incarnation = s->incarnation,
                                             .machine = s->boot->machine},
-                                   .doorbell = &s->doorbell,
                                    .on_event = conn_event,
                                    .context = s,
                                    .address = path,
                                    .deadline_ns = 30 * RF_NS_PER_S};
     err = s->shm->endpoint_open(&params, &s->host);
     if (err != RF_OK) return err;
-    if (!watch(s, s->doorbell.fd) || !watch(s, s->shm->endpoint_fd(s->host))) return RF_ERR_OS;
+    if (!watch(s, s->shm->endpoint_fd(s->host))) return RF_ERR_OS;
     s->kernel = conn_new(s, CONN_KERNEL);
     if (!s->kernel) return RF_ERR_NO_MEMORY;
     rf_link_params_t link = {.socket = kernel_socket, .slots_max = SHELL_SLOTS_MAX, .user = s->kernel};
@@ -262,7 +255,6 @@ static void finish(shell_t *s)
     for (unsigned i = 0; i < s->n_networks; i++)
         s->networks[i].transport->endpoint_close(s->networks[i].endpoint);
     if (s->host) s->shm->endpoint_close(s->host);
-    rf_doorbell_destroy(&s->doorbell);
     if (s->epoll >= 0) close(s->epoll);
     for (unsigned i = 0; i < MONITOR_TRANSFERS_MAX; i++) free(s->transfers[i].bytes);
     free(s->monitor);
@@ -282,7 +274,6 @@ int shell_run(const rf_boot_t *boot, rf_core_t core, rf_incarnation_t incarnatio
     s->epoll = -1;
     s->exit_status = -1;
     s->host_next_ns = 0;
-    s->doorbell.fd = -1;
     user_name(boot->owner_uid, s->owner, sizeof s->owner);
     user_name(geteuid(), s->self_user, sizeof s->self_user);
     raise_descriptor_limit();

@@ -103,7 +103,6 @@ typedef struct shell {
     monitor_output_t *output;
     int epoll, exit_status; /* -1: goes on */
     uint64_t tick_ns;
-    rf_doorbell_t doorbell;
     const rf_transport_t *shm;
     rf_endpoint_t *host; /* shm */
     uint64_t host_next_ns;

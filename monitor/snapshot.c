@@ -5,6 +5,7 @@
  *   CORES     per core: is it a member, which incarnation was its last
  *   DOMAINS   the last number, then each domain that is known, with its dispatchers' cores
  *   NAMES     each name
+ *   REGISTRY  its bytes (registry_save.c)
  *
  * Loading checks everything first and only then changes anything: bytes come from a member of the machine, but its memory
  * may have been hurt, and a section that another version would write must be refused whole. What is only told here
@@ -14,7 +15,7 @@
 
 #define MAGIC 0x31534652u /* "RFS1" */
 
-enum { SECTION_CORES = 1, SECTION_DOMAINS = 2, SECTION_NAMES = 3 };
+enum { SECTION_CORES = 1, SECTION_DOMAINS = 2, SECTION_NAMES = 3, SECTION_REGISTRY = 4, SECTIONS = 4 };
 
 typedef struct head {
     uint32_t magic, n_sections;
@@ -49,16 +50,20 @@ typedef struct saved_name {
     uint32_t reserved;
     char name[RF_NAME_MAX];
 } saved_name_t;
+
+typedef struct saved_registry { /* followed by its bytes */
+    uint64_t size;
+} saved_registry_t;
 _Static_assert(sizeof(saved_core_t) == 8 && sizeof(saved_domain_t) == 48 + 32 + RF_NAME_MAX &&
                    sizeof(saved_name_t) == 16 + RF_NAME_MAX,
                "multiples of 8, without holes");
-_Static_assert(sizeof(head_t) + 3 * sizeof(section_t) + RF_CORES_MAX * sizeof(saved_core_t) +
-                       sizeof(saved_domains_t) +
+_Static_assert(sizeof(head_t) + SECTIONS * sizeof(section_t) + sizeof(saved_registry_t) + 8 +
+                       RF_CORES_MAX * sizeof(saved_core_t) + sizeof(saved_domains_t) +
                        MONITOR_DOMAINS_MAX *
                            (sizeof(saved_domain_t) + RF_DISPATCHERS_PER_DOMAIN_MAX * sizeof(rf_core_t)) +
                        MONITOR_NAMES_MAX * sizeof(saved_name_t) <=
-                   SNAPSHOT_MAX,
-               "a full replica fits");
+                   REPLICA_MAX,
+               "full, and besides the registry's bytes");
 
 /* ---- saving ---- */
 
@@ -135,14 +140,30 @@ static void put_names(const monitor_t *m, writer_t *w)
     }
 }
 
+/* In place: it may be large. */
+static void put_registry(const monitor_t *m, writer_t *w)
+{
+    saved_registry_t saved = {0};
+    uint8_t *at = w->at;
+    put(w, &saved, sizeof saved);
+    if (w->full) return;
+    saved.size = registry_save(m->registry, w->at, (size_t)(w->end - w->at) & ~(size_t)7);
+    memcpy(at, &saved, sizeof saved);
+    size_t padded = (saved.size + 7) & ~(size_t)7;
+    w->full = saved.size == 0;
+    memset(w->at + saved.size, 0, padded - saved.size);
+    w->at += padded;
+}
+
 size_t replica_save(const monitor_t *m, void *bytes, size_t max)
 {
     writer_t w = {.at = bytes, .end = (uint8_t *)bytes + max};
-    head_t head = {.magic = MAGIC, .n_sections = 3};
+    head_t head = {.magic = MAGIC, .n_sections = SECTIONS};
     put(&w, &head, sizeof head);
     put_section(&w, SECTION_CORES, put_cores, m);
     put_section(&w, SECTION_DOMAINS, put_domains, m);
     put_section(&w, SECTION_NAMES, put_names, m);
+    put_section(&w, SECTION_REGISTRY, put_registry, m);
     rf_assert(!w.full); /* SNAPSHOT_MAX holds a full replica */
     return (size_t)(w.at - (uint8_t *)bytes);
 }
@@ -163,17 +184,19 @@ static bool take(reader_t *r, void *out, size_t size)
 }
 
 typedef struct sections {
-    reader_t cores, domains, names;
+    reader_t cores, domains, names, registry;
 } sections_t;
 
 static bool split(const void *bytes, size_t size, sections_t *out)
 {
     reader_t r = {.at = bytes, .end = (const uint8_t *)bytes + size};
-    reader_t *const parts[] = {
-        [SECTION_CORES] = &out->cores, [SECTION_DOMAINS] = &out->domains, [SECTION_NAMES] = &out->names};
+    reader_t *const parts[] = {[SECTION_CORES] = &out->cores,
+                               [SECTION_DOMAINS] = &out->domains,
+                               [SECTION_NAMES] = &out->names,
+                               [SECTION_REGISTRY] = &out->registry};
     head_t head;
     memset(out, 0, sizeof *out);
-    if (size % 8 != 0 || !take(&r, &head, sizeof head) || head.magic != MAGIC || head.n_sections != 3)
+    if (size % 8 != 0 || !take(&r, &head, sizeof head) || head.magic != MAGIC || head.n_sections != SECTIONS)
         return false;
     for (uint32_t kind = 1; kind <= head.n_sections; kind++) {
         section_t section;
@@ -286,6 +309,18 @@ static bool names_fit(const sections_t *s)
     return true;
 }
 
+/* Leaves the registry's own bytes in s->registry. */
+static bool registry_section_fits(const monitor_t *m, sections_t *s)
+{
+    saved_registry_t saved;
+    reader_t *r = &s->registry;
+    if (!take(r, &saved, sizeof saved)) return false;
+    size_t left = (size_t)(r->end - r->at);
+    if (saved.size > left || left - saved.size >= 8) return false;
+    r->end = r->at + saved.size;
+    return registry_fits(m->registry, r->at, saved.size);
+}
+
 /* ---- loading ---- */
 
 static void load_cores(monitor_t *m, reader_t r)
@@ -355,15 +390,21 @@ static void load_names(monitor_t *m, reader_t r)
 rf_err_t replica_load(monitor_t *m, const void *bytes, size_t size)
 {
     sections_t s;
-    if (!split(bytes, size, &s) || !cores_fit(m, s.cores) || !domains_fit(m, &s) || !names_fit(&s)) {
+    if (!split(bytes, size, &s) || !cores_fit(m, s.cores) || !domains_fit(m, &s) || !names_fit(&s) ||
+        !registry_section_fits(m, &s)) {
         out_log(m, RF_LOG_ERROR, "a snapshot of %zu bytes is refused: %s", size,
                 rf_err_text(RF_ERR_PROTOCOL));
         return RF_ERR_PROTOCOL;
     }
+    m->loading = true;
     load_cores(m,
                s.cores); /* first: who left takes his dispatchers with him, before others of that core come */
     load_domains(m, s.domains);
     load_names(m, s.names);
+    m->loading = false;
+    rf_err_t err = registry_load(m->registry, s.registry.at, (size_t)(s.registry.end - s.registry.at));
+    rf_assert(err == RF_OK); /* it fits */
+    registry_loaded(m);
     kernel_reconcile(m);
     return RF_OK;
 }

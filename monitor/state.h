@@ -5,6 +5,7 @@
  *   output.c         making actions
  *   agree.c          the engine: proposals of this monitor, entries to apply, deaths
  *   replica.c        the agreed state: cores, domains, names; a function of the log alone
+ *   registry*.c      keys, locks, semaphores, barriers, queues, on their own (registry.h): agreed, too
  *   peers.c          links to other monitors: dialling on demand, messages by type
  *   clients.c        clients and what each may ask; query.c answers what needs no operation
  *   kernel.c         the CPU driver: its answers and events, the dispatchers of this core
@@ -13,6 +14,7 @@
  *   op_member.c      forming, joining, deaths; heartbeat.c: silence, contact
  *   op_change.c      joins and leaves that somebody asks for; op_fence.c: fencing who has left
  *   names.c          exporting and withdrawing names
+ *   op_registry.c    changing the registry and waiting in it; op_registry_read.c: reading and watching it; op_session.c: its owners
  *   machine_events.c what subscribers are told
  *
  * Two layers of truth about who is alive:
@@ -24,6 +26,7 @@
 #define RF_MONITOR_STATE_H
 
 #include "monitor/peer.h"
+#include "monitor/registry.h"
 #include "monitor/step.h"
 
 #include "base/assert.h"
@@ -33,35 +36,41 @@
 
 #include <string.h>
 
-#define BOOT_NS             (30 * RF_NS_PER_S)  /* forming waits so long for all configured cores */
-#define REQUEST_NS          (5 * RF_NS_PER_S)   /* another monitor's, CPU driver's or exporter's answer */
-#define SPAWN_NS            (30 * RF_NS_PER_S)  /* a spawn, all in all */
-#define SHUTDOWN_GRACE_NS   (2 * RF_NS_PER_S)   /* between TERM and KILL */
-#define SHUTDOWN_KILL_NS    (3 * RF_NS_PER_S)   /* after KILL */
-#define RETRY_NS            (20 * RF_NS_PER_MS) /* after a full log */
-#define REDIAL_NS           (20 * RF_NS_PER_MS) /* after a dial that failed */
-#define PING_ROUNDS         5
-#define PING_NS             (300 * RF_NS_PER_MS)
-#define PING_FRESH_NS       RF_NS_PER_S /* so long a measurement serves further pages of the list */
-#define OPS_RESERVED        (2 * MONITOR_LOCAL_MAX) /* operations that only ends of dispatchers may use */
-#define OPS_WAITS_MAX       (MONITOR_OPS_MAX / 4) /* outstanding WAITs above which dispatchers get no more */
-#define OPS_PER_USER_MAX    128 /* outstanding requests of all dispatchers of one user here */
-#define OPS_DISPATCHERS_MAX 384 /* ... of all dispatchers: the rest is rackfishd's and other monitors' */
-#define PARKED_RESERVED     256 /* places for descriptors that only monitors and rackfishd may fill */
-#define NAMES_PER_USER_MAX  256 /* exported at once by all domains of one user */
-#define LOCAL_RESERVED      64  /* places for dispatchers that only rackfishd may fill */
-#define INCOMING_MAX        32  /* connects that one exporter has not answered yet */
-#define NO_CLIENT           UINT32_MAX
-#define AGREE_LOG_MAX       256 /* entries */
-#define AGREE_ENTRY_MAX     192 /* bytes */
-#define AGREE_PROPOSALS_MAX AGREEMENT_WINDOW
-#define AGREE_SESSIONS_MAX  0
-#define AGREE_VOTERS_MAX    AGREEMENT_VOTERS_MAX
-#define SNAPSHOT_MAX        (1u << 20) /* bytes of a full replica */
-#define DRIFT_PPM           1000 /* by which clocks of hosts may differ in rate; ten times what NTP corrects at most */
-#define CHANGE_NS           (10 * RF_NS_PER_S) /* a change of membership, all in all */
-#define FENCE_GRACE_NS      RF_NS_PER_S        /* for who leaves in order, to end by itself */
-#define FENCE_MS            1000 /* the CPU driver's answer; killing and reaping takes about a millisecond */
+#define BOOT_NS                 (30 * RF_NS_PER_S)  /* forming waits so long for all configured cores */
+#define REQUEST_NS              (5 * RF_NS_PER_S)   /* another monitor's, CPU driver's or exporter's answer */
+#define SPAWN_NS                (30 * RF_NS_PER_S)  /* a spawn, all in all */
+#define SHUTDOWN_GRACE_NS       (2 * RF_NS_PER_S)   /* between TERM and KILL */
+#define SHUTDOWN_KILL_NS        (3 * RF_NS_PER_S)   /* after KILL */
+#define RETRY_NS                (20 * RF_NS_PER_MS) /* after a full log */
+#define REDIAL_NS               (20 * RF_NS_PER_MS) /* after a dial that failed */
+#define PING_ROUNDS             5
+#define PING_NS                 (300 * RF_NS_PER_MS)
+#define PING_FRESH_NS           RF_NS_PER_S /* so long a measurement serves further pages of the list */
+#define OPS_RESERVED            (2 * MONITOR_LOCAL_MAX) /* operations that only ends of dispatchers may use */
+#define OPS_WAITS_MAX           (MONITOR_OPS_MAX / 4) /* outstanding WAITs above which dispatchers get no more */
+#define OPS_PER_USER_MAX        128 /* outstanding requests of all dispatchers of one user here */
+#define OPS_DISPATCHERS_MAX     384 /* ... of all dispatchers: the rest is rackfishd's and other monitors' */
+#define PARKED_RESERVED         256 /* places for descriptors that only monitors and rackfishd may fill */
+#define NAMES_PER_USER_MAX      256 /* exported at once by all domains of one user */
+#define LOCAL_RESERVED          64  /* places for dispatchers that only rackfishd may fill */
+#define INCOMING_MAX            32  /* connects that one exporter has not answered yet */
+#define NO_CLIENT               UINT32_MAX
+#define NO_SLOT                 UINT16_MAX
+#define REGISTRY_SLOTS_MAX      128         /* commands of the registry that are being agreed on */
+#define REGISTRY_SLOTS_RESERVED 32          /* ... that only rackfishd may fill */
+#define REGISTRY_RETRY_NS       RF_NS_PER_S /* what must be given up, and was not for want of a quorum */
+#define SESSIONS_MAX            256         /* of rackfishd here */
+#define AGREE_LOG_MAX           256         /* entries */
+#define AGREE_ENTRY_MAX         REGISTRY_COMMAND_MAX /* bytes */
+#define AGREE_PROPOSALS_MAX     AGREEMENT_WINDOW
+#define AGREE_SESSIONS_MAX      0
+#define AGREE_VOTERS_MAX        AGREEMENT_VOTERS_MAX
+#define REPLICA_MAX             (1u << 20)            /* bytes of full cores, domains and names */
+#define SNAPSHOT_MAX            (REPLICA_MAX * 5 / 2) /* ... and of a full registry */
+#define DRIFT_PPM               1000 /* by which clocks of hosts may differ in rate; ten times what NTP corrects at most */
+#define CHANGE_NS               (10 * RF_NS_PER_S) /* a change of membership, all in all */
+#define FENCE_GRACE_NS          RF_NS_PER_S        /* for who leaves in order, to end by itself */
+#define FENCE_MS                1000 /* the CPU driver's answer; killing and reaping takes about a millisecond */
 
 /* ---- replica: agreed ---- */
 
@@ -205,7 +214,11 @@ typedef enum op_kind {
     OP_SHUTDOWN,
     OP_RUNNING,
     OP_CHANGE,
-    OP_FENCE
+    OP_FENCE,
+    OP_REGISTRY,
+    OP_READ, /* of the registry */
+    OP_WATCH,
+    OP_SESSION
 } op_kind_t;
 
 typedef struct op {
@@ -220,8 +233,13 @@ typedef struct op {
     rf_core_t peer;    /* RF_CORE_NONE, or the other monitor */
     uint32_t peer_tag; /* its operation, when it asked */
     uint64_t deadline_ns;
-    bool proposing;    /* a proposal of it is queued or under way */
-    command_t command; /* ... this one */
+    bool proposing;       /* a proposal of it is queued or under way */
+    const void *proposal; /* ... these bytes: its command, or a slot of the registry's */
+    uint16_t proposal_size;
+    union {
+        command_t command;
+        registry_command_t registry_command; /* without name and value */
+    };
     union {
         struct {
             bool span;
@@ -267,6 +285,21 @@ typedef struct op {
             uint8_t token[32], key[32];
         } connect;
         struct {
+            uint64_t wait, session; /* its number in the registry; whose it is: a session's */
+            rf_domain_t domain;     /* ... or a dispatcher's */
+            uint16_t index, what, flags, slot;
+            rf_err_t over; /* why a wait is to end: TIMEOUT, CANCELLED; RF_OK: it is not */
+        } registry;
+        struct {
+            uint64_t next; /* WATCH: the revision to look at next */
+            uint16_t what, flags, name_size, from_size;
+            uint8_t kind;
+            char name[REGISTRY_NAME_MAX], from[REGISTRY_NAME_MAX];
+        } read; /* OP_READ, OP_WATCH */
+        struct {
+            uint16_t place;
+        } session;
+        struct {
             uint64_t from;
             bool has_own;
             rf_kernel_stat_t own;
@@ -278,6 +311,8 @@ typedef struct op {
 typedef struct op_class {
     const char *name;
     void (*proposed)(monitor_t *m, op_t *op, rf_err_t err, uint64_t value);
+    void (*readable)(monitor_t *m, op_t *op,
+                     rf_err_t err); /* the replica is as new as when agree_read() was called */
     void (*peer_up)(monitor_t *m, op_t *op);
     void (*peer_dead)(monitor_t *m, op_t *op);
     void (*kernel)(monitor_t *m, op_t *op, rf_err_t err, const uint8_t *bytes, size_t size);
@@ -302,7 +337,17 @@ typedef struct agree {
         uint32_t op;
     } inflight[AGREE_PROPOSALS_MAX];
     unsigned n_inflight;
+    uint32_t reads[MONITOR_OPS_MAX]; /* operations that want to read, in order */
+    unsigned reads_head, n_reads, n_reading;
 } agree_t;
+
+/* A session of rackfishd: owns what vanishes with a command. Ends by an agreed entry, behind all that it still proposes. */
+typedef struct session {
+    bool used, ending, op; /* op: its end is being agreed on */
+    uint32_t client;       /* NO_CLIENT: gone */
+    unsigned proposing;
+    uint64_t id;
+} session_t;
 
 typedef enum phase {
     PHASE_LINKING,
@@ -339,6 +384,18 @@ struct monitor {
     rf_domain_t domain_last;
     unsigned n_domains_live;
     name_t names[MONITOR_NAMES_MAX];
+    registry_t *registry;
+    bool loading; /* a snapshot: the registry comes behind the rest */
+
+    struct {
+        bool used;
+        uint16_t size;
+        uint8_t bytes[REGISTRY_COMMAND_MAX] __attribute__((aligned(8)));
+    } slots[REGISTRY_SLOTS_MAX];
+    session_t sessions[SESSIONS_MAX];
+    unsigned n_sessions, n_watches;
+    uint64_t registry_next;    /* waits and sessions are numbered */
+    uint64_t registry_watched; /* watchers have been told of everything up to this revision */
 
     local_t locals[MONITOR_LOCAL_MAX];
     client_t clients[MONITOR_CLIENTS_MAX];
@@ -391,8 +448,12 @@ agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core, rf_incarn
                                 const uint16_t *host, const uint32_t *package);
 /* Proposes for `op`, when there is room; its class's `proposed` gets the answer, never before this returns. */
 void agree_propose(monitor_t *m, op_t *op, const command_t *command);
-/* The same with the command it has already; or, OP_CHANGE, its change. */
+/* The same with other bytes, which stay put until then. */
+void agree_propose_bytes(monitor_t *m, op_t *op, const void *bytes, size_t size);
+/* The same with the proposal it has already; or, OP_CHANGE, its change. */
 void agree_queue(monitor_t *m, op_t *op);
+/* A linearizable read (Raft 6.4): its class's `readable` is called once the replica holds all that was committed by now. */
+void agree_read(monitor_t *m, op_t *op);
 void agree_form(monitor_t *m, const rf_core_t *cores, unsigned n);
 void agree_transfer(monitor_t *m); /* not from within a step */
 void agree_death(monitor_t *m, rf_core_t core, agreement_evidence_t evidence);
@@ -414,7 +475,7 @@ bool dispatcher_is_alive(const monitor_t *m, const domain_t *d,
                          unsigned index); /* agreed, and nothing else told */
 name_t *name_find(monitor_t *m, const char *name);
 bool name_is_alive(monitor_t *m, const name_t *name); /* its dispatcher is, agreed and told */
-rf_err_t replica_apply(monitor_t *m, const command_t *command, uint64_t *value);
+rf_err_t replica_apply(monitor_t *m, const void *bytes, size_t size, uint64_t *value);
 void replica_core_left(monitor_t *m, rf_core_t core); /* with its dispatchers */
 void replica_ended_seen(monitor_t *m, domain_t *d);   /* what follows when its end is first seen */
 /* Besides the log: dispatcher `index` has ended. */
@@ -437,7 +498,7 @@ void op_reply(monitor_t *m, op_t *op, rf_err_t err, const void *body,
 
 extern const op_class_t op_spawn_class, op_end_class, op_running_class, op_wait_class, op_kill_class,
     op_connect_class, op_name_class, op_links_class, op_stats_class, op_listen_class, op_shutdown_class,
-    op_change_class, op_fence_class;
+    op_change_class, op_fence_class, op_registry_class, op_read_class, op_watch_class, op_session_class;
 
 const op_class_t *op_class_of(const op_t *op);
 
@@ -521,6 +582,29 @@ void connect_accept(monitor_t *m, uint32_t client, const rf_client_accept_t *bod
 void connect_peer(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
 void connect_peer_connected(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
 void name_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, const char *name);
+/* `size`: of the bytes behind the header. */
+void registry_change(monitor_t *m, uint32_t client, const rf_wire_header_t *request,
+                     const rf_client_registry_t *body, size_t size);
+void registry_cancel(monitor_t *m, op_t *op); /* a wait, because its client says so */
+void registry_op_ended(monitor_t *m, op_t *op);
+void registry_answered(void *monitor,
+                       const registry_answer_t *answer); /* by the registry, while it applies */
+/* A snapshot was loaded into the registry: waits whose end it hides are answered. */
+void registry_loaded(monitor_t *m);
+registry_params_t registry_params_of(const rf_boot_t *boot);
+/* Names a wait or a session, of all that ever were in this machine. */
+uint64_t registry_number(monitor_t *m);
+void registry_read(monitor_t *m, uint32_t client, const rf_wire_header_t *request,
+                   const rf_client_registry_t *body, size_t size);
+void registry_watch(monitor_t *m, uint32_t client, const rf_wire_header_t *request,
+                    const rf_client_registry_t *body, size_t size);
+void registry_watches_deliver(monitor_t *m);
+void registry_session_open(monitor_t *m, uint32_t client, const rf_wire_header_t *request);
+void registry_session_end(monitor_t *m, uint32_t client, const rf_wire_header_t *request, uint64_t id);
+session_t *registry_session_find(monitor_t *m, uint32_t client,
+                                 uint64_t id); /* open; NO_CLIENT: of whomever, in any state */
+void registry_session_client_gone(monitor_t *m, uint32_t client);
+void registry_session_proposed(monitor_t *m, uint64_t id); /* one less that it proposes */
 void links_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, uint64_t from);
 void links_pong(monitor_t *m, rf_core_t core, const uint8_t *bytes, size_t size);
 void links_tick(monitor_t *m);

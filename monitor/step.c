@@ -19,7 +19,8 @@ size_t monitor_size(const rf_boot_t *boot, rf_core_t core)
 {
     static const uint16_t host[RF_CORES_MAX]; /* the size does not depend on who is where */
     agreement_params_t params = agree_params(boot, core, 1, host, NULL);
-    return tables_size(boot) + agreement_size(&params);
+    registry_params_t registry = registry_params_of(boot);
+    return tables_size(boot) + padded(registry_size(&registry)) + agreement_size(&params);
 }
 
 rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_t core,
@@ -44,7 +45,10 @@ rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_
     m->cores = (core_t *)(void *)((uint8_t *)memory + padded(sizeof *m));
     m->package = (uint32_t *)(void *)((uint8_t *)m->cores + padded(boot->n_cores * sizeof(core_t)));
     m->host = (uint16_t *)(void *)((uint8_t *)m->package + padded(boot->n_cores * sizeof(uint32_t)));
-    uint8_t *engine = (uint8_t *)memory + tables_size(boot);
+    uint8_t *registry = (uint8_t *)memory + tables_size(boot);
+    registry_params_t params = registry_params_of(boot);
+    uint8_t *engine = registry + padded(registry_size(&params));
+    rf_assert(REPLICA_MAX + registry_save_max(&params) <= SNAPSHOT_MAX);
     for (rf_core_t i = 0; i < boot->n_cores; i++) {
         m->cores[i].incarnation = 1;
         m->host[i] = boot->cores[i].node;
@@ -53,7 +57,9 @@ rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_
     m->cores[core].incarnation = incarnation;
     for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++)
         m->locals[i] = (local_t){.block_fd = -1, .executable_fd = -1, .client = NO_CLIENT};
-    rf_err_t err = agree_init(m, engine, size - (size_t)(engine - (uint8_t *)memory));
+    rf_err_t err =
+        registry_init(registry, registry_size(&params), &params, registry_answered, m, &m->registry);
+    if (err == RF_OK) err = agree_init(m, engine, size - (size_t)(engine - (uint8_t *)memory));
     if (err == RF_OK) *out = m;
     return err;
 }
@@ -65,7 +71,8 @@ static const op_class_t *const classes[] = {
     [OP_WAIT] = &op_wait_class,     [OP_KILL] = &op_kill_class,         [OP_CONNECT] = &op_connect_class,
     [OP_NAME] = &op_name_class,     [OP_LINKS] = &op_links_class,       [OP_STATS] = &op_stats_class,
     [OP_LISTEN] = &op_listen_class, [OP_SHUTDOWN] = &op_shutdown_class, [OP_CHANGE] = &op_change_class,
-    [OP_FENCE] = &op_fence_class,
+    [OP_FENCE] = &op_fence_class,   [OP_REGISTRY] = &op_registry_class, [OP_READ] = &op_read_class,
+    [OP_WATCH] = &op_watch_class,   [OP_SESSION] = &op_session_class,
 };
 
 const op_class_t *op_class_of(const op_t *op)
@@ -106,6 +113,8 @@ void op_end(monitor_t *m, op_t *op)
         m->clients[op->client].outstanding--;
     }
     if (op->kind == OP_WAIT) m->n_waits--;
+    if (op->kind == OP_WATCH) m->n_watches--;
+    if (op->kind == OP_REGISTRY) registry_op_ended(m, op);
     op->kind = OP_FREE;
     op->proposing = false;
     m->n_ops--;
@@ -312,6 +321,7 @@ void monitor_step(monitor_t *m, const monitor_event_t *event, monitor_output_t *
     links_tick(m);
     agree_tick(m);
     machine_events_deliver(m);
+    registry_watches_deliver(m);
     shutdown_progress(m);
 
     uint64_t next = earliest(m->next_deadline_ns, m->agree.tick_ns);
@@ -369,5 +379,6 @@ void monitor_check(const monitor_t *m)
         if (l->state != LOCAL_FREE && l->client != NO_CLIENT)
             rf_assert(m->clients[l->client].used && m->clients[l->client].domain == l->domain);
     }
+    registry_check(m->registry);
     rf_assert(m->agree.n_inflight <= AGREE_PROPOSALS_MAX && !m->agree.busy);
 }

@@ -24,6 +24,11 @@ void rf_query_resources(rf_client_t *client, uint64_t id);
 void rf_query_kill(rf_client_t *client, uint64_t id, const Rackfish__KillRequest *request);
 void rf_query_wait(rf_client_t *client, uint64_t id, const Rackfish__WaitRequest *request);
 
+/* control_registry.c */
+void rf_query_registry(rf_client_t *client, uint64_t id, const Rackfish__RegistryRequest *request);
+/* The client goes: so does what it owns in the registry. */
+void rf_registry_client_end(rf_client_t *client);
+
 /* A domain of the replica as the API shows it; `out` points into `domain` and `scratch`. */
 typedef struct rf_domain_scratch {
     uint32_t cores[RF_DISPATCHERS_PER_DOMAIN_MAX];

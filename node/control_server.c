@@ -203,6 +203,7 @@ void rf_client_end(rf_client_t *client)
     rf_daemon_t *daemon = client->daemon;
     rf_timer_clear(&client->hello_timer);
     while (client->operations) client->operations->cancel(client->operations);
+    rf_registry_client_end(client);
     if (client->run) rf_run_client_gone(client->run);
     if (client->relay) rf_relay_client_gone(client->relay);
     client->run = NULL;
@@ -419,6 +420,9 @@ static void dispatch(rf_client_t *client, const Rackfish__ControlRequest *reques
         return;
     case RACKFISH__CONTROL_REQUEST__KIND_PING:
         rf_query_ping(client, id);
+        return;
+    case RACKFISH__CONTROL_REQUEST__KIND_REGISTRY:
+        rf_query_registry(client, id, request->registry);
         return;
     case RACKFISH__CONTROL_REQUEST__KIND_JOIN:
         rf_query_join(client, id, request->join);

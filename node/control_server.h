@@ -41,8 +41,10 @@ struct rf_client {
     rf_timer_t hello_timer;
     rf_operation_t *operations;
     unsigned n_operations;
-    struct rf_run *run;     /* this connection is a session of run_session.c ... */
-    struct rf_relay *relay; /* ... or of run_relay.c */
+    struct rf_run *run;             /* this connection is a session of run_session.c ... */
+    struct rf_relay *relay;         /* ... or of run_relay.c */
+    rf_local_core_t *registry_core; /* whose monitor has its session in the registry; NULL: none */
+    uint64_t registry_session, registry_sequence;
     rf_client_t *next, **link;
 };
 

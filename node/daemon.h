@@ -126,8 +126,7 @@ struct rf_daemon {
     rf_loop_t loop;
     const rf_transport_t *shm;
     rf_endpoint_t *endpoint;
-    rf_doorbell_t doorbell;
-    rf_source_t doorbell_source, endpoint_source, signal_source;
+    rf_source_t endpoint_source, signal_source;
     rf_timer_t endpoint_timer, boot_timer, down_timer;
     int signal_fd;
 

@@ -202,7 +202,9 @@ void rf_monitor_call_cancel(rf_monitor_call_t *call)
 {
     rf_local_core_t *core = call->core;
     if (!core) return;
-    if (call->op == RF_CLIENT_WAIT && core->link_up) {
+    bool waits = call->op == RF_CLIENT_WAIT || call->op == RF_CLIENT_REGISTRY_WATCH ||
+                 call->op == RF_CLIENT_REGISTRY_CHANGE;
+    if (waits && core->link_up) {
         rf_client_target_t target = {.domain = call->tag};
         rf_monitor_tell(core, RF_CLIENT_CANCEL, &target, sizeof target);
     }
@@ -308,13 +310,6 @@ void rf_monitors_disarm(rf_daemon_t *daemon)
     rf_wait_disarm_all(links, collect_links(daemon, links));
 }
 
-static void on_doorbell(void *context, uint32_t events)
-{
-    (void)events;
-    rf_daemon_t *daemon = context;
-    rf_doorbell_drain(&daemon->doorbell);
-}
-
 /* What the endpoint has to do is done by rf_monitors_pump() in every turn of the main loop. */
 static void on_endpoint(void *context, uint32_t events)
 {
@@ -331,26 +326,17 @@ rf_err_t rf_monitors_open(rf_daemon_t *daemon, char *error, size_t error_max)
             return RF_ERR_NO_MEMORY;
         }
     }
-    rf_err_t err = rf_doorbell_create(RF_DOORBELL_EVENTFD, &daemon->doorbell);
-    if (err != RF_OK) {
-        snprintf(error, error_max, "cannot make the doorbell: %s", rf_err_text(err));
-        return err;
-    }
     rf_endpoint_params_t params = {
         .self = {.version_major = RF_VERSION_MAJOR,
                  .version_minor = RF_VERSION_MINOR,
                  .kind = RF_ROLE_NODE,
                  .core = RF_CORE_NONE,
                  .machine = daemon->machine},
-        .doorbell = &daemon->doorbell,
         .on_event = on_link_event,
         .context = daemon,
         .deadline_ns = CONNECT_NS,
     };
-    err = daemon->shm->endpoint_open(&params, &daemon->endpoint);
-    if (err == RF_OK)
-        err = rf_loop_add(&daemon->loop, &daemon->doorbell_source, daemon->doorbell.fd, EPOLLIN, on_doorbell,
-                          daemon);
+    rf_err_t err = daemon->shm->endpoint_open(&params, &daemon->endpoint);
     int fd = err == RF_OK ? daemon->shm->endpoint_fd(daemon->endpoint) : -1;
     if (fd >= 0) err = rf_loop_add(&daemon->loop, &daemon->endpoint_source, fd, EPOLLIN, on_endpoint, daemon);
     if (err != RF_OK)
@@ -369,10 +355,8 @@ void rf_monitors_close(rf_daemon_t *daemon)
     }
     rf_timer_clear(&daemon->endpoint_timer);
     rf_loop_remove(&daemon->loop, &daemon->endpoint_source);
-    rf_loop_remove(&daemon->loop, &daemon->doorbell_source);
     daemon->shm->endpoint_close(daemon->endpoint);
     daemon->endpoint = NULL;
-    rf_doorbell_destroy(&daemon->doorbell);
 }
 
 rf_err_t rf_list_reply_parse(const void *body, size_t size, size_t record_size, rf_client_list_reply_t *head,

@@ -88,8 +88,7 @@ typedef void (*rf_link_event_fn)(void *context, rf_link_t *link, rf_link_event_t
 
 typedef struct rf_endpoint_params {
     rf_hello_t self; /* what this process says of itself by default */
-    /* Rung when a link's asleep word is set, if it is a futex; else endpoint_fd becomes readable then, and this may be
-     * NULL. Outlives the endpoint. */
+    /* Rung when a link's asleep word is set; NULL: endpoint_fd becomes readable then. Outlives the endpoint. */
     const rf_doorbell_t *doorbell;
     rf_link_event_fn on_event;
     void *context;

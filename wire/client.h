@@ -47,7 +47,19 @@ enum rf_client_op {
     RF_CLIENT_WAIT = 15, /* rf_client_target -> rf_client_domain when it has ended; may take for ever */
     RF_CLIENT_KILL = 16, /* rf_client_kill: a signal to all dispatchers of a domain */
     RF_CLIENT_SUBSCRIBE = 17, /* rf_client_subscribe: events of the machine from now on */
-    RF_CLIENT_CANCEL = 18,    /* rf_client_target.domain = tag of an outstanding WAIT; it answers CANCELLED */
+    RF_CLIENT_CANCEL =
+        18, /* rf_client_target.domain = tag of an outstanding WAIT, or wait of the registry; it answers
+                                 CANCELLED, or, if that came first, what it waited for */
+    RF_CLIENT_REGISTRY_CHANGE =
+        19, /* rf_client_registry + name, value, compare, by agreement -> rf_client_registry_done
+                                       + the name in sequence, or the popped message. A wait answers when it is over */
+    RF_CLIENT_REGISTRY_READ =
+        20, /* rf_client_registry + name or prefix, where to go on -> rf_client_registry_page */
+    RF_CLIENT_REGISTRY_WATCH =
+        21, /* rf_client_registry + name or prefix; number: from which revision (0: what comes)
+                                      -> rf_client_registry_events, once there are any. CANCEL ends it */
+    RF_CLIENT_SESSION_OPEN = 22,   /* N -> rf_client_session: an owner of what vanishes, for a command */
+    RF_CLIENT_SESSION_END = 23,    /* N rf_client_session: all that it owns goes; also when the link ends */
     RF_CLIENT_NODE_ADDRESSES = 32, /* N rf_client_addresses: where the monitors of another node listen */
     RF_CLIENT_LISTEN_ADDRESS = 33, /* N -> rf_client_address: where this monitor listens for other hosts */
     RF_CLIENT_RELOAD = 34,         /* N rf_client_reload: reloadable settings */
@@ -297,6 +309,104 @@ typedef struct rf_client_reload {
     uint32_t log_level;
     uint32_t reserved;
 } rf_client_reload_t;
+
+/* ---- the registry (monitor/registry.h has the rules) ---- */
+
+#define RF_CLIENT_REGISTRY_NAME_MAX  127
+#define RF_CLIENT_REGISTRY_VALUE_MAX 512
+#define RF_CLIENT_REGISTRY_BYTES_MAX 936 /* name, value and compare together */
+
+enum {
+    RF_REGISTRY_KIND_KEY = 1,
+    RF_REGISTRY_KIND_LOCK,
+    RF_REGISTRY_KIND_SEMAPHORE,
+    RF_REGISTRY_KIND_BARRIER,
+    RF_REGISTRY_KIND_QUEUE
+};
+
+enum rf_client_registry_what {
+    RF_REGISTRY_PUT = 64,
+    RF_REGISTRY_DELETE,
+    RF_REGISTRY_CREATE,
+    RF_REGISTRY_ACQUIRE,
+    RF_REGISTRY_RELEASE,
+    RF_REGISTRY_WAIT,
+    RF_REGISTRY_PUSH,
+    RF_REGISTRY_POP,
+    RF_REGISTRY_GET = 128, /* READ; an empty page: no such object */
+    RF_REGISTRY_LIST,      /* READ; value: the name behind which to go on */
+    RF_REGISTRY_KEY,       /* WATCH: this key */
+    RF_REGISTRY_PREFIX,    /* WATCH: all keys whose names begin so */
+};
+
+enum { /* flags */
+       RF_REGISTRY_EPHEMERAL = 1,
+       RF_REGISTRY_SEQUENTIAL = 2,
+       RF_REGISTRY_TRY = 4,
+       RF_REGISTRY_LINEARIZABLE = 256, /* READ: everything that was agreed on before the question is seen */
+       RF_REGISTRY_NAMES_ONLY = 512,   /* LIST: no values */
+};
+
+enum { /* conditions */
+       RF_REGISTRY_ALWAYS = 0,
+       RF_REGISTRY_IF_ABSENT,
+       RF_REGISTRY_IF_REVISION,
+       RF_REGISTRY_IF_VERSION,
+       RF_REGISTRY_IF_VALUE,
+       RF_REGISTRY_IF_PRESENT
+};
+
+typedef struct rf_client_registry { /* then name, value, compare, back to back */
+    uint16_t what;
+    uint8_t kind, condition;
+    uint16_t flags, name_size, value_size, compare_size;
+    uint32_t n;          /* permits, parties, messages at most */
+    uint64_t number;     /* expected revision or version; token; WATCH: from */
+    uint64_t timeout_ns; /* of a wait, from now; UINT64_MAX: none */
+    uint64_t session;    /* N: whose; 0: nobody's */
+    char user[32];       /* N: on whose behalf */
+} rf_client_registry_t;
+
+typedef struct rf_client_registry_done { /* then a name or a message */
+    uint64_t revision;                   /* of the change; the token; the generation */
+    uint32_t size, reserved;
+} rf_client_registry_done_t;
+
+typedef struct rf_client_registry_page { /* then n entries */
+    uint64_t revision;                   /* of the registry when it was answered */
+    uint32_t n;
+    uint32_t more; /* 1: ask again behind the last name */
+} rf_client_registry_page_t;
+
+typedef struct rf_client_registry_entry { /* then name and value, padded to 8 */
+    uint8_t kind, ephemeral;
+    uint16_t name_size, value_size, reserved;
+    uint32_t n, used, waiting, reserved2;
+    uint64_t created, revision, version; /* LOCK: revision is the holder's token */
+    uint64_t domain, session;            /* whom it vanishes with; LOCK: who holds it */
+    char user[32];
+} rf_client_registry_entry_t;
+
+typedef struct rf_client_registry_events { /* then n events */
+    uint64_t next;                         /* go on from here */
+    uint32_t n;
+    uint32_t missed; /* 1: events before `next` are no longer kept: look at the keys again */
+} rf_client_registry_events_t;
+
+enum { RF_REGISTRY_EVENT_PUT = 1, RF_REGISTRY_EVENT_DELETED, RF_REGISTRY_EVENT_EXPIRED };
+typedef struct rf_client_registry_event { /* then name and value, padded to 8 */
+    uint64_t revision, version;
+    uint16_t what, name_size, value_size, reserved;
+} rf_client_registry_event_t;
+
+typedef struct rf_client_session {
+    uint64_t session;
+} rf_client_session_t;
+
+_Static_assert(sizeof(rf_client_registry_t) == 72 && sizeof(rf_client_registry_done_t) == 16 &&
+                   sizeof(rf_client_registry_page_t) == 16 && sizeof(rf_client_registry_entry_t) == 96 &&
+                   sizeof(rf_client_registry_events_t) == 16 && sizeof(rf_client_registry_event_t) == 24,
+               "wire layout");
 
 _Static_assert(sizeof(rf_wire_header_t) + sizeof(rf_client_addresses_t) <= 4096, "fits a control message");
 _Static_assert(sizeof(rf_wire_header_t) + sizeof(rf_client_incoming_t) <= 4096, "fits a control message");

@@ -43,5 +43,6 @@
 #include "rackfish/thread.h"
 #include "rackfish/domain.h"
 #include "rackfish/machine.h"
+#include "rackfish/registry.h"
 
 #endif

@@ -200,7 +200,7 @@ static void try_invocations(rf_prng_t *prng)
     rf_doorbell_t doorbell;
     rf_endpoint_t *endpoint;
     rf_link_t *link;
-    if (rf_doorbell_create(RF_DOORBELL_FUTEX, &doorbell) != RF_OK) exit(2);
+    if (rf_doorbell_create(&doorbell) != RF_OK) exit(2);
     rf_endpoint_params_t params = {.self = {.version_major = RF_VERSION_MAJOR, .kind = RF_ROLE_DISPATCHER},
                                    .doorbell = &doorbell,
                                    .on_event = on_event,

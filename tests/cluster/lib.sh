@@ -152,6 +152,9 @@ now_ms() { echo $(($(date +%s%N) / 1000000)); }
 # json FIELD: of one JSON object on stdin; enough for numbers, words and flat objects.
 json() { sed -n "s/.*\"$1\":\"\{0,1\}\([^,\"}]*\).*/\1/p" | head -1; }
 
+# isolates: the machine that is up gives its domains namespaces; where the host refuses them, status says "none".
+isolates() { [[ $(rackfish --json status | json isolation) == [^n]* ]]; }
+
 # machine_up SUFFIX OPTION...: boots a machine named after this test and makes it the default one.
 machine_up() {
     export RACKFISH_MACHINE="t$$-$1"

@@ -32,14 +32,11 @@ static void sleep_in_poll(end_t *end)
     const rf_transport_t *t = end->world->fixture->transport;
     t->endpoint_progress(end->endpoint, rf_clock_ns(), &next_ns);
     if (!rf_wait_arm_all(&end->link, 1)) return;
-    bool bell = end->doorbell.kind == RF_DOORBELL_EVENTFD;
-    struct pollfd fds[2] = {{.fd = t->endpoint_fd(end->endpoint), .events = POLLIN},
-                            {.fd = bell ? end->doorbell.fd : -1, .events = POLLIN}};
+    struct pollfd p = {.fd = t->endpoint_fd(end->endpoint), .events = POLLIN};
     int timeout_ms = until_ms(next_ns);
-    int n = poll(fds, 2, timeout_ms);
+    int n = poll(&p, 1, timeout_ms);
     rf_wait_disarm_all(&end->link, 1);
     if (n == 0 && timeout_ms == SLEEP_MS) fail_msg("a wake-up was lost");
-    if (fds[1].revents) rf_doorbell_drain(&end->doorbell);
     t->endpoint_progress(end->endpoint, rf_clock_ns(), &next_ns);
 }
 
@@ -92,10 +89,10 @@ static void *echoer(void *context)
     return NULL;
 }
 
-static void hammer(rf_doorbell_kind_t kind, void (*with)(end_t *end))
+static void hammer(bool doorbell, void (*with)(end_t *end))
 {
     if (!fixture_can(FIXTURE_THREADS, "its two ends share one virtual time, and nobody sleeps")) return;
-    conformance_doorbell = kind;
+    conformance_doorbell = doorbell;
     world_t *world = world_linked(64, 256);
     sleeper = with;
     rf_prng_t prng;
@@ -110,14 +107,14 @@ static void hammer(rf_doorbell_kind_t kind, void (*with)(end_t *end))
     assert_int_equal(pthread_create(&threads[1], NULL, echoer, &world->end[1]), 0);
     for (unsigned i = 0; i < 2; i++) pthread_join(threads[i], NULL);
     assert_int_equal(world->end[0].got, goal);
-    conformance_doorbell = RF_DOORBELL_FUTEX;
+    conformance_doorbell = true;
     world_close(world);
 }
 
 static void no_wake_up_is_lost_in_poll(void **state)
 {
     (void)state;
-    hammer(RF_DOORBELL_EVENTFD, sleep_in_poll);
+    hammer(false, sleep_in_poll);
 }
 
 static void no_wake_up_is_lost_on_a_futex(void **state)
@@ -128,7 +125,7 @@ static void no_wake_up_is_lost_on_a_futex(void **state)
                       conformance_fixture->name);
         return;
     }
-    hammer(RF_DOORBELL_FUTEX, sleep_on_futex);
+    hammer(true, sleep_on_futex);
 }
 
 /* Nothing there: not ready; a slot flushed: ready, armed or not; and poll() works in either state. */
@@ -236,7 +233,7 @@ static void streams_between_sleepers(void **state)
     if (!fixture_can(FIXTURE_THREADS, "its two ends share one virtual time, and nobody sleeps") ||
         !fixture_can(FIXTURE_BULK, "it moves no bulk"))
         return;
-    conformance_doorbell = RF_DOORBELL_EVENTFD;
+    conformance_doorbell = false;
     world_t *world = world_linked(64, 256);
     sleeper = sleep_in_poll;
     streamer_t streamers[2];
@@ -255,7 +252,7 @@ static void streams_between_sleepers(void **state)
         world->fixture->transport->close(world->end[side].link);
         world->end[side].link = NULL;
     }
-    conformance_doorbell = RF_DOORBELL_FUTEX;
+    conformance_doorbell = true;
     world_close(world);
 }
 

@@ -88,8 +88,8 @@ struct world {
 };
 
 extern const fixture_t *conformance_fixture;
-extern rf_doorbell_kind_t
-    conformance_doorbell; /* of endpoints opened from now on; futex unless a case changes it */
+extern bool
+    conformance_doorbell; /* endpoints opened from now on have one; they do unless a case changes it */
 
 /* Opens both endpoints; with the fixture's deadline, or another. */
 world_t *world_open(void);

@@ -64,7 +64,7 @@ static void connect_kernel(void)
 {
     const char *fd = getenv(RF_ENV_DISPATCHER_FD);
     if (!fd || atoi(fd) != RF_DISPATCHER_FD) fail("%s is %s", RF_ENV_DISPATCHER_FD, fd ? fd : "not set");
-    if (rf_doorbell_create(RF_DOORBELL_FUTEX, &doorbell) != RF_OK) fail("no doorbell");
+    if (rf_doorbell_create(&doorbell) != RF_OK) fail("no doorbell");
     rf_endpoint_params_t params = {
         .self = {.version_major = RF_VERSION_MAJOR, .kind = RF_ROLE_DISPATCHER},
         .doorbell = &doorbell,

@@ -200,6 +200,15 @@ void harness_start(harness_t *h, const harness_params_t *params)
     assert_true(h->sock >= 0);
 }
 
+bool harness_isolates(const harness_t *h)
+{
+    char path[256], text[8192] = "";
+    snprintf(path, sizeof path, "%s/cpudriver.log", h->run_dir);
+    rf_file_read(path, text, sizeof text);
+    assert_non_null(strstr(text, "isolation: "));
+    return !strstr(text, "isolation: none");
+}
+
 int harness_driver_status(harness_t *h)
 {
     int status;

@@ -62,6 +62,8 @@ extern const char *harness_bin, *harness_tests;
 /* Skips the test, with the reason printed, where this host cannot; fails it on anything else. */
 void harness_start(harness_t *h, const harness_params_t *params);
 void harness_stop(harness_t *h); /* TERM, and checks that nothing is left */
+/* Whether the CPU driver gives domains namespaces: it was not told otherwise, and the host allows them. */
+bool harness_isolates(const harness_t *h);
 /* Waits for the CPU driver itself; its exit status, 128 + signal if killed. */
 int harness_driver_status(harness_t *h);
 void harness_cleanup(harness_t *h);

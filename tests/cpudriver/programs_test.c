@@ -36,7 +36,7 @@ static void exit_status_passes_through(void **state)
 
 static void program_gets_what_was_asked(void **state)
 {
-    const harness_params_t *params = *state;
+    (void)state;
     char out[1024], want[64];
     const char *const env[] = {"PATH=/bin:/usr/bin", "COLOUR=red fish", "RACKFISH_DISPATCHER_FD=9", NULL};
     int status = harness_run(
@@ -51,7 +51,7 @@ static void program_gets_what_was_asked(void **state)
     assert_non_null(strstr(out, "umask 077 files 123 cpus 1 policy 0 nnp 1 cwd /tmp"));
     assert_non_null(strstr(out, "pgid-leader 1"));
     assert_non_null(strstr(out, "fds 0 1 2 200\n"));
-    if (!params->no_namespaces) assert_non_null(strstr(out, " pid 2 "));
+    if (harness_isolates(&suite)) assert_non_null(strstr(out, " pid 2 "));
     status = harness_run(&suite, &(harness_spawn_t){.domain = 2, .argv = ARGV("env"), .env = env}, out,
                          sizeof out);
     assert_int_equal(status, 0);
@@ -319,8 +319,12 @@ static void privileged_programs_have_their_own_user(void **state)
         "test $(awk '/^CapEff/ {print $2}' /proc/self/status) = 0000000000000000 && echo kept in",
         (int)suite.driver, suite.run_dir);
     spawn = (harness_spawn_t){.domain = 3, .argv = ARGV("/bin/sh", "-c", script), .user = "daemon"};
-    assert_int_equal(harness_run(&suite, &spawn, out, sizeof out), 0);
-    assert_string_equal(out, "kept in\n");
+    if (harness_isolates(&suite)) {
+        assert_int_equal(harness_run(&suite, &spawn, out, sizeof out), 0);
+        assert_string_equal(out, "kept in\n");
+    } else {
+        print_message("this host refuses PID namespaces: what a program sees of others is not looked at\n");
+    }
     spawn = (harness_spawn_t){.domain = 4,
                               .argv = ARGV("/bin/sh", "-c", "id -u; cat /proc/self/status | grep CapEff"),
                               .user = "root",

@@ -224,6 +224,36 @@ static int call_client(void)
     return 0;
 }
 
+/* ---- closed by another thread, the last that could have told ---- */
+
+static void *closer(void *argument)
+{
+    rf_channel_close(argument);
+    return NULL;
+}
+
+static int closing_server(void)
+{
+    CHECK_OK(rf_init(SOON));
+    rf_channel_t *channel = serve_as("closing");
+    rf_thread_t *thread;
+    rf_message_t message = {0};
+    CHECK_OK(rf_thread_create(closer, channel, 0, &thread));
+    CHECK_ERR(rf_channel_receive(channel, &message, RF_NEVER), RF_ERR_CLOSED);
+    CHECK_OK(rf_thread_join(thread, NULL, SOON));
+    rf_finish();
+    return 0;
+}
+
+static int closing_client(void)
+{
+    CHECK_OK(rf_init(SOON));
+    rf_message_t message = {0};
+    CHECK_ERR(rf_channel_receive(connect_to("closing"), &message, SOON), RF_ERR_CLOSED);
+    rf_finish();
+    return 0;
+}
+
 /* ---- a peer on another host that dies ---- */
 
 static int mourner(void)
@@ -351,6 +381,10 @@ static void test_calls_network(void **state)
 {
     (void)state, run_pair(call_server, call_client, NETWORK, 0);
 }
+static void test_closing(void **state)
+{
+    (void)state, run_pair(closing_server, closing_client, LMP, 0);
+}
 static void test_death_lmp(void **state)
 {
     (void)state, run_pair(mourner, mortal, LMP, 1);
@@ -385,13 +419,13 @@ static void test_outside(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_echo_lmp),      cmocka_unit_test(test_echo_urpc),
-        cmocka_unit_test(test_echo_network),  cmocka_unit_test(test_flood_lmp),
-        cmocka_unit_test(test_flood_urpc),    cmocka_unit_test(test_calls_lmp),
-        cmocka_unit_test(test_calls_urpc),    cmocka_unit_test(test_calls_network),
-        cmocka_unit_test(test_names),         cmocka_unit_test(test_outside),
-        cmocka_unit_test(test_death_lmp),     cmocka_unit_test(test_death_urpc),
-        cmocka_unit_test(test_death_network),
+        cmocka_unit_test(test_echo_lmp),     cmocka_unit_test(test_echo_urpc),
+        cmocka_unit_test(test_echo_network), cmocka_unit_test(test_flood_lmp),
+        cmocka_unit_test(test_flood_urpc),   cmocka_unit_test(test_calls_lmp),
+        cmocka_unit_test(test_calls_urpc),   cmocka_unit_test(test_calls_network),
+        cmocka_unit_test(test_closing),      cmocka_unit_test(test_names),
+        cmocka_unit_test(test_outside),      cmocka_unit_test(test_death_lmp),
+        cmocka_unit_test(test_death_urpc),   cmocka_unit_test(test_death_network),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

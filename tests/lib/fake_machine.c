@@ -45,7 +45,6 @@ typedef struct channel {
 } channel_t;
 
 static struct {
-    rf_doorbell_t bell;
     rf_endpoint_t *endpoint;
     int epoll;
     domain_t domains[FAKE_DOMAINS_MAX];
@@ -412,10 +411,8 @@ static void turn(void)
     unsigned n = all_links(links);
     if (!rf_wait_arm_all(links, n)) return;
     struct epoll_event events[16];
-    int got = epoll_wait(fake.epoll, events, 16, 5); /* ends of children are noticed by time */
+    (void)epoll_wait(fake.epoll, events, 16, 5); /* ends of children are noticed by time */
     rf_wait_disarm_all(links, n);
-    for (int i = 0; i < got; i++)
-        if (!events[i].data.ptr) rf_doorbell_drain(&fake.bell);
 }
 
 int fake_machine_run(const fake_domain_t *domains, unsigned n, const char *medium)
@@ -424,18 +421,14 @@ int fake_machine_run(const fake_domain_t *domains, unsigned n, const char *mediu
     fake.medium = medium;
     setenv("RACKFISH_MODULE_PATH", FAKE_MODULE_PATH, 1);
     fake.machine.bytes[0] = 1;
-    check(rf_doorbell_create(RF_DOORBELL_EVENTFD, &fake.bell) == RF_OK, "doorbell");
     rf_endpoint_params_t params = {
         .self = {.version_major = RF_VERSION_MAJOR, .kind = RF_ROLE_MONITOR, .machine = fake.machine},
-        .doorbell = &fake.bell,
         .on_event = on_event,
         .deadline_ns = FAKE_DEADLINE_MS * RF_NS_PER_MS,
     };
     check(rf_transport_shm.endpoint_open(&params, &fake.endpoint) == RF_OK, "endpoint");
     fake.epoll = epoll_create1(EPOLL_CLOEXEC);
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
-    check(epoll_ctl(fake.epoll, EPOLL_CTL_ADD, fake.bell.fd, &event) == 0, "epoll_ctl");
-    event.data.ptr = fake.endpoint;
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = fake.endpoint};
     check(epoll_ctl(fake.epoll, EPOLL_CTL_ADD, rf_transport_shm.endpoint_fd(fake.endpoint), &event) == 0,
           "epoll_ctl");
     fake.n_domains = n;
@@ -464,6 +457,5 @@ int fake_machine_run(const fake_domain_t *domains, unsigned n, const char *mediu
     }
     rf_transport_shm.endpoint_close(fake.endpoint);
     close(fake.epoll);
-    rf_doorbell_destroy(&fake.bell);
     return failed;
 }

@@ -4,6 +4,8 @@ source "$(dirname "$0")/../cluster/lib.sh" "$1"
 
 machine_up lib --nodes 2 --cores 2
 expect "librackfish's own domain" 0 rackfish run --core 0 -- "$build/tests/lib_domain"
+expect "the registry, locks, queues" 0 rackfish run --core 0 -- "$build/tests/lib_registry"
+expect "every core leads once" 0 rackfish run --core 0 -- "$build/bin/elect"
 expect "hello reaches every core" 0 rackfish run --core 1 -- "$build/bin/hello"
 expect "a server by name" 0 rackfish run -d --core 1 -- "$build/bin/pingpong" serve
 for core in 0 1 2 3; do

@@ -32,7 +32,6 @@
 typedef struct life { /* one process's presence, as the monitor sees it */
     const rf_transport_t *transport;
     rf_endpoint_t *endpoint;
-    rf_doorbell_t doorbell;
     rf_link_t *link;
     bool up, over;
     rf_err_t err;
@@ -69,13 +68,11 @@ static void life_open(life_t *life, const rf_transport_t *transport, uint16_t ro
                       rf_incarnation_t incarnation)
 {
     *life = (life_t){.transport = transport};
-    assert_int_equal(rf_doorbell_create(RF_DOORBELL_EVENTFD, &life->doorbell), RF_OK);
     rf_endpoint_params_t params = {.self = {.version_major = RF_VERSION_MAJOR,
                                             .version_minor = RF_VERSION_MINOR,
                                             .kind = role,
                                             .core = core,
                                             .incarnation = incarnation},
-                                   .doorbell = &life->doorbell,
                                    .on_event = on_event,
                                    .context = life,
                                    .deadline_ns = DEADLINE_NS};
@@ -86,7 +83,6 @@ static void life_close(life_t *life)
 {
     if (!life->endpoint) return;
     life->transport->endpoint_close(life->endpoint);
-    rf_doorbell_destroy(&life->doorbell);
     life->endpoint = NULL;
 }
 

@@ -101,6 +101,26 @@ static void check_actions(const monitor_output_t *out)
     }
 }
 
+/* A request of the registry whose sizes fit, so that most get past the first check. */
+static void shape_registry(uint8_t *bytes, size_t length)
+{
+    rf_client_registry_t r;
+    memcpy(&r, bytes + 8, sizeof r);
+    size_t left = length - 8 - sizeof r;
+    bytes[6] = (uint8_t)(RF_CLIENT_REGISTRY_CHANGE + bytes[6] % 3);
+    r.what = (uint16_t)(bytes[6] == RF_CLIENT_REGISTRY_CHANGE ? RF_REGISTRY_PUT + r.what % 8
+                                                              : RF_REGISTRY_GET + r.what % 4);
+    r.kind = (uint8_t)(1 + r.kind % 5);
+    r.flags &= bytes[6] == RF_CLIENT_REGISTRY_CHANGE ? 7 : 768;
+    r.condition %= 6;
+    r.name_size = (uint16_t)(left < 3 ? left : 3);
+    r.value_size = (uint16_t)(bytes[6] == RF_CLIENT_REGISTRY_WATCH ? 0 : left - r.name_size);
+    r.compare_size = 0;
+    snprintf(r.user, sizeof r.user, "alice");
+    memcpy(bytes + 8, &r, sizeof r);
+    for (unsigned i = 0; i < r.name_size; i++) bytes[8 + sizeof r + i] |= 0x40;
+}
+
 static void feed(monitor_event_t *event)
 {
     for (unsigned i = 0; i < 100; i++) {
@@ -161,6 +181,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             event.kind = MONITOR_CLIENT_MESSAGE;
             event.type = RF_CLIENT_REQUEST;
             if (length >= 8) bytes[7] = 0, bytes[6] = type % 36;
+            if ((what & 32) && length >= 8 + sizeof(rf_client_registry_t)) shape_registry(bytes, length);
             break;
         case 7:
         case 8:

@@ -1,11 +1,14 @@
 /*
- * Random life of a whole machine: clients that spawn, span, name, connect, wait and kill, while cores and hosts die, stall and
- * are cut off, and come back as new incarnations.
+ * Random life of a whole machine: clients that spawn, span, name, connect, wait and kill, change the registry and wait in it,
+ * while cores and hosts die, stall and are cut off, and come back as new incarnations.
  * Checked throughout: every invariant of every monitor, and that monitors which have applied equally much hold equal
- * replicas. At the end: every request is answered or rightly waits, and no descriptor is lost. A failing run prints its
+ * replicas. At the end: every request is answered or rightly waits, whatever the registry says is held was granted to somebody
+ * who lives, and no descriptor is lost. A failing run prints its
  * seed as the last line; monitor_random_test SEED replays it to the bit.
  */
 #include "world.h"
+
+#include "monitor/registry_inside.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +26,7 @@ typedef struct life {
     rf_prng_t prng;
     test_client_t *clients[32];
     unsigned n_clients;
+    uint32_t session_tags[32]; /* of the request that opened its session; 0: none */
     asked_t asked[2048];
     unsigned n_asked;
 } life_t;
@@ -81,11 +85,78 @@ static void a_new_client(life_t *l)
     }
 }
 
+/* The session of a client of rackfishd; 0: it has none yet. */
+static uint64_t session_of(life_t *l, unsigned client)
+{
+    test_client_t *c = l->clients[client];
+    const message_t *m = l->session_tags[client] ? world_reply(c, l->session_tags[client]) : NULL;
+    if (l->session_tags[client] == 0) {
+        ask(l, c, RF_CLIENT_SESSION_OPEN, NULL, 0, 0);
+        l->session_tags[client] = l->w->tag_next;
+    }
+    rf_client_session_t session = {0};
+    if (m && m->header.err == RF_OK) memcpy(&session, m->body, sizeof session);
+    return session.session;
+}
+
+static void a_registry_request(life_t *l, unsigned client)
+{
+    static const uint16_t kinds_of[][2] = {
+        {RF_REGISTRY_PUT, RF_REGISTRY_KIND_KEY},          {RF_REGISTRY_DELETE, RF_REGISTRY_KIND_KEY},
+        {RF_REGISTRY_ACQUIRE, RF_REGISTRY_KIND_LOCK},     {RF_REGISTRY_ACQUIRE, RF_REGISTRY_KIND_LOCK},
+        {RF_REGISTRY_RELEASE, RF_REGISTRY_KIND_LOCK},     {RF_REGISTRY_WAIT, RF_REGISTRY_KIND_BARRIER},
+        {RF_REGISTRY_CREATE, RF_REGISTRY_KIND_SEMAPHORE}, {RF_REGISTRY_ACQUIRE, RF_REGISTRY_KIND_SEMAPHORE},
+        {RF_REGISTRY_DELETE, RF_REGISTRY_KIND_SEMAPHORE}, {RF_REGISTRY_CREATE, RF_REGISTRY_KIND_QUEUE},
+        {RF_REGISTRY_PUSH, RF_REGISTRY_KIND_QUEUE},       {RF_REGISTRY_POP, RF_REGISTRY_KIND_QUEUE},
+    };
+    test_client_t *c = l->clients[client];
+    struct {
+        rf_client_registry_t head;
+        char name[9];
+    } r = {.name = "shared/x"};
+    const uint16_t *kind = kinds_of[below(l, sizeof kinds_of / sizeof kinds_of[0])];
+    r.head = (rf_client_registry_t){.what = kind[0],
+                                    .kind = (uint8_t)kind[1],
+                                    .name_size = 8,
+                                    .n = 1 + (uint32_t)below(l, 3),
+                                    .timeout_ns = below(l, 5 * RF_NS_PER_S),
+                                    .flags = (uint16_t)(below(l, 5) == 0 ? RF_REGISTRY_TRY : 0),
+                                    .user = "alice"};
+    r.name[7] = (char)('a' + below(l, 3));
+    if (r.head.what == RF_REGISTRY_PUT || r.head.what == RF_REGISTRY_CREATE)
+        r.head.flags = (uint16_t)below(l, 2);
+    if (c->domain == RF_DOMAIN_NONE) r.head.session = session_of(l, client);
+    registry_entry_t held;
+    if (r.head.what == RF_REGISTRY_RELEASE &&
+        registry_get(l->w->monitor[c->core]->registry, REGISTRY_LOCK, r.name, 8, &held))
+        r.head.number = held.revision;
+    uint16_t op = RF_CLIENT_REGISTRY_CHANGE;
+    if (below(l, 6) == 0) {
+        op = RF_CLIENT_REGISTRY_WATCH;
+        r.head.what = (uint16_t)(RF_REGISTRY_KEY + below(l, 2));
+    } else if (below(l, 5) == 0) {
+        op = RF_CLIENT_REGISTRY_READ;
+        r.head.what = (uint16_t)(RF_REGISTRY_GET + below(l, 2));
+    }
+    if (op != RF_CLIENT_REGISTRY_CHANGE) r.head.flags = 0;
+    if (op == RF_CLIENT_REGISTRY_READ && below(l, 2)) r.head.flags = RF_REGISTRY_LINEARIZABLE;
+    ask(l, c, op, &r, sizeof r.head + 8, 0);
+    if (below(l, 8) == 0) {
+        rf_client_target_t target = {.domain = l->w->tag_next};
+        world_send(l->w, c, RF_CLIENT_CANCEL, &target, sizeof target, 0);
+    }
+}
+
 static void a_request(life_t *l)
 {
-    test_client_t *c = l->clients[below(l, l->n_clients)];
+    unsigned client = (unsigned)below(l, l->n_clients);
+    test_client_t *c = l->clients[client];
     if (c->gone || !l->w->alive[c->core]) return;
     accept_all(l, c);
+    if (below(l, 2)) {
+        a_registry_request(l, client);
+        return;
+    }
     switch (below(l, 9)) {
     case 0:
     case 1: {
@@ -181,6 +252,44 @@ static void check_answers(life_t *l)
     }
 }
 
+/* Was the client told that it has this? */
+static bool was_granted(const world_t *w, uint64_t token)
+{
+    for (unsigned i = 0; i < sizeof w->clients / sizeof w->clients[0]; i++) {
+        const test_client_t *c = &w->clients[i];
+        for (unsigned k = 0; c->used && k < c->n_inbox; k++) {
+            rf_client_registry_done_t done;
+            const message_t *m = c->inbox[k];
+            if (m->type != RF_CLIENT_REPLY || m->header.op != RF_CLIENT_REGISTRY_CHANGE ||
+                m->header.err != RF_OK)
+                continue;
+            memcpy(&done, m->body, sizeof done);
+            if (done.revision == token) return true;
+        }
+    }
+    return false;
+}
+
+/* Nothing is owned by what has ended, nobody waits for ever, and nobody has what he was not told of. */
+static void check_claims(const world_t *w, const monitor_t *m)
+{
+    const registry_t *r = m->registry;
+    for (uint32_t at = r->claims_first; at != UINT32_MAX && m->quorum; at = r->claims[at].all_next) {
+        const claim_t *c = &r->claims[at];
+        const owner_t *o = &r->owners[c->owner];
+        if (o->domain != RF_DOMAIN_NONE) {
+            const domain_t *d = &m->domains[o->domain % MONITOR_DOMAINS_MAX];
+            rf_assert(d->id == o->domain && (d->alive >> o->session & 1));
+        } else {
+            const core_t *core = &m->cores[o->session >> 48];
+            rf_assert(core->member && registry_number_of((rf_core_t)(o->session >> 48), core->agreed,
+                                                         o->session) == o->session);
+        }
+        rf_assert(c->state != CLAIM_WAITING); /* all had their time */
+        rf_assert(c->state != CLAIM_HELD || was_granted(w, c->token));
+    }
+}
+
 static void run(uint64_t seed)
 {
     static const unsigned shapes[][2] = {{1, 1}, {1, 3}, {2, 2}, {3, 2}, {2, 4}, {4, 1}};
@@ -246,6 +355,8 @@ static void run(uint64_t seed)
     world_pass(w, 40 * RF_NS_PER_S);
     world_check(w);
     check_answers(&l);
+    for (rf_core_t core = 0; core < w->n_cores; core++)
+        if (w->alive[core]) check_claims(w, w->monitor[core]);
     for (unsigned i = 0; i < l.n_clients; i++) accept_all(&l, l.clients[i]);
     world_pass(w, 40 * RF_NS_PER_S);
     world_free(w);

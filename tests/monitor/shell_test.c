@@ -35,7 +35,6 @@ static struct {
     pid_t pid;
     char folder[64];
     rf_boot_t boot;
-    rf_doorbell_t doorbell;
     rf_endpoint_t *endpoint;
     end_t kernel;
 } t;
@@ -161,12 +160,9 @@ static int set_up(void **state)
     }
     close(pair[0]);
     rf_endpoint_params_t params = {.self = {.version_major = RF_VERSION_MAJOR, .kind = RF_ROLE_NODE},
-                                   .doorbell = &t.doorbell,
                                    .on_event = on_event,
                                    .deadline_ns = DEADLINE_NS};
-    if (rf_doorbell_create(RF_DOORBELL_EVENTFD, &t.doorbell) != RF_OK ||
-        rf_transport_shm.endpoint_open(&params, &t.endpoint) != RF_OK)
-        return -1;
+    if (rf_transport_shm.endpoint_open(&params, &t.endpoint) != RF_OK) return -1;
     rf_link_params_t kernel = {.socket = pair[1], .user = &t.kernel};
     return rf_transport_shm.connect(t.endpoint, &kernel, &t.kernel.link) == RF_OK ? 0 : -1;
 }
@@ -177,7 +173,6 @@ static int tear_down(void **state)
     char path[RF_ADDRESS_MAX];
     stop();
     rf_transport_shm.endpoint_close(t.endpoint);
-    rf_doorbell_destroy(&t.doorbell);
     snprintf(path, sizeof path, "%s/monitor-0.sock", t.folder);
     unlink(path);
     return rmdir(t.folder);

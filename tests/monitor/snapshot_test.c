@@ -12,7 +12,25 @@
 
 static uint8_t bytes[SNAPSHOT_MAX], again[SNAPSHOT_MAX];
 
-/* A machine in which there is something of everything: domains that run, span and ended, names, a core that left. */
+static void change(world_t *w, test_client_t *c, uint16_t what, uint8_t kind, uint16_t flags,
+                   const char *name)
+{
+    struct {
+        rf_client_registry_t head;
+        char name[8];
+    } r = {.head = {.what = what,
+                    .kind = kind,
+                    .flags = flags,
+                    .n = 2,
+                    .timeout_ns = UINT64_MAX,
+                    .name_size = (uint16_t)strlen(name)}};
+    memcpy(r.name, name, r.head.name_size);
+    world_send(w, c, RF_CLIENT_REGISTRY_CHANGE, &r, sizeof r.head + r.head.name_size, 0);
+    world_settle(w);
+}
+
+/* A machine in which there is something of everything: domains that run, span and ended, names, keys, a lock that is held, a
+ * barrier that is waited for, a core that left. */
 static world_t *lived_in(uint64_t seed)
 {
     world_t *w = world_new(2, 2, seed);
@@ -24,7 +42,13 @@ static world_t *lived_in(uint64_t seed)
     assert_int_equal(world_ask(w, x, RF_CLIENT_SPAN, &span, sizeof span, NULL, 0), RF_OK);
     assert_int_equal(world_name(w, x, RF_CLIENT_NAME_PUT, "one"), RF_OK);
     assert_int_equal(world_name(w, x, RF_CLIENT_NAME_PUT, "two"), RF_OK);
-    world_domain_on(w, 3, &c);
+    test_client_t *y = world_domain_on(w, 3, &c);
+    change(w, x, RF_REGISTRY_PUT, RF_REGISTRY_KIND_KEY, 0, "key");
+    change(w, x, RF_REGISTRY_PUT, RF_REGISTRY_KIND_KEY, RF_REGISTRY_EPHEMERAL, "here");
+    change(w, x, RF_REGISTRY_ACQUIRE, RF_REGISTRY_KIND_LOCK, 0, "l");
+    change(w, x, RF_REGISTRY_WAIT, RF_REGISTRY_KIND_BARRIER, 0, "b");
+    change(w, y, RF_REGISTRY_ACQUIRE, RF_REGISTRY_KIND_LOCK, 0, "l");
+    change(w, y, RF_REGISTRY_PUT, RF_REGISTRY_KIND_KEY, RF_REGISTRY_EPHEMERAL, "gone");
     world_exit_dispatcher(w, 1, b, 0, 3 << 8);
     world_settle(w);
     world_kill(w, 3);
@@ -75,6 +99,12 @@ static void saved_and_loaded_it_is_the_same(void **state)
     assert_true(a->monitor->cores[0].member && a->monitor->cores[2].member);
     assert_false(a->monitor->cores[3].member);
     assert_non_null(name_find(a->monitor, "two"));
+    registry_entry_t e;
+    assert_true(registry_get(a->monitor->registry, REGISTRY_KEY, "here", 4, &e) && e.ephemeral);
+    assert_true(registry_get(a->monitor->registry, REGISTRY_LOCK, "l", 1, &e) && e.waiting == 0 &&
+                e.used == 1);
+    assert_true(registry_get(a->monitor->registry, REGISTRY_BARRIER, "b", 1, &e) && e.waiting == 1);
+    assert_false(registry_get(a->monitor->registry, REGISTRY_KEY, "gone", 4, &e));
     a->output->n_actions = 0;
     a->output->n_bytes = 0;
     assert_int_equal(replica_load(a->monitor, bytes, size), RF_OK); /* once more: nothing changes */

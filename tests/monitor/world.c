@@ -712,6 +712,10 @@ static void check_pair(const monitor_t *a, const monitor_t *b)
     if (x.applied != y.applied) return;
     rf_assert(x.view == y.view && a->domain_last == b->domain_last && a->n_domains_live == b->n_domains_live);
     for (unsigned i = 0; i < MONITOR_DOMAINS_MAX; i++) rf_assert(same_domain(&a->domains[i], &b->domains[i]));
+    static uint8_t registry[2][1 << 22];
+    size_t size = registry_save(a->registry, registry[0], sizeof registry[0]);
+    rf_assert(size > 0 && registry_save(b->registry, registry[1], sizeof registry[1]) == size);
+    rf_assert(memcmp(registry[0], registry[1], size) == 0);
     for (unsigned i = 0; i < MONITOR_NAMES_MAX; i++) {
         const name_t *n = &a->names[i], *o = &b->names[i];
         rf_assert(n->used == o->used);

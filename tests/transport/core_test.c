@@ -18,7 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -163,8 +162,8 @@ static void futex_doorbell_remembers_a_ring(void **state)
 {
     (void)state;
     rf_doorbell_t mine, theirs;
-    assert_int_equal(rf_doorbell_create(RF_DOORBELL_FUTEX, &mine), RF_OK);
-    assert_int_equal(rf_doorbell_adopt(RF_DOORBELL_FUTEX, dup(mine.fd), &theirs), RF_OK);
+    assert_int_equal(rf_doorbell_create(&mine), RF_OK);
+    assert_int_equal(rf_doorbell_adopt(dup(mine.fd), &theirs), RF_OK);
     uint32_t value = rf_doorbell_value(&mine);
     assert_int_equal(rf_doorbell_wait(&mine, value, rf_clock_ns() + RF_NS_PER_MS), RF_ERR_TIMEOUT);
     rf_doorbell_ring(&theirs);
@@ -173,40 +172,21 @@ static void futex_doorbell_remembers_a_ring(void **state)
     rf_doorbell_destroy(&theirs);
 }
 
-static void eventfd_doorbell_wakes_poll(void **state)
-{
-    (void)state;
-    rf_doorbell_t mine;
-    assert_int_equal(rf_doorbell_create(RF_DOORBELL_EVENTFD, &mine), RF_OK);
-    struct pollfd p = {.fd = mine.fd, .events = POLLIN};
-    assert_int_equal(poll(&p, 1, 0), 0);
-    rf_doorbell_ring(&mine);
-    rf_doorbell_ring(&mine);
-    assert_int_equal(poll(&p, 1, 0), 1);
-    rf_doorbell_drain(&mine);
-    assert_int_equal(poll(&p, 1, 0), 0);
-    rf_doorbell_drain(&mine); /* never blocks */
-    rf_doorbell_destroy(&mine);
-}
-
 static void doorbells_of_strangers_are_checked(void **state)
 {
     (void)state;
     rf_doorbell_t bell;
     int unsealed = memfd_create("x", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     assert_int_equal(ftruncate(unsealed, RF_PAGE), 0);
-    assert_int_equal(rf_doorbell_adopt(RF_DOORBELL_FUTEX, unsealed, &bell), RF_ERR_PROTOCOL);
+    assert_int_equal(rf_doorbell_adopt(unsealed, &bell), RF_ERR_PROTOCOL);
     int large;
     assert_int_equal(rf_memory_create("x", 2 * RF_PAGE, &large), RF_OK);
-    assert_int_equal(rf_doorbell_adopt(RF_DOORBELL_FUTEX, large, &bell), RF_ERR_PROTOCOL);
-    int blocking = eventfd(0, EFD_CLOEXEC);
-    assert_int_equal(rf_doorbell_adopt(RF_DOORBELL_EVENTFD, blocking, &bell), RF_ERR_PROTOCOL);
+    assert_int_equal(rf_doorbell_adopt(large, &bell), RF_ERR_PROTOCOL);
     int ends[2];
     assert_int_equal(pipe2(ends, O_NONBLOCK), 0);
-    assert_int_equal(rf_doorbell_adopt(RF_DOORBELL_EVENTFD, ends[1], &bell), RF_ERR_PROTOCOL);
-    assert_int_equal(rf_doorbell_adopt((rf_doorbell_kind_t)7, ends[1], &bell), RF_ERR_PROTOCOL);
-    int fds[] = {unsealed, large, blocking, ends[0], ends[1]};
-    for (unsigned i = 0; i < 5; i++) close(fds[i]);
+    assert_int_equal(rf_doorbell_adopt(ends[1], &bell), RF_ERR_PROTOCOL);
+    int fds[] = {unsealed, large, ends[0], ends[1]};
+    for (unsigned i = 0; i < 4; i++) close(fds[i]);
 }
 
 /* ---- waiting ---- */
@@ -239,7 +219,7 @@ static void arming_looks_once_more(void **state)
     assert_int_equal(a->armed + b->armed, 0);
 
     rf_doorbell_t bell;
-    assert_int_equal(rf_doorbell_create(RF_DOORBELL_FUTEX, &bell), RF_OK);
+    assert_int_equal(rf_doorbell_create(&bell), RF_OK);
     rf_wait_t wait;
     rf_wait_init(&wait, 0);
     assert_int_equal(rf_wait_links(&wait, &bell, links, 2, rf_clock_ns() + RF_NS_PER_MS), RF_ERR_TIMEOUT);
@@ -313,7 +293,6 @@ int main(void)
         cmocka_unit_test(messages_go_whole_or_not_at_all),
         cmocka_unit_test(assembler_refuses_nonsense),
         cmocka_unit_test(futex_doorbell_remembers_a_ring),
-        cmocka_unit_test(eventfd_doorbell_wakes_poll),
         cmocka_unit_test(doorbells_of_strangers_are_checked),
         cmocka_unit_test(budget_follows_success),
         cmocka_unit_test(arming_looks_once_more),

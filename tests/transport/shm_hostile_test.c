@@ -78,7 +78,7 @@ static void memory_is_checked_before_it_is_mapped(void **state)
         for (unsigned which = 0; which < 3; which++) { /* head, ring, doorbell */
             open_link(&h);
             shm_side_t hello = hostile_hello();
-            hello.hello.doorbell = RF_DOORBELL_FUTEX;
+            hello.hello.doorbell = SHM_BELL_FUTEX;
             int fds[] = {h.head_fd, h.ring_fd, h.head_fd};
             fds[which] = bad[i];
             hostile_say(&h, &hello, SHM_SIDE_SIZE(hello), fds, 3);
@@ -224,21 +224,28 @@ static void acknowledgements_are_checked(void **state)
     rf_slot_t slots[HOSTILE_SLOTS];
     memset(slots, 0, sizeof slots);
     for (unsigned i = 0; i < HOSTILE_SLOTS; i++) slots[i].control = rf_control_make(1, 0, false, 0);
-    for (unsigned kind = 0; kind < 3; kind++) {
+    for (unsigned i = 0; i < 6; i++) {
+        unsigned kind = i % 3;
+        bool asleep = i >= 3; /* found out in the last look before sleeping: there is an end to be told of */
         hostile_t h;
         open_up(&h);
         unsigned sent = shm->send(h.link, slots, HOSTILE_SLOTS);
         assert_int_equal(sent, HOSTILE_SLOTS - RF_RING_SLOTS_RESERVED);
-        if (kind == 0) { /* more than was sent, by the line */
-            atomic_store(&h.head->ack, sent + 1);
-        } else if (kind == 1) { /* slots of its own that it can never have sent */
+        if (kind == 0) {                          /* more than was sent, by the line */
+            atomic_store(&h.head->ack, sent + 2); /* arm() sends one itself */
+        } else if (kind == 1) {                   /* slots of its own that it can never have sent */
             atomic_store(&h.head->ack, sent | 0x7fffffffull << 32);
         } else { /* more than was sent, in a slot */
             atomic_store(&h.ring[0].control, RF_CONTROL_PARITY | rf_control_make(1, 0, false, 0) |
-                                                 (uint64_t)(sent + 1) << RF_CONTROL_ACK_SHIFT);
+                                                 (uint64_t)(sent + 2) << RF_CONTROL_ACK_SHIFT);
             assert_int_equal(shm->poll(h.link, slots, 1), 1);
         }
-        assert_int_equal(shm->send(h.link, slots, 1), 0);
+        if (asleep) {
+            shm->arm(h.link);
+            assert_true(shm->ready(h.link));
+        } else {
+            assert_int_equal(shm->send(h.link, slots, 1), 0);
+        }
         assert_refused(&h);
     }
 }

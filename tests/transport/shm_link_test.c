@@ -262,6 +262,40 @@ static void remote_writes_have_a_way_of_their_own(void **state)
     pair_close(pair);
 }
 
+/* What was refused in two ways is granted one by one: with the ring grown, nobody sleeps over a full notify ring. */
+static void room_in_either_ring_is_told(void **state)
+{
+    (void)state;
+    pair_t *pair = pair_open(64, 128);
+    rf_link_t *a = pair->a.link, *b = pair->b.link;
+    rf_region_t *region;
+    rf_slot_t slots[64], notify = {.control = rf_control_make(9, 0, false, 0)};
+    assert_int_equal(shm->region_create(b, RF_PAGE, &region), RF_OK);
+    while (shm->remote_write(a, &region->key, 0, "0", 1, &notify, 0) == RF_OK) continue;
+    assert_int_equal(send_numbers(a, 0, 100), 64 - RF_RING_SLOTS_RESERVED);
+    shm->arm(a); /* the ring grows */
+    assert_true(shm->ready(a));
+    shm->disarm(a);
+    assert_int_equal(shm->poll(a, slots, 64), 0);
+    assert_int_equal(pair->a.room, 1);
+    assert_int_equal(send_numbers(a, 56, 100), 100);
+
+    shm->arm(a);
+    rf_full_fence();
+    assert_false(shm->ready(a)); /* asleep over the notify ring */
+    rf_link_stats_t stats;
+    uint64_t got = 0;
+    while (got < 100 + 32) got += shm->poll(b, slots, 64);
+    shm->stats(b, &stats);
+    assert_int_equal(stats.wakeups_sent, 1);
+    assert_true(shm->ready(a));
+    shm->disarm(a);
+    assert_int_equal(shm->poll(a, slots, 64), 0);
+    assert_int_equal(pair->a.room, 2);
+    assert_int_equal(shm->remote_write(a, &region->key, 0, "0", 1, &notify, 0), RF_OK);
+    pair_close(pair);
+}
+
 static void descriptors_pass(void **state)
 {
     (void)state;
@@ -486,6 +520,7 @@ int main(void)
         cmocka_unit_test(death_with_an_empty_ring_needs_only_progress),
         cmocka_unit_test(fence_stops_delivery),
         cmocka_unit_test(remote_writes_have_a_way_of_their_own),
+        cmocka_unit_test(room_in_either_ring_is_told),
         cmocka_unit_test(descriptors_pass),
         cmocka_unit_test(listener_sees_the_token),
         cmocka_unit_test(listener_may_come_later),

@@ -28,17 +28,18 @@ static const rf_transport_t *const shm = &rf_transport_shm;
 /* One side as a thread or process has it: its end, its bell. */
 typedef struct side {
     shm_end_t end;
-    rf_doorbell_t bell;
+    rf_doorbell_t bell; /* no word: it waits in poll() */
     rf_wait_t wait;
     uint64_t deadline_ns;
     unsigned lost; /* sleeps that only their timeout ended, though there was something */
 } side_t;
 
-static void side_open(side_t *side, int socket, rf_doorbell_kind_t kind, unsigned slots, unsigned slots_max)
+static void side_open(side_t *side, int socket, bool futex, unsigned slots, unsigned slots_max)
 {
     memset(side, 0, sizeof *side);
-    assert_int_equal(rf_doorbell_create(kind, &side->bell), RF_OK);
-    shm_end_open(&side->end, &side->bell);
+    side->bell.fd = -1;
+    if (futex) assert_int_equal(rf_doorbell_create(&side->bell), RF_OK);
+    shm_end_open(&side->end, futex ? &side->bell : NULL);
     shm_end_connect(&side->end, socket, slots, slots_max);
     rf_wait_init(&side->wait, 0);
     side->deadline_ns = rf_clock_ns() + TEST_DEADLINE_NS;
@@ -66,7 +67,7 @@ static bool side_block(side_t *side)
     if (rf_clock_ns() >= side->deadline_ns) return false;
     rf_link_t *link = side->end.link;
     bool timed_out;
-    if (side->bell.kind == RF_DOORBELL_FUTEX) {
+    if (side->bell.word) {
         rf_err_t err = rf_wait_links(&side->wait, &side->bell, &link, 1, rf_clock_ns() + SLEEP_NS_MAX);
         timed_out = err == RF_ERR_TIMEOUT;
     } else {
@@ -119,7 +120,7 @@ static bool receive_stream(side_t *side, uint64_t total)
 
 typedef struct stream {
     int socket;
-    rf_doorbell_kind_t kind;
+    bool futex;
     unsigned slots, slots_max;
     bool sends, ok;
     rf_link_stats_t stats;
@@ -129,7 +130,7 @@ static void *stream_main(void *context)
 {
     stream_t *s = context;
     side_t *side = calloc(1, sizeof *side);
-    side_open(side, s->socket, s->kind, s->slots, s->slots_max);
+    side_open(side, s->socket, s->futex, s->slots, s->slots_max);
     s->ok = side->end.up && (s->sends ? send_stream(side, STREAM_SLOTS) : receive_stream(side, STREAM_SLOTS));
     shm->stats(side->end.link, &s->stats);
     shm->close(side->end.link);
@@ -138,14 +139,13 @@ static void *stream_main(void *context)
     return NULL;
 }
 
-static void stream_threads(rf_doorbell_kind_t first, rf_doorbell_kind_t second, unsigned slots_max,
-                           uint32_t *ring_slots)
+static void stream_threads(bool first, bool second, unsigned slots_max, uint32_t *ring_slots)
 {
     int pair[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
     stream_t sides[2] = {
-        {.socket = pair[0], .kind = first, .slots = 64, .slots_max = slots_max, .sends = true},
-        {.socket = pair[1], .kind = second, .slots = 64, .slots_max = slots_max}};
+        {.socket = pair[0], .futex = first, .slots = 64, .slots_max = slots_max, .sends = true},
+        {.socket = pair[1], .futex = second, .slots = 64, .slots_max = slots_max}};
     pthread_t threads[2];
     for (unsigned i = 0; i < 2; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, stream_main, &sides[i]), 0);
@@ -159,11 +159,11 @@ static void a_stream_with_sleeping_sides(void **state)
 {
     (void)state;
     uint32_t slots;
-    stream_threads(RF_DOORBELL_FUTEX, RF_DOORBELL_FUTEX, 64, &slots);
+    stream_threads(true, true, 64, &slots);
     assert_int_equal(slots, 64);
-    stream_threads(RF_DOORBELL_FUTEX, RF_DOORBELL_EVENTFD, 64, &slots);
-    stream_threads(RF_DOORBELL_EVENTFD, RF_DOORBELL_FUTEX, 64, &slots);
-    stream_threads(RF_DOORBELL_EVENTFD, RF_DOORBELL_EVENTFD, 64, &slots);
+    stream_threads(true, false, 64, &slots);
+    stream_threads(false, true, 64, &slots);
+    stream_threads(false, false, 64, &slots);
 }
 
 static void a_ring_grows_under_load(void **state)
@@ -171,7 +171,7 @@ static void a_ring_grows_under_load(void **state)
     /* The sender sleeps over a full ring sooner or later: that is when traffic asks for a larger one. */
     (void)state;
     uint32_t slots;
-    stream_threads(RF_DOORBELL_FUTEX, RF_DOORBELL_FUTEX, 4096, &slots);
+    stream_threads(true, true, 4096, &slots);
     assert_true(slots > 64);
 }
 
@@ -181,7 +181,7 @@ static uint64_t hammer_rounds = HAMMER_ROUNDS_DEFAULT;
 
 typedef struct hammer {
     int socket;
-    rf_doorbell_kind_t kind;
+    bool futex;
     uint64_t rounds;
     bool first, ok;
     unsigned lost;
@@ -192,7 +192,7 @@ static void *hammer_main(void *context)
 {
     hammer_t *h = context;
     side_t *side = calloc(1, sizeof *side);
-    side_open(side, h->socket, h->kind, 64, 64);
+    side_open(side, h->socket, h->futex, 64, 64);
     h->ok = side->end.up;
     for (uint64_t i = 0; i < h->rounds && h->ok; i++) {
         rf_slot_t slot = shm_test_slot(i);
@@ -218,13 +218,12 @@ static void no_wake_up_is_lost(void **state)
 {
     (void)state;
     uint64_t rounds = hammer_rounds / SCALE;
-    static const rf_doorbell_kind_t kinds[][2] = {{RF_DOORBELL_FUTEX, RF_DOORBELL_FUTEX},
-                                                  {RF_DOORBELL_FUTEX, RF_DOORBELL_EVENTFD}};
+    static const bool futex[][2] = {{true, true}, {true, false}};
     for (unsigned k = 0; k < 2; k++) {
         int pair[2];
         assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
-        hammer_t sides[2] = {{.socket = pair[0], .kind = kinds[k][0], .rounds = rounds, .first = true},
-                             {.socket = pair[1], .kind = kinds[k][1], .rounds = rounds}};
+        hammer_t sides[2] = {{.socket = pair[0], .futex = futex[k][0], .rounds = rounds, .first = true},
+                             {.socket = pair[1], .futex = futex[k][1], .rounds = rounds}};
         pthread_t threads[2];
         for (unsigned i = 0; i < 2; i++)
             assert_int_equal(pthread_create(&threads[i], NULL, hammer_main, &sides[i]), 0);
@@ -258,13 +257,13 @@ static void a_killed_peer_is_noticed_in_the_middle(void **state)
         if (pid == 0) {
             close(pair[0]);
             side_t side;
-            side_open(&side, pair[1], RF_DOORBELL_FUTEX, 64, 1024);
+            side_open(&side, pair[1], true, 64, 1024);
             send_stream(&side, UINT64_MAX); /* until it is killed */
             _exit(0);
         }
         close(pair[1]);
         side_t *side = calloc(1, sizeof *side);
-        side_open(side, pair[0], RF_DOORBELL_EVENTFD, 64, 64);
+        side_open(side, pair[0], false, 64, 64);
         assert_int_equal(side->end.up, 1);
         uint64_t got = 0, kill_at = 1000 + round * 777;
         bool killed = false;
@@ -300,14 +299,14 @@ static void two_processes_stream_both_ways(void **state)
     if (pid == 0) {
         close(pair[0]);
         side_t side;
-        side_open(&side, pair[1], RF_DOORBELL_FUTEX, 64, 1024);
+        side_open(&side, pair[1], true, 64, 1024);
         bool ok = receive_stream(&side, STREAM_SLOTS) && send_stream(&side, STREAM_SLOTS);
         shm->close(side.end.link);
         _exit(ok ? 0 : 1);
     }
     close(pair[1]);
     side_t *side = calloc(1, sizeof *side);
-    side_open(side, pair[0], RF_DOORBELL_FUTEX, 64, 1024);
+    side_open(side, pair[0], true, 64, 1024);
     assert_true(send_stream(side, STREAM_SLOTS));
     assert_true(receive_stream(side, STREAM_SLOTS));
     rf_slot_t slot;

@@ -112,7 +112,7 @@ typedef struct shm_link {
     rf_hello_t self;
     uint64_t deadline_ns; /* until which it has to be up */
     rf_doorbell_t peer_doorbell;
-    uint32_t peer_bell; /* RF_DOORBELL_FUTEX, or 0: by side socket */
+    uint32_t peer_bell; /* SHM_BELL_FUTEX, or 0: by side socket */
     int peer_pid;
     unsigned peer_uid;
     int head_fd, ring_fd; /* until they are sent */

@@ -44,6 +44,7 @@
 #define SHM_WAIT_OFFSET   256
 #define SHM_NOTIFY_OFFSET 2048
 #define SHM_FDS_BYTES_MAX 256
+#define SHM_BELL_FUTEX    1 /* how to wake a peer: by its futex doorbell; 0: by BELL */
 
 /* Slot types of the medium. */
 #define SHM_SLOT_SWITCH (RF_SLOT_TYPE_MEDIUM + 1) /* the next slot is in the new ring */
@@ -97,7 +98,7 @@ typedef struct shm_side {
         struct {
             rf_hello_t hello;
             uint32_t ring_slots;
-            uint32_t doorbell; /* RF_DOORBELL_FUTEX: third descriptor; 0: by BELL */
+            uint32_t doorbell; /* SHM_BELL_FUTEX: third descriptor; or 0 */
         } hello;
         struct {
             uint32_t err;

@@ -71,7 +71,7 @@ static __attribute__((noinline)) void ring_peer(shm_link_t *link, uint32_t aslee
     if (asleep == link->rung) return; /* one ring a sleep */
     link->rung = asleep;
     link->stats.wakeups_sent++;
-    if (link->peer_bell == RF_DOORBELL_FUTEX)
+    if (link->peer_bell == SHM_BELL_FUTEX)
         rf_doorbell_ring(&link->peer_doorbell);
     else
         shm_side_bell(link);
@@ -426,25 +426,38 @@ bool shm_in_empty(shm_link_t *link)
            !(link->in.look & (SHM_LOOK_NOTIFY | SHM_LOOK_SIDE));
 }
 
+/* The ring takes what was asked for. Or it is empty and still too small: the peer has nothing left to tell, growing is the
+ * sender's turn. */
+static bool slots_due(const shm_link_t *link)
+{
+    return link->room_asked &&
+           (link->out.limit - link->out.sent >= link->room_asked || link->acked == link->out.sent);
+}
+
+static bool notify_due(const shm_link_t *link)
+{
+    uint32_t acked = atomic_load_explicit(&link->out.peer_head->notify_ack, memory_order_acquire);
+    return link->notify_full && (uint32_t)link->notify_sent - acked < SHM_NOTIFY_SLOTS;
+}
+
+/* Each wish is granted by itself: a sender that waits for both may use the one. */
 static bool room_due(shm_link_t *link)
 {
     learn_acks(link);
-    if (link->phase != SHM_UP) return false;
-    /* An empty ring that is still too small: the peer has nothing left to tell, growing is the sender's turn. */
-    if (link->out.limit - link->out.sent < link->room_asked && link->acked != link->out.sent) return false;
-    uint32_t acked = atomic_load_explicit(&link->out.peer_head->notify_ack, memory_order_acquire);
-    return !link->notify_full || (uint32_t)link->notify_sent - acked < SHM_NOTIFY_SLOTS;
+    return link->phase == SHM_UP && (slots_due(link) || notify_due(link));
 }
 
 static void report_room(shm_link_t *link)
 {
     if (!room_due(link)) return;
-    link->in.look &= ~SHM_LOOK_ROOM;
-    link->room_asked = 0;
-    link->notify_full = false;
-    link->full_since_ticks = 0;
-    if (atomic_load_explicit(&link->head->room_wanted, memory_order_relaxed) & 1)
-        raise(&link->head->room_wanted);
+    if (slots_due(link)) link->room_asked = 0;
+    if (notify_due(link)) link->notify_full = false;
+    if (!link->room_asked && !link->notify_full) {
+        link->in.look &= ~SHM_LOOK_ROOM;
+        link->full_since_ticks = 0;
+        if (atomic_load_explicit(&link->head->room_wanted, memory_order_relaxed) & 1)
+            raise(&link->head->room_wanted);
+    }
     shm_event(link, RF_LINK_ROOM, &(rf_link_event_info_t){.err = RF_OK});
 }
 
@@ -516,21 +529,38 @@ unsigned shm_poll(rf_link_t *base, rf_slot_t *out, unsigned max)
     return 1;
 }
 
-/* ---- waiting ---- */
+/* ---- waiting ----
+ *
+ * No wake-up is lost. An end that is asleep (its word is odd, and ready() said no after the fence that followed) has
+ * nothing to take, and whatever would change that rings it:
+ *
+ *   slots, attention   the peer writes, fences, looks at our asleep word (flush, attention); we write that word, fence, look
+ *                      at what it wrote. One of the two sees the other. The doorbell's value was read before we armed, so
+ *                      a ring from then on ends the wait; each arming has a new number, so each sleep is rung for once.
+ *   room               refused, we raise `room_wanted`, then `attention`, then the asleep word. We do not ring the peer for it:
+ *                      if it is asleep it has told of everything it took (arm() publishes) and taken everything we
+ *                      flushed (arm() flushes), so ready() sees room, or an empty ring that is ours to grow. If it is awake
+ *                      it sees `attention` in poll() or ready() before it sleeps, remembers the wish, and from then on
+ *                      each acknowledgement of either ring is followed by a fence and a look at `room_wanted` and our
+ *                      asleep word, until it finds the wish taken back (even); a later wish raises `attention` anew.
+ *
+ * What an end is told it is told once: RF_LINK_ROOM takes the wish back, so whoever was refused has to try again before it
+ * arms, if poll() was called since.
+ */
 
 void shm_arm(rf_link_t *base)
 {
     shm_link_t *link = (shm_link_t *)base;
     if (link->phase != SHM_UP) return;
     if (link->in.received != link->in.published) publish(link);
-    if (link->out.sent != link->out.flushed) shm_flush(base);
     shm_head_t *head = link->head;
     if (link->in.look & SHM_LOOK_ROOM &&
         !(atomic_load_explicit(&head->room_wanted, memory_order_relaxed) & 1) &&
-        !(link->room_asked && grow(link, link->room_asked))) {
+        !(link->room_asked && grow(link, link->room_asked))) { /* grown: there is room, ready() says so */
         raise(&head->room_wanted);
         raise(&head->attention);
     }
+    if (link->out.sent != link->out.flushed) shm_flush(base);
     uint32_t asleep = atomic_load_explicit(&head->asleep, memory_order_relaxed);
     atomic_store_explicit(&head->asleep, (asleep + 1) | 1, memory_order_release);
 }
@@ -543,7 +573,8 @@ bool shm_ready(rf_link_t *base)
     if (atomic_load_explicit(&link->out.peer_head->attention, memory_order_acquire) !=
         link->in.attention_seen)
         return true;
-    return link->in.look && (link->in.look & ~SHM_LOOK_ROOM || room_due(link));
+    if (link->in.look & SHM_LOOK_ROOM && room_due(link)) return true;
+    return link->in.look & ~SHM_LOOK_ROOM; /* looking may have found that the peer lies: an end to report */
 }
 
 void shm_disarm(rf_link_t *base)

@@ -27,11 +27,11 @@ static void close_fd(int *fd)
 rf_err_t shm_side_hello(shm_link_t *link)
 {
     const rf_doorbell_t *doorbell = link->endpoint->params.doorbell;
-    bool futex = doorbell && doorbell->kind == RF_DOORBELL_FUTEX;
+    bool futex = doorbell != NULL;
     shm_side_t hello = message(SHM_SIDE_HELLO);
     hello.hello.hello = link->self;
     hello.hello.ring_slots = link->out_slots;
-    hello.hello.doorbell = futex ? RF_DOORBELL_FUTEX : 0;
+    hello.hello.doorbell = futex ? SHM_BELL_FUTEX : 0;
     int fds[3] = {link->head_fd, link->ring_fd, futex ? doorbell->fd : -1};
     rf_err_t err = rf_fd_send(link->side, &hello, SHM_SIDE_SIZE(hello), fds, futex ? 3 : 2);
     close_fd(&link->head_fd);
@@ -140,7 +140,7 @@ static void hear_hello(shm_link_t *link, const shm_side_t *m, int *fds, unsigned
         shm_end(link, err);
         return;
     }
-    bool futex = m->hello.doorbell == RF_DOORBELL_FUTEX;
+    bool futex = m->hello.doorbell == SHM_BELL_FUTEX;
     if (!slots_plausible(m->hello.ring_slots) || (!futex && m->hello.doorbell != 0) ||
         n_fds != (futex ? 3u : 2u)) {
         shm_protocol_error(link, "a malformed hello");
@@ -161,12 +161,12 @@ static void hear_hello(shm_link_t *link, const shm_side_t *m, int *fds, unsigned
     link->next_cells = cells; /* until the link is up: before that nothing is polled */
     link->next_slots = m->hello.ring_slots;
     if (futex) {
-        if (rf_doorbell_adopt(RF_DOORBELL_FUTEX, fds[2], &link->peer_doorbell) != RF_OK) {
+        if (rf_doorbell_adopt(fds[2], &link->peer_doorbell) != RF_OK) {
             shm_protocol_error(link, "its doorbell is no sealed memory of the right size");
             return;
         }
         fds[2] = -1;
-        link->peer_bell = RF_DOORBELL_FUTEX;
+        link->peer_bell = SHM_BELL_FUTEX;
     }
     link->base.peer = m->hello.hello;
     if (link->self.version_minor < link->base.peer.version_minor)

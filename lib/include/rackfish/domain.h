@@ -88,6 +88,9 @@ typedef struct rf_operation_result {
     uint16_t index;         /* span: of the new dispatcher */
     rf_core_t core;         /* spawn, span */
     rf_domain_info_t ended; /* wait */
+    uint64_t revision;      /* waits of registry.h: token or generation */
+    size_t size;            /* pop */
+    uint8_t message[512];
 } rf_operation_result_t;
 
 /* Start an operation and return at once; it is finished by rf_operation_wait() or rf_operation_cancel().
@@ -105,7 +108,7 @@ RF_API bool rf_operation_done(const rf_operation_t *operation);
 RF_API rf_err_t rf_operation_wait(rf_operation_t *operation, rf_operation_result_t *result,
                                   uint64_t deadline_ns);
 
-/* Forgets it. A spawn or span may still happen. NULL is allowed. */
+/* Forgets it. A spawn or span may still happen; a wait of registry.h is left, or given back. NULL is allowed. */
 RF_API void rf_operation_cancel(rf_operation_t *operation);
 
 RF_END_DECLS

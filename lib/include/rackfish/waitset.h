@@ -14,6 +14,7 @@
 #include "rackfish/channel.h"
 #include "rackfish/domain.h"
 #include "rackfish/machine.h"
+#include "rackfish/registry.h"
 #include "rackfish/stream.h"
 
 RF_BEGIN_DECLS
@@ -85,6 +86,10 @@ RF_API rf_err_t rf_waitset_add_machine(rf_waitset_t *set, uint32_t mask, void *c
 /* RF_EVENT_DONE, once, when the operation (domain.h) has finished. */
 RF_API rf_err_t rf_waitset_add_operation(rf_waitset_t *set, rf_operation_t *operation, void *cookie,
                                          uint32_t *id);
+
+/* RF_EVENT_READABLE when rf_registry_watch_next() (registry.h) would not block. */
+RF_API rf_err_t rf_waitset_add_watch(rf_waitset_t *set, rf_registry_watch_t *watch, void *cookie,
+                                     uint32_t *id);
 
 /* RF_ERR_NOT_FOUND: no such source, or it is gone already. */
 RF_API rf_err_t rf_waitset_remove(rf_waitset_t *set, uint32_t id);

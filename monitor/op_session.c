@@ -1,0 +1,97 @@
+/*
+ * Sessions: the owners of what a command line's command holds in the registry. rackfishd opens one for a connection that needs
+ * it; its end, asked for or because the link to rackfishd ended, is an agreed entry behind everything it still proposes.
+ * When this core dies, the entry that says so ends them all.
+ */
+#include "monitor/state.h"
+
+session_t *registry_session_find(monitor_t *m, uint32_t client, uint64_t id)
+{
+    for (unsigned i = 0; i < SESSIONS_MAX && m->n_sessions > 0; i++) {
+        session_t *s = &m->sessions[i];
+        if (s->used && s->id == id && (client == NO_CLIENT || (s->client == client && !s->ending))) return s;
+    }
+    return NULL;
+}
+
+void registry_session_open(monitor_t *m, uint32_t client, const rf_wire_header_t *request)
+{
+    for (unsigned i = 0; i < SESSIONS_MAX; i++) {
+        session_t *s = &m->sessions[i];
+        if (s->used) continue;
+        *s = (session_t){.used = true, .client = client, .id = registry_number(m)};
+        m->n_sessions++;
+        rf_client_session_t out = {.session = s->id};
+        client_reply(m, client, request->tag, request->op, RF_OK, &out, sizeof out);
+        return;
+    }
+    client_reply(m, client, request->tag, request->op, RF_ERR_LIMIT, NULL, 0);
+}
+
+static void propose_end(monitor_t *m, op_t *op)
+{
+    op->registry_command = (registry_command_t){
+        .op = REGISTRY_SESSION_END, .session = m->sessions[op->session.place].id, .user = "root"};
+    agree_propose_bytes(m, op, &op->registry_command, sizeof op->registry_command);
+}
+
+/* Once nothing of it is on its way into the log: an entry that came later would own again. */
+static void go_on(monitor_t *m, session_t *s)
+{
+    if (!s->ending || s->op || s->proposing > 0) return;
+    op_t *op = op_begin(m, OP_SESSION, RF_NEVER);
+    if (!op) return; /* tried again when the next operation of any session ends */
+    s->op = true;
+    op->session.place = (uint16_t)(s - m->sessions);
+    propose_end(m, op);
+}
+
+void registry_session_end(monitor_t *m, uint32_t client, const rf_wire_header_t *request, uint64_t id)
+{
+    session_t *s = registry_session_find(m, client, id);
+    client_reply(m, client, request->tag, request->op, s ? RF_OK : RF_ERR_SESSION, NULL, 0);
+    if (!s) return;
+    s->ending = true;
+    go_on(m, s);
+}
+
+void registry_session_client_gone(monitor_t *m, uint32_t client)
+{
+    for (unsigned i = 0; i < SESSIONS_MAX && m->n_sessions > 0; i++) {
+        session_t *s = &m->sessions[i];
+        if (!s->used || s->client != client) continue;
+        s->client = NO_CLIENT;
+        s->ending = true;
+        go_on(m, s);
+    }
+}
+
+void registry_session_proposed(monitor_t *m, uint64_t id)
+{
+    session_t *s = registry_session_find(m, NO_CLIENT, id);
+    rf_assert(s && s->proposing > 0);
+    s->proposing--;
+    go_on(m, s);
+}
+
+/* No quorum: what it owns stands, and is given up when there is one again. */
+static void proposed(monitor_t *m, op_t *op, rf_err_t err, uint64_t value)
+{
+    (void)value;
+    if (err != RF_OK) {
+        op_deadline(m, op, m->now_ns + REGISTRY_RETRY_NS);
+        return;
+    }
+    session_t *s = &m->sessions[op->session.place];
+    s->used = false;
+    m->n_sessions--;
+    op_end(m, op);
+    for (unsigned i = 0; i < SESSIONS_MAX && m->n_sessions > 0; i++) go_on(m, &m->sessions[i]);
+}
+
+static void timeout(monitor_t *m, op_t *op)
+{
+    if (!op->proposing) propose_end(m, op);
+}
+
+const op_class_t op_session_class = {.name = "session", .proposed = proposed, .timeout = timeout};
