@@ -185,6 +185,7 @@ YAML
 
 at() { timeout 10 rackfish --via "h$1" --json status 2>/dev/null; }
 up_host() { timeout 60 ip netns exec "$net-$1" rackfish up --config "$work/net.yaml" --node "h$1" >>"$work/up$1" 2>&1; }
+add_host() { timeout 60 ip netns exec "$net-$1" rackfish node add "h$1" --config "$work/net.yaml" && rm -f "$work/removed.$1"; }
 whole() {
     local i status
     for ((i = 0; i < hosts; i++)); do
@@ -224,7 +225,7 @@ fault() {
     kill-cpudriver) signal KILL $host cpudriver "$a" ;;
     stop-monitor) signal STOP $host monitor "$a" && pause "$b" && signal CONT $host monitor "$a" ;;
     core-off)
-        echo "core on $a" >>"$work/off"
+        echo "$a" >>"$work/off"
         timeout 30 rackfish --via "h$(((host + 1) % hosts))" core off --kill "$a"
         pause "$b"
         timeout 30 rackfish --via "h$(((host + 1) % hosts))" core on "$a"
@@ -232,10 +233,10 @@ fault() {
     kill-host) signal KILL "$a" all && pause "$b" && up_host "$a" ;;
     stop-host) signal STOP "$a" all && pause "$b" && signal CONT "$a" all ;;
     remove-host)
-        echo "node add h$a" >>"$work/off"
+        : >"$work/removed.$a"
         timeout 30 rackfish --via "h$(((a + 1) % hosts))" node remove "h$a" --kill
         pause "$b"
-        timeout 30 rackfish --via "h$(((a + 1) % hosts))" node add "h$a"
+        add_host "$a"
         ;;
     kill-rackfishd) signal KILL "$a" node && pause "$b" && up_host "$a" ;;
     cut) ip link set "$net-v$a" down && pause "$b" && ip link set "$net-v$a" up ;;
@@ -254,11 +255,15 @@ fault() {
 
 # What should come back by itself is waited for; what was told to go, or has nobody to start it, is told to come.
 help_back() {
-    local i words
+    local i
     for ((i = 0; i < hosts; i++)); do
-        [[ -n $(live $i node) ]] || up_host $i
+        if [[ -e $work/removed.$i ]]; then
+            add_host $i
+        elif [[ -z $(live $i node) ]]; then
+            up_host $i
+        fi
     done
-    while read -ra words; do timeout 30 rackfish "${words[@]}" <&-; done < <(sort -u "$work/off" 2>/dev/null)
+    for i in $(sort -u "$work/off" 2>/dev/null); do timeout 30 rackfish core on "$i"; done
 }
 recover() {
     local started
