@@ -15,6 +15,7 @@ struct agree_direct {
     uint64_t value; /* of the last answer */
     uint64_t messages, bytes;
     bool failed;
+    agreement_member_t members[AGREE_REPLICAS_MAX];
     agree_replica_t replicas[AGREE_REPLICAS_MAX];
     queued_t queue[AGREE_QUEUE_MAX];
 };
@@ -62,13 +63,13 @@ static void enqueue(agree_direct_t *d, unsigned from, const agreement_output_t *
 }
 
 /* Only what is read is set: clearing a whole event takes as long as a good part of a step. */
-static inline void received(agreement_event_t *event, unsigned from, uint8_t type, const void *bytes,
-                            size_t size)
+static inline void received(agreement_event_t *event, agreement_member_t from, uint8_t type,
+                            const void *bytes, size_t size)
 {
     event->kind = AGREEMENT_RECEIVE;
     event->now_ns = 1;
     event->hold = false;
-    event->receive.from = (agreement_member_t){.core = (rf_core_t)from, .incarnation = 1};
+    event->receive.from = from;
     event->receive.type = type;
     event->receive.bytes = bytes;
     event->receive.size = size;
@@ -88,7 +89,7 @@ static void step_one(agree_direct_t *d, unsigned i, const agreement_event_t *eve
             for (unsigned k = 0; k < message->n_to; k++) {
                 unsigned to = message->to[k].core;
                 agreement_event_t in;
-                received(&in, i, message->type, message->bytes, message->size);
+                received(&in, d->members[i], message->type, message->bytes, message->size);
                 const agreement_output_t *back = agreement_step(d->replicas[to].engine, &in);
                 for (;;) {
                     take_completions(d, back);
@@ -113,7 +114,7 @@ unsigned agree_direct_step(agree_direct_t *d, unsigned i, const agreement_event_
         d->messages++;
         d->bytes += q->size;
         agreement_event_t in;
-        received(&in, q->from, q->type, q->bytes, q->size);
+        received(&in, d->members[q->from], q->type, q->bytes, q->size);
         step_one(d, q->to, &in);
         d->head++;
     }
@@ -139,6 +140,7 @@ agree_direct_t *agree_direct_open(const agree_config_t *config)
     if (!d) return NULL;
     bool ok = true;
     while (ok && d->n < config->n) {
+        d->members[d->n] = (agreement_member_t){.core = (rf_core_t)d->n, .incarnation = 1};
         ok = agree_replica_init(&d->replicas[d->n], (rf_core_t)d->n, config);
         d->n += ok;
     }

@@ -277,7 +277,11 @@ static void room(agreement_t *e, agreement_member_t peer)
         e->n_silent_tells = 0;
     }
     if (e->role == AGREEMENT_ROLE_CANDIDATE) e->due |= DUE_VOTES;
-    if (e->role == AGREEMENT_ROLE_LEARNER && same(peer, e->parent))
+    bool left = peer.incarnation < member_incarnation(e, peer.core) ||
+                (peer.incarnation == member_incarnation(e, peer.core) &&
+                 member_state(e, peer.core) == AGREEMENT_MEMBER_OUT);
+    if (left && e->formed && !e->expelled) tell_expelled(e, peer);
+    if (e->role == AGREEMENT_ROLE_LEARNER && (same(peer, e->parent) || same(peer, e->leader)))
         e->due |= DUE_FETCH * (e->formed ? 1u : 0u);
 }
 
@@ -293,8 +297,9 @@ static void fetch_tick(agreement_t *e)
     uint64_t patience = e->params.election_ns;
     if (behind && e->params.resend_ns != RF_NEVER)
         patience = 4 * e->params.resend_ns;
-    else if (!behind && !unanswered && patience != RF_NEVER)
-        patience *= 4;
+    else if (!behind && !unanswered &&
+             patience != RF_NEVER) /* has it left, or no place among those who are fed? */
+        patience = e->params.resend_ns == RF_NEVER ? RF_NEVER : 64 * patience;
     e->fetch_at_ns = add_ns(unanswered ? e->fetched_ns : heard, patience);
     if (e->fetch_at_ns > e->now_ns) return;
     if (unanswered && e->quorum && e->now_ns >= add_ns(e->fetched_ns, e->params.election_ns))

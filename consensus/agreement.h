@@ -40,7 +40,7 @@
 #define AGREEMENT_LOG_RESERVED    8    /* slots of the log ring that only the engine's own entries may use */
 #define AGREEMENT_READS_MAX       32   /* linearizable reads outstanding at one member */
 #define AGREEMENT_VOTERS_MAX      7
-#define AGREEMENT_CHANGES_MAX     64 /* members that join or leave by one entry */
+#define AGREEMENT_CHANGES_MAX     64 /* members that join or leave by one entry; see CHANGE */
 #define AGREEMENT_CHILDREN_MAX    64 /* learners that one member feeds */
 #define AGREEMENT_TYPE_FIRST      0xd0
 #define AGREEMENT_TYPE_LAST       0xdf
@@ -140,7 +140,8 @@ typedef enum agreement_event_kind {
     AGREEMENT_DEATH,    /* evidence of a member's death */
     AGREEMENT_FENCED, /* a member that has left is fenced: nothing of it runs, nothing it sends is delivered */
     AGREEMENT_FORM,   /* lowest listed core, once: the machine has these members */
-    AGREEMENT_CHANGE,       /* members join and leave; answered like a proposal */
+    AGREEMENT_CHANGE, /* members join and leave; answered like a proposal. One that joins counts twice (who is in leaves
+                         by the same entry): at most AGREEMENT_CHANGES_MAX, and (entry_max - 144) / 8 */
     AGREEMENT_PROPOSE,      /* a command, through a session */
     AGREEMENT_SESSION_OPEN, /* a new session; its id is the completion's value */
     AGREEMENT_SESSION_END,  /* ends a session */

@@ -236,6 +236,11 @@ static bool start_promotion(agreement_t *e)
 void change_step(agreement_t *e)
 {
     if (!leads(e) || e->transfer_until_ns != RF_NEVER) return;
+    /* The defect takes what is joint in its log for committed. */
+    if (e->pending && config_newest(e)->joint && defect(e, AGREEMENT_DEFECT_CHANGE_BEFORE_TERM)) {
+        e->config ^= 1u;
+        e->pending = false;
+    }
     if (e->pending) return;
     if ((e->committed < e->term_index || e->applied < e->committed) &&
         !defect(e, AGREEMENT_DEFECT_CHANGE_BEFORE_TERM))

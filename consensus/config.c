@@ -160,6 +160,7 @@ void config_changed(agreement_t *e)
     }
     e->output.role_changed = true;
     e->trim_limit = 0;
+    e->spread_term = 0; /* ranks have changed */
     progress_configure(e);
     role_update_lost(e);
 }

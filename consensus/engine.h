@@ -116,7 +116,7 @@ typedef struct wire_refused_head {
 
 enum {
     REFUSED_NOT_LEADER = 1,
-    REFUSED_FULL,     /* no room, or not now: send it again later */
+    REFUSED_FULL,     /* no room, or not now: send it again later; value 1: when the term has a commit */
     REFUSED_HELD,     /* it is in the log: wait */
     REFUSED_ANSWER,   /* executed: err and value are kept in the session */
     REFUSED_ERR,      /* never to be executed: err */
@@ -141,6 +141,8 @@ typedef struct wire_vote {
     uint64_t view, term; /* of the request, if granted */
     uint32_t granted, pre;
 } wire_vote_t;
+
+enum { VOTE_GRANTED = 1, VOTE_BEHIND = 2 /* refused, and its log is behind this one's */ };
 
 typedef struct wire_read { /* READ and READ_INDEX: a head, then ids */
     uint64_t id, index;    /* index: UINT64_MAX: no room, ask again later */
@@ -206,7 +208,8 @@ enum { SET_OLD = 1, SET_NEW = 2 };
 
 typedef enum progress_mode {
     PROGRESS_STREAM,   /* entries are sent as they come */
-    PROGRESS_PROBE,    /* not heard for long: asked only */
+    PROGRESS_PROBE,    /* something was missing: one message at a time, until one fits (etcd's StateProbe) */
+    PROGRESS_SILENT,   /* not heard for long: asked only */
     PROGRESS_SNAPSHOT, /* is behind the ring */
 } progress_mode_t;
 
@@ -306,7 +309,8 @@ struct agreement {
     bool pre; /* candidate: of the pre-vote */
     bool stands_on_evidence, stands_by_transfer;
     bool quorum, lost, expelled, formed;
-    bool leader_dead; /* kernel evidence about dead_leader, and no leader since */
+    bool hears_candidate; /* is about to judge a VOTE_REQUEST */
+    bool leader_dead;     /* kernel evidence about dead_leader, and no leader since */
     agreement_member_t dead_leader, promised_to;
     bool transferring; /* leader: a successor is asked to stand; nothing new is taken on meanwhile */
     bool lease_over;   /* leader: this term has no lease any more */
@@ -317,6 +321,7 @@ struct agreement {
     uint64_t spread_ns, spread_term; /* of this voter's election time, in that term */
     uint64_t election_at_ns, heartbeat_at_ns, resend_at_ns, check_at_ns, retry_at_ns, fetch_at_ns;
     uint64_t transfer_until_ns;
+    uint64_t waits_term;         /* proposals were refused until an entry of this term is committed; 0: not */
     agreement_member_t stand_to; /* leader: to be asked to stand; core RF_CORE_NONE: nobody */
 
     /* log */
@@ -339,7 +344,7 @@ struct agreement {
     unsigned n_voters, n_progress;
     progress_t progress[PROGRESS_MAX];
     transfer_t transfers[PROGRESS_MAX];
-    uint64_t round, lease_until_ns, rounds_ns[ROUNDS_KEPT];
+    uint64_t round, rounds_ns[ROUNDS_KEPT];
     bool round_wanted; /* a read waits for one that is not sent yet */
     bool ack_due;      /* answer to this step's APPEND */
     uint32_t ack_flags;
@@ -599,9 +604,12 @@ unsigned config_find(const agreement_t *e, const agreement_member_t *voters, uns
                      agreement_member_t m); /* n: not there */
 /* SET_* bits of the sets of the newest configuration that a member is in. */
 unsigned config_sets(const agreement_t *e, const config_t *config, agreement_member_t m);
+/* Takes part in elections: until the configuration that it does not vote in is committed it may be needed, for its log
+ * may be the longest (Raft 4.2.2); its own vote counts only in sets that name it. */
 static inline bool config_self_votes(const agreement_t *e)
 {
-    return !e->expelled && config_sets(e, config_newest(e), e->params.self) != 0;
+    return !e->expelled && (config_sets(e, config_newest(e), e->params.self) != 0 ||
+                            (e->pending && config_sets(e, config_committed(e), e->params.self) != 0));
 }
 /* Takes a checked FORM or VIEW entry as the newest configuration. */
 void config_take(agreement_t *e, const wire_entry_t *entry, uint64_t index);
@@ -686,7 +694,9 @@ void role_step_down(agreement_t *e);
 void role_stand(agreement_t *e, bool pre, bool evidence, bool transfer);
 void role_count_votes(agreement_t *e);
 void role_granted(agreement_t *e, agreement_member_t by);
-void role_voted(agreement_t *e); /* for another: gives it time */
+void role_behind(agreement_t *e); /* candidate: another's log is longer: that one's turn */
+void role_outrun(agreement_t *e); /* refused a candidate whose log is behind this one's */
+void role_voted(agreement_t *e);  /* for another: gives it time */
 void role_no_quorum(agreement_t *e);
 void role_leader_died(agreement_t *e);
 void role_transfer(agreement_t *e);

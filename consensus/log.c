@@ -98,8 +98,16 @@ void log_commit(agreement_t *e, uint64_t committed)
         e->config ^= 1u;
         e->pending = false;
         e->due |= DUE_CHANGE;
+        if (e->role != AGREEMENT_ROLE_LEARNER && !config_self_votes(e)) config_changed(e);
     }
-    if (first && leads(e)) e->due |= DUE_CHANGE | DUE_PROPOSALS;
+    if (first && leads(e)) {
+        e->due |= DUE_CHANGE | DUE_PROPOSALS;
+        e->retry_at_ns = 0; /* what waited for it is ordered at once */
+    }
+    if (e->waits_term == e->term && !leads(e) && log_term(e, committed) == e->term) {
+        e->waits_term = 0;
+        e->retry_at_ns = 0;
+    }
 }
 
 void log_reset(agreement_t *e, uint64_t index, uint64_t term)

@@ -104,6 +104,7 @@ void progress_configure(agreement_t *e)
     }
     for (unsigned i = e->n_voters; i < e->n_progress; i++) { /* no voter any more: committed entries only */
         if (e->progress[i].next > e->committed + 1) e->progress[i].next = e->committed + 1;
+        if (e->progress[i].match > e->committed) e->progress[i].match = e->committed;
         e->progress[i].dead = member_dead(e, e->progress[i].member);
     }
     e->due |= DUE_FEED | (leads(e) ? DUE_COMMIT : 0);
@@ -122,7 +123,8 @@ void progress_reset(agreement_t *e)
 void progress_rewind(agreement_t *e, progress_t *p)
 {
     p->mode = PROGRESS_STREAM;
-    p->next = p->match + 1;
+    /* Where nothing is known yet its answer to any message will say: no reason for a snapshot. */
+    p->next = (p->match > 0 ? p->match : e->committed) + 1;
     p->commit_sent = 0;
     p->ask = true;
     transfer_t *t = &e->transfers[p - e->progress];
@@ -206,13 +208,17 @@ void progress_resend(agreement_t *e)
             e->due |= DUE_FEED;
             continue;
         }
-        if (p->match + 1 >= p->next && p->applied >= e->committed) continue;
+        if (p->mode == PROGRESS_STREAM && p->match + 1 >= p->next && p->applied >= e->committed) continue;
         bool moves = t->match_seen != p->match || t->applied_seen != p->applied;
         t->match_seen = p->match;
         t->applied_seen = p->applied;
         if (moves) continue;
         bool silent = add_ns(p->heard_ns, 4 * e->params.resend_ns) < e->now_ns;
+        uint8_t mode = p->mode;
         progress_rewind(e, p);
-        if (silent) p->mode = PROGRESS_PROBE;
+        if (silent)
+            p->mode = PROGRESS_SILENT;
+        else if (mode == PROGRESS_PROBE && p->match > 0)
+            p->mode = PROGRESS_PROBE;
     }
 }

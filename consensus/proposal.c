@@ -270,6 +270,7 @@ void proposal_order(agreement_t *e, const wire_proposal_t *p, const uint8_t *byt
     }
     if (e->committed < e->term_index || e->applied < e->term_index) {
         refused->why = REFUSED_FULL;
+        refused->value = 1;
         return;
     }
     const session_t *s = session_find(e, p->session);

@@ -32,12 +32,15 @@ void recv_accepted(agreement_t *e, agreement_member_t from, const uint8_t *bytes
     }
     /* A learner's log is what is committed, whatever the term. */
     uint64_t match = p->sets != 0 ? m.match : m.committed;
+    /* It may have more from another: from here it is fed what is known to be committed here. */
+    if (p->sets == 0 && match > e->committed) match = e->committed;
     if (match > e->last) {
         engine_ignore(e, "ignoring ACCEPTED: of more than there is");
         return;
     }
     p->heard_ns = e->now_ns;
-    if (p->mode == PROGRESS_PROBE) p->mode = PROGRESS_STREAM;
+    bool missing = m.flags & ACCEPTED_REJECT;
+    if (p->mode == PROGRESS_SILENT || (p->mode == PROGRESS_PROBE && !missing)) p->mode = PROGRESS_STREAM;
     if (m.applied > p->applied) p->applied = m.applied;
     if (match > p->match) {
         p->match = match;
@@ -45,20 +48,14 @@ void recv_accepted(agreement_t *e, agreement_member_t from, const uint8_t *bytes
         if (p->next <= match) p->next = match + 1;
         if (p->candidate) e->due |= DUE_CHANGE;
     }
-    if (p->next > p->match + 1 && (m.flags & ACCEPTED_REJECT)) {
+    /* Of many on their way each is answered so: only the first takes it back, and only one message goes out until one fits. */
+    if (missing && p->mode == PROGRESS_STREAM && p->next > p->match + 1) {
+        p->mode = PROGRESS_PROBE;
         p->next = p->match + 1;
+        p->ask = true;
         e->due |= DUE_FEED;
     }
     if (p->next <= e->last) e->due |= DUE_FEED;
     if (p->sets == 0 || !leads(e)) return;
-    if (m.round > p->round && m.round <= e->round) {
-        p->round = m.round;
-        if (e->params.lease_ns > 0) {
-            uint64_t round = progress_majority(e, PROGRESS_ROUND, e->round);
-            uint64_t lease = e->params.lease_ns - e->params.lease_ns / 1000000 * e->params.drift_ppm;
-            if (round + ROUNDS_KEPT > e->round &&
-                e->rounds_ns[round % ROUNDS_KEPT] + lease > e->lease_until_ns && round > 0)
-                e->lease_until_ns = e->rounds_ns[round % ROUNDS_KEPT] + lease;
-        }
-    }
+    if (m.round > p->round && m.round <= e->round) p->round = m.round;
 }

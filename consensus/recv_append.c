@@ -131,10 +131,6 @@ void recv_append(agreement_t *e, agreement_member_t from, const uint8_t *bytes, 
         engine_ignore(e, "ignoring APPEND: a machine that this core is no member of");
         return;
     }
-    if (!e->formed && e->last == 0 && e->params.self.incarnation == 1 && a.head.prev_index > 0) {
-        reject(e, "ignoring entries: the first are missing");
-        return;
-    }
     if (!feed && a.head.term < e->term) {
         reject(e, "ignoring APPEND: of an earlier term");
         e->ack_round = 0;
@@ -145,6 +141,10 @@ void recv_append(agreement_t *e, agreement_member_t from, const uint8_t *bytes, 
         return;
     }
     if (a.head.term > e->term) role_adopt_term(e, a.head.term);
+    if (!e->formed && e->last == 0 && e->params.self.incarnation == 1 && a.head.prev_index > 0) {
+        reject(e, "ignoring entries: the first are missing");
+        return;
+    }
     if (!feed) {
         if (e->leader.core != RF_CORE_NONE && !same(e->leader, from)) {
             engine_protocol_error(e, "ignoring APPEND: another leads this term");

@@ -24,7 +24,7 @@ void recv_fetch(agreement_t *e, agreement_member_t from, const uint8_t *bytes, s
     }
     p->heard_ns = e->now_ns;
     p->ask = true;
-    if (p->mode == PROGRESS_PROBE) p->mode = PROGRESS_STREAM;
+    if (p->mode == PROGRESS_PROBE || p->mode == PROGRESS_SILENT) p->mode = PROGRESS_STREAM;
     if (p->sets == 0 && p->mode == PROGRESS_STREAM) {
         p->match = m.match;
         p->next = m.match + 1;

@@ -1,6 +1,19 @@
 /* REFUSED, from a member that was sent FORWARD: what became of it, where the log does not say. */
 #include "consensus/engine.h"
 
+/* A learner has only hearsay of who leads: that one says it does not. */
+static void follow_instead(agreement_t *e, agreement_member_t from, const wire_refused_head_t *head)
+{
+    agreement_member_t leader = from_wire(head->leader);
+    e->retry_at_ns = e->now_ns + engine_retry_ns(e);
+    if (e->role != AGREEMENT_ROLE_LEARNER || !same(from, e->leader) || head->term < e->term ||
+        head->term > UINT64_MAX / 2 || leader.core >= e->params.n_cores || is_self(e, leader) ||
+        same(leader, from))
+        return;
+    if (head->term > e->term) role_adopt_term(e, head->term);
+    role_follow(e, leader);
+}
+
 void recv_refused(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size)
 {
     wire_refused_head_t head;
@@ -26,10 +39,19 @@ void recv_refused(agreement_t *e, agreement_member_t from, const uint8_t *bytes,
         if (!p || p->refused || completion_room(e) == 0) continue;
         switch (r.why) {
         case REFUSED_NOT_LEADER:
+            follow_instead(e, from, &head);
+            p->sent = false;
+            e->due |= DUE_PROPOSALS;
+            break;
         case REFUSED_FULL:
             p->sent = false;
             e->due |= DUE_PROPOSALS;
             e->retry_at_ns = e->now_ns + engine_retry_ns(e);
+            if (r.why == REFUSED_FULL && r.value == 1 && from_leader) {
+                e->waits_term = e->term;
+                if (e->committed > 0 && log_term(e, e->committed) == e->term)
+                    e->retry_at_ns = 0; /* meanwhile */
+            }
             break;
         case REFUSED_ANSWER:
             proposal_answer(e, r.session, r.sequence,

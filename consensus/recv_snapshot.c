@@ -21,7 +21,7 @@ void recv_snapshot(agreement_t *e, agreement_member_t from, const uint8_t *bytes
         engine_protocol_error(e, "ignoring SNAPSHOT: it cannot be");
         return;
     }
-    if (e->expelled || leads(e)) {
+    if (e->expelled || (leads(e) && m.term <= e->term)) {
         engine_ignore(e, "ignoring SNAPSHOT: I have been expelled, or lead");
         return;
     }

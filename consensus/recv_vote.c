@@ -13,12 +13,14 @@ void recv_vote(agreement_t *e, agreement_member_t from, const uint8_t *bytes, si
         engine_protocol_error(e, "ignoring VOTE: it cannot be");
         return;
     }
-    if (!m.granted && m.term > e->term && e->role == AGREEMENT_ROLE_CANDIDATE &&
+    bool granted = m.granted == VOTE_GRANTED;
+    if (m.granted == VOTE_BEHIND && e->role == AGREEMENT_ROLE_CANDIDATE) role_behind(e);
+    if (!granted && m.term > e->term && e->role == AGREEMENT_ROLE_CANDIDATE &&
         config_sets(e, config_newest(e), from) != 0) {
         role_adopt_term(e, m.term);
         return;
     }
-    if (e->role != AGREEMENT_ROLE_CANDIDATE || !m.granted || (m.pre != 0) != e->pre ||
+    if (e->role != AGREEMENT_ROLE_CANDIDATE || !granted || (m.pre != 0) != e->pre ||
         m.term != e->term + e->pre) {
         engine_ignore(e, "ignoring VOTE: not given, or for no election of now");
         return;

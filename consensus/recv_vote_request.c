@@ -18,15 +18,18 @@ static bool bound_to_leader(const agreement_t *e, const wire_vote_request_t *m)
     if (e->leader_dead && e->leader.core != RF_CORE_NONE) return false;
     if (defect(e, AGREEMENT_DEFECT_ELECT_IN_LEASE)) return false;
     if (e->promise_until_ns > e->now_ns && !member_dead(e, e->promised_to)) return true;
+    /* Who stands first may have heard the leader's last message a little before the others: so a little less. */
     return e->leader.core != RF_CORE_NONE && e->params.election_ns != RF_NEVER &&
-           add_ns(e->leader_heard_ns, e->params.election_ns) > e->now_ns;
+           add_ns(e->leader_heard_ns, e->params.election_ns - e->params.election_ns / 8) > e->now_ns;
 }
 
 static void answer(agreement_t *e, agreement_member_t to, const wire_vote_request_t *m, bool granted)
 {
     wire_vote_t vote = {.view = e->view,
                         .term = granted ? m->term : e->term,
-                        .granted = granted,
+                        .granted = granted            ? VOTE_GRANTED
+                                   : up_to_date(e, m) ? 0
+                                                      : VOTE_BEHIND,
                         .pre = (m->flags & VOTE_PRE) != 0};
     send_one(e, MESSAGE_VOTE, &vote, sizeof vote, to);
 }
@@ -72,8 +75,11 @@ void recv_vote_request(agreement_t *e, agreement_member_t from, const uint8_t *b
         engine_ignore(e, "ignoring VOTE_REQUEST: no voter");
         return;
     }
-    if ((m.flags & VOTE_EVIDENCE) && m.dead.core < e->params.n_cores && !member_dead(e, from_wire(m.dead)))
+    if ((m.flags & VOTE_EVIDENCE) && m.dead.core < e->params.n_cores && !member_dead(e, from_wire(m.dead))) {
+        e->hears_candidate = true;
         change_died(e, from_wire(m.dead), AGREEMENT_EVIDENCE_KERNEL, false); /* true by contract */
+        e->hears_candidate = false;
+    }
     e->output.ignored = NULL;
     if (m.term < e->term || ((m.flags & VOTE_PRE) && m.term == e->term) || bound_to_leader(e, &m)) {
         engine_ignore(e, "refusing a vote: a leader is there, or of an earlier term");
@@ -91,6 +97,8 @@ void recv_vote_request(agreement_t *e, agreement_member_t from, const uint8_t *b
     if (granted) {
         e->voted = from;
         role_voted(e);
+    } else if (!up_to_date(e, &m)) {
+        role_outrun(e);
     }
     answer(e, from, &m, granted);
 }

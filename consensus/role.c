@@ -26,19 +26,6 @@ static bool is_witness(const agreement_t *e, rf_core_t core)
     return e->params.witness && core < e->params.n_cores && e->params.witness[core];
 }
 
-static uint64_t spread_ns(const agreement_t *e)
-{
-    uint64_t r =
-        mix(e->params.seed ^ mix(e->term * 1024 + e->attempts) ^ ((uint64_t)e->params.self.core << 40));
-    uint64_t ns = e->params.election_ns == RF_NEVER ? 0 : r % e->params.election_ns;
-    return is_witness(e, e->params.self.core) ? ns + e->params.election_ns : ns;
-}
-
-static uint64_t patience_ns(const agreement_t *e) /* how long without a leader until there is no quorum */
-{
-    return e->params.election_ns == RF_NEVER ? RF_NEVER : 3 * e->params.election_ns;
-}
-
 /* Where this voter is among the live ones that may stand on evidence: witnesses last, then by core. */
 static unsigned rank(const agreement_t *e)
 {
@@ -57,6 +44,32 @@ static unsigned rank(const agreement_t *e)
         }
     }
     return rank;
+}
+
+/* Between the ranks that stand by silence. */
+static uint64_t apart_ns(const agreement_t *e)
+{
+    return e->params.election_ns / 8 < 2 * RF_NS_PER_MS ? e->params.election_ns / 8 : 2 * RF_NS_PER_MS;
+}
+
+/*
+ * When a voter stands after election_ns of silence: in the order of ranks, so that the first has been heard, or has failed,
+ * before the next stands; a little of chance, more of it from the second attempt on.
+ */
+static uint64_t spread_ns(const agreement_t *e)
+{
+    uint64_t r =
+        mix(e->params.seed ^ mix(e->term * 1024 + e->attempts) ^ ((uint64_t)e->params.self.core << 40));
+    uint64_t election_ns = e->params.election_ns;
+    if (election_ns == RF_NEVER) return 0;
+    uint64_t ns = rank(e) * apart_ns(e) + r % (apart_ns(e) / 4 + 1);
+    if (e->attempts > 1) ns += mix(r) % election_ns;
+    return is_witness(e, e->params.self.core) ? ns + election_ns : ns;
+}
+
+static uint64_t patience_ns(const agreement_t *e) /* how long without a leader until there is no quorum */
+{
+    return e->params.election_ns == RF_NEVER ? RF_NEVER : 3 * e->params.election_ns;
 }
 
 void role_update_lost(agreement_t *e)
@@ -115,6 +128,7 @@ static void set_leader(agreement_t *e, agreement_member_t leader)
         e->dead_leader = leader;
     }
     e->output.role_changed = true;
+    e->retry_at_ns = 0; /* what one had no room for another may take at once */
     proposal_unsend(e);
     for (unsigned i = 0; i < AGREEMENT_READS_MAX; i++) e->reads[i].sent = false;
     e->due |= DUE_READS | DUE_REPORTS;
@@ -136,11 +150,11 @@ static void become_follower(agreement_t *e)
     else if (led || e->election_at_ns <= e->now_ns || e->election_at_ns == RF_NEVER)
         e->election_at_ns = add_ns(add_ns(e->now_ns, e->params.election_ns), spread_ns(e));
     if (!led) return;
+    e->leader_heard_ns = e->now_ns; /* the successor has as long to be heard as any leader */
     e->stand_to = NOBODY;
     e->transferring = false;
     e->request.used = false;
     e->n_candidates = 0;
-    e->lease_until_ns = 0;
     read_unserve(e);
     e->leader = NOBODY;
     proposal_unsend(e);
@@ -184,11 +198,21 @@ void role_next_round(agreement_t *e)
 /*
  * A voter that answered a round of the leader at t does not vote before t + lease_ns by its clock; so until lease_ns after
  * that round was sent, less what the clocks may drift apart, nobody else leads (Raft 6.4.1).
+ *
+ * Judged by majorities of the sets in force now, old and new, not by those in force when the round was answered: a leader is
+ * elected by majorities of the candidate's newest configuration, which is this one's newest, or the one before it, or
+ * one that this leader has not appended, and then this one does not lead any more: of two configurations that follow one
+ * another each majority of one meets a majority of a set of the other, so the candidate's majority holds somebody who answered,
+ * and keeps the promise, whether it votes in its own log or not.
  */
 bool role_lease_valid(const agreement_t *e)
 {
+    if (e->params.lease_ns == 0 || e->lease_over) return false;
+    uint64_t round = progress_majority(e, PROGRESS_ROUND, e->round);
+    if (round == 0 || round + ROUNDS_KEPT <= e->round) return false; /* when it was sent is forgotten */
+    uint64_t lease_ns = e->params.lease_ns - e->params.lease_ns / 1000000 * e->params.drift_ppm;
     uint64_t now = defect(e, AGREEMENT_DEFECT_STALE_NOW) ? e->prev_now_ns : e->now_ns;
-    return e->params.lease_ns > 0 && !e->lease_over && now < e->lease_until_ns;
+    return now < add_ns(e->rounds_ns[round % ROUNDS_KEPT], lease_ns);
 }
 
 static void lead(agreement_t *e)
@@ -201,7 +225,6 @@ static void lead(agreement_t *e)
     e->transferring = e->lease_over = false;
     e->transfer_until_ns = RF_NEVER;
     e->stand_to = NOBODY;
-    e->lease_until_ns = 0;
     e->attempts = 0;
     e->trim_limit = 0;
     e->n_served = 0;
@@ -257,6 +280,18 @@ void role_granted(agreement_t *e, agreement_member_t by)
     role_count_votes(e);
 }
 
+void role_behind(agreement_t *e)
+{
+    uint64_t turn = e->now_ns + STAGGER_NS * (16 + 8 * rank(e));
+    if (e->election_at_ns < turn) e->election_at_ns = turn;
+}
+
+void role_outrun(agreement_t *e)
+{
+    if (e->leader_dead && e->role == AGREEMENT_ROLE_FOLLOWER && e->leader.core == RF_CORE_NONE)
+        earlier(&e->election_at_ns, e->now_ns + STAGGER_NS * (1 + rank(e)));
+}
+
 void role_voted(agreement_t *e)
 {
     e->election_at_ns = add_ns(add_ns(e->now_ns, e->params.election_ns), spread_ns(e));
@@ -288,11 +323,14 @@ void role_stand(agreement_t *e, bool pre, bool evidence, bool transfer)
         e->voted = e->params.self;
         e->matched = e->committed;
     }
-    /* With evidence it is soon tried again, each time less soon; else after about an election's time. */
+    /* With evidence, and where votes were promised, it is soon tried again, each time less soon: two may have stood at once.
+     * Else after about an election's time. */
     uint64_t dice = mix(e->params.seed ^ mix(e->term) ^ ((uint64_t)e->params.self.core << 40)) % 8;
-    uint64_t again = evidence ? (STAGGER_NS * (4 + 4 * rank(e) + dice)) << (e->attempts < 5 ? e->attempts : 5)
-                     : e->params.election_ns == RF_NEVER ? RF_NEVER
-                                                         : e->params.election_ns / 2 + spread_ns(e);
+    uint64_t step =
+        evidence ? STAGGER_NS * (4 + 4 * rank(e) + dice) : apart_ns(e) * (8 + 8 * rank(e) + dice) / 4;
+    uint64_t again = evidence || !pre ? step << (e->attempts < 5 ? e->attempts : 5) : RF_NEVER;
+    if (!evidence && e->params.election_ns != RF_NEVER)
+        earlier(&again, e->params.election_ns / 2 + spread_ns(e));
     e->election_at_ns = add_ns(e->now_ns, again);
     e->due |= DUE_VOTES;
     e->output.role_changed = true;
@@ -308,7 +346,9 @@ void role_leader_died(agreement_t *e)
     if (same(e->promised_to, e->leader)) e->promise_until_ns = 0;
     if (e->role != AGREEMENT_ROLE_FOLLOWER && e->role != AGREEMENT_ROLE_CANDIDATE) return;
     unsigned r = rank(e);
-    if (r == 0)
+    if (e->hears_candidate) /* its request first: two that stand at once have no majority each */
+        earlier(&e->election_at_ns, e->now_ns + STAGGER_NS * (1 + r));
+    else if (r == 0)
         role_stand(e, false, true, false);
     else
         earlier(&e->election_at_ns, e->now_ns + STAGGER_NS * r);
@@ -334,8 +374,8 @@ void role_transfer(agreement_t *e)
         return;
     }
     e->stand_to = best->member;
-    e->transferring =
-        true; /* no lease any more in this term: a vote for the successor may be under way for long */
+    e->transferring = true;
+    e->lease_over = true; /* in this term: a vote for the successor may be under way for long */
     e->transfer_until_ns = add_ns(e->now_ns, e->params.election_ns);
     e->due |= DUE_FEED;
 }
@@ -377,8 +417,8 @@ void role_tick(agreement_t *e)
     if (e->role != AGREEMENT_ROLE_LEARNER && e->now_ns >= e->election_at_ns)
         role_stand(e, !e->leader_dead, e->leader_dead, false);
     bool asks = e->n_proposals > 0 || e->n_reads > 0;
-    if (e->quorum && !leads(e) && e->formed && (e->role != AGREEMENT_ROLE_LEARNER || asks) &&
-        patience_ns(e) != RF_NEVER && proposal_overdue(e, e->leader_heard_ns))
+    if (e->quorum && !leads(e) && (e->role != AGREEMENT_ROLE_LEARNER || asks) && patience_ns(e) != RF_NEVER &&
+        proposal_overdue(e, e->leader_heard_ns))
         role_no_quorum(e);
 }
 

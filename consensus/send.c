@@ -74,19 +74,20 @@ static bool send_append(agreement_t *e, unsigned i)
         return true;
     }
     uint64_t next = p->next;
-    bool probe = p->mode == PROGRESS_PROBE, feed = p->sets == 0;
+    uint8_t mode = p->mode;
+    bool feed = p->sets == 0;
     uint8_t *out = send_begin(e, AGREEMENT_MESSAGE_MAX);
     if (!out) return false;
     size_t size = sizeof(wire_append_t);
-    uint32_t n = probe ? 0 : put_entries(e, next, feed ? e->committed : e->last, out, &size);
+    uint32_t n =
+        mode == PROGRESS_SILENT ? 0 : put_entries(e, next, feed ? e->committed : e->last, out, &size);
     /* Entries are answered anyway; a voter whose place in the ring is needed is asked how far it is. */
     bool ask = false;
     unsigned n_to = 0;
     agreement_member_t *to = e->to + e->n_to;
     for (unsigned k = i; k < e->n_progress; k++) {
         progress_t *q = &e->progress[k];
-        if (q->next != next || (q->sets == 0) != feed || (q->mode == PROGRESS_PROBE) != probe || !lacks(e, q))
-            continue;
+        if (q->next != next || (q->sets == 0) != feed || q->mode != mode || !lacks(e, q)) continue;
         ask |= q->ask || q->applied + e->params.log_max / 2 < e->committed;
         q->ask = false;
         q->next += n;
@@ -100,7 +101,7 @@ static bool send_append(agreement_t *e, unsigned i)
                         .prev_term = log_term(e, next - 1),
                         .committed = e->committed,
                         .round = e->round,
-                        .leader = to_wire(e->quorum ? e->leader : NOBODY, 0),
+                        .leader = to_wire(feed && !e->quorum ? NOBODY : e->leader, 0),
                         .n = n,
                         .flags = (ask ? APPEND_ASK : 0u) | (feed ? APPEND_FEED : 0u)};
     send_end(e, MESSAGE_APPEND, size, n_to);
@@ -344,6 +345,10 @@ void send_all(agreement_t *e)
     if (due & DUE_PROPOSALS) {
         if (leads(e)) {
             order_own(e);
+            if (e->due & DUE_CHANGE) { /* that was one */
+                e->due &= ~(uint32_t)DUE_CHANGE;
+                change_step(e);
+            }
             progress_commit(e);
             apply_committed(e);
         } else {

@@ -242,7 +242,9 @@ void member_left(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, boo
         c->dead = true;
         c->dead_err = err;
         c->link = PEER_GONE;
+        m->n_redials -= c->redial;
         c->redial = false;
+        c->address[0] = 0; /* its next incarnation listens elsewhere: rackfishd tells */
         unpark_all(m, true, core);
         if (m->formed)
             out_log(m, RF_LOG_WARN, "core %u, incarnation %u, has left the machine: %s", core, incarnation,

@@ -67,6 +67,12 @@ static void proposed(monitor_t *m, op_t *op, rf_err_t err, uint64_t value)
 {
     local_t *local = &m->locals[op->spawn.local];
     rf_assert(op->state == PROPOSING && local->state == LOCAL_CREATING);
+    if (err == RF_ERR_UNKNOWN_OUTCOME) {
+        /* The leader changed meanwhile. Asked anew: if the first comes to be agreed on after all, it is ended as an orphan. */
+        m->agree.retry_ns = m->now_ns + RETRY_NS;
+        agree_queue(m, op);
+        return;
+    }
     if (err != RF_OK) {
         local_free(m, local);
         finish(m, op, err, 0, "the new domain could not be agreed on");

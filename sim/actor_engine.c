@@ -135,6 +135,8 @@ static bool carry_out(sim_world_t *w, sim_process_t *p)
 static void step_once(sim_world_t *w, sim_process_t *p, agreement_event_t *event)
 {
     event->now_ns = sim_clock_local(w, w->host[p->core]);
+    if (p->stale_ns) event->now_ns = p->stale_ns;
+    p->last_now_ns = event->now_ns;
     const agreement_output_t *out = agreement_step(p->engine, event);
     if (out->role_changed || out->view_changed || (w->n_events & 255) == 0) check_leader(w, p);
     if (w->options->model) p->cost_ns += sim_distribution_draw(&w->options->model->step, &w->choices);

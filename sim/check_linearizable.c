@@ -6,7 +6,8 @@
  * call is still in, take back the last one. A configuration, the set taken out and the value, is visited once.
  *
  * An operation without a known outcome may take effect at any time after its call, or never: its return is at the end
- * of time, and nothing asks that it be taken out.
+ * of time, and nothing asks that it be taken out. So at each point those with a known outcome are tried first: the others
+ * only where something needs them.
  */
 #include "sim.h"
 
@@ -31,6 +32,7 @@ typedef struct edge {
 
 typedef struct step {
     uint32_t node, value;
+    bool known;
 } step_t;
 
 typedef struct search {
@@ -167,31 +169,43 @@ static sim_linearizable_t search_key(search_t *s, size_t n_edges, uint32_t *call
     s->n_marks = 0;
     s->set_a = s->set_b = 0;
     uint32_t value = SIM_ABSENT, at = s->nodes[0].after;
+    size_t least = left + 1;
+    bool known = true; /* which operations are tried now */
     while (left > 0) {
         if (s->steps_left-- == 0) return SIM_UNDECIDED;
         rf_assert(at != SIM_NONE);
         const node_t *n = &s->nodes[at];
+        if (n->match == SIM_NONE && known) {
+            known = false;
+            at = s->nodes[0].after;
+            continue;
+        }
         if (n->match == SIM_NONE) { /* a return whose call could not be placed before it */
-            s->furthest = n->operation;
+            if (left < least) {
+                least = left;
+                s->furthest = n->operation;
+            }
             if (depth == 0) return SIM_NOT_LINEARIZABLE;
             step_t last = s->stack[--depth];
             unlift(s, last.node);
             toggle(s, s->nodes[last.node].operation);
-            left += s->history->operations[s->nodes[last.node].operation].outcome == SIM_DONE;
+            left += last.known;
             value = last.value;
+            known = last.known;
             at = s->nodes[last.node].after;
             continue;
         }
         const sim_operation_t *o = &s->history->operations[n->operation];
         uint32_t next;
-        if (explain(o, value, &next)) {
+        if ((o->outcome == SIM_DONE) == known && explain(o, value, &next)) {
             toggle(s, n->operation);
             if (visit(s, next)) {
-                s->stack[depth++] = (step_t){at, value};
-                left -= o->outcome == SIM_DONE;
+                s->stack[depth++] = (step_t){at, value, known};
+                left -= known;
                 value = next;
                 lift(s, at);
                 at = s->nodes[0].after;
+                known = true;
                 continue;
             }
             toggle(s, n->operation);

@@ -55,7 +55,7 @@ static void draw_operation(sim_world_t *w, sim_client_t *c)
                                     SIM_CAS, SIM_DELETE, SIM_GET, SIM_GET, SIM_GET};
     sim_operation_t o = {.client = c->number, .call_ns = w->now_ns};
     o.kind = w->options->model ? SIM_PUT : kinds[rf_prng_below(&w->work, sizeof kinds)];
-    o.key = (uint32_t)rf_prng_below(&w->work, w->options->model ? SIM_KEYS_MAX : 12);
+    o.key = (uint32_t)rf_prng_below(&w->work, w->n_keys);
     o.value = o.kind == SIM_PUT || o.kind == SIM_CAS ? ++w->next_value : 0;
     if (o.kind == SIM_CAS) { /* often what is there: as some replica shows it */
         const sim_process_t *p = &w->processes[c->core];

@@ -93,7 +93,7 @@ static void cut(sim_world_t *w, fault_t fault)
     uint64_t seed = rf_prng_next(&w->faults);
     uint64_t short_ns = w->params.election_ns / 2, long_ns = 3 * w->params.silence_ns;
     cut_pairs(w, fault, seed, false);
-    if (fault == FAULT_FLAP)
+    if (fault == FAULT_FLAP && rf_prng_below(&w->faults, 2))
         push_heal(w, fault, seed, 2 * RF_NS_PER_MS, 20);
     else
         push_heal(w, fault, seed, rf_prng_below(&w->faults, 2) ? short_ns : long_ns, 0);
@@ -171,17 +171,23 @@ static rf_core_t any_alive(sim_world_t *w)
     return RF_CORE_NONE;
 }
 
-static void crash(sim_world_t *w)
+/* Somebody, the leader more often than by chance. */
+static rf_core_t any_leader(sim_world_t *w)
 {
     rf_core_t core = any_alive(w);
-    if (!w->groups && rf_prng_below(&w->faults, 3) == 0) { /* the leader, more often than by chance */
-        for (unsigned i = 0; i < w->n_cores; i++) {
-            agreement_state_t state;
-            if (!w->processes[i].alive) continue;
-            agreement_query(w->processes[i].engine, &state);
-            if (state.role == AGREEMENT_ROLE_LEADER) core = (rf_core_t)i;
-        }
+    if (w->groups || rf_prng_below(&w->faults, 3) != 0) return core;
+    for (unsigned i = 0; i < w->n_cores; i++) {
+        agreement_state_t state;
+        if (!w->processes[i].alive) continue;
+        agreement_query(w->processes[i].engine, &state);
+        if (state.role == AGREEMENT_ROLE_LEADER) core = (rf_core_t)i;
     }
+    return core;
+}
+
+static void crash(sim_world_t *w)
+{
+    rf_core_t core = any_leader(w);
     if (core == RF_CORE_NONE || !sim_may_die(w, &core, 1)) return;
     w->statistics->crashes++;
     sim_process_kill(w, core);
@@ -207,7 +213,7 @@ static void crash_host(sim_world_t *w)
 
 static void stall(sim_world_t *w)
 {
-    rf_core_t core = any_alive(w);
+    rf_core_t core = any_leader(w);
     if (core == RF_CORE_NONE) return;
     const uint64_t means_ns[] = {RF_NS_PER_MS, w->params.election_ns, 2 * w->params.silence_ns};
     sim_process_stall(w, core, sim_exponential(&w->faults, means_ns[rf_prng_below(&w->faults, 3)]) + 1);

@@ -24,6 +24,7 @@ enum {
     OPTION_MODEL,
     OPTION_DEFECT,
     OPTION_GROUPS,
+    OPTION_LEASES,
     OPTION_JOBS,
     OPTION_KEEP_GOING,
     OPTION_JSON,
@@ -49,6 +50,7 @@ static const option_text_t texts[] = {
     {"hosts", "N", "hosts they are on (default: 1 to 5, by the seed)", OPTION_HOSTS},
     {"clients", "N", "clients, at most 64 (default: 2 to 10, by the seed)", OPTION_CLIENTS},
     {"voters", "N", "voters at most (default: 3, 5 or 7, by the seed)", OPTION_VOTERS},
+    {"leases", "on|off", "leader leases (default: in one seed of four)", OPTION_LEASES},
     {"plan", "NAME", "broadcast, host or tree (default: by the seed)", OPTION_PLAN},
     {"faults", "LIST", "what goes wrong, see below (default: default)", OPTION_FAULTS},
     {"model", "NAME", "costs instead of faults: predicts latency and throughput on that machine",
@@ -155,6 +157,12 @@ static bool parse_plan(const char *text, int *out)
     return complain("no such plan", text);
 }
 
+static bool parse_leases(const char *text, int *out)
+{
+    *out = strcmp(text, "on") == 0;
+    return *out || strcmp(text, "off") == 0 || complain("neither on nor off", text);
+}
+
 static bool parse_defect(const char *text, sim_options_t *o)
 {
     for (unsigned i = 0; i < DEFECTS; i++) {
@@ -229,6 +237,8 @@ static bool take_option(command_line_t *line, int id, const char *value)
         return true;
     case OPTION_DEFECT:
         return parse_defect(value, o);
+    case OPTION_LEASES:
+        return parse_leases(value, &o->leases);
     case OPTION_GROUPS:
         return o->groups = true;
     case OPTION_JOBS:
@@ -321,7 +331,8 @@ static void run_share(const command_line_t *line, unsigned from, unsigned step, 
         if (verdict == SIM_OK) continue;
         if (share->failed++ == 0) share->first_failed = o->seed + i;
         if (share->verdict != SIM_UNSAFE) share->verdict = verdict;
-        if (!line->keep_going) break;
+        /* With a deliberate defect only what is unsafe counts. */
+        if (!line->keep_going && (o->defects == 0 || verdict == SIM_UNSAFE)) break;
     }
 }
 
@@ -493,8 +504,13 @@ static int check_history(const char *path)
 int main(int argc, char **argv)
 {
     static command_line_t line;
-    line.options = (sim_options_t){
-        .seed = 1, .seeds = 1, .operations = 1000, .jobs = 1, .plan = -1, .events_max = 50000000};
+    line.options = (sim_options_t){.seed = 1,
+                                   .seeds = 1,
+                                   .operations = 1000,
+                                   .jobs = 1,
+                                   .plan = -1,
+                                   .leases = -1,
+                                   .events_max = 50000000};
     if (!parse(&line, argc, argv)) return SIM_USAGE;
     if (line.help) {
         print_help();

@@ -112,6 +112,10 @@ void sim_network_send(sim_world_t *w, sim_process_t *from, agreement_member_t me
     const sim_knobs_t *k = &w->knobs;
     if (!to->alive || to->incarnation != member.incarnation || (a != b && sim_network_cut(w, a, b))) {
         link->dropped = true;
+        bool stray =
+            to->alive && to->incarnation > member.incarnation && !(a != b && sim_network_cut(w, a, b));
+        if (stray && w->faults_on && sim_chance(prng, k->stray))
+            fly(w, from, to, message, at_ns + draw_delay(w, from->core, member.core), true);
         /* Another life of that core answers the dialling, and knows who has left. */
         if (to->alive && to->incarnation > member.incarnation && w->actor == &sim_actor_engine &&
             left_by(to, (agreement_member_t){.core = from->core, .incarnation = from->incarnation}))
@@ -156,11 +160,11 @@ void sim_network_send(sim_world_t *w, sim_process_t *from, agreement_member_t me
 bool sim_network_deliver(sim_world_t *w, sim_process_t *to, const sim_event_t *event)
 {
     agreement_member_t from = event->peer;
-    if (from.incarnation <= w->fenced[from.core]) return false;
     if (from.incarnation > w->left[from.core]) return true;
-    if (!left_by(to, from)) return true;
+    bool fenced = from.incarnation <= w->fenced[from.core];
+    if (!fenced && !left_by(to, from)) return true;
     /* It has left, as the receiver knows, and the receiver may be late in closing its links. */
-    if (w->faults_on && sim_chance(&w->network, w->knobs.fence_late)) return true;
+    if (!fenced && w->faults_on && sim_chance(&w->network, w->knobs.fence_late)) return true;
     const sim_process_t *sender = &w->processes[from.core];
     if (sender->alive && sender->incarnation == from.incarnation) refuse(w, to, sender);
     return false;

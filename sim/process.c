@@ -99,6 +99,7 @@ void sim_process_start(sim_world_t *w, rf_core_t core, rf_incarnation_t incarnat
     p->own_sequence = p->same_tick = p->cost_ns = 0;
     p->applied_max = p->committed_max = p->term_max = 0;
     p->n_settled = 0;
+    p->stale_ns = p->last_now_ns = 0;
     w->actor->start(w, p);
 }
 
@@ -142,6 +143,8 @@ static void resume(sim_world_t *w, sim_process_t *p)
         return;
     }
     p->quiet_since_ns = RF_NEVER;
+    /* The defect is the caller's: `now` is read before it waits for an event, not when it takes one out of its queue. */
+    if (w->params.defects & AGREEMENT_DEFECT_STALE_NOW) p->stale_ns = p->last_now_ns;
     if (p->carrying) w->actor->carry_on(w, p);
     while (p->alive && !p->carrying && w->now_ns >= p->busy_until_ns && p->inbox_first != SIM_NONE &&
            w->verdict == SIM_OK) {
@@ -152,6 +155,7 @@ static void resume(sim_world_t *w, sim_process_t *p)
         w->actor->handle(w, p, &event);
         sim_event_free(w, number);
     }
+    p->stale_ns = 0;
     if (p->alive && (p->carrying || p->inbox_first != SIM_NONE)) push_resume(w, p);
 }
 

@@ -117,7 +117,7 @@ static void draw_parameters(sim_world_t *w)
     p->log_max = logs[rf_prng_below(prng, sizeof logs / sizeof logs[0])];
     p->entry_max = rf_prng_below(prng, 4) ? 160 : AGREEMENT_ENTRY_MAX;
     p->proposals_max = rf_prng_below(prng, 2) ? 8 : AGREEMENT_WINDOW;
-    p->sessions_max = 32;
+    p->sessions_max = SIM_CLIENTS_MAX;
     p->snapshot_max = sizeof(sim_replica_t);
     p->voters_max = o->voters ? o->voters : voters[rf_prng_below(prng, sizeof voters / sizeof voters[0])];
     p->host = w->host;
@@ -129,6 +129,7 @@ static void draw_parameters(sim_world_t *w)
     p->election_ns = sim_between(prng, 15, 30) * RF_NS_PER_MS;
     p->silence_ns = 2 * p->election_ns;
     bool leases = rf_prng_below(prng, 4) == 0;
+    if (o->leases >= 0) leases = o->leases;
     p->lease_ns = leases ? p->election_ns / 2 : 0;
     p->defects = o->defects;
     if (o->model) {
@@ -176,7 +177,10 @@ static void set_up(sim_world_t *w)
         w->statistics->engine_bytes = w->engine_size;
     }
     w->n_clients = o->clients ? o->clients : (unsigned)sim_between(&w->choices, 2, 10);
+    if (w->n_clients > w->params.sessions_max) w->n_clients = w->params.sessions_max;
     w->operations_left = o->operations;
+    static const uint32_t keys[] = {1, 4, 12};
+    w->n_keys = o->model ? SIM_KEYS_MAX : keys[rf_prng_below(&w->choices, 3)];
     w->majority_may_die = sim_chance(&w->choices, w->knobs.majority_loss);
     w->think_ns = o->model ? 0 : 3 * RF_NS_PER_S / (o->operations / w->n_clients + 1);
     w->faults_on = true;
@@ -457,7 +461,7 @@ static void check_end(sim_world_t *w)
         sim_operation_t *o = &w->history.operations[i];
         if (o->outcome == SIM_UNKNOWN) o->return_ns = RF_NEVER;
     }
-    switch (check_linearizable(&w->history, 3000000, why, sizeof why)) {
+    switch (check_linearizable(&w->history, 1000000, why, sizeof why)) {
     case SIM_LINEARIZABLE:
         break;
     case SIM_NOT_LINEARIZABLE:

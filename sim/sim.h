@@ -58,7 +58,7 @@ typedef struct sim_world sim_world_t;
     X(full, PERCENT, 2000, 10000, "messages that a full link refuses; it says later that it has room")       \
     X(partition, RATE, 800, 3000, "hosts fall into two parts that do not hear each other")                   \
     X(one_way, RATE, 500, 2000, "one host is not heard by some others, but hears them")                      \
-    X(flap, RATE, 300, 1500, "a link between two hosts breaks and heals many times")                         \
+    X(flap, RATE, 300, 1500, "two hosts do not hear each other, for long or again and again")                \
     X(isolate, RATE, 100, 500, "all hosts are cut off from each other, and heal")                            \
     X(crash, RATE, 1000, 3000, "a monitor's process dies; its host knows at once")                           \
     X(host_crash, RATE, 150, 600, "all monitors of a host die, and no kernel tells of it")                   \
@@ -75,6 +75,8 @@ typedef struct sim_world sim_world_t;
     X(fence_late, PERCENT, 300000, 600000, "fences that take long, or must be tried again")                  \
     X(form_again, RATE, 300, 1000, "somebody is told to form a machine once more")                           \
     X(garbage, PERCENT, 500, 3000, "messages that are damaged, cut short or repeated much later")            \
+    X(stray, PERCENT, 50000, 300000,                                                                         \
+      "messages to a process that has ended that reach the next one of its core")                            \
     X(majority_loss, PERCENT, 0, 30000, "runs in which crashes may take a majority for good")
 
 typedef struct sim_knobs {
@@ -296,6 +298,9 @@ typedef struct sim_process {
     const agreement_output_t *output;
     unsigned next_message, next_to, next_completion;
     sim_message_t *sending; /* the copy that several receivers of one message share */
+    uint64_t
+        stale_ns; /* the defect stale-now: the time that it goes by, read before it stood still; 0: none */
+    uint64_t last_now_ns;
     uint64_t tick_local_ns, tick_pushed_ns;
     uint64_t quiet_since_ns; /* dead or stalled since; RF_NEVER: neither */
     uint64_t slow_until_ns;
@@ -457,7 +462,7 @@ typedef struct sim_options {
     uint64_t seed, seeds, operations;
     bool groups;                                     /* the actor is that of group operations */
     unsigned monitors, hosts, clients, jobs, voters; /* 0: drawn */
-    int plan;                                        /* -1: drawn */
+    int plan, leases;                                /* -1: drawn */
     sim_knob_choice_t knobs;
     unsigned defects, group_defects;
     const sim_model_t *model;
@@ -521,6 +526,7 @@ struct sim_world {
     bool faults_on, majority_may_die, lost;
     uint64_t phase_ends_ns, work_started_ns, last_done_ns, settle_started_ns;
     uint64_t think_ns, operations_left;
+    uint32_t n_keys;
     uint32_t next_value;
 
     sim_history_t history;

@@ -2,7 +2,9 @@
  * The ordered log and the change of voters, as a model that Spin searches exhaustively (doc/agreement.md, "The models").
  *
  * Engines 0, 1, 2 are the first voters, 3 is the spare, 4 the new incarnation of a core that crashed and was restarted.
- * Bounds: TERMS, ENTRIES (commands), CHANGES (joint changes), CRASHES, RESTARTS.
+ * Bounds: TERMS, ENTRIES (commands), CHANGES (joint changes), CRASHES, RESTARTS. An engine that has crashed is one that takes
+ * no more steps, and nothing here ever has to step: any number of crashes is in every search, and CRASHES only names them.
+ * The spare and a new incarnation are the same to the protocol: engines that never voted; either may be named.
  *
  * There are no channels. Messages may be lost, delayed, repeated and reordered, and what a leader says in a term is a
  * prefix of one log that only grows while it leads. So all APPENDs of a term that were ever sent are that log, readable
@@ -11,13 +13,16 @@
  * late is a step taken late. A log is (term of its last entry, length), because equal term and index mean equal
  * prefixes (Raft 3.5); that too is checked, since no term may have two leaders.
  *
- * Whoever is a voter in its newest configuration may stand at any time: pre-votes, evidence, stagger and time-outs only
- * forbid standing, and are left out. A learner is caught up to what is committed when it is named as a voter.
+ * Whoever is a voter in its newest configuration may stand at any time: pre-votes, evidence, stagger, time-outs and leases
+ * only forbid standing or voting, and are left out. A learner is caught up to what is committed when it is named as a voter.
  *
  * Checked: one leader a term, leader completeness, agreement of all that was committed (so nothing acknowledged is lost).
  *
+ * With -DTRACE the engine's steps decide: trace.pml (trace.sh makes it from what tests/consensus/consensus_trace.c saw) names one
+ * step after the other, each is taken only if the model can take it, and "accepted" is printed if all were.
+ *
  * Deliberate defects: -DNEW_INCARNATION_VOTES -DRESET_ON_PARTITION -DCHANGE_BEFORE_TERM -DOLD_TERM_COMMIT
- * -DSINGLE_MAJORITY, and with -DLEASE: -DELECT_IN_LEASE.
+ * -DSINGLE_MAJORITY.
  */
 
 #ifndef TERMS
@@ -30,10 +35,10 @@
 #define CHANGES 1
 #endif
 #ifndef CRASHES
-#define CRASHES 2
+#define CRASHES 0
 #endif
 #ifndef RESTARTS
-#define RESTARTS 1
+#define RESTARTS 0
 #endif
 
 #define N      5
@@ -90,9 +95,6 @@ byte chosen_last, chosen_length, chosen_in;
 
 byte top;                  /* highest term in use */
 byte commands, changes, crashes, restarts;
-#ifdef LEASE
-byte lease_term, lease_of; /* a leader that may answer alone, and who promised it (0: nobody) */
-#endif
 
 hidden byte j, k, m, s;
 
@@ -264,9 +266,6 @@ inline commit(i) {
     :: k > 0 ->
         common(term[i], k, chosen_last, chosen_length);
         assert(m == k || m == chosen_length); /* all that is committed agrees */
-#ifdef LEASE
-        assert(lease_of == 0 || lease_term >= term[i]); /* who reads by its lease misses nothing */
-#endif
         if
         :: k > chosen_length -> chosen_last = terms[AT(term[i], k)]; chosen_length = k; chosen_in = term[i]
         :: else
@@ -310,15 +309,11 @@ inline stand(i, e) {
     }
 }
 
-/* Raft 3.6.1: once a term, to a log at least as long as the own one. */
-#if defined(LEASE) && !defined(ELECT_IN_LEASE)
-#define FREE(v) (!(lease_of & BIT(v)))
-#else
-#define FREE(v) true
-#endif
+/* Raft 3.6.1: once a term, to a log at least as long as the own one. A member votes for whoever counts its vote, also if its
+ * own log does not name it a voter yet, or no more: the candidate's change could not end without it. */
 inline vote(v, c) {
     d_step {
-        role[c] == CANDIDATE && UP(v) && IN(v, v) && IN(v, c) && FREE(v) &&
+        role[c] == CANDIDATE && UP(v) && IN(v, c) &&
         (term[v] < term[c] || (term[v] == term[c] && !voted[v])) &&
         (last[c] > last[v] || (last[c] == last[v] && length[c] >= length[v])) ->
         resign(v);
@@ -479,6 +474,22 @@ inline crash(i) {
     }
 }
 
+#ifdef RESET_ON_PARTITION
+/* A voter without a quorum forgets its promises, and what it has not seen committed. */
+inline reset(i) {
+    d_step {
+        role[i] == FOLLOWER && restarts < RESTARTS ->
+        restarts++;
+        voted[i] = false;
+        length[i] = 1;
+        last[i] = 1;
+        configure(i);
+        s = 0;
+        REDUCED
+    }
+}
+#endif
+
 inline restart(i) {
     d_step {
         role[i] == DEAD && restarts < RESTARTS ->
@@ -491,6 +502,63 @@ inline restart(i) {
         REDUCED
     }
 }
+
+#ifdef TRACE
+#define STAND  1 /* engine, term */
+#define VOTE   2 /* engine, for whom, term */
+#define LEAD   3 /* engine, term */
+#define ENTRY  4 /* its leader appends: term, index */
+#define SENT   5 /* its leader's log has: term, index, term of the entry */
+#define HOLDS  6 /* acknowledges: engine, term, index */
+#define COMMIT 7 /* its leader has committed: term, index */
+#define KNOWS  8 /* knows to be committed: engine, index */
+#define END    9
+
+chan steps = [0] of {byte, byte, byte, byte};
+#include "trace.pml"
+
+#define HOLDS_ALL(f, e, n) (length[f] >= (n) && terms[AT(last[f], n)] == terms[AT(e, n)])
+
+/* f takes entries of term e until it holds n of them, and says so. */
+inline hold(f, e, n) {
+    said[e] >= n && e >= term[f];
+    do
+    :: !HOLDS_ALL(f, e, n) || (leads[e] && leads[e] != 1 + f && accepted[e * N + f] < n) -> append(f, e)
+    :: else -> break
+    od
+}
+
+/* v votes for who leads already: of no use to it, and a promise that takes nothing but v's own choices away, so it is no
+ * step of the search. */
+inline vote_late(v, e) {
+    d_step {
+        UP(v) && (term[v] < e || (term[v] == e && !voted[v])) && last[v] <= e ->
+        resign(v);
+        term[v] = e;
+        voted[v] = true
+    }
+}
+
+inline follow_trace() {
+    byte what, a, b, c;
+    do
+    :: steps?what,a,b,c;
+        if
+        :: what == STAND -> stand(a, b)
+        :: what == VOTE && leads[c] == b + 1 -> vote_late(a, c)
+        :: what == VOTE && leads[c] != b + 1 -> term[b] == c; vote(a, b)
+        :: what == LEAD -> term[a] == b; lead(a)
+        :: what == ENTRY -> leads[a] && said[a] == b - 1; propose(leads[a] - 1)
+        :: what == SENT -> said[a] >= b && terms[AT(a, b)] == c
+        :: what == HOLDS -> hold(a, b, c)
+        :: what == COMMIT -> committed[a] >= b
+        :: what == KNOWS -> chosen_length >= b
+        :: what == END -> break
+        fi
+    od;
+    printf("accepted\n")
+}
+#endif
 
 #define EACH(act)       :: act(0) :: act(1) :: act(2) :: act(3) :: act(4)
 #define EACH_AND(act, b) :: act(0, b) :: act(1, b) :: act(2, b) :: act(3, b) :: act(4, b)
@@ -520,6 +588,9 @@ init {
         od;
         j = 0
     }
+#ifdef TRACE
+    follow_trace()
+#else
     do
     EACH(lead)
     EACH_AND(stand, 2)
@@ -549,5 +620,9 @@ init {
     EACH(propose)
     EACH(crash)
     EACH(restart)
+#ifdef RESET_ON_PARTITION
+    EACH(reset)
+#endif
     od
+#endif
 }

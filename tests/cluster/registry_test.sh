@@ -1,4 +1,4 @@
-# The registry from the command line: keys, watches, locks; on both nodes, and when cores die.
+# The registry from the command line: keys, watches, locks; on both nodes, when cores die, and when they come back.
 source "$(dirname "$0")/lib.sh" "$1"
 
 machine_up registry --nodes 2 --cores 2
@@ -87,4 +87,37 @@ kill -KILL "$(pid_of monitor 3)"
 wait $leader 2>/dev/null
 within "its key is gone with the core" 30 bash -c "! rackfish registry get elect/leader"
 expect "and the registry goes on" 0 rackfish registry put after "core 3"
+all_up() { [[ $(rackfish --json status 2>/dev/null | json cores_up) == 4 ]]; }
+within "the core is back" 60 all_up
+rackfish run --core 3 -- "$build/bin/elect" once >"$work/again" &
+leader=$!
+within "... and a domain on it leads again" 30 grep -q "leads" "$work/again"
+kill $leader
+wait $leader 2>/dev/null
+
+# The leader dies while a lock is held and waited for: who waits keeps its place, and each has it once.
+waiting() { [[ $(rackfish registry --via node1 --json --kind locks list term 2>/dev/null | json waiting) == "$1" ]]; }
+rm -f "$work/count.tokens"
+echo 0 >"$work/count"
+rackfish registry --via node1 lock term -- \
+    sh -c "echo held >$work/first; while [ ! -e $work/go ]; do sleep 0.02; done" &
+jobs=($!)
+within "a lock is held" 20 test -s "$work/first"
+for i in 1 2 3; do
+    rackfish registry --via node1 lock term -- sh "$work/add.sh" "$work/count" &
+    jobs+=($!)
+done
+within "three wait for it" 20 waiting 3
+kill -KILL "$(pid_of monitor 0)"
+within "the core that led is dead: changes go on" 30 rackfish registry --via node1 put after "core 0"
+check "... three still wait" waiting 3
+touch "$work/go"
+for job in "${jobs[@]}"; do
+    wait "$job"
+    equal "... and each has it" $? 0
+done
+equal "... one at a time, once" "$(cat "$work/count")" 3
+check "... in the order of their tokens" sort -n -c "$work/count.tokens"
+within "the core that led is back" 60 all_up
+equal "... and has the registry" "$(rackfish registry --via node0 --local get after)" "core 0"
 finish

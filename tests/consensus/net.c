@@ -213,7 +213,8 @@ static void send(net_t *n, rf_core_t from, const agreement_message_t *m)
         rf_core_t to = m->to[i].core;
         rf_assert(to < n->knobs.cores && m->size <= AGREEMENT_MESSAGE_MAX && m->size > 0);
         rf_assert(to != from || n->knobs.defects != 0);
-        if (to == from || m->to[i].incarnation != n->cores[to].incarnation) continue;
+        bool careless = n->knobs.defects & AGREEMENT_DEFECT_NEW_INCARNATION_VOTES;
+        if (to == from || (m->to[i].incarnation != n->cores[to].incarnation && !careless)) continue;
         unsigned copies = rf_prng_below(&n->prng, 100) < n->knobs.repeat_percent ? 2 : 1;
         for (unsigned k = 0; k < copies; k++) {
             if (n->n_flight == NET_FLIGHT_MAX || rf_prng_below(&n->prng, 100) < n->knobs.lose_percent ||
@@ -224,7 +225,7 @@ static void send(net_t *n, rf_core_t from, const agreement_message_t *m)
             net_message_t *copy = malloc(sizeof *copy + m->size);
             rf_assert(copy);
             copy->from = net_member(n, from);
-            copy->to = m->to[i];
+            copy->to = net_member(n, to);
             copy->type = m->type;
             copy->size = m->size;
             copy->order = n->order++;
@@ -306,6 +307,7 @@ void net_step(net_t *n, rf_core_t core, agreement_event_t *event)
         const agreement_output_t *out = agreement_step(c->engine, event);
         n->n_steps++;
         if (n->trace && out->ignored) printf("    %u: %s\n", core, out->ignored);
+        if (n->watch) n->watch(n, core, out);
         if (out->applied_from <= out->applied_to) c->applied = out->applied_to;
         c->tick_ns = out->next_tick_ns;
         c->view_changed |= out->view_changed;

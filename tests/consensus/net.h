@@ -110,6 +110,8 @@ typedef struct net {
     jmp_buf *unsafe; /* where a breach goes, instead of an abort */
     const char *breach;
     bool trace; /* prints what is delivered, for a person */
+    void (*watch)(struct net *n, rf_core_t core,
+                  const agreement_output_t *out); /* after each step; or NULL */
 } net_t;
 
 net_t *net_new(const net_knobs_t *knobs, uint64_t seed);

@@ -608,6 +608,13 @@ rf_err_t world_rejoin(world_t *w, rf_core_t core, rf_core_t asked)
     start_core(w, core, w->monitor[core]->boot, joined.incarnation);
     world_settle(w);
     world_introduce(w, core);
+    for (rf_core_t other = 0; other < w->n_cores; other++) { /* and theirs tell the others */
+        if (!runs(w, other) || node_of(w, other) == node_of(w, core)) continue;
+        rf_client_addresses_t a = {.node = node_of(w, core), .first = core, .n = 1, .medium = "tcp"};
+        snprintf(a.address[0], sizeof a.address[0], "127.0.0.1:%u", 5000 + core);
+        world_send(w, world_node_client(w, other), RF_CLIENT_NODE_ADDRESSES, &a, sizeof a, 0);
+    }
+    world_settle(w);
     return RF_OK;
 }
 

@@ -146,8 +146,13 @@ static uint64_t run(uint64_t seed, const char *faults, sim_verdict_t *verdict)
 {
     static sim_statistics_t statistics;
     char why[128];
-    sim_options_t options = {
-        .seed = seed, .seeds = 1, .operations = 200, .jobs = 1, .plan = -1, .events_max = 10000000};
+    sim_options_t options = {.seed = seed,
+                             .seeds = 1,
+                             .operations = 200,
+                             .jobs = 1,
+                             .plan = -1,
+                             .leases = -1,
+                             .events_max = 10000000};
     assert_true(sim_knobs_parse(faults, &options.knobs, why, sizeof why));
     uint64_t hash;
     *verdict = sim_run(&options, seed, &statistics, &hash);

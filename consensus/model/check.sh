@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# Searches the Spin models of the agreement protocol, and shows that each deliberate defect is found.
+#
+#   consensus/model/check.sh quick    small bounds, exhaustive, and the defects: a minute of one CPU
+#   consensus/model/check.sh full     the bounds of doc/agreement.md, exhaustive: about 5 minutes of one CPU, 4 GB
+#   consensus/model/check.sh night    larger bounds, by bitstate: not exhaustive, hours; RF_MODEL_MINUTES for each (60)
+#
+# Exit status: 0 all as it should be, 1 a model is wrong or a defect was not found, 77 spin or a C compiler is missing.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+mode=${1:-quick}
+cc=${CC:-cc}
+for tool in spin "$cc"; do
+    command -v "$tool" >/dev/null || {
+        echo "check.sh: skipped: $tool is not installed (packaging/setup.sh check installs it)"
+        exit 77
+    }
+done
+scratch=$(mktemp -d)
+searcher=
+trap 'status=$?; [[ -z $searcher ]] || kill "$searcher" 2>/dev/null || true; rm -rf "$scratch"; exit "$status"' EXIT
+trap 'exit 130' INT TERM HUP
+failed=0
+memory_mb_max=4000
+level=0 # of optimization: of a quick run most is compiling
+
+# build MODEL SPIN_OPTIONS COMPILER_OPTIONS: leaves ./pan in the scratch folder
+build() {
+    cd "$scratch"
+    rm -f pan pan.* ./*.trail
+    # shellcheck disable=SC2086 # options are lists
+    spin $2 -a "$here/$1.pml" >spin.log 2>&1 || { cat spin.log; return 1; }
+    # shellcheck disable=SC2086
+    "$cc" "-O$level" -w -DSAFETY -DNOCLAIM -DMEMLIM=$memory_mb_max $3 -o pan pan.c
+}
+
+# search PAN_OPTION...: runs ./pan, so that it ends when this script is ended.
+search() {
+    TIMEFORMAT=%U
+    { time { ./pan -E -m100000 "$@" >pan.log 2>&1 & searcher=$!; wait "$searcher" || true; searcher=; }; } 2>time.log
+}
+
+field() {
+    sed -nE "s/$1/\1/p" pan.log | head -n 1
+}
+
+report() {
+    printf '%-8s %-62s %11s states  depth %3s  %6s MB  %6s s  %s\n' "$1" "$2" "$(field '^ *([0-9.e+]+) states, stored.*')" \
+        "$(field '.*depth reached ([0-9]+),.*')" "$(field '^ *([0-9]+)\.[0-9]+.total actual memory usage.*')" "$(cat time.log)" "$3"
+}
+
+# holds MODEL WHAT SPIN_OPTIONS PAN_OPTION...: no violation, and the search was complete
+holds() {
+    local model=$1 what=$2 options=$3
+    shift 3
+    build "$model" "-DREDUCE $options" "" || { failed=1; return; }
+    search "$@"
+    if grep -q 'errors: 0' pan.log && ! grep -qE 'out of memory|max search depth|not completed|aborting' pan.log; then
+        report "$model" "$what" holds
+    else
+        report "$model" "$what" "VIOLATED or not complete"
+        grep -E '^pan' pan.log || true
+        failed=1
+    fi
+}
+
+# finds MODEL DEFECT SPIN_OPTIONS: with the defect there is a violation
+finds() {
+    build "$1" "-DREDUCE -D$2 $3" "" || { failed=1; return; }
+    search -w22
+    if grep -q 'assertion violated' pan.log; then
+        report "$1" "defect $2" found
+    else
+        report "$1" "defect $2" "NOT FOUND"
+        failed=1
+    fi
+}
+
+defects() {
+    level=0
+    finds log NEW_INCARNATION_VOTES "-DENTRIES=1 -DCHANGES=0 -DCRASHES=1 -DRESTARTS=1"
+    finds log RESET_ON_PARTITION "-DENTRIES=1 -DCHANGES=0 -DCRASHES=0 -DRESTARTS=1"
+    finds log CHANGE_BEFORE_TERM "-DENTRIES=1"
+    finds log OLD_TERM_COMMIT "-DTERMS=4 -DENTRIES=1 -DCHANGES=0"
+    finds log SINGLE_MAJORITY "-DENTRIES=1"
+    finds group REPLY_BEFORE_STABLE "-DDEPARTURES=1"
+    finds group REPORT_BEFORE_WEDGE "-DDEPARTURES=1"
+    finds group ONE_PHASE_UNNUMBERED "-DDEPARTURES=1"
+    finds group DECIDE_BEFORE_FENCE "-DDEPARTURES=1"
+    finds group VISIBLE_BEFORE_STABLE "-DDEPARTURES=1"
+}
+
+# bitstate MODEL WHAT SPIN_OPTIONS
+bitstate() {
+    build "$1" "-DREDUCE $3" "-DBITSTATE" || { failed=1; return; }
+    timeout -s INT "${RF_MODEL_MINUTES:-60}m" ./pan -E -m100000 -w34 -k3 >pan.log 2>&1 || true
+    echo "-" >time.log
+    if grep -q 'errors: 0' pan.log; then
+        report "$1" "$2 (bitstate)" "no violation met"
+    else
+        report "$1" "$2 (bitstate)" VIOLATED
+        failed=1
+    fi
+}
+
+case $mode in
+quick)
+    holds log "3 terms, 2 entries, 2 crashes" "-DCHANGES=0 -DCRASHES=2" -w22
+    holds log "3 terms, 1 change of voters" "-DENTRIES=0" -w22
+    holds group "1 operation, 2 departures, a join" "-DOPERATIONS=1" -w22
+    defects
+    ;;
+full)
+    level=2
+    holds log "3 terms, 2 entries, 2 crashes" "-DCHANGES=0 -DCRASHES=2" -w22
+    holds log "3 terms, 1 change of voters, 2 crashes" "-DENTRIES=0 -DCRASHES=2" -w24
+    holds log "3 terms, 1 entry, 1 change of voters" "-DENTRIES=1" -w24
+    holds group "1 operation, 2 departures, a join" "-DOPERATIONS=1" -w22
+    holds group "2 two-phase operations, 2 departures" "-DNO_JOIN -DONLY_TWO_PHASE" -w24
+    holds group "2 one-phase operations, 2 departures" "-DNO_JOIN -DONLY_ONE_PHASE" -w22
+    defects
+    ;;
+night)
+    level=2
+    memory_mb_max=8000
+    bitstate log "4 terms, 3 entries, 2 changes of voters, 1 restart" "-DTERMS=4 -DENTRIES=3 -DCHANGES=2 -DCRASHES=2 -DRESTARTS=1"
+    bitstate log "3 terms, 2 entries, 1 change of voters" ""
+    bitstate log "3 terms, 2 entries, 2 changes of voters" "-DCHANGES=2"
+    bitstate group "2 operations of both kinds, 2 departures, a join" ""
+    bitstate group "2 operations of both kinds, 3 departures, a join" "-DDEPARTURES=3"
+    ;;
+*)
+    sed -n '4,6s/^# \{0,1\}//p' "$0"
+    exit 2
+    ;;
+esac
+exit "$failed"

@@ -1,0 +1,46 @@
+#!/bin/bash
+# The model of the log accepts what the engines did in seeded runs, and refuses the same traces with a lie in them.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+emit=$1/tests/test_consensus_trace
+accept=$here/../../consensus/model/trace.sh
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+cd "$scratch"
+
+for seed in $(seq 1 "${2:-40}"); do
+    "$emit" "$seed" >"$seed"
+    status=0
+    "$accept" <"$seed" >why || status=$?
+    if [ "$status" -ne 0 ]; then
+        [ "$status" -ne 77 ] || { cat why; exit 77; }
+        echo "seed $seed: the model refuses what the engines did"
+        cat why
+        exit 1
+    fi
+done
+
+# refused WHAT AWK: lies in every trace that gives the occasion
+refused() {
+    n=0
+    for seed in $(seq 1 "${3:-40}"); do
+        awk "$2" "$seed" >lie
+        cmp -s "$seed" lie && continue
+        n=$((n + 1))
+        if "$accept" <lie >/dev/null; then
+            echo "seed $seed: the model accepts a trace with a lie in it: $1"
+            exit 1
+        fi
+    done
+    [ "$n" -gt 0 ] || { echo "no trace gives the occasion for: $1"; exit 1; }
+    echo "$1: refused in $n traces"
+}
+echo "accepted: ${2:-40} traces"
+refused "an entry is of another term" '!done && $1 == "sent" && $4 > 1 { $4--; done = 1 } { print }' "${2:-40}"
+refused "a vote is given twice" '{ print }
+    $1 == "stand" { if (stands[$3]++) other[$3] = first[$3]; else first[$3] = $2; second[$3] = $2 }
+    $1 == "vote" && stands[$4] > 1 && !done { print "vote", $2, $3 == first[$4] ? second[$4] : first[$4], $4; done = 1 }' "${2:-40}"
+refused "a commit without a majority" '{ print } !done && $1 == "entry" { print "commit", $2, $3; done = 1 }' "${2:-40}"
+refused "acknowledgements that nobody gave" '$1 == "holds" && $3 > 1 { next } { print }' "${2:-40}"
+refused "a leader without votes" '$1 == "vote" { next } { print }' "${2:-40}"
+refused "an acknowledged entry is lost" '$1 == "entry" && !done { done = 1; next } { print }' "${2:-40}"
