@@ -20,6 +20,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #define KEYS_MAX       16
@@ -219,6 +220,7 @@ int main(int argc, char **argv)
 {
     struct sigaction action = {.sa_handler = on_term};
     sigaction(SIGTERM, &action, NULL);
+    prctl(PR_SET_PDEATHSIG, SIGTERM); /* also when the test is killed */
     bool works = argc > 7 && strcmp(argv[1], "work") == 0;
     if (!works && (argc < 8 || strcmp(argv[1], "read") != 0)) return 2;
     chaos_t c = {.client = (unsigned)number(argv[2]),
