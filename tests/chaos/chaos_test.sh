@@ -112,6 +112,7 @@ end_network() {
     local i pid
     for ((i = 0; i < hosts; i++)); do
         for pid in $(ip netns pids "$1-$i" 2>/dev/null); do kill -KILL "$pid"; done
+        ip link del "$1-v$i"
         ip netns del "$1-$i"
     done 2>/dev/null
     ip link del "$1" 2>/dev/null
@@ -396,5 +397,6 @@ machine_down
 left() { for ((i = 0; i < hosts; i++)); do ip netns pids "$net-$i"; done | wc -l; }
 equal "no process is left in a namespace" "$(left)" 0
 end_network "$net"
-equal "nor a namespace or link of them" "$(ip netns list | grep -c "^$net-") $(ip -o link | grep -c " $net")" "0 0"
+network_is_gone() { ! ip netns list | grep -q "^$net-" && ! ip -o link | grep -q " $net"; }
+within "nor a namespace or link of them" 30 network_is_gone
 finish
