@@ -311,6 +311,10 @@ static void fetch_tick(agreement_t *e)
 
 static void tick(agreement_t *e)
 {
+    if (e->lazy) {
+        e->lazy = false;
+        e->due |= DUE_FEED;
+    }
     role_tick(e);
     change_tick(e);
     if (e->now_ns >= e->resend_at_ns) send_again(e);
@@ -320,6 +324,7 @@ static void tick(agreement_t *e)
 /* When time matters next. */
 static uint64_t next_tick_ns(const agreement_t *e)
 {
+    if (e->lazy) return e->now_ns;
     uint64_t next = e->resend_at_ns;
     if (leads(e)) {
         earlier(&next, e->heartbeat_at_ns);
@@ -353,7 +358,10 @@ static void finish(agreement_t *e)
         e->due &= ~(uint32_t)DUE_COMMIT;
         if (leads(e)) progress_commit(e);
     }
+    uint64_t applied = e->applied;
     apply_committed(e);
+    /* Nobody else waits for these: they need no message of their own now. */
+    if (e->applied > applied && leads(e)) e->lazy = e->output.n_completions >= e->applied - applied;
     if (e->due & ~(uint32_t)DUE_FEED) {
         if ((e->due & DUE_CHANGE) && leads(e)) {
             e->due &= ~(uint32_t)DUE_CHANGE;

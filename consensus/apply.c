@@ -108,6 +108,14 @@ static void tell_groups(agreement_t *e, const agreement_apply_t *apply)
     }
 }
 
+static inline void keep(result_t *to, uint64_t sequence, uint64_t value, rf_err_t err)
+{
+    to->sequence = sequence;
+    to->value = value;
+    to->err = (uint32_t)err;
+    to->reserved = 0;
+}
+
 static void apply_entry(agreement_t *e, uint64_t index)
 {
     const wire_entry_t *entry = log_at(e, index);
@@ -175,11 +183,10 @@ static void apply_entry(agreement_t *e, uint64_t index)
         e->params.state_machine.apply(e->params.state_machine.context, &apply, &(uint64_t){0});
     }
     if (entry->session != 0) {
-        result_t result = {.sequence = entry->sequence, .value = value, .err = (uint32_t)err};
         result_t *kept = s ? session_result(e, s, entry->sequence) : NULL;
-        if (kept) *kept = result;
+        if (kept) keep(kept, entry->sequence, value, err);
         if (entry->session == agreement_own_session(e))
-            e->own_results[entry->sequence % AGREEMENT_WINDOW] = result;
+            keep(&e->own_results[entry->sequence % AGREEMENT_WINDOW], entry->sequence, value, err);
         proposal_answer(e, entry->session, entry->sequence, err, value);
     }
     if (entry->kind == AGREEMENT_ENTRY_FORM || entry->kind == AGREEMENT_ENTRY_VIEW) {

@@ -300,6 +300,8 @@ struct agreement {
     uint64_t now_ns, prev_now_ns;
     uint32_t due;
     bool holding;
+    bool
+        lazy; /* leader: what is committed is only waited for here: the next APPEND says it, or the next tick */
 
     /* term and role */
     uint64_t term;

@@ -311,15 +311,13 @@ static void fenced(groups_t *s, agreement_member_t m)
 /* The link to `peer` takes messages again: all that it may lack is due now. */
 static void room(groups_t *s)
 {
-    uint64_t now = s->now;
-    s->now = UINT64_MAX - 1; /* everything is overdue */
     uint64_t resend = s->params.resend_ns;
-    s->params.resend_ns = 0;
+    s->params.resend_ns =
+        0; /* all is overdue; `now` stays true, or what is lost now would never be due again */
     s->timer_ns = 0;
     tick(s);
     s->params.resend_ns = resend;
-    s->now = now;
-    s->timer_ns = now;
+    s->timer_ns = s->now;
 }
 
 /* Makes what is due of all groups; each that stays due goes behind the others. */

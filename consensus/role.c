@@ -323,12 +323,12 @@ void role_stand(agreement_t *e, bool pre, bool evidence, bool transfer)
         e->voted = e->params.self;
         e->matched = e->committed;
     }
-    /* With evidence, and where votes were promised, it is soon tried again, each time less soon: two may have stood at once.
-     * Else after about an election's time. */
+    /* It is soon tried again, each time less soon: two may have stood at once, or others heard the leader a little later.
+     * Without evidence at last after about an election's time. */
     uint64_t dice = mix(e->params.seed ^ mix(e->term) ^ ((uint64_t)e->params.self.core << 40)) % 8;
     uint64_t step =
         evidence ? STAGGER_NS * (4 + 4 * rank(e) + dice) : apart_ns(e) * (8 + 8 * rank(e) + dice) / 4;
-    uint64_t again = evidence || !pre ? step << (e->attempts < 5 ? e->attempts : 5) : RF_NEVER;
+    uint64_t again = step << (e->attempts < 5 ? e->attempts : 5);
     if (!evidence && e->params.election_ns != RF_NEVER)
         earlier(&again, e->params.election_ns / 2 + spread_ns(e));
     e->election_at_ns = add_ns(e->now_ns, again);

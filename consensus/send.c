@@ -61,7 +61,7 @@ static inline bool lacks(const agreement_t *e, const progress_t *p)
     if (p->dead || p->mode == PROGRESS_SNAPSHOT) return false;
     if (p->ask) return true;
     return p->mode == PROGRESS_STREAM &&
-           (p->next <= (p->sets ? e->last : e->committed) || p->commit_sent < e->committed);
+           (p->next <= (p->sets ? e->last : e->committed) || (p->commit_sent < e->committed && !e->lazy));
 }
 
 /* One message for all who are at the same place. False: the output is full. */
@@ -105,6 +105,7 @@ static bool send_append(agreement_t *e, unsigned i)
                         .n = n,
                         .flags = (ask ? APPEND_ASK : 0u) | (feed ? APPEND_FEED : 0u)};
     send_end(e, MESSAGE_APPEND, size, n_to);
+    e->lazy = false;
     return true;
 }
 

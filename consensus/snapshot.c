@@ -14,8 +14,9 @@ typedef struct wire_state {
     uint32_t members_size, sessions_size;
     uint32_t machine_size;
     uint16_t n_changes;
-    uint8_t joint, n_old, n_new, formed, reserved[2];
+    uint8_t joint, n_old, n_new, formed, reserved[6];
 } wire_state_t; /* followed by n_old, n_new and n_changes members */
+_Static_assert(sizeof(wire_state_t) == 80, "no padding");
 
 #define HEAD_MAX                                                                                             \
     (sizeof(wire_state_t) + (2 * AGREEMENT_VOTERS_MAX + AGREEMENT_CHANGES_MAX) * sizeof(wire_member_t))

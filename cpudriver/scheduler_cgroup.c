@@ -26,6 +26,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +37,8 @@
 #include <unistd.h>
 
 #define GROUP_NAME_MAX 64
+#define REMOVE_TRIES   100
+#define REMOVE_WAIT_MS 10
 #define TRIAL_GROUP    "best/trial"
 #define MOVE_PASSES    64 /* over a group's processes, which may fork meanwhile */
 
@@ -155,7 +158,11 @@ static void cgroup_close(rf_cpudriver_t *driver)
     int prefix = open(driver->boot->cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (prefix < 0) return;
     snprintf(name, sizeof name, "core-%u", driver->core);
-    remove_groups(prefix, name, 2);
+    for (unsigned i = 0; i < REMOVE_TRIES; i++) { /* what was killed may still be on its way out */
+        remove_groups(prefix, name, 2);
+        if (faccessat(prefix, name, F_OK, 0) < 0) break;
+        poll(NULL, 0, REMOVE_WAIT_MS);
+    }
     close(prefix);
 }
 

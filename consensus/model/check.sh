@@ -116,7 +116,6 @@ full)
     holds log "3 terms, 1 change of voters, 2 crashes" "-DENTRIES=0 -DCRASHES=2" -w24
     holds log "3 terms, 1 entry, 1 change of voters" "-DENTRIES=1" -w24
     holds group "1 operation, 2 departures, a join" "-DOPERATIONS=1" -w22
-    holds group "2 two-phase operations, 2 departures" "-DNO_JOIN -DONLY_TWO_PHASE" -w24
     holds group "2 one-phase operations, 2 departures" "-DNO_JOIN -DONLY_ONE_PHASE" -w22
     defects
     ;;
@@ -126,6 +125,7 @@ night)
     bitstate log "4 terms, 3 entries, 2 changes of voters, 1 restart" "-DTERMS=4 -DENTRIES=3 -DCHANGES=2 -DCRASHES=2 -DRESTARTS=1"
     bitstate log "3 terms, 2 entries, 1 change of voters" ""
     bitstate log "3 terms, 2 entries, 2 changes of voters" "-DCHANGES=2"
+    bitstate group "2 two-phase operations, 2 departures" "-DNO_JOIN -DONLY_TWO_PHASE"
     bitstate group "2 operations of both kinds, 2 departures, a join" ""
     bitstate group "2 operations of both kinds, 3 departures, a join" "-DDEPARTURES=3"
     ;;

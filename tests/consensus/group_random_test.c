@@ -99,6 +99,12 @@ static const char *run(uint64_t seed, const mix_t *mix, uint64_t *hash, bool ver
             if (node->state == NODE_UP && rf_prng_below(&prng, 30) == 0)
                 net_change(&net, at, GROUP_DESTROY, group, 0, 3);
             break;
+        case 13:
+            if (node->state == NODE_UP)
+                net_event(
+                    &net, at,
+                    &(group_event_t){.kind = GROUP_ROOM, .peer = net.nodes[rf_prng_below(&prng, net.n)].id});
+            break;
         default:
             break;
         }

@@ -301,6 +301,21 @@ static void tree_node_dies(void **state)
     finish();
 }
 
+/* What is sent because a link takes messages again may be lost too. */
+static void lost_after_room(void **state)
+{
+    (void)state;
+    start(3, 3, GROUP_PLAN_BROADCAST);
+    net.loss = 1000;
+    int op = net_operate(&net, 0, GROUP_ONE_PHASE, 1);
+    net_event(&net, 0, &(group_event_t){.kind = GROUP_ROOM, .peer = net.nodes[1].id});
+    net.loss = 0;
+    settle();
+    assert_true(net.ops[op].ok);
+    assert_int_equal(applied(op), 3);
+    finish();
+}
+
 static void parameters(void **state)
 {
     (void)state;
@@ -345,6 +360,7 @@ int main(void)
         cmocka_unit_test(several_objects),
         cmocka_unit_test(lock_holder_dies),
         cmocka_unit_test(tree_node_dies),
+        cmocka_unit_test(lost_after_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

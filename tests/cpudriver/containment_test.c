@@ -97,6 +97,7 @@ int main(int argc, char **argv)
         TEST(dead_monitor_ends_the_core, no_isolation),
         TEST(monitor_that_ends_in_order_ends_the_core, usual),
         TEST(init_killed_by_its_domain, usual),
+        TEST(init_killed_by_its_domain, no_isolation),
         TEST(init_killed_by_its_domain, unprivileged_no_isolation),
     };
     return cmocka_run_group_tests_name("cpudriver containment", tests, NULL, NULL);
