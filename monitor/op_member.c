@@ -124,6 +124,28 @@ static bool is_mine_to_dial(const monitor_t *m, rf_core_t core)
     return same_node(m, core) ? core < m->core : core == 0;
 }
 
+/*
+ * Who joins waits to be spoken to: it knows no view, and nobody dials it once it has been expelled, which can happen before it
+ * has heard of its own view. So one that nobody speaks to for JOIN_SILENCE_NS ends; its rackfishd asks for the next incarnation.
+ */
+static uint64_t join_ends_ns(const monitor_t *m)
+{
+    if (!is_joining(m) || m->formed || m->phase > PHASE_READY) return RF_NEVER;
+    uint64_t heard_ns = m->started_ns;
+    for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
+        if (m->cores[core].heard_ns > heard_ns) heard_ns = m->cores[core].heard_ns;
+    }
+    return heard_ns + JOIN_SILENCE_NS;
+}
+
+static void give_up_joining(monitor_t *m)
+{
+    out_log(m, RF_LOG_ERROR, "no member has spoken to this core for %u s: ending; it may join anew",
+            (unsigned)(JOIN_SILENCE_NS / RF_NS_PER_S));
+    m->phase = PHASE_EXPELLED;
+    m->exit_status = MONITOR_EXIT_EXPELLED;
+}
+
 void member_tick(monitor_t *m)
 {
     bool forming = m->phase == PHASE_LINKING || m->phase == PHASE_READY;
@@ -133,6 +155,7 @@ void member_tick(monitor_t *m)
             (c->redial || (forming && is_mine_to_dial(m, core))))
             peer_need(m, core);
     }
+    if (m->exit_status < 0 && m->now_ns >= join_ends_ns(m)) give_up_joining(m);
     if (is_joining(m)) return;
     if (m->phase == PHASE_LINKING && mesh_is_up(m)) say_ready(m);
     if (m->core == 0 && m->phase == PHASE_READY && !m->forming) try_to_form(m);
@@ -143,6 +166,7 @@ uint64_t member_next_ns(const monitor_t *m)
 {
     bool forming = m->phase == PHASE_LINKING || m->phase == PHASE_READY;
     uint64_t next = forming && m->core == 0 && !is_joining(m) && !m->forming ? m->form_ns : RF_NEVER;
+    if (m->exit_status < 0 && join_ends_ns(m) < next) next = join_ends_ns(m);
     for (rf_core_t core = 0; core < m->boot->n_cores && m->n_redials > 0; core++) {
         const core_t *c = &m->cores[core];
         if (c->link == PEER_NONE && !c->dead && c->redial && c->redial_ns > m->now_ns && c->redial_ns < next)

@@ -37,6 +37,7 @@
 #include <string.h>
 
 #define BOOT_NS                 (30 * RF_NS_PER_S)  /* forming waits so long for all configured cores */
+#define JOIN_SILENCE_NS         (10 * RF_NS_PER_S)  /* one that joins and hears nobody for so long gives up */
 #define REQUEST_NS              (5 * RF_NS_PER_S)   /* another monitor's, CPU driver's or exporter's answer */
 #define SPAWN_NS                (30 * RF_NS_PER_S)  /* a spawn, all in all */
 #define SHUTDOWN_GRACE_NS       (2 * RF_NS_PER_S)   /* between TERM and KILL */

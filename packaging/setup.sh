@@ -27,6 +27,7 @@ clang|check|command -v clang
 libclang-rt-dev|check|ls "$(clang -print-resource-dir)"/lib/linux/libclang_rt.fuzzer*
 clang-format|check|command -v clang-format
 python3|check|command -v python3
+iproute2|check|command -v ip
 spin|check|command -v spin
 TABLE
 }

@@ -320,6 +320,28 @@ static void a_late_comer_joins(void **state)
     world_free(w);
 }
 
+/* Who is expelled before it has heard of its own view has nobody to tell it so: it gives up, and joins again. */
+static void a_joiner_that_is_forgotten_gives_up(void **state)
+{
+    (void)state;
+    world_t *w = world_new(3, 1, 48);
+    world_form(w);
+    world_kill_node(w, 2);
+    world_pass(w, 5 * RF_NS_PER_S);
+    assert_int_equal(world_rejoin(w, 2, 0), RF_OK);
+    for (rf_node_t node = 0; node < 2; node++) world_cut(w, node, 2, true);
+    world_pass(w, 5 * RF_NS_PER_S);
+    assert_int_equal(world_status(w, world_node_client(w, 0)).cores_up, 2);
+    for (rf_node_t node = 0; node < 2; node++) world_cut(w, node, 2, false);
+    world_pass(w, 15 * RF_NS_PER_S);
+    assert_false(w->alive[2]);
+    assert_int_equal(w->exit_status[2], MONITOR_EXIT_EXPELLED);
+    assert_int_equal(world_rejoin(w, 2, 0), RF_OK);
+    world_pass(w, 3 * RF_NS_PER_S);
+    assert_int_equal(world_status(w, world_node_client(w, 2)).cores_up, 3);
+    world_free(w);
+}
+
 /* Short of the timeout nothing happens. */
 static void a_short_stall_costs_nothing(void **state)
 {
@@ -549,6 +571,7 @@ int main(void)
         cmocka_unit_test(who_stalls_is_fenced),
         cmocka_unit_test(what_cannot_be_fenced_costs_its_host),
         cmocka_unit_test(a_late_comer_joins),
+        cmocka_unit_test(a_joiner_that_is_forgotten_gives_up),
         cmocka_unit_test(a_short_stall_costs_nothing),
         cmocka_unit_test(all_cut_off_and_healed),
         cmocka_unit_test(a_core_leaves_in_order),
