@@ -99,7 +99,10 @@ source "$(dirname "$0")/../cluster/lib.sh" "$1"
 command -v ip >/dev/null || skip "no ip; install iproute2"
 net="rc$$"
 ip netns add "$net-probe" 2>/dev/null || skip "no network namespaces here"
+ip netns exec "$net-probe" true 2>/dev/null
+probed=$?
 ip netns del "$net-probe"
+((probed == 0)) || skip "nothing can be executed in network namespaces here"
 ip link add "$net" type bridge 2>/dev/null && ip link set "$net" up || skip "no bridges here"
 ip link add "$net-p" type veth peer name "$net-q" 2>/dev/null && ip link del "$net-p" || {
     ip link del "$net"

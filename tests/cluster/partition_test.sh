@@ -4,7 +4,10 @@ source "$(dirname "$0")/lib.sh" "$1"
 ((EUID == 0)) || skip "making network namespaces takes root"
 net="rf$$"
 ip netns add "$net-probe" 2>/dev/null || skip "no network namespaces here"
+ip netns exec "$net-probe" true 2>/dev/null
+probed=$?
 ip netns del "$net-probe"
+((probed == 0)) || skip "nothing can be executed in network namespaces here"
 
 # The guard of lib.sh takes machines down; this one takes the network away, whatever happens to the test.
 (
