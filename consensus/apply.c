@@ -5,9 +5,16 @@
  */
 #include "consensus/engine.h"
 
+static void forget_early(agreement_t *e, agreement_member_t m);
+
 void apply_membership(agreement_t *e)
 {
     e->formed = true;
+    for (unsigned i = e->n_early; i-- > 0;) { /* named by a snapshot */
+        agreement_member_t m = {.core = e->early[i].core,
+                                .incarnation = member_incarnation(e, e->early[i].core)};
+        if (i < e->n_early && member_in(e, m) && e->early[i].incarnation <= m.incarnation) forget_early(e, m);
+    }
     e->output.view_changed = true;
     e->due |= DUE_REPORTS | DUE_LEFT;
     if (leads(e)) change_want(e);
@@ -136,6 +143,11 @@ static void apply_entry(agreement_t *e, uint64_t index)
         bool full;
         s = session_use(e, entry->session, &full);
         err = full ? RF_ERR_LIMIT : !s ? RF_ERR_SESSION : session_check(s, entry->sequence);
+        /* A view is in force by its voters already: it is carried out, whatever became of the session of who asked. */
+        if (err != RF_OK && entry->kind == AGREEMENT_ENTRY_VIEW) {
+            err = RF_OK;
+            s = NULL;
+        }
         if (err != RF_OK) { /* executed before, or never to be */
             apply.duplicate = true;
             if (err == RF_ERR_EXISTS) {
@@ -149,7 +161,7 @@ static void apply_entry(agreement_t *e, uint64_t index)
             proposal_answer(e, entry->session, entry->sequence, err, value);
             return;
         }
-        session_mark(s, entry->sequence);
+        if (s) session_mark(s, entry->sequence);
     }
     switch (entry->kind) {
     case AGREEMENT_ENTRY_COMMAND:
@@ -162,7 +174,7 @@ static void apply_entry(agreement_t *e, uint64_t index)
         break;
     case AGREEMENT_ENTRY_VIEW:
         err = apply_view(e, entry, &apply, changes, &value);
-        s = entry->session ? session_find(e, entry->session) : NULL; /* its own may have ended */
+        if (s) s = session_find(e, entry->session); /* its own may have ended */
         break;
     case AGREEMENT_ENTRY_SESSION_OPEN:
         err = session_open(e, SESSION_OPENED | index);

@@ -242,6 +242,8 @@ void change_step(agreement_t *e)
         e->pending = false;
     }
     if (e->pending) return;
+    /* The rest is applied in the next step (completions full, groups to be told first): looked at again then. */
+    if (e->committed >= e->term_index && e->applied < e->committed) e->due |= DUE_CHANGE;
     if ((e->committed < e->term_index || e->applied < e->committed) &&
         !defect(e, AGREEMENT_DEFECT_CHANGE_BEFORE_TERM))
         return;
@@ -332,6 +334,9 @@ void change_died(agreement_t *e, agreement_member_t m, agreement_evidence_t evid
     }
     if (m.incarnation != known &&
         !(m.incarnation == 1 && !e->formed)) { /* the log has not named it yet, here */
+        for (unsigned i = 0; i < e->n_early; i++) {
+            if (same(e->early[i], m)) return;
+        }
         if (evidence == AGREEMENT_EVIDENCE_KERNEL && e->n_early < EARLY_DEATHS_MAX)
             e->early[e->n_early++] = m;
         return;

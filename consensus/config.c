@@ -158,6 +158,7 @@ void config_changed(agreement_t *e)
         e->role = AGREEMENT_ROLE_FOLLOWER;
         role_heard(e);
     }
+    role_recount(e);
     e->output.role_changed = true;
     e->trim_limit = 0;
     e->spread_term = 0; /* ranks have changed */

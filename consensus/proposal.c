@@ -284,6 +284,11 @@ void proposal_order(agreement_t *e, const wire_proposal_t *p, const uint8_t *byt
     } else if (used == RF_ERR_EXISTS) {
         const result_t *r = session_result(e, s, p->sequence);
         bool kept = r && r->sequence == p->sequence;
+        if (!r &&
+            p->session != agreement_own_session(e)) { /* a member's own: its entry, or a snapshot, tells it */
+            refused->why = REFUSED_HELD;
+            return;
+        }
         refused->why = REFUSED_ANSWER;
         refused->err = kept ? r->err : RF_ERR_UNKNOWN_OUTCOME;
         refused->value = kept ? r->value : 0;

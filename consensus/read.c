@@ -88,7 +88,9 @@ void read_serve(agreement_t *e, agreement_member_t from, uint64_t id)
         if (same(e->served[i].from, from) && e->served[i].id == id) return;
     }
     bool ready = e->committed >= e->term_index;
-    if (ready && role_lease_valid(e)) {
+    /* More than this output takes wait for a round: nobody asks again where links lose nothing. */
+    bool room = is_self(e, from) || e->output.n_messages + 4 < AGREEMENT_MESSAGES_MAX;
+    if (ready && room && role_lease_valid(e)) {
         answer(e, from, id, e->committed);
         return;
     }

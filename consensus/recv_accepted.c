@@ -15,7 +15,8 @@ void recv_accepted(agreement_t *e, agreement_member_t from, const uint8_t *bytes
         return;
     }
     if (m.term > e->term) {
-        if (!leads(e) || config_sets(e, config_newest(e), from) != 0) role_adopt_term(e, m.term);
+        if (!leads(e) || config_sets(e, config_newest(e), from) != 0 || member_in(e, from))
+            role_adopt_term(e, m.term);
         if (!leads(e)) {
             engine_ignore(e, "ignoring ACCEPTED: of a later term");
             return;

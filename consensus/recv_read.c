@@ -15,7 +15,6 @@ void recv_read(agreement_t *e, agreement_member_t from, const uint8_t *bytes, si
     }
     for (size_t at = sizeof(wire_head_t); at < size; at += sizeof read) {
         memcpy(&read, bytes + at, sizeof read);
-        if (e->output.n_messages + 4 < AGREEMENT_MESSAGES_MAX || !role_lease_valid(e))
-            read_serve(e, from, read.id);
+        read_serve(e, from, read.id);
     }
 }

@@ -274,6 +274,15 @@ void role_count_votes(agreement_t *e)
         lead(e);
 }
 
+/* Votes are bits of the places in the sets that were in force: with other sets they are asked for again. */
+void role_recount(agreement_t *e)
+{
+    if (e->role != AGREEMENT_ROLE_CANDIDATE) return;
+    e->granted_new = e->granted_old = 0;
+    grant(e, e->params.self);
+    e->due |= DUE_VOTES;
+}
+
 void role_granted(agreement_t *e, agreement_member_t by)
 {
     grant(e, by);
@@ -376,7 +385,8 @@ void role_transfer(agreement_t *e)
     e->stand_to = best->member;
     e->transferring = true;
     e->lease_over = true; /* in this term: a vote for the successor may be under way for long */
-    e->transfer_until_ns = add_ns(e->now_ns, e->params.election_ns);
+    e->transfer_until_ns = add_ns(e->now_ns, e->params.election_ns != RF_NEVER ? e->params.election_ns
+                                                                               : 64 * engine_retry_ns(e));
     e->due |= DUE_FEED;
 }
 

@@ -269,6 +269,8 @@ static void send_reads(agreement_t *e)
     } m = {.head = {.view = e->view, .term = e->term}};
     unsigned n = 0;
     if (!leader_in_reach(e) || e->now_ns < e->retry_at_ns) return;
+    if (e->n_reads > 0 && !send_begin(e, sizeof m))
+        return; /* no room now: nothing repeats it where links lose nothing */
     for (unsigned i = 0; i < AGREEMENT_READS_MAX && e->n_reads > 0; i++) {
         reading_t *r = &e->reads[i];
         if (!r->used || r->sent || r->index != UINT64_MAX) continue;

@@ -158,7 +158,8 @@ bool snapshot_send(agreement_t *e, progress_t *p)
 void snapshot_acked(agreement_t *e, progress_t *p, uint64_t id, uint64_t offset)
 {
     transfer_t *t = &e->transfers[p - e->progress];
-    if (p->mode != PROGRESS_SNAPSHOT || t->id != id || offset > e->out.size) return;
+    if (p->mode == PROGRESS_SNAPSHOT && t->id != e->out.id) e->due |= DUE_FEED; /* another was made since */
+    if (p->mode != PROGRESS_SNAPSHOT || t->id != id || id != e->out.id || offset > e->out.size) return;
     if (offset == e->out.size) {
         e->n_snapshots_sent++;
         p->mode = PROGRESS_STREAM;
@@ -190,6 +191,8 @@ bool snapshot_load(agreement_t *e)
     if (s.n_old > AGREEMENT_VOTERS_MAX || s.n_new > AGREEMENT_VOTERS_MAX || s.n_new == 0 || s.joint > 1 ||
         s.formed != 1 || (s.joint != 0) != (s.n_old > 0) || s.n_changes > AGREEMENT_CHANGES_MAX ||
         s.index != e->in.index || s.term != e->in.index_term || s.index <= e->committed ||
+        sizeof(wire_view_t) + n * sizeof *m >
+            e->params.entry_max || /* a leader would write it as one entry */
         total - at < n * sizeof *m)
         return false;
     memcpy(m, bytes + at, n * sizeof *m);
