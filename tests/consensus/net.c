@@ -191,6 +191,7 @@ void net_free(net_t *n)
 {
     for (unsigned i = 0; i < n->n_flight; i++) free(n->flight[i]);
     for (unsigned i = 0; i < n->knobs.cores; i++) free(n->cores[i].memory);
+    free(n->delivering);
     free(n->proposed);
     free(n->reads);
     free(n->entries);
@@ -429,12 +430,12 @@ static void deliver(net_t *n, unsigned i)
     if (c->alive && c->incarnation == m->to.incarnation && !n->cut[m->from.core][m->to.core]) {
         n->n_delivered++;
         n->types |= 1ull << (m->type - AGREEMENT_TYPE_FIRST);
-        uint8_t *exact = malloc(m->size); /* so that a sanitizer sees a read beyond it */
-        memcpy(exact, m->bytes, m->size);
+        free(n->delivering);
+        n->delivering = malloc(m->size); /* so that a sanitizer sees a read beyond it */
+        memcpy(n->delivering, m->bytes, m->size);
         net_message_t head = *m;
         free(m);
-        net_receive(n, head.to.core, head.from, head.type, exact, head.size);
-        free(exact);
+        net_receive(n, head.to.core, head.from, head.type, n->delivering, head.size);
         return;
     }
     n->n_lost++;

@@ -105,6 +105,7 @@ typedef struct net {
     uint64_t n_acked;                   /* the longest prefix whose last command was acknowledged */
     uint8_t *executed, *denied, *maybe; /* by number */
     agreement_member_t leaders[NET_TERMS_MAX];
+    uint8_t *delivering; /* the last message delivered: a check that fails may leave by a jump */
     unsigned n_delivered, n_lost, n_steps;
     uint64_t types;  /* bits of the message types delivered */
     jmp_buf *unsafe; /* where a breach goes, instead of an abort */
