@@ -157,8 +157,9 @@ void rf_survives_in_words(const rf_client_status_t *status, char *out, size_t ma
     else
         snprintf(out, max, "the death of any %u core%s%s%s%s", status->survives_cores,
                  status->survives_cores == 1 ? "" : "s",
-                 status->nodes < 2             ? ""
-                 : status->survives_hosts == 0 ? ", but not of any node; three nodes survive one"
+                 status->nodes < 2 ? ""
+                 : status->survives_hosts == 0
+                     ? ", but not of the node with most voters; three nodes survive any one"
                  : status->survives_hosts == 1 ? ", or of any node"
                                                : ", or of several nodes",
                  "", even);
