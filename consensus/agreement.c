@@ -43,7 +43,7 @@ static bool params_valid(const agreement_params_t *p)
            p->self.incarnation >= 1 && p->self.incarnation <= INCARNATION_MAX && power_of_two &&
            p->log_max >= 16 && p->log_max <= 1u << 20 && p->entry_max >= 160 &&
            p->entry_max <= AGREEMENT_ENTRY_MAX && p->proposals_max > 0 &&
-           p->proposals_max <= AGREEMENT_WINDOW && p->sessions_max <= 4096 && p->voters_max >= 1 &&
+           p->proposals_max <= AGREEMENT_PROPOSALS_MAX && p->sessions_max <= 4096 && p->voters_max >= 1 &&
            p->voters_max <= AGREEMENT_VOTERS_MAX && p->plan <= AGREEMENT_PLAN_TREE &&
            p->snapshot_max <= 1u << 30 &&
            (uint64_t)p->log_max * (sizeof(wire_entry_t) + p->entry_max) < 1ull << 31 && times_valid(p) &&
@@ -72,7 +72,9 @@ static size_t lay_out(const agreement_params_t *p, uint8_t *memory, size_t *zero
     unsigned sessions = own_max + p->sessions_max, session_map_max = 16;
     while (session_map_max < 2 * sessions) session_map_max *= 2;
     uint32_t entry_stride = (uint32_t)(sizeof(wire_entry_t) + padded(p->entry_max));
-    uint32_t proposal_stride = (uint32_t)((sizeof(proposal_t) + p->entry_max + 15) & ~(size_t)15);
+    uint32_t proposal_stride = (uint32_t)((sizeof(proposal_t) + p->entry_max + 63) & ~(size_t)63);
+    unsigned proposal_map_bits = 8; /* a quarter of it used, at most; the unknown: half */
+    while (1u << proposal_map_bits < 4 * p->proposals_max) proposal_map_bits++;
     uint32_t snapshot_size = (uint32_t)(snapshot_engine_max(p) + p->snapshot_max);
     size_t groups = p->group.groups_max > 0 ? engine_groups_size(p) : 0;
     size_t left = (p->n_cores + (size_t)AGREEMENT_CHANGES_MAX) * sizeof(agreement_member_t);
@@ -80,7 +82,8 @@ static size_t lay_out(const agreement_params_t *p, uint8_t *memory, size_t *zero
         uint32_t *members, *offsets;
         uint8_t *dead, *believed, *silent, *form_map, *log, *proposals, *out, *in, *arena;
         session_t *sessions;
-        uint16_t *session_map, *result_of, *free_opened;
+        uint16_t *session_map, *result_of, *free_opened, *proposal_map;
+        unknown_t *unknown;
         result_t *results;
         agreement_member_t *to;
         agreement_member_t *group_left;
@@ -90,7 +93,8 @@ static size_t lay_out(const agreement_params_t *p, uint8_t *memory, size_t *zero
         .log = take(&layout, (size_t)(p->log_max + 1) * entry_stride),
         .arena = take(&layout, ARENA_SIZE),
         .to = take(&layout, 4 * PROGRESS_MAX * sizeof(agreement_member_t)),
-        .proposals = take(&layout, (size_t)p->proposals_max * proposal_stride),
+        .proposal_map = take(&layout, sizeof(uint16_t) << proposal_map_bits),
+        .unknown = take(&layout, sizeof(unknown_t) << proposal_map_bits),
         .sessions = take(&layout, sessions * sizeof(session_t)),
         .session_map = take(&layout, session_map_max * sizeof(uint16_t)),
         .result_of = take(&layout, sessions * sizeof(uint16_t)),
@@ -104,7 +108,8 @@ static size_t lay_out(const agreement_params_t *p, uint8_t *memory, size_t *zero
         .groups = take(&layout, groups),
         .group_left = take(&layout, groups > 0 ? left : 0),
     };
-    *zeroed = layout.size; /* the snapshots' pages are not touched before they are used */
+    *zeroed = layout.size; /* the pages of what follows are not touched before they are used */
+    at.proposals = take(&layout, (size_t)p->proposals_max * proposal_stride);
     at.out = take(&layout, snapshot_size);
     at.in = take(&layout, snapshot_size);
     if (!e) return layout.size;
@@ -116,6 +121,9 @@ static size_t lay_out(const agreement_params_t *p, uint8_t *memory, size_t *zero
     e->to = at.to;
     e->to_max = 4 * PROGRESS_MAX;
     e->proposals = at.proposals;
+    e->proposal_map = at.proposal_map;
+    e->proposal_map_shift = 64 - proposal_map_bits;
+    e->unknown = at.unknown;
     e->proposal_stride = proposal_stride;
     e->sessions = at.sessions;
     e->session_map = at.session_map;
@@ -161,7 +169,6 @@ rf_err_t agreement_init(void *memory, size_t size, const agreement_params_t *par
     e->groups_tick_ns = RF_NEVER;
     e->election_at_ns = e->heartbeat_at_ns = e->resend_at_ns = e->check_at_ns = e->fetch_at_ns = RF_NEVER;
     e->transfer_until_ns = RF_NEVER;
-    for (unsigned i = 0; i < params->proposals_max; i++) e->free_proposals[i] = (uint8_t)(i + 1);
     session_clear(e);
     if (e->groups && !engine_groups_init(e)) return RF_ERR_INVALID;
     *out = e;

@@ -37,6 +37,7 @@
 #define AGREEMENT_COMPLETIONS_MAX 64   /* answers of one output */
 #define AGREEMENT_WINDOW          64   /* sequences of a session that may be outstanding at once */
 #define AGREEMENT_ENTRY_MAX       1024 /* bytes of one proposal, whatever the parameters say */
+#define AGREEMENT_PROPOSALS_MAX   1024 /* proposals outstanding at one member, of all its sessions */
 #define AGREEMENT_LOG_RESERVED    8    /* slots of the log ring that only the engine's own entries may use */
 #define AGREEMENT_READS_MAX       32   /* linearizable reads outstanding at one member */
 #define AGREEMENT_VOTERS_MAX      7
@@ -110,10 +111,12 @@ typedef enum agreement_defect {
 typedef struct agreement_params {
     agreement_member_t self; /* incarnation > 1: joins, knows nothing until the leader feeds it */
     rf_machine_id_t machine;
-    rf_core_t n_cores;       /* core numbers are below it */
-    unsigned log_max;        /* entries of the log ring, a power of two, at least 16 */
-    unsigned entry_max;      /* bytes of a proposal, at most AGREEMENT_ENTRY_MAX, at least 160 */
-    unsigned proposals_max;  /* own proposals outstanding, at most AGREEMENT_WINDOW */
+    rf_core_t n_cores;  /* core numbers are below it */
+    unsigned log_max;   /* entries of the log ring, a power of two, at least 16 */
+    unsigned entry_max; /* bytes of a proposal, at most AGREEMENT_ENTRY_MAX, at least 160 */
+    /* Own proposals outstanding, at most AGREEMENT_PROPOSALS_MAX: those that the leader's log ring has no room for wait.
+     * Of one session, more than AGREEMENT_WINDOW may be answered RF_ERR_SESSION where messages are lost. */
+    unsigned proposals_max;
     unsigned sessions_max;   /* sessions of the machine besides the members' own */
     unsigned snapshot_max;   /* bytes that save() may need; two buffers of it */
     unsigned voters_max;     /* 1 to AGREEMENT_VOTERS_MAX; odd is preferred */

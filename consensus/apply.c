@@ -217,5 +217,5 @@ void apply_committed(agreement_t *e)
     e->output.applied_to = e->applied;
     if (e->applied < e->committed) e->output.more = true;
     if (e->n_reads > 0) e->due |= DUE_READS;
-    if (e->n_proposals > 0) e->due |= DUE_REFUSED;
+    if (e->n_refused > 0) e->due |= DUE_REFUSED;
 }

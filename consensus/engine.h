@@ -30,7 +30,6 @@
 #define SESSION_OPENED     (1ull << 63) /* in ids of opened sessions; the rest is the index of the entry */
 #define FORWARDS_MAX       64           /* proposals of one FORWARD */
 #define SERVED_READS_MAX   128          /* leader: reads waiting for a round */
-#define UNKNOWN_MAX        128          /* proposals answered with UNKNOWN_OUTCOME, remembered */
 #define SUSPICIONS_MAX     64           /* leader: members reported silent, not believed yet */
 #define EARLY_DEATHS_MAX   16           /* evidence about members that the log has not named yet */
 #define CANDIDATES_MAX     AGREEMENT_VOTERS_MAX
@@ -249,16 +248,24 @@ typedef struct result {
 } result_t;
 
 typedef struct proposal { /* an own one, until it is answered */
-    bool used, sent;      /* sent: to the leader of now, or in its log */
-    bool ever_sent;       /* to any leader: it may be in the log */
-    bool refused; /* the leader says that it will never be executed: err, once `refused_at` is applied here */
-    uint16_t kind, size;
-    uint32_t err;
     uint64_t session, sequence;
-    uint64_t since_ns, refused_at, order;
-    uint64_t sent_ns, loads; /* loads: snapshots loaded before it was made */
-    uint8_t bytes[];         /* entry_max */
+    uint64_t since_ns, order;
+    union {
+        uint64_t sent_ns;
+        uint64_t refused_at; /* `refused`: err is the answer once that much is applied here */
+    };
+    uint64_t loads; /* snapshots loaded before it was made */
+    uint16_t before,
+        after; /* in the order of being made: places + 1; a free one: `after`, the next free one */
+    uint16_t kind, size;
+    uint16_t err;
+    bool sent;      /* to the leader of now, or in its log */
+    bool ever_sent; /* to any leader: it may be in the log */
+    bool refused;   /* the leader says that it will never be executed */
+    uint8_t reserved[3];
+    uint8_t bytes[]; /* entry_max */
 } proposal_t;
+_Static_assert(sizeof(proposal_t) == 64, "one cache line, and the bytes");
 
 typedef struct reading {
     bool used, sent;
@@ -271,8 +278,8 @@ typedef struct served_read { /* leader: waits until majorities have answered `ro
     uint64_t id, round, index;
 } served_read_t;
 
-typedef struct unknown { /* a proposal that may be in the log */
-    uint64_t session, sequence;
+typedef struct unknown {        /* a proposal that may be in the log */
+    uint64_t session, sequence; /* session 0: free */
 } unknown_t;
 
 typedef struct suspicion {
@@ -391,17 +398,19 @@ struct agreement {
     result_t own_results[AGREEMENT_WINDOW];
 
     /* own proposals and reads */
-    uint8_t *proposals;                       /* [proposals_max] of proposal_stride */
-    uint8_t proposal_map[256];                /* open addressing: place + 1 */
-    uint8_t free_proposals[AGREEMENT_WINDOW]; /* places + 1; those from n_proposals on, backwards */
-    unsigned n_proposals;
+    uint8_t *proposals; /* [proposals_max] of proposal_stride; those that were never used are not touched */
+    uint16_t *proposal_map;      /* open addressing: place + 1 */
+    unsigned proposal_map_shift; /* 64 less the bits of a place in it */
+    unsigned n_proposals, n_refused, n_proposal_places;
+    uint16_t free_proposal, oldest, newest,
+        unsent; /* places + 1; unsent: none before it is to be sent; 0: none */
     uint32_t proposal_stride;
     uint64_t proposal_order, read_next;
     reading_t reads[AGREEMENT_READS_MAX];
     unsigned n_reads;
     served_read_t served[SERVED_READS_MAX];
     unsigned n_served;
-    unknown_t unknown[UNKNOWN_MAX];
+    unknown_t *unknown; /* open addressing; as many places as the map of proposals, half of them used */
     unsigned n_unknown;
     bool unknown_all; /* more than that: any may be */
 
@@ -662,7 +671,10 @@ size_t session_save_max(const agreement_params_t *p);
 size_t session_load(agreement_t *e, const uint8_t *bytes, size_t size, bool take);
 
 /* proposal.c */
-proposal_t *proposal_at(const agreement_t *e, unsigned i);
+static inline proposal_t *proposal_at(const agreement_t *e, unsigned place)
+{
+    return (proposal_t *)(void *)(e->proposals + (size_t)(place - 1) * e->proposal_stride);
+}
 proposal_t *proposal_find(const agreement_t *e, uint64_t session, uint64_t sequence);
 void proposal_start(agreement_t *e, agreement_entry_kind_t kind, uint64_t session, uint64_t sequence,
                     const void *bytes, size_t size);
@@ -672,10 +684,13 @@ void proposal_answer(agreement_t *e, uint64_t session, uint64_t sequence, rf_err
 /* Leader: what becomes of a proposal: RF_OK: appended; else why not, as REFUSED_* in *why. */
 void proposal_order(agreement_t *e, const wire_proposal_t *p, const uint8_t *bytes, wire_refused_t *refused);
 proposal_t *proposal_next_unsent(agreement_t *e);
+void proposal_refuse(agreement_t *e, proposal_t *p, uint32_t err, uint64_t applied);
 void proposal_finish_refused(agreement_t *e);
-void proposal_unsend(agreement_t *e); /* to a new leader, or again: all of them */
-void proposal_fail(agreement_t *e);   /* no quorum: all are answered, as far as there is room */
-void proposal_lead(agreement_t *e);   /* a new leader's own */
+void proposal_unsend_one(agreement_t *e, proposal_t *p); /* it is to be sent (again) */
+void proposal_unsend(agreement_t *e);                    /* to a new leader, or again: all of them */
+void proposal_unsend_overdue(agreement_t *e);            /* those unanswered for resend_ns */
+void proposal_fail(agreement_t *e); /* no quorum: all are answered, as far as there is room */
+void proposal_lead(agreement_t *e); /* a new leader's own */
 void proposal_after_load(agreement_t *e);
 bool proposal_overdue(const agreement_t *e, uint64_t since_ns);
 

@@ -8,83 +8,118 @@
  */
 #include "consensus/engine.h"
 
-proposal_t *proposal_at(const agreement_t *e, unsigned i)
+/* ---- the map: open addressing by session and sequence; place + 1. At most a quarter of it is used ---- */
+
+static inline unsigned map_start(const agreement_t *e, uint64_t session, uint64_t sequence)
 {
-    return (proposal_t *)(void *)(e->proposals + (size_t)i * e->proposal_stride);
+    /* Apart: removal walks over neighbours. */
+    return (unsigned)((sequence * 0x9e3779b97f4a7c15ull + session) >> e->proposal_map_shift);
 }
 
-/* ---- the map: open addressing by session and sequence; place + 1 ---- */
-
-static unsigned map_start(uint64_t session, uint64_t sequence)
+static inline unsigned map_mask(const agreement_t *e)
 {
-    return (unsigned)((sequence * 0x9e3779b97f4a7c15ull + session) >>
-                      56); /* apart: removal walks over neighbours */
+    return (1u << (64 - e->proposal_map_shift)) - 1;
 }
 
-static unsigned map_find(const agreement_t *e, uint64_t session, uint64_t sequence)
+/* Where its place stands; where there is 0: not in it. */
+static inline unsigned map_find(const agreement_t *e, uint64_t session, uint64_t sequence)
 {
-    unsigned at = map_start(session, sequence);
-    for (; e->proposal_map[at] != 0; at = (at + 1) & 255) {
-        const proposal_t *p = proposal_at(e, e->proposal_map[at] - 1u);
-        if (p->sequence == sequence && p->session == session) return at;
+    unsigned at = map_start(e, session, sequence);
+    for (; e->proposal_map[at] != 0; at = (at + 1) & map_mask(e)) {
+        const proposal_t *p = proposal_at(e, e->proposal_map[at]);
+        if (p->sequence == sequence && p->session == session) break;
     }
-    return 256;
+    return at;
 }
 
 proposal_t *proposal_find(const agreement_t *e, uint64_t session, uint64_t sequence)
 {
-    unsigned at = map_find(e, session, sequence);
-    return at < 256 ? proposal_at(e, e->proposal_map[at] - 1u) : NULL;
+    unsigned place = e->proposal_map[map_find(e, session, sequence)];
+    return place != 0 ? proposal_at(e, place) : NULL;
 }
 
-static void forget(agreement_t *e, proposal_t *p)
+/* The one that stands at `hole` of the map. */
+static void forget(agreement_t *e, unsigned hole)
 {
-    unsigned hole = map_find(e, p->session, p->sequence);
-    p->used = false;
+    uint16_t place = e->proposal_map[hole];
+    proposal_t *p = proposal_at(e, place);
+    *(p->before ? &proposal_at(e, p->before)->after : &e->oldest) = p->after;
+    *(p->after ? &proposal_at(e, p->after)->before : &e->newest) = p->before;
+    if (e->unsent == place) e->unsent = p->after;
+    e->n_refused -= p->refused;
     e->n_proposals--;
-    e->free_proposals[e->params.proposals_max - e->n_proposals - 1] = e->proposal_map[hole];
-    for (unsigned at = (hole + 1) & 255; e->proposal_map[at] != 0; at = (at + 1) & 255) {
-        const proposal_t *q = proposal_at(e, e->proposal_map[at] - 1u);
-        if (((at - map_start(q->session, q->sequence)) & 255) < ((at - hole) & 255)) continue;
+    p->after = e->free_proposal;
+    e->free_proposal = place;
+    for (unsigned mask = map_mask(e), at = (hole + 1) & mask; e->proposal_map[at] != 0;
+         at = (at + 1) & mask) {
+        const proposal_t *q = proposal_at(e, e->proposal_map[at]);
+        if (((at - map_start(e, q->session, q->sequence)) & mask) < ((at - hole) & mask)) continue;
         e->proposal_map[hole] = e->proposal_map[at];
         hole = at;
     }
     e->proposal_map[hole] = 0;
 }
 
-static proposal_t *take(agreement_t *e, uint64_t session, uint64_t sequence)
+/* A new one, the last of all; its place stands at `at` of the map. */
+static proposal_t *take(agreement_t *e, unsigned at)
 {
-    if (e->n_proposals == e->params.proposals_max) return NULL;
-    unsigned at = map_start(session, sequence);
-    while (e->proposal_map[at] != 0) at = (at + 1) & 255;
-    uint8_t place = e->free_proposals[e->params.proposals_max - e->n_proposals - 1];
+    rf_assert(e->n_proposals < e->params.proposals_max);
+    uint16_t place = e->free_proposal;
+    if (place == 0)
+        place = (uint16_t)++e->n_proposal_places;
+    else
+        e->free_proposal = proposal_at(e, place)->after;
+    proposal_t *p = proposal_at(e, place);
+    p->before = e->newest;
+    p->after = 0;
+    *(e->newest ? &proposal_at(e, e->newest)->after : &e->oldest) = place;
+    e->newest = place;
     e->n_proposals++;
     e->proposal_map[at] = place;
-    return proposal_at(e, place - 1u);
+    return p;
 }
 
-/* ---- what may be in the log though its proposer was told "unknown" ---- */
+/* ---- what may be in the log though its proposer was told "unknown": open addressing ---- */
 
 static unsigned unknown_find(const agreement_t *e, uint64_t session, uint64_t sequence)
 {
-    unsigned i = 0;
-    while (i < e->n_unknown && (e->unknown[i].session != session || e->unknown[i].sequence != sequence)) i++;
-    return i;
+    unsigned at = map_start(e, session, sequence);
+    while (e->unknown[at].session != 0 &&
+           (e->unknown[at].session != session || e->unknown[at].sequence != sequence))
+        at = (at + 1) & map_mask(e);
+    return at;
 }
 
 static void unknown_add(agreement_t *e, uint64_t session, uint64_t sequence)
 {
-    if (unknown_find(e, session, sequence) < e->n_unknown) return;
-    if (e->n_unknown == UNKNOWN_MAX) {
+    unsigned at = unknown_find(e, session, sequence);
+    if (e->unknown[at].session != 0) return;
+    if (e->n_unknown > map_mask(e) / 2) {
         e->unknown_all = true;
         return;
     }
-    e->unknown[e->n_unknown++] = (unknown_t){.session = session, .sequence = sequence};
+    e->unknown[at] = (unknown_t){.session = session, .sequence = sequence};
+    e->n_unknown++;
 }
 
-static bool may_be_in_log(const agreement_t *e, uint64_t session, uint64_t sequence)
+static void unknown_remove(agreement_t *e, uint64_t session, uint64_t sequence)
 {
-    return e->unknown_all || unknown_find(e, session, sequence) < e->n_unknown;
+    unsigned mask = map_mask(e), hole = unknown_find(e, session, sequence);
+    if (e->unknown[hole].session == 0) return;
+    for (unsigned at = (hole + 1) & mask; e->unknown[at].session != 0; at = (at + 1) & mask) {
+        unsigned start = map_start(e, e->unknown[at].session, e->unknown[at].sequence);
+        if (((at - start) & mask) < ((at - hole) & mask)) continue;
+        e->unknown[hole] = e->unknown[at];
+        hole = at;
+    }
+    e->unknown[hole] = (unknown_t){0};
+    e->n_unknown--;
+}
+
+static inline bool may_be_in_log(const agreement_t *e, uint64_t session, uint64_t sequence)
+{
+    return e->unknown_all ||
+           (e->n_unknown > 0 && e->unknown[unknown_find(e, session, sequence)].session != 0);
 }
 
 /* ---- answers ---- */
@@ -103,14 +138,11 @@ static void answer(agreement_t *e, uint64_t session, uint64_t sequence, rf_err_t
 
 void proposal_answer(agreement_t *e, uint64_t session, uint64_t sequence, rf_err_t err, uint64_t value)
 {
-    if (e->n_unknown > 0) {
-        unsigned i = unknown_find(e, session, sequence);
-        if (i < e->n_unknown) e->unknown[i] = e->unknown[--e->n_unknown];
-    }
+    if (e->n_unknown > 0) unknown_remove(e, session, sequence);
     if (e->n_proposals == 0) return;
-    proposal_t *p = proposal_find(e, session, sequence);
-    if (!p) return;
-    forget(e, p);
+    unsigned at = map_find(e, session, sequence);
+    if (e->proposal_map[at] == 0) return;
+    forget(e, at);
     answer(e, session, sequence, err, value);
 }
 
@@ -145,7 +177,8 @@ static rf_err_t check(const agreement_t *e, agreement_entry_kind_t kind, uint64_
 void proposal_start(agreement_t *e, agreement_entry_kind_t kind, uint64_t session, uint64_t sequence,
                     const void *bytes, size_t size)
 {
-    if (e->n_proposals > 0 && proposal_find(e, session, sequence)) {
+    unsigned at = map_find(e, session, sequence);
+    if (e->proposal_map[at] != 0) {
         engine_ignore(e, "ignoring: that proposal is under way");
         return;
     }
@@ -156,10 +189,9 @@ void proposal_start(agreement_t *e, agreement_entry_kind_t kind, uint64_t sessio
         answer(e, session, sequence, verdict == RF_ERR_EXISTS ? err : verdict, value);
         return;
     }
-    proposal_t *p = take(e, session, sequence);
-    p->used = true;
+    proposal_t *p = take(e, at);
     p->sent = p->refused = false;
-    p->ever_sent = e->n_unknown > 0 && may_be_in_log(e, session, sequence);
+    p->ever_sent = may_be_in_log(e, session, sequence);
     p->kind = (uint16_t)kind;
     p->size = (uint16_t)size;
     p->session = session;
@@ -169,13 +201,13 @@ void proposal_start(agreement_t *e, agreement_entry_kind_t kind, uint64_t sessio
     p->order = ++e->proposal_order;
     if (size > 0) memcpy(p->bytes, bytes, size);
     if (!leads(e)) {
-        e->due |= DUE_PROPOSALS;
+        proposal_unsend_one(e, p);
         return;
     }
     /* Straight into the log, unless others wait for room before it, or it may be in it already. */
     if (kind == AGREEMENT_ENTRY_VIEW || p->ever_sent || e->committed < e->term_index || e->transferring ||
         (e->due & DUE_PROPOSALS) || log_append(e, kind, session, sequence, bytes, size) != RF_OK) {
-        e->due |= DUE_PROPOSALS;
+        proposal_unsend_one(e, p);
         return;
     }
     p->sent = p->ever_sent = true;
@@ -308,9 +340,10 @@ void proposal_order(agreement_t *e, const wire_proposal_t *p, const uint8_t *byt
 void proposal_finish_refused(agreement_t *e)
 {
     bool waiting = false;
-    for (unsigned i = 0; i < e->params.proposals_max; i++) {
-        proposal_t *p = proposal_at(e, i);
-        if (!p->used || !p->refused) continue;
+    for (unsigned place = e->n_refused > 0 ? e->oldest : 0, after; place != 0; place = after) {
+        const proposal_t *p = proposal_at(e, place);
+        after = p->after;
+        if (!p->refused) continue;
         if (p->refused_at > e->applied || completion_room(e) == 0) {
             waiting = true;
             continue;
@@ -322,13 +355,43 @@ void proposal_finish_refused(agreement_t *e)
     if (!waiting) e->due &= ~(uint32_t)DUE_REFUSED;
 }
 
+void proposal_refuse(agreement_t *e, proposal_t *p, uint32_t err, uint64_t applied)
+{
+    rf_assert(!p->refused && err < RF_ERR_COUNT);
+    p->refused = true;
+    p->err = (uint16_t)err;
+    p->refused_at = applied;
+    e->n_refused++;
+    e->due |= DUE_REFUSED;
+}
+
+static uint16_t place_of(const agreement_t *e, const proposal_t *p)
+{
+    return p->after ? proposal_at(e, p->after)->before : e->newest;
+}
+
+void proposal_unsend_one(agreement_t *e, proposal_t *p)
+{
+    p->sent = false;
+    if (e->unsent == 0 || p->order < proposal_at(e, e->unsent)->order) e->unsent = place_of(e, p);
+    e->due |= DUE_PROPOSALS;
+}
+
 void proposal_unsend(agreement_t *e)
 {
-    for (unsigned i = 0; i < e->params.proposals_max && e->n_proposals > 0; i++) {
-        proposal_t *p = proposal_at(e, i);
-        if (p->used && !p->refused) p->sent = false;
-    }
+    for (unsigned place = e->oldest; place != 0; place = proposal_at(e, place)->after)
+        proposal_at(e, place)->sent = false; /* those refused: as well, they are not sent */
+    e->unsent = e->oldest;
     if (e->n_proposals > 0) e->due |= DUE_PROPOSALS;
+}
+
+void proposal_unsend_overdue(agreement_t *e)
+{
+    for (unsigned place = e->oldest; place != 0; place = proposal_at(e, place)->after) {
+        proposal_t *p = proposal_at(e, place);
+        if (!p->refused && p->sent && add_ns(p->sent_ns, e->params.resend_ns) <= e->now_ns)
+            proposal_unsend_one(e, p);
+    }
 }
 
 void proposal_lead(agreement_t *e)
@@ -338,12 +401,11 @@ void proposal_lead(agreement_t *e)
 
 void proposal_fail(agreement_t *e)
 {
-    for (unsigned i = 0; i < e->params.proposals_max && e->n_proposals > 0 && completion_room(e) > 0; i++) {
-        proposal_t *p = proposal_at(e, i);
-        if (!p->used) continue;
+    while (e->oldest != 0 && completion_room(e) > 0) {
+        const proposal_t *p = proposal_at(e, e->oldest);
         bool may_be = p->ever_sent || may_be_in_log(e, p->session, p->sequence);
         uint64_t session = p->session, sequence = p->sequence;
-        forget(e, p);
+        forget(e, map_find(e, session, sequence));
         if (may_be) unknown_add(e, session, sequence);
         answer(e, session, sequence, may_be ? RF_ERR_UNKNOWN_OUTCOME : RF_ERR_NO_QUORUM, 0);
     }
@@ -352,9 +414,9 @@ void proposal_fail(agreement_t *e)
 /* Those whose entries went by in a snapshot: their results are not known here. */
 void proposal_after_load(agreement_t *e)
 {
-    for (unsigned i = 0; i < e->params.proposals_max && completion_room(e) > 0; i++) {
-        proposal_t *p = proposal_at(e, i);
-        if (!p->used) continue;
+    for (unsigned place = e->oldest, after; place != 0 && completion_room(e) > 0; place = after) {
+        const proposal_t *p = proposal_at(e, place);
+        after = p->after;
         const session_t *s = session_find(e, p->session);
         rf_err_t used = session_check(s, p->sequence);
         if (used == RF_OK) continue;
@@ -368,11 +430,7 @@ void proposal_after_load(agreement_t *e)
 bool proposal_overdue(const agreement_t *e, uint64_t since_ns)
 {
     if (e->role == AGREEMENT_ROLE_LEARNER) { /* it hears nothing as long as nothing happens */
-        uint64_t oldest = RF_NEVER;
-        for (unsigned i = 0; i < e->params.proposals_max && e->n_proposals > 0; i++) {
-            const proposal_t *p = proposal_at(e, i);
-            if (p->used) earlier(&oldest, p->since_ns);
-        }
+        uint64_t oldest = e->oldest != 0 ? proposal_at(e, e->oldest)->since_ns : RF_NEVER;
         for (unsigned i = 0; i < AGREEMENT_READS_MAX && e->n_reads > 0; i++) {
             if (e->reads[i].used) earlier(&oldest, e->reads[i].since_ns);
         }
@@ -382,14 +440,12 @@ bool proposal_overdue(const agreement_t *e, uint64_t since_ns)
     return e->now_ns >= add_ns(since_ns, 3 * e->params.election_ns);
 }
 
-/* The oldest that is to be sent. The queue may name places that were answered and taken anew meanwhile. */
+/* The oldest that is to be sent. */
 proposal_t *proposal_next_unsent(agreement_t *e)
 {
-    proposal_t *next = NULL;
-    if (e->n_proposals == 0) return NULL;
-    for (unsigned i = 0; i < e->params.proposals_max; i++) {
-        proposal_t *p = proposal_at(e, i);
-        if (p->used && !p->sent && !p->refused && (!next || p->order < next->order)) next = p;
+    for (; e->unsent != 0; e->unsent = proposal_at(e, e->unsent)->after) {
+        proposal_t *p = proposal_at(e, e->unsent);
+        if (!p->sent && !p->refused) return p;
     }
-    return next;
+    return NULL;
 }

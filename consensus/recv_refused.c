@@ -40,12 +40,10 @@ void recv_refused(agreement_t *e, agreement_member_t from, const uint8_t *bytes,
         switch (r.why) {
         case REFUSED_NOT_LEADER:
             follow_instead(e, from, &head);
-            p->sent = false;
-            e->due |= DUE_PROPOSALS;
+            proposal_unsend_one(e, p);
             break;
         case REFUSED_FULL:
-            p->sent = false;
-            e->due |= DUE_PROPOSALS;
+            proposal_unsend_one(e, p);
             e->retry_at_ns = e->now_ns + engine_retry_ns(e);
             if (r.why == REFUSED_FULL && r.value == 1 && from_leader) {
                 e->waits_term = e->term;
@@ -58,10 +56,8 @@ void recv_refused(agreement_t *e, agreement_member_t from, const uint8_t *bytes,
                             r.err < RF_ERR_COUNT ? (rf_err_t)r.err : RF_ERR_UNKNOWN_OUTCOME, r.value);
             break;
         case REFUSED_ERR:
-            p->refused = true;
-            p->err = r.err > 0 && r.err < RF_ERR_COUNT ? r.err : RF_ERR_SESSION;
-            p->refused_at = head.applied;
-            e->due |= DUE_REFUSED;
+            proposal_refuse(e, p, r.err > 0 && r.err < RF_ERR_COUNT ? r.err : (uint32_t)RF_ERR_SESSION,
+                            head.applied);
             break;
         default:
             break;

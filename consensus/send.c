@@ -252,10 +252,7 @@ static void order_own(agreement_t *e)
         if (refused.why == REFUSED_ANSWER) {
             proposal_answer(e, p->session, p->sequence, (rf_err_t)refused.err, refused.value);
         } else if (refused.why == REFUSED_ERR) {
-            p->refused = true;
-            p->err = refused.err;
-            p->refused_at = e->applied;
-            e->due |= DUE_REFUSED;
+            proposal_refuse(e, p, refused.err, e->applied);
         }
     }
     e->due &= ~(uint32_t)DUE_PROPOSALS;
@@ -376,13 +373,7 @@ void send_again(agreement_t *e)
 {
     e->resend_at_ns = RF_NEVER;
     progress_resend(e);
-    for (unsigned i = 0; i < e->params.proposals_max && e->n_proposals > 0 && !leads(e); i++) {
-        proposal_t *p = proposal_at(e, i);
-        if (!p->used || p->refused || !p->sent || add_ns(p->sent_ns, e->params.resend_ns) > e->now_ns)
-            continue;
-        p->sent = false;
-        e->due |= DUE_PROPOSALS;
-    }
+    if (!leads(e)) proposal_unsend_overdue(e);
     for (unsigned i = 0; i < AGREEMENT_READS_MAX && e->n_reads > 0; i++) {
         if (e->reads[i].used && e->reads[i].index == UINT64_MAX) e->reads[i].sent = false;
         e->due |= DUE_READS;

@@ -196,6 +196,62 @@ static void a_session_executes_once_through_any_member(void **state)
     net_free(n);
 }
 
+/* All that one member may have outstanding, at the leader and elsewhere: in order as far as the leader's ring has room, each
+ * once, also when all of it was under way while the quorum was lost. */
+static void a_thousand_are_outstanding(void **state)
+{
+    (void)state;
+    enum { SESSIONS = AGREEMENT_PROPOSALS_MAX / AGREEMENT_WINDOW };
+    for (rf_core_t core = 0; core < 2; core++) {
+        net_t *n = formed((net_knobs_t){.cores = 3,
+                                        .log_max = 256,
+                                        .sessions_max = SESSIONS,
+                                        .proposals_max = AGREEMENT_PROPOSALS_MAX,
+                                        .lose_percent = core},
+                          21 + core);
+        uint64_t sessions[SESSIONS];
+        for (unsigned i = 0; i < SESSIONS; i++) {
+            unsigned open = net_session(n, core, AGREEMENT_SESSION_OPEN, 0);
+            assert_true(net_answered(n, open, 50 * MS));
+            sessions[i] = n->proposed[open].value;
+        }
+        unsigned first = n->n_proposed;
+        for (unsigned i = 0; i < AGREEMENT_PROPOSALS_MAX; i++)
+            net_propose_as(n, core, sessions[i % SESSIONS], 1 + i / SESSIONS, ++n->next_number);
+        unsigned more = net_propose(n, core);
+        assert_true(n->proposed[more].answered);
+        assert_int_equal(n->proposed[more].err, RF_ERR_AGAIN);
+        assert_true(net_all_answered(n, 100 * MS));
+        for (unsigned i = first; i < more; i++) assert_int_equal(n->proposed[i].err, RF_OK);
+        assert_int_equal(n->n_history, AGREEMENT_PROPOSALS_MAX);
+
+        uint64_t number = n->next_number;
+        first = n->n_proposed;
+        for (unsigned i = 0; i < AGREEMENT_PROPOSALS_MAX; i++)
+            net_propose_as(n, core, sessions[i % SESSIONS], 1 + AGREEMENT_WINDOW + i / SESSIONS,
+                           ++n->next_number);
+        net_run(n, 20 * US);
+        net_isolate(n, core, true);
+        assert_true(net_all_answered(n, 100 * MS));
+        unsigned unknown = 0;
+        for (unsigned i = first; i < n->n_proposed; i++)
+            unknown += n->proposed[i].err == RF_ERR_UNKNOWN_OUTCOME;
+        assert_true(unknown > AGREEMENT_WINDOW);
+        net_heal(n);
+        net_run(n, 30 * MS);
+        for (unsigned i = 0; i < AGREEMENT_PROPOSALS_MAX; i++)
+            net_propose_as(n, core, sessions[i % SESSIONS], 1 + AGREEMENT_WINDOW + i / SESSIONS,
+                           n->proposed[first + i].err == RF_ERR_NO_QUORUM ? ++n->next_number
+                                                                          : number + 1 + i);
+        assert_true(net_all_answered(n, 100 * MS));
+        for (unsigned i = n->n_proposed - AGREEMENT_PROPOSALS_MAX; i < n->n_proposed; i++)
+            assert_int_equal(n->proposed[i].err, RF_OK);
+        assert_int_equal(n->n_history, 2 * AGREEMENT_PROPOSALS_MAX);
+        settle(n);
+        net_free(n);
+    }
+}
+
 static void a_restarted_core_joins_as_another_member(void **state)
 {
     (void)state;
@@ -333,7 +389,7 @@ static void parameters_are_checked(void **state)
     BAD(p.self.incarnation = 0);
     BAD(p.log_max = 48);
     BAD(p.entry_max = 100);
-    BAD(p.proposals_max = 65);
+    BAD(p.proposals_max = AGREEMENT_PROPOSALS_MAX + 1);
     BAD(p.voters_max = 8);
     BAD(p.voters_max = 0);
     BAD(p.heartbeat_ns = p.election_ns);
@@ -506,6 +562,7 @@ int main(void)
         cmocka_unit_test(a_lost_majority_is_said),
         cmocka_unit_test(unknown_stays_unknown_until_it_is_known),
         cmocka_unit_test(a_session_executes_once_through_any_member),
+        cmocka_unit_test(a_thousand_are_outstanding),
         cmocka_unit_test(a_restarted_core_joins_as_another_member),
         cmocka_unit_test(leaving_in_order_may_end_with_one),
         cmocka_unit_test(the_leader_hands_over),
