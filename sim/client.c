@@ -79,6 +79,7 @@ static void begin(sim_world_t *w, sim_client_t *c)
         c->state = SIM_CLIENT_OPENING;
         c->reading = false;
         c->attempts = 0;
+        c->sequence = 0;
         ask(w, c, true);
         return;
     }
@@ -117,9 +118,14 @@ void sim_client_timer(sim_world_t *w, const sim_event_t *event)
     case SIM_CLIENT_REST:
         begin(w, c);
         break;
-    case SIM_CLIENT_OPENING:
-        ask(w, c, true);
+    case SIM_CLIENT_OPENING: {
+        /* Again with the same number while that member lives: a second one would be a second session. */
+        const sim_process_t *p = &w->processes[c->core];
+        bool gone = !p->alive || p->life != c->life;
+        if (gone) c->sequence = 0;
+        ask(w, c, gone);
         break;
+    }
     case SIM_CLIENT_WAITING: {
         sim_process_t *p = &w->processes[c->core];
         bool gone = !p->alive || p->life != c->life;
@@ -134,6 +140,15 @@ void sim_client_timer(sim_world_t *w, const sim_event_t *event)
     }
 }
 
+/* The number of the member's own session that the client uses, and that it waits for it. */
+static uint64_t own_sequence(sim_process_t *p, sim_client_t *c, uint32_t stamp)
+{
+    if (c->sequence == 0) c->sequence = sim_process_sequence(p, SIM_WAIT_CLIENT, c->number, 0);
+    p->waiters[c->sequence % AGREEMENT_WINDOW] =
+        (sim_waiter_t){c->sequence, c->number, stamp, SIM_WAIT_CLIENT};
+    return c->sequence;
+}
+
 bool sim_client_request(sim_world_t *w, sim_process_t *p, const sim_event_t *event, agreement_event_t *out)
 {
     static _Thread_local uint8_t bytes[AGREEMENT_ENTRY_MAX];
@@ -141,7 +156,7 @@ bool sim_client_request(sim_world_t *w, sim_process_t *p, const sim_event_t *eve
     if (c->stamp != event->x >> 32) return false;
     if (c->state == SIM_CLIENT_OPENING) {
         out->kind = AGREEMENT_SESSION_OPEN;
-        out->session.sequence = sim_process_sequence(p, SIM_WAIT_CLIENT, c->number, c->stamp);
+        out->session.sequence = own_sequence(p, c, c->stamp);
         return true;
     }
     if (c->state != SIM_CLIENT_WAITING) return false;
@@ -151,11 +166,7 @@ bool sim_client_request(sim_world_t *w, sim_process_t *p, const sim_event_t *eve
         return true;
     }
     out->kind = AGREEMENT_PROPOSE;
-    if (c->own) {
-        if (c->sequence == 0) c->sequence = sim_process_sequence(p, SIM_WAIT_CLIENT, c->number, 0);
-        p->waiters[c->sequence % AGREEMENT_WINDOW] =
-            (sim_waiter_t){c->sequence, c->number, c->stamp, SIM_WAIT_CLIENT};
-    }
+    if (c->own) own_sequence(p, c, c->stamp);
     out->propose.session = c->own ? agreement_own_session(p->engine) : c->session;
     out->propose.sequence = c->sequence;
     memcpy(bytes, &c->command, sizeof c->command);
@@ -219,7 +230,10 @@ void sim_client_own_completed(sim_world_t *w, sim_process_t *p, const sim_waiter
 {
     sim_client_t *c = &w->clients[waiter->who];
     if (c->state == SIM_CLIENT_OPENING) {
+        if (c->sequence != waiter->sequence || c->life != p->life) return;
         if (err != RF_OK) {
+            /* Another one, unless this may have been opened: then again, to learn; but no results are kept for ever. */
+            if (err != RF_ERR_UNKNOWN_OUTCOME || c->attempts > 3) c->life = 0;
             arm(w, c, sim_exponential(&w->work, 5 * RF_NS_PER_MS) + 1);
             return;
         }

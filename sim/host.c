@@ -231,16 +231,24 @@ static void report_silence(sim_world_t *w, unsigned host)
     }
 }
 
-/* One that was started and that nobody feeds is of an incarnation that has left already: start it anew. */
+/*
+ * One that was started and that nobody feeds is of an incarnation that has left already. A joiner that nobody speaks to
+ * for long ends; one that waits to be formed dials the others, and is told. Either is started anew.
+ */
 static void end_forgotten(sim_world_t *w, unsigned host)
 {
     uint64_t patience_ns = 10 * (w->params.silence_ns + w->params.election_ns);
     for (unsigned i = w->host_first[host]; i < w->host_first[host + 1]; i++) {
         sim_process_t *p = &w->processes[i];
-        if (!p->alive || p->incarnation <= 1 || w->now_ns < p->started_ns + patience_ns) continue;
+        if (!p->alive || p->incarnation > w->left[i]) continue;
         agreement_state_t state;
         agreement_query(p->engine, &state);
-        if (state.formed || p->incarnation > w->left[i]) continue;
+        if (state.formed) continue;
+        if (p->incarnation == 1) {
+            sim_network_dial(w, p, (rf_core_t)rf_prng_below(&w->choices, w->n_cores));
+            continue;
+        }
+        if (w->now_ns < p->started_ns + patience_ns) continue;
         sim_process_kill(w, (rf_core_t)i);
         sim_host_died(w, (rf_core_t)i, true);
     }

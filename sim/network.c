@@ -97,6 +97,15 @@ static void refuse(sim_world_t *w, const sim_process_t *by, const sim_process_t 
     refused->life = sender->life;
 }
 
+void sim_network_dial(sim_world_t *w, const sim_process_t *from, rf_core_t core)
+{
+    const sim_process_t *by = &w->processes[core];
+    unsigned a = w->host[from->core], b = w->host[core];
+    if (!by->alive || by == from || (a != b && sim_network_cut(w, a, b))) return;
+    if (left_by(by, (agreement_member_t){.core = from->core, .incarnation = from->incarnation}))
+        refuse(w, by, from);
+}
+
 void sim_network_send(sim_world_t *w, sim_process_t *from, agreement_member_t member, sim_message_t *message,
                       uint64_t at_ns)
 {

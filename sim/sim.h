@@ -364,6 +364,8 @@ typedef struct sim_link { /* a pair of cores that has spoken; in a hash table */
 
 void sim_network_send(sim_world_t *w, sim_process_t *from, agreement_member_t to, sim_message_t *message,
                       uint64_t at_ns);
+/* It wants a link to that core, which refuses it if it knows that it has left. */
+void sim_network_dial(sim_world_t *w, const sim_process_t *from, rf_core_t core);
 /* Whether a message that has arrived may be given to the engine: the receiver has not fenced its sender. */
 bool sim_network_deliver(sim_world_t *w, sim_process_t *to, const sim_event_t *event);
 void sim_network_room(sim_world_t *w);

@@ -71,6 +71,127 @@ static void test_histories_that_are_not(void **state)
                      SIM_NOT_LINEARIZABLE);
 }
 
+/* By trying every order of every choice of unknown ones: what linearizable means, and nothing else. */
+static bool any_order(const sim_operation_t *o, unsigned n, unsigned placed, uint32_t value)
+{
+    bool all = true;
+    for (unsigned i = 0; i < n; i++) {
+        if (placed >> i & 1) continue;
+        bool known = o[i].outcome == SIM_DONE;
+        all &= !known;
+        bool first = true;
+        for (unsigned k = 0; k < n; k++)
+            first &= placed >> k & 1 || o[k].outcome != SIM_DONE || o[k].return_ns >= o[i].call_ns;
+        if (!first) continue;
+        bool fits = true;
+        uint32_t next = value;
+        if (o[i].kind == SIM_PUT) next = o[i].value;
+        if (o[i].kind == SIM_GET) fits = !known || value == o[i].value;
+        if (o[i].kind == SIM_CAS) {
+            fits = !known || o[i].success == (value == o[i].expected);
+            if (value == o[i].expected) next = o[i].value;
+        }
+        if (o[i].kind == SIM_DELETE) {
+            fits = !known || o[i].success == (value != SIM_ABSENT);
+            next = SIM_ABSENT;
+        }
+        if (fits && any_order(o, n, placed | 1u << i, next)) return true;
+    }
+    return all;
+}
+
+static void test_small_histories_are_judged_as_by_trying_all_orders(void **state)
+{
+    (void)state;
+    rf_prng_t prng;
+    rf_prng_seed(&prng, 3);
+    unsigned yes = 0, no = 0;
+    for (unsigned round = 0; round < 60000; round++) {
+        sim_operation_t o[7] = {0};
+        unsigned n = 2 + (unsigned)rf_prng_below(&prng, 6), n_values = 2 + (unsigned)rf_prng_below(&prng, 4);
+        bool distinct = rf_prng_below(&prng, 2), wide = rf_prng_below(&prng, 2);
+        for (unsigned i = 0; i < n; i++) {
+            static const uint8_t kinds[] = {SIM_PUT, SIM_GET, SIM_GET, SIM_CAS, SIM_DELETE};
+            o[i].kind = kinds[rf_prng_below(&prng, sizeof kinds)];
+            o[i].call_ns = 1 + rf_prng_below(&prng, 14);
+            o[i].return_ns = o[i].call_ns + rf_prng_below(&prng, wide ? 14 : 4);
+            o[i].outcome = rf_prng_below(&prng, 4) ? SIM_DONE : SIM_UNKNOWN;
+            if (o[i].outcome == SIM_UNKNOWN) o[i].return_ns = RF_NEVER;
+            o[i].success = rf_prng_below(&prng, 2);
+            if (o[i].kind == SIM_GET && o[i].outcome == SIM_DONE)
+                o[i].value = (uint32_t)rf_prng_below(&prng, n_values);
+            if (o[i].kind == SIM_PUT || o[i].kind == SIM_CAS)
+                o[i].value = distinct ? i + 1 : 1 + (uint32_t)rf_prng_below(&prng, n_values);
+            if (o[i].kind == SIM_CAS) o[i].expected = (uint32_t)rf_prng_below(&prng, n_values);
+        }
+        sim_history_t history = {.operations = o, .n = n, .max = n};
+        char why[256];
+        bool expected = any_order(o, n, 0, SIM_ABSENT);
+        sim_linearizable_t found = check_linearizable(&history, 1000000, why, sizeof why);
+        if (found != (expected ? SIM_LINEARIZABLE : SIM_NOT_LINEARIZABLE)) {
+            sim_history_write(&history, stderr);
+            fail_msg("round %u: found %d", round, (int)found);
+        }
+        yes += expected;
+        no += !expected;
+    }
+    assert_true(yes > 5000 && no > 5000);
+}
+
+/* A register of 40 clients that lose an eighth of their answers: the search must come to an end. */
+static void test_many_unknown_outcomes_are_decided(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        sim_history_t history = {0};
+        rf_prng_t prng;
+        rf_prng_seed(&prng, seed);
+        uint32_t value = SIM_ABSENT, last = 0;
+        uint64_t busy_until_ns[40] = {0};
+        for (uint64_t now_ns = 100; now_ns < 40000; now_ns += rf_prng_below(&prng, 20)) {
+            unsigned client = (unsigned)rf_prng_below(&prng, 40);
+            if (busy_until_ns[client] >= now_ns) continue;
+            busy_until_ns[client] = now_ns + rf_prng_below(&prng, 100);
+            sim_operation_t o = {.client = client,
+                                 .kind = (uint8_t)(SIM_PUT + rf_prng_below(&prng, 4)),
+                                 .call_ns = now_ns - rf_prng_below(&prng, 90),
+                                 .return_ns = busy_until_ns[client],
+                                 .outcome = SIM_DONE,
+                                 .success = true};
+            if (o.kind == SIM_PUT || o.kind == SIM_CAS) o.value = ++last;
+            if (o.kind == SIM_CAS) o.expected = rf_prng_below(&prng, 3) ? value : last - 1;
+            if (o.kind == SIM_CAS) o.success = value == o.expected;
+            if (o.kind == SIM_DELETE) o.success = value != SIM_ABSENT;
+            if (o.kind == SIM_GET) o.value = value;
+            bool lost = rf_prng_below(&prng, 8) == 0, executed = !lost || rf_prng_below(&prng, 2);
+            if (executed && (o.kind == SIM_PUT || (o.kind == SIM_CAS && o.success))) value = o.value;
+            if (executed && o.kind == SIM_DELETE) value = SIM_ABSENT;
+            if (lost) {
+                o.outcome = SIM_UNKNOWN;
+                o.return_ns = RF_NEVER;
+                if (o.kind == SIM_GET) o.value = 0;
+            }
+            sim_history_add(&history, &o);
+        }
+        char why[256];
+        assert_int_equal(check_linearizable(&history, 1000000, why, sizeof why), SIM_LINEARIZABLE);
+        /* The last read of all sees what was overwritten long ago. */
+        sim_operation_t stale = {.client = 41,
+                                 .kind = SIM_GET,
+                                 .call_ns = 50000,
+                                 .return_ns = 50001,
+                                 .outcome = SIM_DONE,
+                                 .value = 0};
+        for (size_t i = 0; i < history.n && stale.value == 0; i++) {
+            const sim_operation_t *o = &history.operations[i];
+            if (o->kind == SIM_PUT && o->outcome == SIM_DONE) stale.value = o->value;
+        }
+        sim_history_add(&history, &stale);
+        assert_int_equal(check_linearizable(&history, 1000000, why, sizeof why), SIM_NOT_LINEARIZABLE);
+        sim_history_free(&history);
+    }
+}
+
 static void test_text_that_is_no_history(void **state)
 {
     (void)state;
@@ -179,6 +300,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_histories_that_are_linearizable),
         cmocka_unit_test(test_histories_that_are_not),
+        cmocka_unit_test(test_small_histories_are_judged_as_by_trying_all_orders),
+        cmocka_unit_test(test_many_unknown_outcomes_are_decided),
         cmocka_unit_test(test_text_that_is_no_history),
         cmocka_unit_test(test_history_is_written_as_it_is_read),
         cmocka_unit_test(test_knobs),

@@ -33,6 +33,11 @@ seeds)
     "$sim" --seed 1000000 --seeds $(($3 / 10)) --faults storm
     "$sim" --seed 2000000 --seeds $(($3 / 20)) --faults none
     "$sim" --groups --seeds "$3"
+    # Cut to pieces: members that are expelled before they have heard that they are in; sessions whose opening is lost
+    "$sim" --seed 226 --seeds $(($3 / 10)) --monitors 5 --hosts 5 --voters 5 --clients 20 --ops 600 \
+        --faults none,crash=0,partition=20,flap=15,isolate=5,loss=20,effect_stall=1,transfer=10
+    "$sim" --seed 86 --seeds $(($3 / 20)) --monitors 3 --hosts 3 --leases on --clients 40 --ops 4000 \
+        --faults none,one_way=6,flap=12,isolate=3,loss=20,tail=20,full=5
     ;;
 storm)
     "$sim" --seeds "$3" --faults storm
