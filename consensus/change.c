@@ -349,13 +349,7 @@ void change_died(agreement_t *e, agreement_member_t m, agreement_evidence_t evid
             bit_set(e->silent, m.core, true);
             e->n_silent_tells = 0;
             e->due |= DUE_REPORTS;
-            /* The link to the leader broke: others may hear it, so this is a reason to ask them (pre-vote), no more. */
-            if (same(m, e->leader) && e->role == AGREEMENT_ROLE_FOLLOWER &&
-                e->params.election_ns != RF_NEVER) {
-                e->leader_heard_ns =
-                    e->now_ns > e->params.election_ns ? e->now_ns - e->params.election_ns : 0;
-                earlier(&e->election_at_ns, e->now_ns + STAGGER_NS);
-            }
+            if (same(m, e->leader)) role_leader_unheard(e);
         }
         return;
     }

@@ -36,7 +36,8 @@
 #define PROGRESS_MAX       (2 * AGREEMENT_VOTERS_MAX + AGREEMENT_CHILDREN_MAX)
 #define PLAN_ARITY         32        /* children of one member in a plan by hosts */
 #define ROUNDS_KEPT        16        /* send times of rounds, for the lease */
-#define STAGGER_NS         200000ull /* between the ranks that stand on evidence */
+#define STAGGER_NS         200000ull /* for messages that are under way */
+#define EVIDENCE_TURNS     4         /* of that, between the ranks that stand on evidence */
 #define ARENA_SIZE         (4 * AGREEMENT_MESSAGE_MAX)
 #define INCARNATION_MAX    ((1u << 30) - 1)
 #define INCARNATION_INLINE 62 /* larger ones take four more bytes in a snapshot */
@@ -717,6 +718,8 @@ void role_outrun(agreement_t *e);  /* refused a candidate whose log is behind th
 void role_voted(agreement_t *e);   /* for another: gives it time */
 void role_no_quorum(agreement_t *e);
 void role_leader_died(agreement_t *e);
+void role_leader_unheard(agreement_t *e); /* the link to it broke */
+void role_split(agreement_t *e);          /* candidate: refused in its own term */
 void role_transfer(agreement_t *e);
 void role_tick(agreement_t *e);
 void role_next_round(agreement_t *e);

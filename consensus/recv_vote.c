@@ -15,6 +15,8 @@ void recv_vote(agreement_t *e, agreement_member_t from, const uint8_t *bytes, si
     }
     bool granted = m.granted == VOTE_GRANTED;
     if (m.granted == VOTE_BEHIND && e->role == AGREEMENT_ROLE_CANDIDATE) role_behind(e);
+    if (m.granted == 0 && m.pre == 0 && m.term == e->term && e->role == AGREEMENT_ROLE_CANDIDATE)
+        role_split(e);
     if (!granted && m.term > e->term && e->role == AGREEMENT_ROLE_CANDIDATE &&
         config_sets(e, config_newest(e), from) != 0) {
         role_adopt_term(e, m.term);

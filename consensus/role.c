@@ -347,6 +347,29 @@ void role_stand(agreement_t *e, bool pre, bool evidence, bool transfer)
     role_count_votes(e);
 }
 
+/* Between the ranks that stand on evidence: they learn of it one after the other, in any order, and the first has to be heard before the
+ * next stands; two that stand at once have no majority each. */
+static uint64_t turn_ns(const agreement_t *e)
+{
+    return STAGGER_NS * EVIDENCE_TURNS * rank(e);
+}
+
+/* Refused in this term by one who is no better: it has voted for another that stood at the same time. The first rank stands again before
+ * the others do. */
+void role_split(agreement_t *e)
+{
+    if (!e->pre && e->stands_on_evidence && e->attempts < 5 && rank(e) == 0)
+        earlier(&e->election_at_ns, e->now_ns + STAGGER_NS);
+}
+
+/* The link to the leader broke: others may hear it, so this is a reason to ask them (pre-vote), no more. */
+void role_leader_unheard(agreement_t *e)
+{
+    if (e->role != AGREEMENT_ROLE_FOLLOWER || e->params.election_ns == RF_NEVER) return;
+    e->leader_heard_ns = e->now_ns > e->params.election_ns ? e->now_ns - e->params.election_ns : 0;
+    earlier(&e->election_at_ns, e->now_ns + STAGGER_NS + turn_ns(e));
+}
+
 /* The leader is dead, the kernel says so: the first rank stands now. */
 void role_leader_died(agreement_t *e)
 {
@@ -355,12 +378,12 @@ void role_leader_died(agreement_t *e)
     if (same(e->promised_to, e->leader)) e->promise_until_ns = 0;
     if (e->role != AGREEMENT_ROLE_FOLLOWER && e->role != AGREEMENT_ROLE_CANDIDATE) return;
     unsigned r = rank(e);
-    if (e->hears_candidate) /* its request first: two that stand at once have no majority each */
-        earlier(&e->election_at_ns, e->now_ns + STAGGER_NS * (1 + r));
+    if (e->hears_candidate) /* its request first */
+        earlier(&e->election_at_ns, e->now_ns + STAGGER_NS + turn_ns(e));
     else if (r == 0)
         role_stand(e, false, true, false);
     else
-        earlier(&e->election_at_ns, e->now_ns + STAGGER_NS * r);
+        earlier(&e->election_at_ns, e->now_ns + turn_ns(e));
 }
 
 /* To the best other voter: caught up most, no witness if there is a choice. */
