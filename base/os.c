@@ -177,6 +177,27 @@ rf_err_t rf_cpu_pin(unsigned cpu)
     return sched_setaffinity(0, sizeof set, &set) == 0 ? RF_OK : RF_ERR_OS;
 }
 
+#define PROMPT_SLICE_NS 100000 /* the shortest that the kernel takes */
+
+/* As the kernel knows it: the C library has it neither by name nor by type. */
+struct rf_sched_attr {
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime, deadline, period;
+};
+
+void rf_sched_prompt(void)
+{
+    struct rf_sched_attr attr = {.size = sizeof attr};
+    if (syscall(SYS_sched_getattr, 0, &attr, sizeof attr, 0) < 0 || attr.policy != SCHED_OTHER) return;
+    attr.size = sizeof attr;
+    attr.flags = 1; /* SCHED_FLAG_RESET_ON_FORK */
+    attr.runtime = PROMPT_SLICE_NS;
+    syscall(SYS_sched_setattr, 0, &attr, 0);
+}
+
 unsigned rf_cpu_allowed(unsigned *cpus, unsigned max)
 {
     cpu_set_t set;

@@ -44,6 +44,11 @@ rf_err_t rf_process_wait_dead(int pidfd, int timeout_ms);
 /* Pins the calling thread to one CPU of its allowed set. */
 rf_err_t rf_cpu_pin(unsigned cpu);
 
+/* Asks the kernel for short turns on the CPU (EEVDF's slice, from Linux 6.12 on), so that a process that sleeps most of the time gets it soon
+ * when it wakes, also beside programs that never sleep. No more of the CPU in all, and nothing for what it forks. Earlier kernels
+ * ignore it. */
+void rf_sched_prompt(void);
+
 /* The CPUs this process may use, ascending; returns how many, at most `max`. */
 unsigned rf_cpu_allowed(unsigned *cpus, unsigned max);
 

@@ -235,6 +235,8 @@ void conn_event(void *context, rf_link_t *link, rf_link_event_t event, const rf_
         }
         break;
     case RF_LINK_BROKEN:
+        if (conn && conn->kind == CONN_PEER) conn->broken = true;
+        break;
     case RF_LINK_WRITTEN:
         break;
     }
@@ -313,6 +315,13 @@ static void tell_room(shell_t *s, conn_t *conn)
     shell_step(s, &event);
 }
 
+static void tell_broken(shell_t *s, conn_t *conn)
+{
+    monitor_event_t event = {.kind = MONITOR_PEER_BROKEN, .core = conn->core};
+    conn->broken = false;
+    shell_step(s, &event);
+}
+
 /* Tells of one link, which may free any. False: there is nothing to tell. */
 static bool settle_one(shell_t *s)
 {
@@ -323,6 +332,8 @@ static bool settle_one(shell_t *s)
             tell_ended(s, conn);
         else if (conn->room && conn->told_up)
             tell_room(s, conn);
+        else if (conn->broken && conn->told_up)
+            tell_broken(s, conn);
         else
             continue;
         return true;

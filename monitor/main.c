@@ -2,8 +2,10 @@
  * rf-monitor CORE INCARNATION: one life of the monitor of one core. Started by the core's CPU driver with the boot block on RF_BOOT_FD and the
  * socket of its kernel link on RF_DISPATCHER_FD; ends with it. Exit statuses: monitor/step.h.
  */
+#include "monitor/keeper.h"
 #include "monitor/shell.h"
 
+#include "base/os.h"
 #include "transport/registry.h"
 #include "transport/shm/shm.h"
 
@@ -53,6 +55,8 @@ int main(int argc, char **argv)
         return MONITOR_EXIT_FAILED;
     }
     rf_log_init(who, boot->log_level <= RF_LOG_DEBUG ? (rf_log_level_t)boot->log_level : RF_LOG_INFO);
+    rf_sched_prompt();
+    keeper_start();
     fcntl(RF_BOOT_FD, F_SETFD, FD_CLOEXEC);
     fcntl(RF_DISPATCHER_FD, F_SETFD, FD_CLOEXEC);
     if (boot->module_dir[0]) setenv("RACKFISH_MODULE_PATH", boot->module_dir, 0);

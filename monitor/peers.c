@@ -174,6 +174,16 @@ void peer_down(monitor_t *m, rf_core_t core, rf_err_t err)
     if ((was_linked || !again) && m->formed) each_op_of(m, core, false);
 }
 
+/* Of the leader that is the first sign of its death: its kernel closes its connections. The engine asks the other voters whether they
+ * hear it, and waits for no word of its host. */
+void peer_broken(monitor_t *m, rf_core_t core)
+{
+    bool leads =
+        m->agree.state.leader.core == core && m->agree.state.leader.incarnation == m->cores[core].linked;
+    if (m->formed && leads && m->cores[core].link == PEER_LINKED)
+        agree_death(m, core, AGREEMENT_EVIDENCE_SILENCE);
+}
+
 void peer_process_died(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
 {
     core_t *c = &m->cores[core];

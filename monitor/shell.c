@@ -114,7 +114,7 @@ static bool turn(shell_t *s)
 static bool anything_to_settle(const shell_t *s)
 {
     for (const conn_t *conn = s->conns; conn; conn = conn->next) {
-        if (conn->ended || conn->room || (conn->up && !conn->told_up)) return true;
+        if (conn->ended || conn->room || conn->broken || (conn->up && !conn->told_up)) return true;
     }
     return false;
 }

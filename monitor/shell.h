@@ -6,6 +6,7 @@
  *   watch.c     the processes of the other monitors of this host
  *   actions.c   carrying out what a step wants
  *   backlog.c   messages that wait for room on their link
+ *   keeper.c    what makes this process's death quick for who waits for it
  *
  * One link for each pair of monitors: inside a host the higher core dials the lower. Between hosts both may dial at once;
  * then the link that the higher core dialled stays, the other is refused with RF_ERR_EXISTS (which is no evidence of
@@ -46,6 +47,7 @@ typedef struct conn {
     bool forgotten;           /* ... without telling: the monitor wanted it so */
     bool full;                /* refused something: room is to be told */
     bool room;                /* room came */
+    bool broken;              /* its connection broke: to be told */
     bool dirty;               /* to be flushed */
     rf_err_t err;
     rf_core_t core;               /* PEER */

@@ -522,6 +522,7 @@ void peer_fence(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation);
 void peer_fail_ops(monitor_t *m, rf_core_t core); /* those that wait for it */
 void peer_room(monitor_t *m, rf_core_t core);
 void peer_down(monitor_t *m, rf_core_t core, rf_err_t err);
+void peer_broken(monitor_t *m, rf_core_t core);
 void peer_message(monitor_t *m, rf_core_t core, uint8_t type, const uint8_t *bytes, size_t size);
 void peer_address(monitor_t *m, rf_core_t core, const char *address);
 static inline bool same_node(const monitor_t *m, rf_core_t core)

@@ -246,6 +246,10 @@ static void handle(monitor_t *m, const monitor_event_t *event)
         rf_assert(core_valid);
         peer_down(m, event->core, event->err);
         break;
+    case MONITOR_PEER_BROKEN:
+        rf_assert(core_valid);
+        peer_broken(m, event->core);
+        break;
     case MONITOR_PEER_ROOM:
         rf_assert(core_valid);
         peer_room(m, event->core);

@@ -47,7 +47,8 @@ typedef enum monitor_event_kind {
     MONITOR_KERNEL_MESSAGE,
     MONITOR_KERNEL_FDS,
     MONITOR_PEER_UP, /* `incarnation` of `core`'s monitor is linked; it replaces the link of an earlier one */
-    MONITOR_PEER_DOWN, /* its link is dead, or a dial failed: `err`; proves nothing about the process */
+    MONITOR_PEER_DOWN,   /* its link is dead, or a dial failed: `err`; proves nothing about the process */
+    MONITOR_PEER_BROKEN, /* the connection under its link broke, and is being made again: proves even less */
     MONITOR_PEER_DIED, /* the kernel says that the process of `incarnation` of `core`, on this host, has died */
     MONITOR_PEER_ROOM, /* takes messages again */
     MONITOR_PEER_MESSAGE,

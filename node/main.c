@@ -333,6 +333,7 @@ int main(int argc, char **argv)
     daemon.events_core = -1;
     if (daemon.ready_fd >= 0) fcntl(daemon.ready_fd, F_SETFD, FD_CLOEXEC);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
+    rf_sched_prompt();
     rf_boot_find_programs(&daemon);
     if (rf_loop_init(&daemon.loop) != RF_OK || catch_signals(&daemon) != RF_OK) {
         rf_log(RF_LOG_ERROR, "cannot set up the event loop: %m");

@@ -204,6 +204,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         case 10:
             event.kind = type % 4 == 0   ? MONITOR_PEER_DIED
                          : type % 4 == 1 ? MONITOR_PEER_UP
+                         : type % 4 == 2 ? MONITOR_PEER_BROKEN
                                          : MONITOR_PEER_DOWN;
             event.incarnation = 1 + type / 64;
             event.err = (rf_err_t)(who % RF_ERR_COUNT);
