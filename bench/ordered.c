@@ -7,9 +7,13 @@
  *   tcp        three hosts over loopback TCP, leader and one follower spinning on different CPUs
  *   blocking   the same with everybody asleep between messages
  *   failover   the leader is killed, stopped or cut off: until the next commit
+ *   machine-failover (machine-killed, machine-stopped, machine-cut, machine-dead)
+ *              the same with a whole machine and programs that put keys; only when asked for
  *   peers      etcd and canonical's C raft beside it (--peers)
  */
 #include "ordered.h"
+
+#include <string.h>
 
 static const struct {
     const char *what;
@@ -20,8 +24,20 @@ static const struct {
     {"peers", ordered_peers},
 };
 
+/* Boots machines, so only when asked for. */
+static bool wants_machine(const bench_options_t *options)
+{
+    for (int i = 0; i < options->argc; i++) {
+        if (strncmp(options->argv[i], "machine-", 8) == 0) return true;
+    }
+    return false;
+}
+
 static rf_err_t run(const bench_options_t *options)
 {
+    if (options->argc > 0 && strcmp(options->argv[0], "machine-client") == 0)
+        return ordered_machine_client(options) ? RF_OK : RF_ERR_OS;
+    if (wants_machine(options) && !ordered_machine(options)) return RF_ERR_OS;
     for (unsigned i = 0; i < sizeof pieces / sizeof *pieces; i++) {
         bool is_peers = pieces[i].run == ordered_peers;
         if (is_peers && options->argc == 0 && !options->peers) continue;

@@ -29,6 +29,9 @@ bool ordered_tcp_measure(const bench_options_t *options, ordered_way_t way, unsi
                          unsigned batch, double *p50);
 /* How long after the leader has died, or is out of reach, the next command commits. */
 bool ordered_failover(const bench_options_t *options);
+/* The same of whole machines, which it boots, by cause; and what its programs in them run. */
+bool ordered_machine(const bench_options_t *options);
+bool ordered_machine_client(const bench_options_t *options);
 /* Other systems on the same path, where they are installed. */
 bool ordered_peers(const bench_options_t *options);
 
