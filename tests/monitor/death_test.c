@@ -402,8 +402,8 @@ static void a_partition_leaves_one_side(void **state)
     assert_true(2 * voters[major] > a.n_voters);
     world_cut(w, 0, 1, true);
     world_pass(w, 5 * RF_NS_PER_S);
-    assert_true(w->frozen[out] || !w->alive[out]);
-    assert_false(w->frozen[in]);
+    assert_true(w->fake.cores[out].frozen || !w->alive[out]);
+    assert_false(w->fake.cores[in].frozen);
     a = world_status(w, world_node_client(w, in + 1));
     assert_true(a.has_quorum);
     assert_int_equal(a.cores_up, 2);
@@ -437,7 +437,7 @@ static void all_cut_off_and_healed(void **state)
     world_pass(w, 20 * RF_NS_PER_S);
     for (rf_core_t core = 0; core < 3; core++) {
         rf_client_status_t s = world_status(w, world_node_client(w, core));
-        assert_true(w->alive[core] && w->frozen[core]);
+        assert_true(w->alive[core] && w->fake.cores[core].frozen);
         assert_false(s.has_quorum);
         assert_false(s.lost);
         assert_int_equal(s.n_waiting, 2);
@@ -451,7 +451,7 @@ static void all_cut_off_and_healed(void **state)
         assert_true(s.has_quorum);
         assert_int_equal(s.cores_up, 3);
         assert_int_equal(s.incarnation, 1);
-        assert_false(w->frozen[core]);
+        assert_false(w->fake.cores[core].frozen);
         assert_int_equal(world_spawn(w, world_node_client(w, core), core, NULL), RF_OK);
     }
     world_free(w);
@@ -513,7 +513,7 @@ static void shutdown_ends_domains_first(void **state)
         rf_domain_t d;
         test_client_t *c = world_node_client(w, 1);
         assert_int_equal(world_spawn(w, c, 1, &d), RF_OK);
-        w->ignore_term = stubborn;
+        w->fake.ignore_term = stubborn;
         uint32_t tag = world_send(w, c, RF_CLIENT_SHUTDOWN, NULL, 0, 0);
         world_settle(w);
         assert_int_equal(w->exited[1], !stubborn);

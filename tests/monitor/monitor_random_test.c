@@ -76,7 +76,7 @@ static void a_new_client(life_t *l)
     rf_core_t core = a_core(l);
     if (l->n_clients == 32 || !w->alive[core]) return;
     for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++) {
-        const world_dispatcher_t *d = &w->dispatchers[core][i];
+        const fake_dispatcher_t *d = &w->fake.cores[core].dispatchers[i];
         if (!d->used || below(l, 2)) continue;
         const local_t *local = local_find(w->monitor[core], d->domain, d->index);
         if (!local || local->started) continue;
@@ -208,7 +208,7 @@ static void a_request(life_t *l)
 static void an_end(life_t *l)
 {
     rf_core_t core = a_core(l);
-    const world_dispatcher_t *d = &l->w->dispatchers[core][below(l, 8)];
+    const fake_dispatcher_t *d = &l->w->fake.cores[core].dispatchers[below(l, 8)];
     if (d->used && l->w->alive[core])
         world_exit_dispatcher(l->w, core, d->domain, d->index, (int)below(l, 3) << 8);
 }
@@ -301,7 +301,7 @@ static void run(uint64_t seed)
     bool hurts = seed % 2;
     unsigned deaths = (unsigned)below(&l, hurts ? 12 : 4);
     bool orderer_may_die = below(&l, 3) == 0;
-    w->block_size = below(&l, 2) ? 100 : 9000;
+    w->fake.block_size = below(&l, 2) ? 100 : 9000;
     for (unsigned i = 0; i < 4; i++) l.clients[l.n_clients++] = world_node_client(w, a_core(&l));
     for (unsigned i = 0; i < 400; i++) {
         switch (below(&l, 40)) {

@@ -109,9 +109,9 @@ static void a_start_that_fails_says_why(void **state)
     world_t *w = world_new(1, 2, 3);
     world_form(w);
     test_client_t *c = world_node_client(w, 1);
-    w->create_err = RF_ERR_EXEC;
+    w->fake.create_err = RF_ERR_EXEC;
     rf_client_spawn_t body = {.core = 1, .n_fds = 4};
-    w->block_flags = RF_SPAWN_STDIO;
+    w->fake.block_flags = RF_SPAWN_STDIO;
     uint32_t tag = world_send(w, c, RF_CLIENT_SPAWN, &body, sizeof body, 4);
     world_settle(w);
     const message_t *m = world_reply(c, tag);
@@ -126,12 +126,12 @@ static void a_start_that_fails_says_why(void **state)
     assert_int_equal(d.reason, RF_ERR_EXEC);
 
     /* A block that is none, descriptors that do not fit its flags. */
-    w->create_err = RF_OK;
-    w->block_err = RF_ERR_PROTOCOL;
+    w->fake.create_err = RF_OK;
+    w->fake.block_err = RF_ERR_PROTOCOL;
     assert_int_equal(world_spawn(w, c, 1, NULL), RF_ERR_PROTOCOL);
-    w->block_err = RF_OK;
+    w->fake.block_err = RF_OK;
     assert_int_equal(world_spawn(w, c, 1, NULL), RF_ERR_INVALID);
-    w->block_flags = 0;
+    w->fake.block_flags = 0;
     assert_int_equal(world_spawn(w, c, 1, NULL), RF_OK);
     assert_int_equal(world_spawn(w, c, 7, NULL), RF_ERR_INVALID);
     world_free(w);
@@ -143,7 +143,7 @@ static void domains_spawn_and_span_anywhere(void **state)
     world_t *w = world_new(2, 2, 4);
     world_form(w);
     rf_domain_t a, child;
-    w->block_size = 3 * PEER_CHUNK_MAX + 17; /* several pieces to another host */
+    w->fake.block_size = 3 * PEER_CHUNK_MAX + 17; /* several pieces to another host */
     test_client_t *c = world_domain_on(w, 1, &a);
     for (rf_core_t core = 0; core < 4; core++) {
         assert_int_equal(world_spawn(w, c, core, &child), RF_OK);
@@ -286,7 +286,7 @@ static void kill_is_for_the_same_user(void **state)
     world_form(w);
     rf_domain_t a, b, c2;
     test_client_t *alice = world_domain_on(w, 0, &a);
-    snprintf(w->block_user, sizeof w->block_user, "bob");
+    snprintf(w->fake.block_user, sizeof w->fake.block_user, "bob");
     test_client_t *bob = world_domain_on(w, 1, &b);
     test_client_t *node = world_node_client(w, 2);
     assert_int_equal(world_spawn(w, node, 3, &c2), RF_OK);
@@ -472,7 +472,7 @@ static void one_user_does_not_starve_the_others(void **state)
     rf_domain_t alice[3], bob;
     test_client_t *a[3];
     for (unsigned i = 0; i < 3; i++) a[i] = world_domain_on(w, 0, &alice[i]);
-    snprintf(w->block_user, sizeof w->block_user, "bob");
+    snprintf(w->fake.block_user, sizeof w->fake.block_user, "bob");
     test_client_t *b = world_domain_on(w, 0, &bob), *node = world_node_client(w, 0);
     rf_client_target_t target = {.domain = bob};
     unsigned refused = 0;
@@ -489,7 +489,7 @@ static void one_user_does_not_starve_the_others(void **state)
         monitor_event_t *event =
             world_push(w, 0, CHANNEL_CLIENT + a[0]->handle, MONITOR_CLIENT_FDS, &head, sizeof head);
         event->client = a[0]->handle;
-        event->fds[event->n_fds++] = world_fd_new(w);
+        event->fds[event->n_fds++] = fake_fd_new(&w->fake);
     }
     world_settle(w);
     assert_int_equal(world_spawn(w, b, 0, NULL), RF_OK);

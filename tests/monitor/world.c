@@ -11,26 +11,6 @@ struct pending {
     monitor_link_stats_t links[WORLD_CORES_MAX];
 };
 
-/* ---- descriptors ---- */
-
-int world_fd_new(world_t *w)
-{
-    rf_assert(w->fd_next < WORLD_FDS_MAX);
-    w->fd_open[w->fd_next] = true;
-    return w->fd_next++;
-}
-
-static void fd_check(const world_t *w, int fd)
-{
-    rf_assert(fd >= 0 && fd < WORLD_FDS_MAX && w->fd_open[fd]);
-}
-
-static void fd_close(world_t *w, int fd)
-{
-    fd_check(w, fd);
-    w->fd_open[fd] = false;
-}
-
 /* ---- queues ---- */
 
 monitor_event_t *world_push(world_t *w, rf_core_t to, uint32_t channel, monitor_event_kind_t kind,
@@ -58,7 +38,8 @@ monitor_event_t *world_push(world_t *w, rf_core_t to, uint32_t channel, monitor_
 
 static void pending_drop(world_t *w, unsigned i)
 {
-    for (unsigned k = 0; k < w->pending[i].event.n_fds; k++) fd_close(w, w->pending[i].event.fds[k]);
+    for (unsigned k = 0; k < w->pending[i].event.n_fds; k++)
+        fake_fd_close(&w->fake, w->pending[i].event.fds[k]);
     free(w->pending[i].bytes);
     memmove(&w->pending[i], &w->pending[i + 1], (w->n_pending - i - 1) * sizeof *w->pending);
     w->n_pending--;
@@ -119,7 +100,7 @@ static void unlink_peers(world_t *w, rf_core_t a, rf_core_t b, rf_err_t err)
 
 static void do_send_peer(world_t *w, rf_core_t from, const monitor_action_t *a)
 {
-    for (unsigned i = 0; i < a->n_fds; i++) fd_check(w, a->fds[i]);
+    for (unsigned i = 0; i < a->n_fds; i++) fake_fd_check(&w->fake, a->fds[i]);
     if (!w->linked[from][a->core] || !w->alive[a->core] || w->cut[node_of(w, from)][node_of(w, a->core)])
         return;
     if (a->n_fds > 0) {
@@ -127,138 +108,12 @@ static void do_send_peer(world_t *w, rf_core_t from, const monitor_action_t *a)
         monitor_event_t *event =
             world_push(w, a->core, CHANNEL_PEER + from, MONITOR_PEER_FDS, a->head, a->head_size);
         event->core = from;
-        for (unsigned i = 0; i < a->n_fds; i++) event->fds[event->n_fds++] = world_fd_new(w);
+        for (unsigned i = 0; i < a->n_fds; i++) event->fds[event->n_fds++] = fake_fd_new(&w->fake);
     }
     monitor_event_t *event =
         world_push(w, a->core, CHANNEL_PEER + from, MONITOR_PEER_MESSAGE, a->bytes, a->size);
     event->core = from;
     event->type = a->type;
-}
-
-world_dispatcher_t *world_dispatcher(world_t *w, rf_core_t core, rf_domain_t domain, unsigned index)
-{
-    for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++) {
-        world_dispatcher_t *d = &w->dispatchers[core][i];
-        if (d->used && d->domain == domain && d->index == index) return d;
-    }
-    return NULL;
-}
-
-static void kernel_reply(world_t *w, rf_core_t core, uint32_t tag, uint16_t op, rf_err_t err,
-                         const void *body, size_t size)
-{
-    uint8_t bytes[4096];
-    rf_wire_header_t header = {.tag = tag, .err = (uint16_t)err, .op = op};
-    memcpy(bytes, &header, sizeof header);
-    if (size > 0) memcpy(bytes + sizeof header, body, size);
-    if (tag != 0)
-        world_push(w, core, CHANNEL_KERNEL, MONITOR_KERNEL_MESSAGE, bytes, sizeof header + size)->type =
-            RF_KERNEL_REPLY;
-}
-
-void world_exit_dispatcher(world_t *w, rf_core_t core, rf_domain_t domain, uint16_t index, int wait_status)
-{
-    world_dispatcher_t *d = world_dispatcher(w, core, domain, index);
-    if (!d) return;
-    d->used = false;
-    struct {
-        rf_wire_header_t header;
-        rf_kernel_exited_t exited;
-    } m = {.header = {.op = RF_KERNEL_EVENT_EXITED},
-           .exited = {.domain = domain, .index = index, .wait_status = wait_status}};
-    world_push(w, core, CHANNEL_KERNEL, MONITOR_KERNEL_MESSAGE, &m, sizeof m)->type = RF_KERNEL_EVENT;
-    for (unsigned i = 0; i < 128; i++) {
-        test_client_t *c = &w->clients[i];
-        if (c->used && !c->gone && c->core == core && c->domain == domain && c->index == index)
-            world_client_leave(w, c);
-    }
-}
-
-static void kernel_create(world_t *w, rf_core_t core, uint32_t tag, const monitor_action_t *a)
-{
-    rf_kernel_create_t create;
-    memcpy(&create, (const uint8_t *)a->bytes + sizeof(rf_wire_header_t), sizeof create);
-    rf_assert(create.n_fds == a->n_fds && a->n_fds >= 1);
-    rf_kernel_created_t out = {.pid = 100};
-    if (w->create_err == RF_OK) {
-        rf_assert(!world_dispatcher(w, core, create.domain, create.index));
-        for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++) {
-            if (w->dispatchers[core][i].used) continue;
-            w->dispatchers[core][i] =
-                (world_dispatcher_t){.used = true, .domain = create.domain, .index = create.index};
-            break;
-        }
-    } else {
-        out.os_errno = 2;
-        snprintf(out.what, sizeof out.what, "exec ./missing");
-    }
-    kernel_reply(w, core, tag, RF_KERNEL_CREATE, w->create_err, &out, sizeof out);
-}
-
-static void do_send_kernel(world_t *w, rf_core_t core, const monitor_action_t *a)
-{
-    rf_wire_header_t header;
-    memcpy(&header, a->bytes, sizeof header);
-    const uint8_t *body = (const uint8_t *)a->bytes + sizeof header;
-    for (unsigned i = 0; i < a->n_fds; i++) fd_check(w, a->fds[i]);
-    switch (header.op) {
-    case RF_KERNEL_IDENTIFY: {
-        rf_kernel_identity_t identity = {.core = core, .scheduler = "fake shares", .isolation = "fake walls"};
-        kernel_reply(w, core, header.tag, header.op, RF_OK, &identity, sizeof identity);
-        break;
-    }
-    case RF_KERNEL_CREATE:
-        if (!w->kernel_stuck) kernel_create(w, core, header.tag, a);
-        break;
-    case RF_KERNEL_SIGNAL: {
-        rf_kernel_signal_t signal;
-        memcpy(&signal, body, sizeof signal);
-        if (w->kernel_stuck) break;
-        bool there = world_dispatcher(w, core, signal.domain, signal.index) != NULL;
-        kernel_reply(w, core, header.tag, header.op, there ? RF_OK : RF_ERR_NOT_FOUND, NULL, 0);
-        if (there && (signal.signo == 9 || (signal.signo == 15 && !w->ignore_term)))
-            world_exit_dispatcher(w, core, signal.domain, signal.index, signal.signo);
-        break;
-    }
-    case RF_KERNEL_DESTROY: {
-        rf_kernel_target_t target;
-        memcpy(&target, body, sizeof target);
-        world_exit_dispatcher(w, core, target.domain, target.index, 9);
-        break;
-    }
-    case RF_KERNEL_STAT: {
-        rf_kernel_stat_t stat = {.pid = 7};
-        kernel_reply(w, core, header.tag, header.op, RF_OK, &stat, sizeof stat);
-        break;
-    }
-    case RF_KERNEL_STAT_ALL: {
-        rf_kernel_stats_t stats = {0};
-        for (unsigned i = 0; i < MONITOR_LOCAL_MAX && stats.n < RF_KERNEL_STATS_MAX; i++) {
-            const world_dispatcher_t *d = &w->dispatchers[core][i];
-            if (d->used) stats.stat[stats.n++] = (rf_kernel_stat_t){.domain = d->domain, .index = d->index};
-        }
-        kernel_reply(w, core, header.tag, header.op, RF_OK, &stats, sizeof stats);
-        break;
-    }
-    case RF_KERNEL_FENCE: {
-        rf_kernel_fence_t fence;
-        memcpy(&fence, body, sizeof fence);
-        rf_assert(node_of(w, fence.core) == node_of(w, core) && fence.core != core);
-        if (w->monitor[fence.core]->incarnation == fence.incarnation && w->fence_err == RF_OK)
-            world_kill(w, fence.core);
-        w->n_fenced++;
-        kernel_reply(w, core, header.tag, header.op, w->fence_err, NULL, 0);
-        break;
-    }
-    case RF_KERNEL_FREEZE_ALL: {
-        rf_kernel_freeze_all_t freeze;
-        memcpy(&freeze, body, sizeof freeze);
-        w->frozen[core] = freeze.frozen;
-        break;
-    }
-    default:
-        rf_assert(!"the monitor invokes what it should not");
-    }
 }
 
 test_client_t *world_client_of(world_t *w, rf_core_t core, uint32_t handle)
@@ -283,53 +138,70 @@ static void do_send_client(world_t *w, rf_core_t core, const monitor_action_t *a
     memcpy(&m->header, a->bytes, sizeof m->header);
     memcpy(m->body, (const uint8_t *)a->bytes + sizeof m->header, m->size);
     for (unsigned i = 0; i < a->n_fds; i++) {
-        fd_check(w, a->fds[i]);
+        fake_fd_check(&w->fake, a->fds[i]);
         m->fd = 0; /* the client's own number does not matter */
     }
     c->inbox[c->n_inbox++] = m;
 }
 
-static monitor_event_t *answer(world_t *w, rf_core_t core, const monitor_action_t *a,
-                               monitor_event_kind_t kind, const void *bytes, size_t size)
+static void exited(void *world, rf_core_t core, rf_domain_t domain, uint16_t index)
 {
-    monitor_event_t *event = world_push(w, core, CHANNEL_SHELL, kind, bytes, size);
-    event->op = a->op;
-    return event;
+    world_t *w = world;
+    for (unsigned i = 0; i < 128; i++) {
+        test_client_t *c = &w->clients[i];
+        if (c->used && !c->gone && c->core == core && c->domain == domain && c->index == index)
+            world_client_leave(w, c);
+    }
 }
 
-static void block_answer(world_t *w, rf_core_t core, const monitor_action_t *a, const char *user)
+static rf_err_t fence(void *world, rf_core_t core, const rf_kernel_fence_t *fence)
 {
-    monitor_event_t *event = answer(w, core, a, MONITOR_BLOCK, NULL, 0);
-    event->err = w->block_err;
-    if (event->err != RF_OK) return;
-    event->fds[event->n_fds++] = world_fd_new(w);
-    event->block.size = w->block_size;
-    event->block.flags = w->block_flags;
-    event->block.uid = 1000;
-    snprintf(event->block.user, sizeof event->block.user, "%s", user[0] ? user : w->block_user);
-    snprintf(event->block.program, sizeof event->block.program, "prog");
+    world_t *w = world;
+    rf_assert(node_of(w, fence->core) == node_of(w, core));
+    if (w->monitor[fence->core]->incarnation == fence->incarnation && w->fence_err == RF_OK)
+        world_kill(w, fence->core);
+    w->n_fenced++;
+    return w->fence_err;
 }
 
-static void do_block(world_t *w, rf_core_t core, const monitor_action_t *a)
+static monitor_event_t *push(void *world, rf_core_t to, uint32_t channel, monitor_event_kind_t kind,
+                             const void *bytes, size_t size)
 {
-    monitor_block_t change;
-    rf_assert(a->size == sizeof change);
-    memcpy(&change, a->bytes, sizeof change);
-    fd_check(w, a->fds[0]);
-    if (change.consume) fd_close(w, a->fds[0]);
-    block_answer(w, core, a, change.user);
-    monitor_event_t *event = &w->pending[w->n_pending - 1].event;
-    if (event->err == RF_OK) event->block.flags &= ~change.flags_clear;
-    if (event->err == RF_OK && a->n_fds == 2) event->fds[event->n_fds++] = world_fd_new(w);
+    return world_push(world, to, channel, kind, bytes, size);
+}
+
+void world_exit_dispatcher(world_t *w, rf_core_t core, rf_domain_t domain, uint16_t index, int wait_status)
+{
+    fake_exit_dispatcher(&w->fake, core, domain, index, wait_status);
+}
+
+static void link_stats(world_t *w, rf_core_t core, uint32_t op)
+{
+    world_push(w, core, CHANNEL_SHELL, MONITOR_LINK_STATS, NULL, 0)->op = op;
+    pending_t *p = &w->pending[w->n_pending - 1];
+    for (rf_core_t to = 0; to < w->n_cores; to++) {
+        if (w->linked[core][to])
+            p->links[p->event.n++] = (monitor_link_stats_t){.core = to, .medium = "fake"};
+    }
+}
+
+static void adopt(world_t *w, rf_core_t core, const monitor_action_t *a)
+{
+    fake_fd_close(&w->fake, a->fds[0]);
+    for (unsigned i = 0; i < 128; i++) {
+        test_client_t *c = &w->clients[i];
+        if (!c->used || c->core != core || c->domain != a->domain || c->index != a->index || c->gone)
+            continue;
+        monitor_event_t *event = world_push(w, core, CHANNEL_SHELL, MONITOR_CLIENT_UP, NULL, 0);
+        event->client = c->handle;
+        event->domain = a->domain;
+        event->index = a->index;
+    }
 }
 
 static void act(world_t *w, rf_core_t core, const monitor_action_t *a)
 {
-    static const uint8_t zeros[4096];
     switch ((monitor_action_kind_t)a->kind) {
-    case MONITOR_DO_SEND_KERNEL:
-        do_send_kernel(w, core, a);
-        break;
     case MONITOR_DO_SEND_PEER:
         do_send_peer(w, core, a);
         break;
@@ -349,54 +221,11 @@ static void act(world_t *w, rf_core_t core, const monitor_action_t *a)
         break;
     }
     case MONITOR_DO_ADOPT:
-        fd_close(w, a->fds[0]);
-        for (unsigned i = 0; i < 128; i++) {
-            test_client_t *c = &w->clients[i];
-            if (!c->used || c->core != core || c->domain != a->domain || c->index != a->index || c->gone)
-                continue;
-            monitor_event_t *event = world_push(w, core, CHANNEL_SHELL, MONITOR_CLIENT_UP, NULL, 0);
-            event->client = c->handle;
-            event->domain = a->domain;
-            event->index = a->index;
-        }
+        adopt(w, core, a);
         break;
-    case MONITOR_DO_CLOSE_FD:
-        fd_close(w, a->fds[0]);
+    case MONITOR_DO_LINK_STATS:
+        link_stats(w, core, a->op);
         break;
-    case MONITOR_DO_BLOCK:
-        do_block(w, core, a);
-        break;
-    case MONITOR_DO_BLOCK_GET:
-        fd_check(w, a->fds[0]);
-        answer(w, core, a, MONITOR_CHUNK, zeros, a->size);
-        break;
-    case MONITOR_DO_BLOCK_PUT:
-        if (a->offset + a->size == a->total) block_answer(w, core, a, "");
-        break;
-    case MONITOR_DO_SOCKETPAIR: {
-        monitor_event_t *event = answer(w, core, a, MONITOR_SOCKETPAIR, NULL, 0);
-        event->fds[event->n_fds++] = world_fd_new(w);
-        event->fds[event->n_fds++] = world_fd_new(w);
-        break;
-    }
-    case MONITOR_DO_RANDOM: {
-        uint8_t bytes[64];
-        for (unsigned i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)rf_prng_next(&w->prng);
-        answer(w, core, a, MONITOR_RANDOM, bytes, sizeof bytes);
-        break;
-    }
-    case MONITOR_DO_LISTEN:
-        answer(w, core, a, MONITOR_LISTENING, "127.0.0.1:1", 12);
-        break;
-    case MONITOR_DO_LINK_STATS: {
-        answer(w, core, a, MONITOR_LINK_STATS, NULL, 0);
-        pending_t *p = &w->pending[w->n_pending - 1];
-        for (rf_core_t to = 0; to < w->n_cores; to++) {
-            if (w->linked[core][to])
-                p->links[p->event.n++] = (monitor_link_stats_t){.core = to, .medium = "fake"};
-        }
-        break;
-    }
     case MONITOR_DO_LOG:
         w->n_logged++;
         if (getenv("WORLD_VERBOSE")) w->verbose = true;
@@ -407,8 +236,8 @@ static void act(world_t *w, rf_core_t core, const monitor_action_t *a)
         w->exit_status[core] = (int)a->size;
         w->exited[core] = true;
         break;
-    case MONITOR_DO_BLOCK_DROP:
-    case MONITOR_DO_LOG_LEVEL:
+    default:
+        rf_assert(fake_act(&w->fake, core, a));
         break;
     }
 }
@@ -458,7 +287,7 @@ static void deliver_one(world_t *w)
         p.event.links = p.links;
         step(w, p.to, &p.event);
     } else {
-        for (unsigned i = 0; i < p.event.n_fds; i++) fd_close(w, p.event.fds[i]);
+        for (unsigned i = 0; i < p.event.n_fds; i++) fake_fd_close(&w->fake, p.event.fds[i]);
     }
     free(p.bytes);
 }
@@ -522,7 +351,7 @@ static void start_core(world_t *w, rf_core_t core, const rf_boot_t *boot, rf_inc
         monitor_init(w->memory[core], size, boot, core, incarnation, "owner", w->now_ns, &w->monitor[core]);
     rf_assert(err == RF_OK);
     w->alive[core] = true;
-    w->exited[core] = w->stalled[core] = w->frozen[core] = false;
+    w->exited[core] = w->stalled[core] = false;
     w->tick_ns[core] = w->now_ns;
     world_push(w, core, CHANNEL_KERNEL, MONITOR_KERNEL_UP, NULL, 0);
 }
@@ -535,9 +364,10 @@ world_t *world_new(unsigned nodes, unsigned cores, uint64_t seed)
     w->output = calloc(1, sizeof *w->output);
     w->n_cores = nodes * cores;
     w->now_ns = RF_NS_PER_S;
-    w->fd_next = 1;
-    w->block_size = 1000;
-    snprintf(w->block_user, sizeof w->block_user, "alice");
+    fake_init(&w->fake, w, &w->prng, w->n_cores);
+    w->fake.push = push;
+    w->fake.exited = exited;
+    w->fake.fence = fence;
     rf_boot_t *b = &w->boot;
     b->magic = RF_BOOT_MAGIC;
     b->size = sizeof *b;
@@ -642,27 +472,9 @@ void world_form_late(world_t *w)
 void world_kill(world_t *w, rf_core_t core)
 {
     if (!w->alive[core]) return;
-    w->alive[core] = w->stalled[core] = w->frozen[core] = false;
+    w->alive[core] = w->stalled[core] = false;
     monitor_t *m = w->monitor[core];
-    /* The process's descriptors go with it. */
-    for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++) {
-        if (m->locals[i].block_fd >= 0) fd_close(w, m->locals[i].block_fd);
-        if (m->locals[i].executable_fd >= 0) fd_close(w, m->locals[i].executable_fd);
-    }
-    for (unsigned i = 0; i < MONITOR_OPS_MAX; i++) {
-        const op_t *op = &m->ops[i];
-        for (unsigned k = 0; op->kind == OP_SPAWN && k < op->spawn.n_fds; k++) {
-            if (op->spawn.fds[k] >= 0) fd_close(w, op->spawn.fds[k]);
-        }
-        for (unsigned k = 0; op->kind == OP_CONNECT && k < 2; k++) {
-            if (op->connect.fds[k] >= 0) fd_close(w, op->connect.fds[k]);
-        }
-    }
-    for (unsigned i = 0; i < MONITOR_PARKED_FDS_MAX; i++) {
-        for (unsigned k = 0; m->parked[i].used && k < m->parked[i].n_fds; k++)
-            fd_close(w, m->parked[i].fds[k]);
-    }
-    for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++) w->dispatchers[core][i].used = false;
+    fake_core_died(&w->fake, core, m);
     for (unsigned i = 0; i < 128; i++) {
         if (w->clients[i].used && w->clients[i].core == core) w->clients[i].gone = true;
     }
@@ -703,41 +515,13 @@ void world_cut(world_t *w, rf_node_t a, rf_node_t b, bool cut)
 
 /* ---- checking ---- */
 
-/* The agreed part of a domain; what was told besides may differ, and so may when the end of a dead core was learnt. */
-static bool same_domain(const domain_t *a, const domain_t *b)
-{
-    return a->id == b->id && a->state == b->state && a->n_dispatchers == b->n_dispatchers &&
-           a->alive == b->alive && a->wait_status == b->wait_status && a->reason == b->reason &&
-           memcmp(a->cores, b->cores, sizeof a->cores) == 0 && memcmp(a->user, b->user, sizeof a->user) == 0;
-}
-
-static void check_pair(const monitor_t *a, const monitor_t *b)
-{
-    agreement_state_t x, y;
-    agreement_query(a->agree.engine, &x);
-    agreement_query(b->agree.engine, &y);
-    if (x.applied != y.applied) return;
-    rf_assert(x.view == y.view && a->domain_last == b->domain_last && a->n_domains_live == b->n_domains_live);
-    for (unsigned i = 0; i < MONITOR_DOMAINS_MAX; i++) rf_assert(same_domain(&a->domains[i], &b->domains[i]));
-    static uint8_t registry[2][1 << 22];
-    size_t size = registry_save(a->registry, registry[0], sizeof registry[0]);
-    rf_assert(size > 0 && registry_save(b->registry, registry[1], sizeof registry[1]) == size);
-    rf_assert(memcmp(registry[0], registry[1], size) == 0);
-    for (unsigned i = 0; i < MONITOR_NAMES_MAX; i++) {
-        const name_t *n = &a->names[i], *o = &b->names[i];
-        rf_assert(n->used == o->used);
-        rf_assert(!n->used ||
-                  (n->domain == o->domain && n->index == o->index && strcmp(n->name, o->name) == 0));
-    }
-}
-
 void world_check(world_t *w)
 {
     for (rf_core_t core = 0; core < w->n_cores; core++) {
         if (!w->alive[core]) continue;
         monitor_check(w->monitor[core]);
         for (rf_core_t other = 0; other < core; other++) {
-            if (w->alive[other]) check_pair(w->monitor[core], w->monitor[other]);
+            if (w->alive[other]) fake_check_pair(w->monitor[core], w->monitor[other]);
         }
     }
 }
@@ -752,7 +536,8 @@ void world_free(world_t *w)
         free(w->memory[core]);
     }
     while (w->n_pending > 0) pending_drop(w, w->n_pending - 1);
-    for (int fd = 1; fd < w->fd_next; fd++) rf_assert(!w->fd_open[fd]); /* a descriptor leaked */
+    rf_assert(fake_fds_open(&w->fake) == 0); /* a descriptor leaked */
+    fake_free(&w->fake);
     for (unsigned i = 0; i < 128; i++) {
         for (unsigned k = 0; k < w->clients[i].n_inbox; k++) free(w->clients[i].inbox[k]);
     }

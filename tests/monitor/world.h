@@ -8,13 +8,10 @@
 #ifndef RF_TESTS_MONITOR_WORLD_H
 #define RF_TESTS_MONITOR_WORLD_H
 
-#include "monitor/state.h"
-
-#include "base/prng.h"
+#include "sim/fake.h"
 
 #define WORLD_CORES_MAX 16
 #define WORLD_INBOX_MAX 256
-#define WORLD_FDS_MAX   65536
 
 typedef struct message { /* what a client has received */
     uint8_t type;
@@ -35,12 +32,6 @@ typedef struct test_client {
     int fds[WORLD_INBOX_MAX]; /* passed, waiting for their message: by arrival */
 } test_client_t;
 
-typedef struct world_dispatcher {
-    bool used;
-    rf_domain_t domain;
-    uint16_t index;
-} world_dispatcher_t;
-
 typedef struct pending pending_t;
 
 typedef struct world {
@@ -50,7 +41,6 @@ typedef struct world {
     unsigned n_cores;
     bool alive[WORLD_CORES_MAX], exited[WORLD_CORES_MAX];
     bool stalled[WORLD_CORES_MAX]; /* its monitor does not run, what comes for it waits */
-    bool frozen[WORLD_CORES_MAX];  /* its dispatchers, by its monitor's wish */
     rf_err_t fence_err;            /* what CPU drivers answer who are asked to fence */
     unsigned n_fenced;             /* cores that CPU drivers were asked to fence */
     int exit_status[WORLD_CORES_MAX];
@@ -64,15 +54,7 @@ typedef struct world {
     unsigned n_pending, pending_room;
     test_client_t clients[128];
     uint32_t handle_next[WORLD_CORES_MAX];
-    world_dispatcher_t dispatchers[WORLD_CORES_MAX][MONITOR_LOCAL_MAX];
-    rf_err_t create_err; /* what CREATE answers */
-    bool ignore_term;    /* dispatchers survive TERM */
-    bool kernel_stuck;   /* CREATE and SIGNAL are not answered */
-    uint32_t block_flags, block_size;
-    rf_err_t block_err;
-    char block_user[32];
-    bool fd_open[WORLD_FDS_MAX];
-    int fd_next;
+    fake_t fake; /* CPU drivers and shells */
     uint32_t tag_next;
     unsigned refuse_dials; /* so many dials between hosts fail first */
     unsigned n_logged;
@@ -147,16 +129,8 @@ void world_check(world_t *w);
 
 /* ---- between world.c and world_client.c ---- */
 
-enum {
-    CHANNEL_PEER = 0,
-    CHANNEL_KERNEL = 1000,
-    CHANNEL_SHELL = 1001,
-    CHANNEL_CLIENT = 2000
-}; /* order is kept within one */
 monitor_event_t *world_push(world_t *w, rf_core_t to, uint32_t channel, monitor_event_kind_t kind,
                             const void *bytes, size_t size);
-int world_fd_new(world_t *w);
-world_dispatcher_t *world_dispatcher(world_t *w, rf_core_t core, rf_domain_t domain, unsigned index);
 test_client_t *world_client_of(world_t *w, rf_core_t core, uint32_t handle);
 
 #endif

@@ -29,11 +29,11 @@ test_client_t *world_node_client(world_t *w, rf_core_t core)
 
 test_client_t *world_dispatcher_client(world_t *w, rf_core_t core, rf_domain_t domain, uint16_t index)
 {
-    rf_assert(world_dispatcher(w, core, domain, index));
+    rf_assert(fake_dispatcher(&w->fake, core, domain, index));
     test_client_t *c = client_new(w, core, domain, index);
     rf_kernel_fds_t head = {.op = RF_KERNEL_EVENT_STARTED, .key = domain << 16 | index};
     monitor_event_t *event = world_push(w, core, CHANNEL_KERNEL, MONITOR_KERNEL_FDS, &head, sizeof head);
-    event->fds[event->n_fds++] = world_fd_new(w);
+    event->fds[event->n_fds++] = fake_fd_new(&w->fake);
     world_settle(w);
     return c;
 }
@@ -60,7 +60,7 @@ uint32_t world_send(world_t *w, test_client_t *c, uint16_t op, const void *body,
         monitor_event_t *event =
             world_push(w, c->core, CHANNEL_CLIENT + c->handle, MONITOR_CLIENT_FDS, &head, sizeof head);
         event->client = c->handle;
-        for (unsigned i = 0; i < n_fds; i++) event->fds[event->n_fds++] = world_fd_new(w);
+        for (unsigned i = 0; i < n_fds; i++) event->fds[event->n_fds++] = fake_fd_new(&w->fake);
     }
     memcpy(bytes, &header, sizeof header);
     if (size > 0) memcpy(bytes + sizeof header, body, size);
@@ -157,7 +157,7 @@ rf_err_t world_domain(world_t *w, test_client_t *c, rf_domain_t domain, rf_clien
 
 bool world_runs(const world_t *w, rf_core_t core, rf_domain_t domain, uint16_t index)
 {
-    return world_dispatcher((world_t *)(uintptr_t)w, core, domain, index) != NULL;
+    return fake_dispatcher((fake_t *)(uintptr_t)&w->fake, core, domain, index) != NULL;
 }
 
 test_client_t *world_domain_on(world_t *w, rf_core_t core, rf_domain_t *domain)

@@ -18,7 +18,7 @@ EDGES = {
     "base": [],
     "wire": ["base"],
     "consensus": ["base"],
-    "sim": ["base", "consensus"],
+    "sim": ["base", "wire", "consensus", "monitor"],
     "transport": ["base"],
     "transport/shm": ["base", "transport"],
     "transport/tcp": ["base", "transport"],
