@@ -203,7 +203,10 @@ static void beat_to_mates(monitor_t *m)
             c->silent = 0;
             suspect(m, core, "a core of this host");
         }
-        if (m->n_beats % WATCH_BEATS == 0 || c->silent > WATCH_BEATS) beat_to(m, core, true);
+        if (m->n_beats % WATCH_BEATS != 0 && c->silent <= WATCH_BEATS) continue;
+        beat_to(m, core, true);
+        /* Again and again: it may take me for its gateway only since, and have heard another state from the last one. */
+        if (m->boot->n_nodes > 1 && c->link == PEER_LINKED) heartbeat_tell_frozen(m, core);
     }
 }
 

@@ -200,6 +200,7 @@ void member_joined(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
     bool node_was_dead = node_is_dead(m, node);
     c->member = true;
     c->agreed = incarnation;
+    c->address_news = false;
     c->heard_ns = m->now_ns;
     if (incarnation > c->incarnation) {
         c->incarnation = incarnation;
@@ -244,7 +245,8 @@ void member_left(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, boo
         c->link = PEER_GONE;
         m->n_redials -= c->redial;
         c->redial = false;
-        c->address[0] = 0; /* its next incarnation listens elsewhere: rackfishd tells */
+        /* Its next incarnation listens elsewhere: rackfishd tells, or has told already, for the log may be behind. */
+        if (m->formed && !c->address_news) c->address[0] = 0;
         unpark_all(m, true, core);
         if (m->formed)
             out_log(m, RF_LOG_WARN, "core %u, incarnation %u, has left the machine: %s", core, incarnation,

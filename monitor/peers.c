@@ -56,8 +56,12 @@ bool peer_reach(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
 void peer_address(monitor_t *m, rf_core_t core, const char *address)
 {
     core_t *c = &m->cores[core];
+    bool news = strcmp(c->address, address) != 0;
+    c->address_news |= news;
     memcpy(c->address, address, strlen(address) + 1);
     if (c->wanted && c->link == PEER_NONE) dial(m, core);
+    if (news && c->link == PEER_DIALING)
+        c->wanted = true; /* there, once the dial to the old one has failed */
 }
 
 void peer_answered(monitor_t *m, op_t *op)
@@ -168,7 +172,8 @@ void peer_down(monitor_t *m, rf_core_t core, rf_err_t err)
     bool ended = err == RF_ERR_PEER_DEAD || err == RF_ERR_TIMEOUT || err == RF_ERR_CLOSED;
     bool again =
         ended || err == RF_ERR_EXISTS || err == RF_ERR_NOT_FOUND || err == RF_ERR_AGAIN || err == RF_ERR_OS;
-    bool mine = !m->formed || (same_node(m, core) && core < m->core && core_is_alive(c)) || op_waits(m, core);
+    bool mine = !m->formed || c->wanted || (same_node(m, core) && core < m->core && core_is_alive(c)) ||
+                op_waits(m, core);
     set_redial(m, core, again && mine && !c->dead);
     out_log(m, again ? RF_LOG_DEBUG : RF_LOG_WARN, "no link with core %u: %s", core, rf_err_text(err));
     if ((was_linked || !again) && m->formed) each_op_of(m, core, false);

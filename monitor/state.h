@@ -161,7 +161,8 @@ typedef struct core {
     uint64_t ping_sent_ns; /* 0: none outstanding */
     unsigned n_pings;
     uint64_t pings[PING_ROUNDS];
-    bool wanted;                         /* to be dialled when its address comes */
+    bool wanted;       /* to be dialled when its address comes */
+    bool address_news; /* the address has changed since it joined: it may be its next life's */
     char address[RF_CLIENT_ADDRESS_MAX]; /* other hosts; "" : not known */
 } core_t;
 
