@@ -1,5 +1,6 @@
 /* The schedule of faults: one stream of events for each knob that is a rate, exponential gaps between them. */
 #include "groups.h"
+#include "sim/monitors.h"
 
 typedef enum fault {
     FAULT_PARTITION,
@@ -232,6 +233,10 @@ static void say(sim_world_t *w, sim_event_kind_t kind)
     agreement_state_t state;
     const sim_process_t *p = &w->processes[core];
     agreement_query(p->engine, &state);
+    if (w->monitors) { /* which form once, and judge silence and hand over themselves */
+        if (kind == SIM_EVENT_CHANGE && state.members > 3) sim_monitors_leave(w, other);
+        return;
+    }
     if (kind == SIM_EVENT_FORM && !state.formed && p->incarnation == 1)
         return; /* it might: the caller's mistake */
     if (kind == SIM_EVENT_CHANGE && state.members <= 3) return;

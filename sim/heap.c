@@ -8,7 +8,8 @@
 #define EVENTS_MAX (1u << EVENT_BITS)
 #define SLAB_BYTES (1u << 16)
 
-static const uint32_t class_bytes[SIM_MESSAGE_CLASSES] = {256, 1024, AGREEMENT_MESSAGE_MAX};
+static const uint32_t class_bytes[SIM_MESSAGE_CLASSES] = {256, 1024, AGREEMENT_MESSAGE_MAX,
+                                                          AGREEMENT_MESSAGE_MAX + 512};
 
 static inline bool before(const sim_heap_entry_t *a, const sim_heap_entry_t *b)
 {
@@ -112,7 +113,7 @@ static void new_slab(sim_queue_t *q, unsigned size_class)
 sim_message_t *sim_message_new(sim_world_t *w, uint8_t type, const void *bytes, size_t size)
 {
     sim_queue_t *q = &w->queue;
-    rf_assert(size <= AGREEMENT_MESSAGE_MAX);
+    rf_assert(size <= class_bytes[SIM_MESSAGE_CLASSES - 1]);
     unsigned size_class = 0;
     while (size > class_bytes[size_class]) size_class++;
     if (!q->messages[size_class]) new_slab(q, size_class);

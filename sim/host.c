@@ -4,11 +4,16 @@
  * it is: a new incarnation.
  */
 #include "groups.h"
+#include "sim/monitors.h"
 
 #define JOIN_TIMEOUT_NS (100 * RF_NS_PER_MS)
 
 void sim_host_died(sim_world_t *w, rf_core_t core, bool known)
 {
+    if (w->monitors) {
+        sim_monitors_died(w, core, known);
+        return;
+    }
     sim_process_t *p = &w->processes[core];
     unsigned host = w->host[core];
     for (unsigned i = w->host_first[host]; known && i < w->host_first[host + 1]; i++) {
@@ -256,6 +261,10 @@ static void end_forgotten(sim_world_t *w, unsigned host)
 
 void sim_host_look(sim_world_t *w, unsigned host)
 {
+    if (w->monitors) {
+        sim_monitors_look(w, host);
+        return;
+    }
     if (w->groups) {
         sim_groups_look(w, host);
         return;

@@ -1,5 +1,5 @@
 /* rf-sim: the command line of the simulator; `rackfish sim` runs it. */
-#include "sim.h"
+#include "sim/monitors.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -24,6 +24,7 @@ enum {
     OPTION_MODEL,
     OPTION_DEFECT,
     OPTION_GROUPS,
+    OPTION_ACTOR,
     OPTION_LEASES,
     OPTION_JOBS,
     OPTION_KEEP_GOING,
@@ -60,6 +61,9 @@ static const option_text_t texts[] = {
     {"groups", NULL,
      "group operations (two-phase, one-phase) instead of the log, under views that an oracle gives",
      OPTION_GROUPS},
+    {"actor", "NAME",
+     "engine (default), groups, or monitor: the whole monitor, with registry, locks, queues and domains",
+     OPTION_ACTOR},
     {"trace", "FROM:TO", "prints these events as they happen", OPTION_TRACE},
     {"history", "FILE", "writes what the clients did and saw, as text (doc/history.md)", OPTION_HISTORY},
     {"check-history", "FILE", "only says whether that history is linearizable; - is standard input",
@@ -241,6 +245,10 @@ static bool take_option(command_line_t *line, int id, const char *value)
         return parse_leases(value, &o->leases);
     case OPTION_GROUPS:
         return o->groups = true;
+    case OPTION_ACTOR:
+        o->groups = strcmp(value, "groups") == 0;
+        o->whole = strcmp(value, "monitor") == 0;
+        return o->groups || o->whole || strcmp(value, "engine") == 0 || complain("no such actor", value);
     case OPTION_JOBS:
         return parse_unsigned(value, 1, JOBS_MAX, &o->jobs);
     case OPTION_KEEP_GOING:
@@ -293,6 +301,8 @@ static bool parse(command_line_t *line, int argc, char **argv)
     }
     if (optind < argc) return complain("takes no argument", argv[optind]);
     if (line->model && !read_model(line)) return false;
+    if (line->options.whole && line->options.monitors > SIM_MONITORS_MAX)
+        return complain("too many whole monitors in one run", "--monitors");
     if (line->model) line->options.model = &line->model_read;
     if (!faults) sim_knobs_parse(line->model ? "none" : "default", &line->options.knobs, why, sizeof why);
     return true;

@@ -6,6 +6,7 @@
  *      settle    faults have stopped: everything must come back, within a bound, and the checkers of the end look
  */
 #include "groups.h"
+#include "sim/monitors.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -171,6 +172,8 @@ static void set_up(sim_world_t *w)
     w->actor = &sim_actor_engine;
     if (o->groups) {
         sim_groups_set_up(w);
+    } else if (o->whole) {
+        sim_monitors_set_up(w);
     } else {
         w->engine_size = sim_engine_size(w);
         rf_assert(w->engine_size > 0);
@@ -185,11 +188,12 @@ static void set_up(sim_world_t *w)
     w->think_ns = o->model ? 0 : 3 * RF_NS_PER_S / (o->operations / w->n_clients + 1);
     w->faults_on = true;
     w->phase = SIM_PHASE_FORMING;
-    w->phase_ends_ns = 30 * RF_NS_PER_S;
+    w->phase_ends_ns =
+        (w->monitors ? 90 : 30) * RF_NS_PER_S; /* a monitor's patience with those who do not come */
     for (unsigned i = 0; i < w->n_cores; i++) sim_process_start(w, (rf_core_t)i, 1);
     if (o->groups) {
         sim_groups_begin(w);
-    } else {
+    } else if (!o->whole) {
         sim_event_t *form = sim_push(w, RF_NS_PER_US, SIM_EVENT_FORM);
         form->core = 0;
         form->life = w->processes[0].life;
@@ -197,7 +201,7 @@ static void set_up(sim_world_t *w)
     sim_push(w, RF_NS_PER_MS, SIM_EVENT_PHASE);
     bool calm = true;
     const sim_knobs_t none = {.restart = w->knobs.restart};
-    if (memcmp(&none, &w->knobs, sizeof none) != 0) calm = false;
+    if (memcmp(&none, &w->knobs, sizeof none) != 0 || o->whole) calm = false;
     for (unsigned h = 0; !calm && h < w->n_hosts; h++)
         sim_push(w, RF_NS_PER_MS + rf_prng_below(&w->choices, w->params.silence_ns), SIM_EVENT_HOST)->x = h;
 }
@@ -211,6 +215,7 @@ static void tear_down(sim_world_t *w)
         free(w->processes[i].replica);
         free(w->processes[i].waiters);
     }
+    sim_monitors_free(w);
     sim_queue_free(&w->queue);
     sim_ledger_free(w);
     sim_history_free(&w->history);
@@ -269,6 +274,8 @@ static void phase_forming(sim_world_t *w)
         for (unsigned i = 0; i < w->n_clients; i++) {
             if (w->groups)
                 sim_groups_client_start(w, i);
+            else if (w->monitors)
+                sim_mclient_start(w, i);
             else
                 sim_client_start(w, i);
         }
@@ -278,11 +285,18 @@ static void phase_forming(sim_world_t *w)
     }
 }
 
+static bool at_rest(sim_world_t *w, char *why, size_t why_size)
+{
+    if (w->groups) return sim_groups_at_rest(w, why, why_size);
+    return w->monitors ? check_monitors_at_rest(w, why, why_size) : check_progress(w, why, why_size);
+}
+
 static void phase_settle(sim_world_t *w)
 {
     char why[400] = "";
-    if (w->groups ? sim_groups_at_rest(w, why, sizeof why) : check_progress(w, why, sizeof why)) {
+    if (at_rest(w, why, sizeof why)) {
         if (!w->groups) check_lost_end(w);
+        if (w->monitors) check_monitors_end(w);
         w->phase = SIM_PHASE_END;
     } else if (w->now_ns > w->phase_ends_ns) {
         if (!w->groups && majority_dead(w)) {
@@ -312,6 +326,7 @@ static void phase_event(sim_world_t *w)
         w->phase_ends_ns = w->now_ns + 60 * (w->params.silence_ns + w->params.election_ns) + 2 * RF_NS_PER_S;
         sim_faults_stop(w);
         for (unsigned i = 0; i < w->n_clients; i++) w->clients[i].finished = 0;
+        if (w->monitors) sim_monitors_settle(w);
         break;
     case SIM_PHASE_SETTLE:
         phase_settle(w);
@@ -371,6 +386,8 @@ static void dispatch(sim_world_t *w, uint32_t number)
     case SIM_EVENT_CLIENT:
         if (w->groups)
             sim_groups_client_timer(w, &event);
+        else if (w->monitors)
+            sim_mclient_timer(w, &event);
         else
             sim_client_timer(w, &event);
         break;

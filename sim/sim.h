@@ -18,6 +18,7 @@
  *      history.c    histories of operations as text (doc/history.md)
  *      check_*.c    one property each
  *      groups.h, actor_groups.c, client_groups.c    group operations by themselves, under views that an oracle gives
+ *      monitors.h, *_monitor*.c, fake.c             whole monitors: the real monitor/ on each core
  *
  * Invariants: everything that happens is an event of the heap, taken in order of (time, order of making); every
  * choice comes from a generator seeded by the seed; nothing depends on addresses, on the host's clock or on floating
@@ -245,7 +246,7 @@ typedef struct sim_heap_entry {
     uint64_t order; /* order of making << 24 | event */
 } sim_heap_entry_t;
 
-#define SIM_MESSAGE_CLASSES 3
+#define SIM_MESSAGE_CLASSES 4
 
 typedef struct sim_queue {
     sim_heap_entry_t *heap;
@@ -463,10 +464,11 @@ bool check_progress(sim_world_t *w, char *why, size_t why_size);
 typedef struct sim_options {
     uint64_t seed, seeds, operations;
     bool groups;                                     /* the actor is that of group operations */
+    bool whole;                                      /* ... that of whole monitors */
     unsigned monitors, hosts, clients, jobs, voters; /* 0: drawn */
     int plan, leases;                                /* -1: drawn */
     sim_knob_choice_t knobs;
-    unsigned defects, group_defects;
+    unsigned defects, group_defects, monitor_defects;
     const sim_model_t *model;
     bool json, verbose, quiet; /* quiet: says nothing of failures */
     const char *replay;        /* the other options, for the line that says how to replay */
@@ -503,7 +505,8 @@ struct sim_world {
     sim_queue_t queue;
 
     const sim_actor_t *actor;
-    struct sim_groups *groups; /* groups.h; NULL: the actor is the engine */
+    struct sim_groups *groups;     /* groups.h; NULL: not the actor of groups */
+    struct sim_monitors *monitors; /* monitors.h; NULL: not that of whole monitors */
     group_params_t group_params;
     unsigned n_cores, n_hosts, n_clients;
     agreement_params_t params; /* of every engine, but for `self` */

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # sim_test.sh BUILD seeds N      N seeds with the default faults, and some of each preset: nothing may be violated
 # sim_test.sh BUILD storm N      N seeds of the log, and N of groups, where much goes wrong at once
+# sim_test.sh BUILD monitors N   N seeds of whole monitors, and some of each preset
 # sim_test.sh BUILD defects      the deliberate defects listed are each caught within a bounded number of seeds
 # sim_test.sh BUILD builds       this build and build/release replay the same seeds to the same bits
 # sim_test.sh BUILD command      the command line: statuses, replay, histories, models
@@ -43,6 +44,11 @@ storm)
     "$sim" --seeds "$3" --faults storm
     "$sim" --groups --seeds "$3" --faults storm
     ;;
+monitors)
+    "$sim" --actor monitor --ops 300 --seeds "$3"
+    "$sim" --actor monitor --ops 300 --seed 1000000 --seeds $(($3 / 4)) --faults storm
+    "$sim" --actor monitor --ops 300 --seed 2000000 --seeds $(($3 / 20)) --faults none
+    ;;
 defects)
     # name, seeds within which it must be seen, and what brings it out; the same seed is clean without it
     while read -r name seeds arguments; do
@@ -66,7 +72,7 @@ builds)
         echo "skipped: $other is older than the sources"
         exit 77
     }
-    for what in all storm none "storm --groups"; do
+    for what in all storm none "storm --groups" "storm --actor monitor"; do
         # shellcheck disable=SC2086 # several words
         a=$("$sim" --seeds 10 --json --faults $what | grep -o '"hash":"[0-9a-f]*"')
         # shellcheck disable=SC2086
@@ -81,6 +87,11 @@ command)
     expect 1 "$sim" --faults nonsense
     expect 1 "$sim" --seeds 0
     expect 1 "$sim" --plan square
+    expect 1 "$sim" --actor nobody
+    expect 0 "$sim" --actor monitor --seed 5 --ops 200
+    first=$(grep -o 'hash [0-9a-f]*' "$scratch/out")
+    expect 0 "$sim" --actor monitor --seed 5 --ops 200
+    [[ $first == "$(grep -o 'hash [0-9a-f]*' "$scratch/out")" ]] || fail "seed 5 of whole monitors does not replay"
     expect 1 "$sim" --model no-such-machine
     expect 1 "$sim" argument
     expect 0 "$sim" --seed 5 --history "$scratch/history"

@@ -1,0 +1,390 @@
+/*
+ * The actor of whole monitors: the real monitor_step, and a cursor into the actions of its last step. Between any two actions
+ * the process may stall or die. The simulator looks on at the engine inside: what is applied goes through the checkers of the
+ * log on its way to the monitor, and a snapshot carries the index and hash of all before it, as the simulator's own does.
+ */
+#include "sim/monitors.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define REAL_NS        (1000000000ull * RF_NS_PER_S)
+#define SAME_TICK_MAX  10000
+#define CHECK_INTERVAL 1024 /* events of a world between two looks at every invariant of a monitor */
+
+/* ---- what the engine inside applies ---- */
+
+typedef struct trailer { /* behind a snapshot of the monitor's */
+    uint64_t index, chain;
+} trailer_t;
+
+static sim_monitor_t *monitor_of(const sim_process_t *p)
+{
+    return &p->world->monitors->monitors[p->core];
+}
+
+static rf_err_t machine_apply(void *context, const agreement_apply_t *entry, uint64_t *value)
+{
+    sim_process_t *p = context;
+    sim_world_t *w = p->world;
+    sim_monitor_t *m = monitor_of(p);
+    bool first = sim_ledger_at(w, entry->index)->hash == 0;
+    rf_err_t err = m->machine.apply(m->machine.context, entry, value);
+    check_log_applied(w, p, entry);
+    check_machine_applied(w, p, entry);
+    check_fence_applied(w, p, entry);
+    check_once_applied(w, p, entry, *value);
+    if (first) check_registry_applied(w, p);
+    if (first) check_owned_applied(w, p, entry);
+    for (unsigned i = 0; entry->kind == AGREEMENT_ENTRY_VIEW && i < entry->n_changes; i++) {
+        agreement_member_t member = entry->changes[i].member;
+        if (entry->changes[i].joined || member.incarnation <= w->left[member.core]) continue;
+        w->left[member.core] = member.incarnation;
+        w->n_departures++;
+        w->statistics->expulsions += !entry->changes[i].in_order;
+    }
+    return err;
+}
+
+static size_t machine_save(void *context, void *bytes, size_t max)
+{
+    sim_process_t *p = context;
+    sim_monitor_t *m = monitor_of(p);
+    trailer_t trailer = {p->replica->index, p->replica->chain};
+    size_t size = m->machine.save(m->machine.context, bytes, max - sizeof trailer);
+    memcpy((uint8_t *)bytes + size, &trailer, sizeof trailer);
+    return size + sizeof trailer;
+}
+
+static rf_err_t machine_load(void *context, uint64_t index, const void *bytes, size_t size)
+{
+    sim_process_t *p = context;
+    sim_monitor_t *m = monitor_of(p);
+    trailer_t trailer;
+    if (size < sizeof trailer) return RF_ERR_PROTOCOL;
+    rf_err_t err = m->machine.load(m->machine.context, index, bytes, size - sizeof trailer);
+    if (err != RF_OK) return err;
+    memcpy(&trailer, (const uint8_t *)bytes + size - sizeof trailer, sizeof trailer);
+    p->replica->index = trailer.index;
+    p->replica->chain = trailer.chain;
+    check_log_loaded(p->world, p, index);
+    return RF_OK;
+}
+
+/* ---- packets ---- */
+
+sim_message_t *sim_packet_new(sim_world_t *w, const void *bytes, size_t size)
+{
+    static _Thread_local struct {
+        sim_packet_t head;
+        uint8_t bytes[AGREEMENT_MESSAGE_MAX];
+    } packet;
+    rf_assert(size <= sizeof packet.bytes);
+    memset(&packet.head, 0, sizeof packet.head);
+    packet.head.size = (uint32_t)size;
+    packet.head.event.core = RF_CORE_NONE;
+    packet.head.event.size = size;
+    if (size > 0) memcpy(packet.head.bytes, bytes, size);
+    return sim_message_new(w, 0, &packet, sizeof packet.head + size);
+}
+
+void sim_packet_send(sim_world_t *w, rf_core_t to, sim_message_t *message, uint64_t at_ns)
+{
+    sim_event_t *event = sim_push(w, at_ns, SIM_EVENT_MESSAGE);
+    event->core = to;
+    event->life = w->processes[to].life;
+    event->message = message; /* its reference goes with it */
+    w->in_flight++;
+}
+
+monitor_event_t *sim_monitors_push(void *world, rf_core_t to, uint32_t channel, monitor_event_kind_t kind,
+                                   const void *bytes, size_t size)
+{
+    sim_world_t *w = world;
+    uint64_t *last_ns =
+        &w->monitors->monitors[to].last_ns[channel == CHANNEL_KERNEL  ? 0
+                                           : channel == CHANNEL_SHELL ? 1
+                                                                      : 2 + channel - CHANNEL_CLIENT];
+    uint64_t at_ns = w->now_ns + 200 + sim_exponential(&w->network, channel == CHANNEL_SHELL ? 500 : 2000);
+    if (at_ns <= *last_ns) at_ns = *last_ns + 1;
+    *last_ns = at_ns;
+    sim_message_t *message = sim_packet_new(w, bytes, size);
+    sim_packet_send(w, to, message, at_ns);
+    sim_packet_of(message)->event.kind = kind;
+    return &sim_packet_of(message)->event;
+}
+
+/* ---- life ---- */
+
+static void start(sim_world_t *w, sim_process_t *p)
+{
+    sim_monitors_t *all = w->monitors;
+    sim_monitor_t *m = monitor_of(p);
+    if (!p->memory) {
+        p->memory = aligned_alloc(64, all->memory_size);
+        p->replica = malloc(sizeof *p->replica);
+        m->output = calloc(1, sizeof *m->output);
+        rf_assert(p->memory && p->replica && m->output);
+    }
+    memset(p->replica, 0, sizeof *p->replica);
+    const rf_boot_t *boot = &all->boots[w->host[p->core]];
+    rf_err_t err = monitor_init(p->memory, all->memory_size, boot, p->core, p->incarnation, "owner",
+                                sim_clock_local(w, w->host[p->core]), &m->monitor);
+    rf_assert(err == RF_OK);
+    p->engine = m->monitor->agree.engine;
+    const agreement_machine_t mine = {p, machine_apply, machine_save, machine_load};
+    m->machine = sim_engine_listen(p->engine, &mine);
+    m->exits = false;
+    m->n_asked = 0;
+    m->checked_term = 0;
+    m->checked_role = AGREEMENT_ROLE_LEARNER;
+    memset(m->told_lives, 0, sizeof m->told_lives);
+    memset(m->last_ns, 0, sizeof m->last_ns);
+    sim_links_start(w, p->core);
+    p->tick_local_ns = sim_clock_local(w, w->host[p->core]);
+    sim_process_arm_tick(w, p);
+    sim_monitors_push(w, p->core, CHANNEL_KERNEL, MONITOR_KERNEL_UP, NULL, 0);
+    sim_monitors_push(w, p->core, CHANNEL_CLIENT, MONITOR_CLIENT_UP, NULL, 0); /* rackfishd: client 0 */
+}
+
+static void stop(sim_world_t *w, sim_process_t *p)
+{
+    fake_core_died(&w->monitors->fake, p->core, monitor_of(p)->monitor);
+}
+
+/* ---- stepping, and carrying out ---- */
+
+static void print_log(const sim_world_t *w, const sim_process_t *p, const monitor_action_t *a)
+{
+    if (sim_traces(w))
+        fprintf(stderr, "             %.6f monitor/%u(%u) %s\n", (double)w->now_ns / 1e9, p->core,
+                p->incarnation, (const char *)a->bytes);
+}
+
+static void act(sim_world_t *w, sim_process_t *p, const monitor_action_t *a)
+{
+    sim_monitor_t *m = monitor_of(p);
+    rf_wire_header_t header;
+    switch ((monitor_action_kind_t)a->kind) {
+    case MONITOR_DO_SEND_PEER:
+    case MONITOR_DO_DIAL:
+    case MONITOR_DO_FENCE_PEER:
+        sim_links_act(w, p, a);
+        break;
+    case MONITOR_DO_SEND_CLIENT:
+    case MONITOR_DO_SEND_EVENT:
+        rf_assert(a->size >= sizeof header);
+        memcpy(&header, a->bytes, sizeof header);
+        if (a->type != RF_CLIENT_REPLY) break;
+        if (a->client == 0)
+            sim_monitors_told(w, p, &header, (const uint8_t *)a->bytes + sizeof header,
+                              a->size - sizeof header);
+        else
+            sim_mclient_told(w, p, a->client, &header, (const uint8_t *)a->bytes + sizeof header,
+                             a->size - sizeof header);
+        break;
+    case MONITOR_DO_CLOSE_CLIENT:
+        sim_mclient_closed(w, p->core, a->client);
+        break;
+    case MONITOR_DO_ADOPT:
+        fake_fd_close(&w->monitors->fake, a->fds[0]);
+        sim_mclient_adopted(w, p->core, a->domain, a->index);
+        break;
+    case MONITOR_DO_LINK_STATS:
+        sim_monitors_push(w, p->core, CHANNEL_SHELL, MONITOR_LINK_STATS, NULL, 0)->op = a->op;
+        break;
+    case MONITOR_DO_LOG:
+        print_log(w, p, a);
+        break;
+    case MONITOR_DO_EXIT:
+        m->exits = true;
+        m->exit_status = (int)a->size;
+        break;
+    default:
+        rf_assert(fake_act(&w->monitors->fake, p->core, a));
+        break;
+    }
+}
+
+/* False: it has stalled on the way, and goes on from there. */
+static bool carry_out(sim_world_t *w, sim_process_t *p)
+{
+    sim_monitor_t *m = monitor_of(p);
+    while (m->next_action < m->output->n_actions) {
+        const monitor_action_t *a = &m->output->actions[m->next_action++];
+        act(w, p, a);
+        if (a->kind != MONITOR_DO_LOG && sim_process_stalls_here(w, p)) return false;
+    }
+    p->carrying = false;
+    return true;
+}
+
+static void step_once(sim_world_t *w, sim_process_t *p, monitor_event_t *event)
+{
+    sim_monitor_t *m = monitor_of(p);
+    event->now_ns = sim_clock_local(w, w->host[p->core]);
+    event->real_ns = REAL_NS + w->now_ns;
+    monitor_step(m->monitor, event, m->output);
+    agreement_role_t role;
+    uint64_t term = sim_engine_term(p->engine, &role);
+    bool changed = term != m->checked_term || role != m->checked_role;
+    m->checked_term = term;
+    m->checked_role = role;
+    if (changed || (w->n_events & 255) == 0) check_leader(w, p);
+    if (w->n_events % CHECK_INTERVAL == 0) monitor_check(m->monitor);
+    if (p->slow_until_ns > w->now_ns) p->cost_ns += sim_between(&w->faults, 20, 500) * RF_NS_PER_US;
+    if (m->output->next_tick_ns <= event->now_ns || m->output->more) {
+        if (++p->same_tick > SAME_TICK_MAX)
+            sim_stuck(w, "core %u asks for the time again and again", p->core);
+    } else {
+        p->same_tick = 0;
+    }
+    m->next_action = 0;
+    p->carrying = true;
+}
+
+static void carry_on(sim_world_t *w, sim_process_t *p)
+{
+    sim_monitor_t *m = monitor_of(p);
+    while (p->alive && w->verdict == SIM_OK) {
+        if (p->carrying && !carry_out(w, p)) return;
+        if (m->exits) {
+            sim_process_kill(w, p->core);
+            sim_host_died(w, p->core, true);
+            return;
+        }
+        if (!m->output->more) break;
+        monitor_event_t tick = {.kind = MONITOR_TICK};
+        step_once(w, p, &tick);
+    }
+    if (!p->alive) return;
+    p->tick_local_ns = m->output->next_tick_ns;
+    sim_process_arm_tick(w, p);
+    if (p->cost_ns > 0) {
+        p->busy_until_ns =
+            w->now_ns + p->cost_ns > p->busy_until_ns ? w->now_ns + p->cost_ns : p->busy_until_ns;
+        p->cost_ns = 0;
+    }
+}
+
+/* ---- events ---- */
+
+static void handle_packet(sim_world_t *w, sim_process_t *p, const sim_event_t *event)
+{
+    static _Thread_local struct {
+        sim_packet_t head;
+        uint8_t bytes[AGREEMENT_MESSAGE_MAX];
+    } packet;
+    memcpy(&packet, event->message->bytes, event->message->size);
+    if ((packet.head.word != 0 || packet.head.generation != 0) && !sim_links_take(w, p, &packet.head)) return;
+    monitor_event_t e = packet.head.event;
+    uint8_t *bytes = e.size > 0 ? malloc(e.size) : NULL; /* exact, so that reading beyond is seen */
+    rf_assert(bytes || e.size == 0);
+    if (bytes) memcpy(bytes, packet.head.bytes, e.size);
+    e.bytes = bytes;
+    step_once(w, p, &e);
+    free(bytes);
+    carry_on(w, p);
+}
+
+static void handle(sim_world_t *w, sim_process_t *p, const sim_event_t *event)
+{
+    monitor_event_t tick = {.kind = MONITOR_TICK};
+    switch (event->kind) {
+    case SIM_EVENT_MESSAGE:
+        handle_packet(w, p, event);
+        return;
+    case SIM_EVENT_TICK:
+        if (event->x == p->tick_pushed_ns) p->tick_pushed_ns = RF_NEVER;
+        if (sim_clock_local(w, w->host[p->core]) < p->tick_local_ns) {
+            sim_process_arm_tick(w, p);
+            return;
+        }
+        step_once(w, p, &tick);
+        carry_on(w, p);
+        return;
+    case SIM_EVENT_ROOM:
+        if (sim_end(w, p->core, event->peer.core)->state != SIM_END_UP) return;
+        tick.kind = MONITOR_PEER_ROOM;
+        tick.core = event->peer.core;
+        step_once(w, p, &tick);
+        carry_on(w, p);
+        return;
+    default:
+        rf_assert(!"an event that is not for a monitor");
+    }
+}
+
+const sim_actor_t sim_actor_monitor = {"monitor", start, stop, handle, carry_on};
+
+/* ---- the world ---- */
+
+static void draw_boot(sim_world_t *w)
+{
+    sim_monitors_t *all = w->monitors;
+    rf_prng_t *prng = &w->choices;
+    uint32_t heartbeat_ms = (uint32_t)sim_between(prng, 10, 30);
+    all->boots = calloc(w->n_hosts, sizeof *all->boots);
+    rf_assert(all->boots);
+    rf_boot_t *b = &all->boots[0];
+    b->magic = RF_BOOT_MAGIC;
+    b->size = sizeof *b;
+    b->machine = w->params.machine;
+    snprintf(b->machine_name, sizeof b->machine_name, "sim");
+    b->n_nodes = (rf_node_t)w->n_hosts;
+    b->n_cores = (rf_core_t)w->n_cores;
+    b->heartbeat_ms = heartbeat_ms;
+    b->host_deadline_ms = heartbeat_ms * (uint32_t)sim_between(prng, 8, 12);
+    b->election_ms = heartbeat_ms * (uint32_t)sim_between(prng, 4, 6);
+    for (unsigned h = 0; h < w->n_hosts; h++) {
+        snprintf(b->nodes[h].name, sizeof b->nodes[h].name, "node%u", h);
+        snprintf(b->medium[h], sizeof b->medium[h], "sim");
+        b->nodes[h].first_core = (rf_core_t)w->host_first[h];
+        b->nodes[h].n_cores = (rf_core_t)(w->host_first[h + 1] - w->host_first[h]);
+        for (unsigned i = w->host_first[h]; i < w->host_first[h + 1]; i++)
+            b->cores[i] =
+                (rf_boot_core_t){.node = (rf_node_t)h, .cpu = (uint16_t)i, .package = w->package[i]};
+    }
+    for (unsigned h = 1; h < w->n_hosts; h++) {
+        all->boots[h] = *b;
+        all->boots[h].node = (rf_node_t)h;
+    }
+    w->params.election_ns = b->election_ms * RF_NS_PER_MS;
+    w->params.silence_ns = b->host_deadline_ms * RF_NS_PER_MS;
+    w->params.lease_ns = 0;
+    uint32_t spare_ms = 2 * heartbeat_ms; /* as monitor/conn.c has it */
+    all->deadline_ns = (b->host_deadline_ms - spare_ms) * RF_NS_PER_MS;
+}
+
+void sim_monitors_set_up(sim_world_t *w)
+{
+    sim_monitors_t *all = w->monitors = calloc(1, sizeof *w->monitors);
+    rf_assert(all);
+    w->actor = &sim_actor_monitor;
+    if (w->n_cores > SIM_MONITORS_MAX) w->n_cores = SIM_MONITORS_MAX;
+    draw_boot(w);
+    all->memory_size = (monitor_size(&all->boots[0], 0) + 63) & ~(size_t)63;
+    all->monitors = calloc(w->n_cores, sizeof *all->monitors);
+    all->ends = calloc((size_t)w->n_cores * w->n_cores, sizeof *all->ends);
+    rf_assert(all->monitors && all->ends);
+    fake_init(&all->fake, w, &w->choices, w->n_cores);
+    all->fake.push = sim_monitors_push;
+    all->fake.exited = sim_mclient_exited;
+    all->fake.fence = sim_monitors_fence;
+    w->statistics->engine_bytes = all->memory_size;
+}
+
+void sim_monitors_free(sim_world_t *w)
+{
+    sim_monitors_t *all = w->monitors;
+    if (!all) return;
+    for (unsigned i = 0; i < w->n_cores; i++) free(all->monitors[i].output);
+    fake_free(&all->fake);
+    free(all->boots);
+    free(all->monitors);
+    free(all->ends);
+    free(all->changes);
+    free(all->grants);
+    free(all->elements);
+    free(all);
+}

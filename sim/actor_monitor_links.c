@@ -1,0 +1,366 @@
+/*
+ * Links between monitors, as their shells see them (monitor/conn.c): dialled, answered or refused, in order and exactly once
+ * while they are up, told of when they end. A cut between hosts holds back what is sent; when it lasts longer than the
+ * link's deadline, or one side stands still for so long, the link has ended for both.
+ *
+ * Each end has a generation: what is on its way on a link that has ended here meanwhile is dropped.
+ */
+#include "sim/monitors.h"
+
+#include <stdio.h>
+
+#define BREAKS_PER 1000000000u /* messages; the knob `loss` counts in these */
+
+/* ---- words between shells ---- */
+
+static bool cut_either(const sim_world_t *w, rf_core_t a, rf_core_t b)
+{
+    unsigned x = w->host[a], y = w->host[b];
+    return x != y && (sim_network_cut(w, x, y) || sim_network_cut(w, y, x));
+}
+
+static uint64_t delay_ns(sim_world_t *w, rf_core_t a, rf_core_t b)
+{
+    uint64_t ns = w->host[a] == w->host[b]
+                      ? 200 + sim_exponential(&w->network, 500)
+                      : 10 * RF_NS_PER_US + sim_exponential(&w->network, 15 * RF_NS_PER_US);
+    if (sim_chance(&w->network, w->knobs.tail)) ns *= sim_between(&w->network, 2, 100);
+    return ns;
+}
+
+/* When what `from` says now reaches `to`: behind all that is on its way already. */
+static uint64_t arrival_ns(sim_world_t *w, rf_core_t from, rf_core_t to, uint64_t at_ns)
+{
+    sim_end_t *e = sim_end(w, to, from);
+    if (at_ns <= e->last_arrival_ns) at_ns = e->last_arrival_ns + 1;
+    e->last_arrival_ns = at_ns;
+    return at_ns;
+}
+
+static void say(sim_world_t *w, sim_link_word_t word, rf_core_t from, rf_core_t to, uint32_t generation,
+                rf_err_t err, uint64_t at_ns)
+{
+    sim_message_t *message = sim_packet_new(w, NULL, 0);
+    sim_packet_t *packet = sim_packet_of(message);
+    packet->word = (uint16_t)word;
+    packet->generation = generation;
+    packet->err = (uint16_t)err;
+    packet->incarnation = w->processes[from].incarnation;
+    packet->event.core = from;
+    sim_packet_send(w, to, message, at_ns);
+}
+
+static void drop_held(sim_world_t *w, sim_end_t *e)
+{
+    while (e->held_first) {
+        sim_message_t *message = e->held_first;
+        e->held_first = message->next;
+        sim_message_release(w, message);
+    }
+    e->held_last = NULL;
+}
+
+static void forget(sim_world_t *w, sim_end_t *e)
+{
+    e->state = SIM_END_NONE;
+    e->full = false;
+    drop_held(w, e);
+}
+
+static void break_link(sim_world_t *w, rf_core_t a, rf_core_t b, rf_err_t err)
+{
+    const sim_end_t *x = sim_end(w, a, b), *y = sim_end(w, b, a);
+    if (x->state != SIM_END_NONE)
+        say(w, SIM_LINK_CLOSED, b, a, x->generation, err, w->now_ns + delay_ns(w, b, a));
+    if (y->state != SIM_END_NONE)
+        say(w, SIM_LINK_CLOSED, a, b, y->generation, err, w->now_ns + delay_ns(w, a, b));
+}
+
+/* ---- what a monitor wants ---- */
+
+static void dial(sim_world_t *w, sim_process_t *p, const monitor_action_t *a)
+{
+    sim_end_t *e = sim_end(w, p->core, a->core);
+    const sim_process_t *to = &w->processes[a->core];
+    if (e->state != SIM_END_NONE) return; /* it dialled first, and is not told yet */
+    e->state = SIM_END_DIALING;
+    e->generation = ++w->monitors->next_generation;
+    e->incarnation = 0;
+    bool far = w->host[p->core] != w->host[a->core];
+    unsigned core, incarnation;
+    bool addressed = !far || (sscanf(a->bytes, "c%u.%u", &core, &incarnation) == 2 &&
+                              incarnation == to->incarnation && to->alive);
+    if (far && (!addressed || cut_either(w, p->core, a->core))) /* tried again and again until then */
+        say(w, SIM_LINK_CLOSED, a->core, p->core, e->generation, RF_ERR_TIMEOUT,
+            w->now_ns + w->monitors->deadline_ns);
+    else if (!to->alive)
+        say(w, SIM_LINK_CLOSED, a->core, p->core, e->generation, RF_ERR_NOT_FOUND,
+            w->now_ns + delay_ns(w, p->core, a->core));
+    else
+        say(w, SIM_LINK_DIAL, p->core, a->core, e->generation, RF_OK,
+            w->now_ns + delay_ns(w, p->core, a->core));
+}
+
+static void transmit(sim_world_t *w, sim_process_t *p, rf_core_t to, sim_message_t *message)
+{
+    sim_end_t *there = sim_end(w, to, p->core);
+    unsigned a = w->host[p->core], b = w->host[to];
+    sim_packet_of(message)->event.core = p->core;
+    sim_packet_of(message)->generation = sim_end(w, p->core, to)->generation;
+    if ((a != b && sim_network_cut(w, a, b)) || there->held_first) {
+        message->next = NULL;
+        *(there->held_last ? &there->held_last->next : &there->held_first) = message;
+        there->held_last = message;
+        return;
+    }
+    sim_packet_send(w, to, message,
+                    arrival_ns(w, p->core, to, w->now_ns + p->cost_ns + delay_ns(w, p->core, to)));
+    w->statistics->messages++;
+}
+
+/* A link whose other end has stopped reading takes nothing more at some time. */
+static bool is_full(sim_world_t *w, rf_core_t to)
+{
+    return w->faults_on && sim_process_stalled(w, &w->processes[to]) &&
+           sim_chance(&w->network, 10 * w->knobs.full);
+}
+
+static void send(sim_world_t *w, sim_process_t *p, const monitor_action_t *a)
+{
+    sim_end_t *e = sim_end(w, p->core, a->core);
+    fake_t *fake = &w->monitors->fake;
+    for (unsigned i = 0; i < a->n_fds; i++) fake_fd_check(fake, a->fds[i]);
+    if (e->state != SIM_END_UP || e->full) return;
+    if (is_full(w, a->core)) {
+        e->full = true;
+        return;
+    }
+    if (a->n_fds > 0) {
+        rf_assert(w->host[p->core] == w->host[a->core]);
+        sim_message_t *message = sim_packet_new(w, a->head, a->head_size);
+        monitor_event_t *event = &sim_packet_of(message)->event;
+        event->kind = MONITOR_PEER_FDS;
+        for (unsigned i = 0; i < a->n_fds; i++) event->fds[event->n_fds++] = fake_fd_new(fake);
+        transmit(w, p, a->core, message);
+    }
+    sim_message_t *message = sim_packet_new(w, a->bytes, a->size);
+    message->type = a->type;
+    sim_packet_of(message)->event.kind = MONITOR_PEER_MESSAGE;
+    sim_packet_of(message)->event.type = a->type;
+    transmit(w, p, a->core, message);
+    if (w->faults_on && w->host[p->core] != w->host[a->core] &&
+        rf_prng_below(&w->network, BREAKS_PER) < w->knobs.loss) {
+        w->statistics->faults++;
+        break_link(w, p->core, a->core, RF_ERR_TIMEOUT);
+    }
+}
+
+static void fence(sim_world_t *w, sim_process_t *p, const monitor_action_t *a)
+{
+    sim_end_t *e = sim_end(w, p->core, a->core);
+    if (e->lowest <= a->incarnation) e->lowest = a->incarnation + 1;
+    if (e->state != SIM_END_UP || e->incarnation > a->incarnation) return;
+    const sim_end_t *there = sim_end(w, a->core, p->core);
+    uint64_t at_ns = arrival_ns(w, p->core, a->core, w->now_ns + p->cost_ns + delay_ns(w, p->core, a->core));
+    bool unheard = cut_either(w, p->core, a->core) || there->held_first;
+    if (w->processes[a->core].alive)
+        say(w, SIM_LINK_CLOSED, p->core, a->core, e->generation, unheard ? RF_ERR_TIMEOUT : RF_ERR_FENCED,
+            unheard ? w->now_ns + w->monitors->deadline_ns : at_ns);
+    forget(w, e);
+}
+
+void sim_links_act(sim_world_t *w, sim_process_t *p, const monitor_action_t *a)
+{
+    if (a->kind == MONITOR_DO_DIAL)
+        dial(w, p, a);
+    else if (a->kind == MONITOR_DO_SEND_PEER)
+        send(w, p, a);
+    else
+        fence(w, p, a);
+}
+
+/* ---- what comes ---- */
+
+static void push_died(sim_world_t *w, rf_core_t to, rf_core_t core, rf_incarnation_t incarnation)
+{
+    sim_message_t *message = sim_packet_new(w, NULL, 0);
+    monitor_event_t *event = &sim_packet_of(message)->event;
+    event->kind = MONITOR_PEER_DIED;
+    event->core = core;
+    event->incarnation = incarnation;
+    sim_packet_send(w, to, message, w->now_ns + sim_exponential(&w->network, 100 * RF_NS_PER_US));
+}
+
+/* The link is up on this side: the event says so. */
+static void up(sim_world_t *w, sim_process_t *p, sim_end_t *e, sim_packet_t *packet)
+{
+    rf_core_t core = packet->event.core;
+    e->state = SIM_END_UP;
+    e->generation = packet->generation;
+    e->incarnation = packet->incarnation;
+    e->full = false;
+    packet->event.kind = MONITOR_PEER_UP;
+    packet->event.incarnation = packet->incarnation;
+    if (w->host[core] != w->host[p->core]) return;
+    e->watched = packet->incarnation;
+    packet->event.process.incarnation = packet->incarnation;
+    packet->event.process.monitor_pid = 1000 + core;
+    packet->event.process.driver_pid = 2000 + core;
+    const sim_process_t *other = &w->processes[core];
+    if (!other->alive || other->incarnation != packet->incarnation)
+        push_died(w, p->core, core, packet->incarnation);
+}
+
+static bool dialled(sim_world_t *w, sim_process_t *p, sim_end_t *e, sim_packet_t *packet)
+{
+    rf_core_t from = packet->event.core;
+    const sim_process_t *dialer = &w->processes[from];
+    if (!dialer->alive || dialer->incarnation != packet->incarnation) return false;
+    uint64_t back_ns = arrival_ns(w, p->core, from, w->now_ns + delay_ns(w, p->core, from));
+    rf_err_t err = RF_OK;
+    if (packet->incarnation < e->lowest) err = RF_ERR_FENCED;
+    if (err == RF_OK && e->state == SIM_END_UP && e->incarnation < packet->incarnation) {
+        e->lowest = packet->incarnation; /* the machine has named a later one: this is no more */
+        forget(w, e);
+    }
+    if (err == RF_OK && e->state != SIM_END_NONE && (e->state == SIM_END_UP || from < p->core))
+        err = RF_ERR_EXISTS;
+    if (err != RF_OK) {
+        say(w, SIM_LINK_CLOSED, p->core, from, packet->generation, err, back_ns);
+        return false;
+    }
+    up(w, p, e, packet);
+    say(w, SIM_LINK_ACCEPTED, p->core, from, packet->generation, RF_OK, back_ns);
+    return true;
+}
+
+static bool accepted(sim_world_t *w, sim_process_t *p, sim_end_t *e, sim_packet_t *packet)
+{
+    rf_core_t from = packet->event.core;
+    bool mine = e->state == SIM_END_DIALING && e->generation == packet->generation;
+    if (mine && packet->incarnation >= e->lowest) {
+        up(w, p, e, packet);
+        return true;
+    }
+    if (w->processes[from].alive)
+        say(w, SIM_LINK_CLOSED, p->core, from, packet->generation, RF_ERR_CLOSED,
+            arrival_ns(w, p->core, from, w->now_ns + delay_ns(w, p->core, from)));
+    if (!mine) return false;
+    forget(w, e);
+    packet->event.kind = MONITOR_PEER_DOWN;
+    packet->event.err = RF_ERR_NOT_FOUND;
+    return true;
+}
+
+/* Nothing of a member that has left is listened to, once its leaving is known here. */
+static void check_listens(sim_world_t *w, const sim_process_t *p, rf_core_t from,
+                          rf_incarnation_t incarnation)
+{
+    const core_t *c = &w->monitors->monitors[p->core].monitor->cores[from];
+    if (c->link == PEER_LINKED && c->linked == incarnation && incarnation <= c->left)
+        sim_violation(w, "fence", "core %u listens to core %u, incarnation %u, which it knows to have left",
+                      p->core, from, incarnation);
+}
+
+bool sim_links_take(sim_world_t *w, sim_process_t *p, sim_packet_t *packet)
+{
+    sim_end_t *e = sim_end(w, p->core, packet->event.core);
+    switch (packet->word) {
+    case SIM_LINK_DIAL:
+        return dialled(w, p, e, packet);
+    case SIM_LINK_ACCEPTED:
+        return accepted(w, p, e, packet);
+    case SIM_LINK_CLOSED:
+        if (e->state == SIM_END_NONE || e->generation != packet->generation) return false;
+        forget(w, e);
+        packet->event.kind = MONITOR_PEER_DOWN;
+        packet->event.err = (rf_err_t)packet->err;
+        return true;
+    default:
+        if (e->state != SIM_END_UP || e->generation != packet->generation) return false;
+        check_listens(w, p, packet->event.core, e->incarnation);
+        return true;
+    }
+}
+
+/* ---- what happens to links ---- */
+
+void sim_links_start(sim_world_t *w, rf_core_t core)
+{
+    for (unsigned i = 0; i < w->n_cores; i++) {
+        sim_end_t *e = sim_end(w, core, (rf_core_t)i);
+        drop_held(w, e);
+        *e = (sim_end_t){.lowest = 1};
+    }
+}
+
+void sim_links_died(sim_world_t *w, rf_core_t core, bool known)
+{
+    rf_incarnation_t incarnation = w->processes[core].incarnation;
+    for (unsigned i = 0; i < w->n_cores; i++) {
+        rf_core_t other = (rf_core_t)i;
+        if (other == core || !w->processes[i].alive) continue;
+        const sim_end_t *e = sim_end(w, other, core);
+        bool near = w->host[i] == w->host[core];
+        if (near && known && e->watched == incarnation) push_died(w, other, core, incarnation);
+        if (e->state == SIM_END_NONE) continue;
+        bool heard = known && (near || (!cut_either(w, other, core) && rf_prng_below(&w->network, 2)));
+        say(w, SIM_LINK_CLOSED, core, other, e->generation, heard ? RF_ERR_PEER_DEAD : RF_ERR_TIMEOUT,
+            w->now_ns + (heard ? delay_ns(w, core, other) : w->monitors->deadline_ns));
+    }
+}
+
+/* For longer than a link's deadline, from one of them to the other. */
+static bool out_of_reach(const sim_world_t *w, rf_core_t a, rf_core_t b)
+{
+    unsigned x = w->host[a], y = w->host[b];
+    const sim_process_t *p = &w->processes[a];
+    if (sim_network_cut(w, x, y) && w->now_ns > w->cut_since_ns[x][y] + w->monitors->deadline_ns) return true;
+    return p->alive && p->quiet_since_ns != RF_NEVER && sim_process_stalled(w, p) &&
+           w->now_ns > p->quiet_since_ns + w->monitors->deadline_ns;
+}
+
+void sim_links_look(sim_world_t *w, unsigned host)
+{
+    for (unsigned i = w->host_first[host]; i < w->host_first[host + 1]; i++) {
+        for (unsigned k = w->host_first[host + 1]; k < w->n_cores; k++) {
+            rf_core_t a = (rf_core_t)i, b = (rf_core_t)k;
+            if (sim_end(w, a, b)->state != SIM_END_UP && sim_end(w, b, a)->state != SIM_END_UP) continue;
+            if (out_of_reach(w, a, b) || out_of_reach(w, b, a)) break_link(w, a, b, RF_ERR_TIMEOUT);
+        }
+    }
+}
+
+/* Cuts may have ended: what was held back goes on, in order; and who was full may have room. */
+void sim_links_heal(sim_world_t *w)
+{
+    for (unsigned to = 0; to < w->n_cores; to++) {
+        for (unsigned from = 0; from < w->n_cores; from++) {
+            sim_end_t *e = sim_end(w, (rf_core_t)to, (rf_core_t)from);
+            if (sim_network_cut(w, w->host[from], w->host[to])) continue;
+            while (e->held_first) {
+                sim_message_t *message = e->held_first;
+                e->held_first = message->next;
+                if (!e->held_first) e->held_last = NULL;
+                sim_packet_send(w, (rf_core_t)to, message,
+                                arrival_ns(w, (rf_core_t)from, (rf_core_t)to,
+                                           w->now_ns + delay_ns(w, (rf_core_t)from, (rf_core_t)to)));
+            }
+        }
+    }
+}
+
+void sim_links_room(sim_world_t *w, unsigned host)
+{
+    for (unsigned i = w->host_first[host]; i < w->host_first[host + 1]; i++) {
+        for (unsigned k = 0; k < w->n_cores; k++) {
+            sim_end_t *e = sim_end(w, (rf_core_t)i, (rf_core_t)k);
+            if (!e->full || !w->processes[i].alive || sim_process_stalled(w, &w->processes[k])) continue;
+            e->full = false;
+            sim_event_t *event = sim_push(w, w->now_ns + 1, SIM_EVENT_ROOM);
+            event->core = (rf_core_t)i;
+            event->life = w->processes[i].life;
+            event->peer.core = (rf_core_t)k;
+        }
+    }
+}

@@ -1,0 +1,11 @@
+/* What the simulator may see of an engine that a monitor has set up (engine.h and monitor/state.h do not go together). */
+#ifndef RF_SIM_ENGINE_INSIDE_H
+#define RF_SIM_ENGINE_INSIDE_H
+
+#include "consensus/agreement.h"
+
+/* From now on the engine calls `machine`; what it called so far. */
+agreement_machine_t sim_engine_listen(agreement_t *engine, const agreement_machine_t *machine);
+uint64_t sim_engine_term(const agreement_t *engine, agreement_role_t *role);
+
+#endif

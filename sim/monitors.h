@@ -1,0 +1,262 @@
+/*
+ * The actor of whole monitors: each core runs the real monitor (monitor/, with its engine, replicas and registry), between
+ * simulated links, a fake CPU driver and a fake shell (fake.h).
+ *
+ *      actor_monitor.c          a process: events in, actions out, one by one
+ *      actor_monitor_links.c    links between monitors: dials, order, cuts, breaks, fences
+ *      actor_monitor_host.c     rackfishd: addresses, deaths, joins, leaves
+ *      client_monitor.c         commands, dispatchers and watchers, which ask through client links
+ *      client_monitor_said.c    ... and what they make of the answers
+ *      check_registry.c         what was acknowledged, read and watched, by the log
+ *      check_owned.c            locks, queues, barriers, what vanishes
+ *      check_monitors.c         replicas are equal; everything is back when faults have stopped
+ *
+ * Links are reliable, as real ones are: in order, exactly once, until they break. So of the knobs `loss` is here how often
+ * a link breaks, and duplicate, reorder, garbage and stray have no meaning.
+ */
+#ifndef RF_SIM_MONITORS_H
+#define RF_SIM_MONITORS_H
+
+#include "sim/engine_inside.h"
+#include "sim/fake.h"
+#include "sim/sim.h"
+
+#define SIM_MONITORS_MAX 64 /* ten MiB each */
+#define SIM_NAME_MAX     32 /* of a key in a workload */
+#define SIM_LOCKS        2
+
+/* ---- processes ---- */
+
+/* One end of the link between two monitors: what this core's shell knows. */
+typedef enum sim_end_state { SIM_END_NONE, SIM_END_DIALING, SIM_END_UP } sim_end_state_t;
+
+typedef struct sim_end {
+    sim_end_state_t state;
+    uint32_t generation;                   /* of the link; what comes from another one is dropped */
+    rf_incarnation_t incarnation;          /* of the other end; DIALING: not known */
+    bool full;                             /* the last message was dropped */
+    rf_incarnation_t lowest;               /* an earlier one is refused */
+    rf_incarnation_t watched;              /* whose process this monitor watches */
+    uint64_t last_arrival_ns;              /* of what comes here */
+    sim_message_t *held_first, *held_last; /* what is to come here waits for a cut to heal */
+} sim_end_t;
+
+typedef enum sim_link_word { SIM_LINK_DIAL = 64, SIM_LINK_ACCEPTED, SIM_LINK_CLOSED } sim_link_word_t;
+
+/* What reaches a process, as a message of the queue; bytes follow. */
+typedef struct sim_packet {
+    monitor_event_t event; /* pointers are filled in when it is taken out */
+    uint32_t generation;   /* of its link */
+    uint32_t size;
+    uint16_t word;                /* sim_link_word_t; 0: the event */
+    uint16_t err;                 /* CLOSED */
+    rf_incarnation_t incarnation; /* DIAL: who dials. ACCEPTED: who has answered */
+    uint8_t bytes[];
+} sim_packet_t;
+
+typedef struct sim_monitor {
+    monitor_t *monitor;
+    monitor_output_t *output;
+    unsigned next_action;
+    bool exits;
+    int exit_status;
+    uint64_t last_ns[2 + MONITOR_CLIENTS_MAX]; /* arrivals: of the CPU driver, of the shell, by client */
+    agreement_machine_t machine;               /* of the monitor; the simulator's looks on */
+    uint64_t checked_term;
+    agreement_role_t checked_role;
+    uint64_t told_lives[SIM_HOSTS_MAX]; /* which cores of each host it has the addresses of */
+    struct {
+        uint32_t tag;
+        rf_core_t core; /* who is to join */
+        uint32_t stamp;
+    } asked[16];
+    unsigned n_asked;
+} sim_monitor_t;
+
+/* ---- clients ---- */
+
+typedef enum sim_mclient_kind { SIM_COMMAND, SIM_DISPATCHER, SIM_WATCHER } sim_mclient_kind_t;
+
+typedef enum sim_mclient_state {
+    SIM_M_HOMELESS,   /* looks for a core */
+    SIM_M_SPAWNING,   /* its domain is being started */
+    SIM_M_CONNECTING, /* its client link is being made */
+    SIM_M_OPENING,    /* its session */
+    SIM_M_IDLE,
+    SIM_M_WAITING, /* for an answer */
+    SIM_M_REST
+} sim_mclient_state_t;
+
+typedef enum sim_m_op {
+    SIM_M_PUT,
+    SIM_M_CAS,
+    SIM_M_DELETE,
+    SIM_M_GET,
+    SIM_M_GET_LOCAL,
+    SIM_M_LIST,
+    SIM_M_SEQUENTIAL,
+    SIM_M_EPHEMERAL,
+    SIM_M_ACQUIRE,
+    SIM_M_RELEASE,
+    SIM_M_CREATE_QUEUE,
+    SIM_M_PUSH,
+    SIM_M_POP,
+    SIM_M_BARRIER,
+    SIM_M_SPAWN,
+    SIM_M_KILL,
+    SIM_M_WAIT,
+    SIM_M_WATCH,
+} sim_m_op_t;
+
+typedef struct sim_mclient {
+    uint32_t number, stamp;
+    sim_mclient_kind_t kind;
+    sim_mclient_state_t state;
+    rf_core_t core;
+    uint32_t life, handle;
+    bool up; /* its client link */
+    rf_domain_t domain;
+    uint64_t session;
+    uint32_t tag, spawn_tag;
+    rf_core_t spawn_core; /* whom it has asked for its domain */
+    uint32_t spawn_life;
+    sim_m_op_t op;
+    uint32_t key, value, expected;
+    size_t operation; /* in the history; SIZE_MAX: not in it */
+    uint64_t called_ns, finished;
+    uint64_t token; /* of the lock that it holds; 0: none */
+    uint32_t lock;
+    bool may_be_released;
+    uint64_t watched;  /* the revision to go on from */
+    rf_domain_t child; /* a domain that it has started */
+    bool killed;
+} sim_mclient_t;
+
+/* ---- what the log says, from whoever applied it first ---- */
+
+typedef struct sim_change { /* of a key */
+    uint64_t revision;
+    registry_event_what_t what;
+    char name[SIM_NAME_MAX];
+    uint32_t value;
+    bool acknowledged;
+} sim_change_t;
+
+typedef struct sim_grant { /* of a lock */
+    uint64_t token, domain, session;
+    uint32_t lock;
+} sim_grant_t;
+
+typedef struct sim_element { /* of the queue; by value */
+    bool pushed, acknowledged, popped;
+} sim_element_t;
+
+typedef struct sim_monitors {
+    rf_boot_t *boots; /* of each host */
+    fake_t fake;
+    size_t memory_size;
+    sim_monitor_t *monitors;
+    sim_end_t *ends; /* [n_cores * n_cores]: of [here][there] */
+    uint32_t next_generation, next_tag;
+    sim_mclient_t clients[SIM_CLIENTS_MAX];
+    uint64_t deadline_ns; /* of a link between hosts */
+
+    sim_change_t *changes;
+    size_t n_changes, max_changes;
+    uint64_t revision; /* of all that is in `changes` */
+    sim_grant_t *grants;
+    size_t n_grants, max_grants;
+    uint64_t last_token[SIM_LOCKS];
+    sim_element_t *elements;
+    uint32_t max_elements;
+    uint64_t pops_unknown;
+    struct {
+        uint64_t revision;
+        unsigned n;
+    } barriers[256]; /* the last that opened */
+    unsigned n_barriers;
+    uint64_t barrier_calls, barrier_returns;
+} sim_monitors_t;
+
+static inline sim_end_t *sim_end(sim_world_t *w, rf_core_t here, rf_core_t there)
+{
+    return &w->monitors->ends[(size_t)here * w->n_cores + there];
+}
+
+extern const sim_actor_t sim_actor_monitor;
+
+/* actor_monitor.c */
+void sim_monitors_set_up(sim_world_t *w);
+void sim_monitors_free(sim_world_t *w);
+/* Faults have stopped: everybody asks once more. */
+void sim_monitors_settle(sim_world_t *w);
+/* An event for a monitor, on its way from now on. */
+monitor_event_t *sim_monitors_push(void *world, rf_core_t to, uint32_t channel, monitor_event_kind_t kind,
+                                   const void *bytes, size_t size);
+/* A packet, to be filled in and sent. */
+sim_message_t *sim_packet_new(sim_world_t *w, const void *bytes, size_t size);
+static inline sim_packet_t *sim_packet_of(sim_message_t *message)
+{
+    return (sim_packet_t *)(void *)message->bytes;
+}
+/* Takes the message over; whoever runs on the core now gets it. */
+void sim_packet_send(sim_world_t *w, rf_core_t to, sim_message_t *message, uint64_t at_ns);
+
+/* actor_monitor_links.c */
+void sim_links_start(sim_world_t *w, rf_core_t core);
+void sim_links_died(sim_world_t *w, rf_core_t core, bool known);
+void sim_links_act(sim_world_t *w, sim_process_t *p, const monitor_action_t *action);
+/* False: the packet is not one for the monitor, or no more. The event is changed to what the shell makes of it. */
+bool sim_links_take(sim_world_t *w, sim_process_t *p, sim_packet_t *packet);
+void sim_links_look(sim_world_t *w, unsigned host);
+void sim_links_heal(sim_world_t *w);
+void sim_links_room(sim_world_t *w, unsigned host);
+
+/* actor_monitor_host.c */
+void sim_monitors_died(sim_world_t *w, rf_core_t core, bool known);
+void sim_monitors_look(sim_world_t *w, unsigned host);
+void sim_monitors_leave(sim_world_t *w, rf_core_t core);
+rf_err_t sim_monitors_fence(void *world, rf_core_t core, const rf_kernel_fence_t *fence);
+/* A client's request on its way. */
+uint32_t sim_monitors_ask(sim_world_t *w, rf_core_t core, uint32_t client, uint16_t op, const void *body,
+                          size_t size);
+void sim_monitors_told(sim_world_t *w, sim_process_t *p, const rf_wire_header_t *header, const uint8_t *body,
+                       size_t size);
+
+/* client_monitor.c */
+void sim_mclient_start(sim_world_t *w, unsigned number);
+void sim_mclient_timer(sim_world_t *w, const sim_event_t *event);
+void sim_mclient_arm(sim_world_t *w, sim_mclient_t *c, uint64_t delay_ns);
+void sim_mclient_think(sim_world_t *w, sim_mclient_t *c);
+void sim_mclient_core_died(sim_world_t *w, rf_core_t core);
+void sim_mclient_exited(void *world, rf_core_t core, rf_domain_t domain, uint16_t index);
+void sim_mclient_adopted(sim_world_t *w, rf_core_t core, rf_domain_t domain, uint16_t index);
+void sim_mclient_closed(sim_world_t *w, rf_core_t core, uint32_t handle);
+void sim_mclient_told(sim_world_t *w, sim_process_t *p, uint32_t handle, const rf_wire_header_t *header,
+                      const uint8_t *body, size_t size);
+/* The outcome of its operation is not known; its link is gone. */
+void sim_mclient_lost(sim_world_t *w, sim_mclient_t *c);
+bool sim_mclient_owner_lives(const sim_world_t *w, uint64_t domain, uint64_t session);
+
+/* client_monitor_said.c */
+void sim_mclient_answered(sim_world_t *w, sim_mclient_t *c, sim_process_t *p, rf_err_t err,
+                          const uint8_t *body, size_t size);
+void sim_mclient_unknown(sim_world_t *w, sim_mclient_t *c);
+
+/* check_registry.c, check_owned.c, check_monitors.c: what they keep true stands there */
+void check_registry_applied(sim_world_t *w, sim_process_t *p);
+void check_registry_acknowledged(sim_world_t *w, const sim_mclient_t *c, uint64_t revision, const char *name,
+                                 uint32_t value, bool deleted);
+void check_registry_read(sim_world_t *w, sim_process_t *p, const char *prefix, bool exact,
+                         const uint8_t *body, size_t size);
+void check_registry_watched(sim_world_t *w, sim_process_t *p, sim_mclient_t *c, const uint8_t *body,
+                            size_t size);
+void check_owned_applied(sim_world_t *w, sim_process_t *p, const agreement_apply_t *entry);
+void check_owned_acquired(sim_world_t *w, sim_process_t *p, sim_mclient_t *c, uint64_t token);
+void check_owned_popped(sim_world_t *w, sim_mclient_t *c, uint32_t value);
+void check_owned_barrier(sim_world_t *w, sim_mclient_t *c, uint64_t revision);
+sim_element_t *check_owned_element(sim_world_t *w, uint32_t value);
+bool check_monitors_at_rest(sim_world_t *w, char *why, size_t why_size);
+void check_monitors_end(sim_world_t *w);
+
+#endif
