@@ -119,6 +119,7 @@ int cli_bench(cli_t *cli, int argc, char **argv);
 int cli_core(cli_t *cli, int argc, char **argv);
 int cli_node(cli_t *cli, int argc, char **argv);
 int cli_sim(cli_t *cli, int argc, char **argv);
+int cli_lab(cli_t *cli, int argc, char **argv);
 int cli_version(cli_t *cli, int argc, char **argv);
 
 extern const cli_option_t cli_up_options[], cli_down_options[], cli_run_options[], cli_kill_options[],

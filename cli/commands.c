@@ -69,6 +69,9 @@ const cli_command_t cli_commands[] = {
      "`rackfish sim --help` says what there is. Exit status: 0 all is well, 1 wrong usage, 3 unsafe, 4 "
      "stuck.",
      NULL, true, cli_sim},
+    {"lab", "rdma|exec|status|down... [ARGUMENT]...",
+     "a rack of emulated hosts with RDMA devices, on this one", "`rackfish lab --help` says what there is.",
+     NULL, true, cli_lab},
     {"version", "", "prints the version", NULL, NULL, false, cli_version},
     {"help", "[COMMAND]", "explains a command", NULL, NULL, false, cli_help_command},
     {NULL, NULL, NULL, NULL, NULL, false, NULL},

@@ -32,6 +32,10 @@ _rackfish()
     if [[ -z $command || $command == help ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(rackfish help 2>/dev/null |
             awk '/^Commands:/ { on = 1; next } /^$/ { on = 0 } on { print $1 }')" -- "$word")
+    elif [[ $command == lab && $word == -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$(rackfish lab --help 2>/dev/null | grep -o -- '--[a-z-]*')" -- "$word")
+    elif [[ $command == lab && $previous == lab ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "rdma exec machine status cut heal kill boot freeze thaw down kernel" -- "$word")
     elif [[ $word == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(rackfish help "$command" 2>/dev/null | grep -o -- '--[a-z-]*')" -- "$word")
     elif [[ $command == kill || $command == wait ]]; then

@@ -37,6 +37,7 @@ static const struct {
     {"processes", doctor_check_processes},
     {"memlock", doctor_check_memlock},
     {"hugepages", doctor_check_hugepages},
+    {"rdma", doctor_check_rdma},
     {"user", doctor_check_user},
     {"capabilities", doctor_check_capabilities},
     {"isolation", doctor_check_isolation},

@@ -37,6 +37,7 @@ typedef struct rf_doctor_options {
     rf_node_t node;            /* which of its nodes this host is; RF_NODE_NONE: not known */
     const char *run_base;      /* folder of all machines' run directories, "/run/rackfish" */
     rf_doctor_transport_fn transport; /* NULL: not checked */
+    const char *sys_root; /* a folder to look for /sys and /dev/infiniband in instead of /; NULL: / */
 } rf_doctor_options_t;
 
 /* Runs every check. Takes up to a few seconds where host names must be resolved. One thread; it forks. */

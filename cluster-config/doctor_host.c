@@ -14,7 +14,7 @@
 #define KERNEL_MAJOR_MIN 5
 #define KERNEL_MINOR_MIN 10 /* pidfds that can be waited for, close_range, clone3 */
 
-static bool medium_used(const doctor_t *doctor, const char *medium)
+bool doctor_medium_used(const doctor_t *doctor, const char *medium)
 {
     const rf_config_t *config = doctor->options->config;
     for (unsigned i = 0; config && i < config->n_nodes; i++) {
@@ -166,7 +166,7 @@ void doctor_check_memlock(doctor_t *doctor)
         return;
     }
     unsigned long long kib = limit.rlim_cur == RLIM_INFINITY ? ~0ull : limit.rlim_cur >> 10;
-    bool pins = medium_used(doctor, "rdma");
+    bool pins = doctor_medium_used(doctor, "rdma");
     if (pins && limit.rlim_cur < need.memory_bytes)
         doctor_finding(doctor, RF_DOCTOR_FAIL,
                        "raise it: 'memlock' in /etc/security/limits.conf, LimitMEMLOCK= in the unit",
@@ -186,7 +186,7 @@ void doctor_check_hugepages(doctor_t *doctor)
         const char *at = strstr(text, "HugePages_Total:");
         if (at) total = strtoull(at + strlen("HugePages_Total:"), NULL, 10);
     }
-    if (total == 0 && medium_used(doctor, "dpdk"))
+    if (total == 0 && doctor_medium_used(doctor, "dpdk"))
         doctor_finding(doctor, RF_DOCTOR_NOTE, "reserve some: sysctl vm.nr_hugepages=256",
                        "no huge pages are reserved; dpdk is faster with them");
     else

@@ -23,6 +23,9 @@ void doctor_finding(doctor_t *doctor, rf_doctor_severity_t severity, const char 
 /* Runs `attempt` in a forked child, at most five seconds: its exit status (0 to 125), or -1 when it died or hung. */
 int doctor_try(int (*attempt)(void));
 
+/* Whether the configuration uses that medium between any two nodes. */
+bool doctor_medium_used(const doctor_t *doctor, const char *medium);
+
 /* doctor_host.c: what the host is */
 void doctor_check_kernel(doctor_t *doctor);
 void doctor_check_cpus(doctor_t *doctor);
@@ -32,6 +35,9 @@ void doctor_check_memlock(doctor_t *doctor);
 void doctor_check_hugepages(doctor_t *doctor);
 void doctor_check_files(doctor_t *doctor);
 void doctor_check_processes(doctor_t *doctor);
+
+/* doctor_rdma.c: its RDMA devices */
+void doctor_check_rdma(doctor_t *doctor);
 
 /* doctor_rights.c: what we may do on it */
 void doctor_check_user(doctor_t *doctor);

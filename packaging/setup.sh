@@ -2,7 +2,8 @@
 # Makes a fresh host ready to build, run and test Rackfish. Debian 12 is the reference; elsewhere it says what is missing.
 #
 #   packaging/setup.sh build     what `./run` needs
-#   packaging/setup.sh check     what `./check` needs on top: a second compiler, sanitizers, test library, formatter
+#   packaging/setup.sh check     what `./check` needs on top: a second compiler, sanitizers, test library, formatter, and for
+#                                the lab a kernel's source, what builds it, and the tools for RDMA
 #
 # Only what is missing is installed, by apt-get, as root or through a sudo that asks nothing. Without either, or without
 # apt-get, it lists what to install and ends with status 2. As root it also creates the system user `rackfish`.
@@ -29,6 +30,18 @@ clang-format|check|command -v clang-format
 python3|check|command -v python3
 iproute2|check|command -v ip
 spin|check|command -v spin
+linux-source|check|ls /usr/src/linux-source-*.tar.xz
+make|check|command -v make
+flex|check|command -v flex
+bison|check|command -v bison
+bc|check|command -v bc
+xz-utils|check|command -v xz
+libelf-dev|check|test -e /usr/include/libelf.h
+libssl-dev|check|test -e /usr/include/openssl/ssl.h
+ibverbs-utils|check|command -v ibv_devinfo
+ibverbs-providers|check|ls /etc/libibverbs.d/rxe.driver
+rdmacm-utils|check|command -v rping
+perftest|check|command -v ib_write_lat
 TABLE
 }
 

@@ -128,6 +128,133 @@ static void test_closed_folder_is_found(void **state)
     assert_false(rf_doctor_reachable(below, closed, sizeof closed));
 }
 
+/* ---- RDMA, on a tree of files as /sys has them ---- */
+
+static char rdma_root[64];
+
+static void rdma_file(const char *path, const char *text)
+{
+    char whole[512];
+    snprintf(whole, sizeof whole, "%s/%s", rdma_root, path);
+    for (char *at = whole + strlen(rdma_root) + 1; (at = strchr(at, '/')); at++) {
+        *at = '\0';
+        mkdir(whole, 0755);
+        *at = '/';
+    }
+    FILE *file = fopen(whole, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+static void rdma_device(const char *state, const char *mtu)
+{
+    static char root[] = "/tmp/rf-doctor-rdma-XXXXXX";
+    snprintf(rdma_root, sizeof rdma_root, "%s", root);
+    assert_non_null(mkdtemp(rdma_root));
+    rdma_file("sys/class/infiniband/rxe0/ports/1/state", state);
+    rdma_file("sys/class/infiniband/rxe0/ports/1/link_layer", "Ethernet\n");
+    rdma_file("sys/class/infiniband/rxe0/ports/1/gids/0", "fe80:0000:0000:0000:0052:46ff:fe00:0001\n");
+    rdma_file("sys/class/infiniband/rxe0/ports/1/gid_attrs/types/0", "RoCE v2\n");
+    rdma_file("sys/class/infiniband/rxe0/ports/1/gid_attrs/ndevs/0", "lan0\n");
+    rdma_file("sys/class/net/lan0/mtu", mtu);
+    rdma_file("dev/infiniband/uverbs0", "");
+    rdma_file("dev/infiniband/rdma_cm", "");
+}
+
+static void rdma_ipv4(void)
+{
+    rdma_file("sys/class/infiniband/rxe0/ports/1/gids/1", "0000:0000:0000:0000:0000:ffff:0a4d:0001\n");
+    rdma_file("sys/class/infiniband/rxe0/ports/1/gid_attrs/types/1", "RoCE v2\n");
+    rdma_file("sys/class/infiniband/rxe0/ports/1/gid_attrs/ndevs/1", "lan0\n");
+}
+
+static void rdma_run(bool wanted)
+{
+    rf_config_t *config =
+        wanted ? parse("nodes: [{hosts: \"a,b\", address: \"127.0.0.1,127.0.0.1\", cores: 1}]\n"
+                       "transports: [{between: [a, b], use: rdma}]\n")
+               : NULL;
+    rf_doctor_options_t options = {
+        .config = config, .node = wanted ? 0 : RF_NODE_NONE, .run_base = "/tmp", .sys_root = rdma_root};
+    rf_doctor_run(&options, &report);
+    free(config);
+}
+
+static void rdma_remove(void)
+{
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf '%s'", rdma_root);
+    assert_int_equal(system(command), 0);
+}
+
+/* Whether a finding of that kind about RDMA has `text` in it. */
+static bool rdma_says(rf_doctor_severity_t severity, const char *text)
+{
+    for (unsigned i = 0; i < report.n; i++) {
+        const rf_doctor_finding_t *f = &report.findings[i];
+        if (strcmp(f->check, "rdma") == 0 && f->severity == severity && strstr(f->what, text)) return true;
+    }
+    return false;
+}
+
+static void test_rdma_is_well(void **state)
+{
+    (void)state;
+    rdma_device("4: ACTIVE\n", "9000\n");
+    rdma_ipv4();
+    rdma_run(false);
+    assert_true(rdma_says(RF_DOCTOR_GOOD, "GID 1 0000:0000:0000:0000:0000:ffff:0a4d:0001 (RoCE v2, IPv4)"));
+    assert_true(rdma_says(RF_DOCTOR_GOOD, "4096 bytes"));
+    assert_null(finding("rdma", RF_DOCTOR_NOTE));
+    assert_null(finding("rdma", RF_DOCTOR_FAIL));
+    rdma_remove();
+}
+
+static void test_rdma_says_what_is_less(void **state)
+{
+    (void)state;
+    rdma_device("4: ACTIVE\n", "1500\n");
+    rdma_run(false);
+    assert_true(rdma_says(RF_DOCTOR_NOTE, "GID 0 (RoCE v2, link-local)"));
+    assert_true(rdma_says(RF_DOCTOR_NOTE, "carry 1024 bytes"));
+    rdma_remove();
+}
+
+static void test_rdma_port_down_and_no_device(void **state)
+{
+    (void)state;
+    rdma_device("1: DOWN\n", "9000\n");
+    rdma_ipv4();
+    rdma_run(false);
+    assert_true(rdma_says(RF_DOCTOR_NOTE, "rxe0 port 1 is not active"));
+    rdma_remove();
+    snprintf(rdma_root, sizeof rdma_root, "/tmp/rf-doctor-nothing");
+    rdma_run(false);
+    assert_true(rdma_says(RF_DOCTOR_GOOD, "none is wanted"));
+}
+
+static void test_rdma_wanted_and_not_to_be_had(void **state)
+{
+    (void)state;
+    snprintf(rdma_root, sizeof rdma_root, "/tmp/rf-doctor-nothing");
+    rdma_run(true);
+    assert_true(rdma_says(RF_DOCTOR_FAIL, "no RDMA device"));
+    rdma_device("1: DOWN\n", "9000\n");
+    rdma_file("sys/class/infiniband/rxe0/ports/1/gids/0", "0000:0000:0000:0000:0000:0000:0000:0000\n");
+    rdma_run(true);
+    assert_true(rdma_says(RF_DOCTOR_FAIL, "not active"));
+    rdma_file("sys/class/infiniband/rxe0/ports/1/state", "4: ACTIVE\n");
+    rdma_run(true);
+    assert_true(rdma_says(RF_DOCTOR_FAIL, "has no GID"));
+    char node[128];
+    snprintf(node, sizeof node, "%s/dev/infiniband/uverbs0", rdma_root);
+    assert_int_equal(unlink(node), 0);
+    rdma_run(true);
+    assert_true(rdma_says(RF_DOCTOR_FAIL, "/dev/infiniband/uverbs*"));
+    rdma_remove();
+}
+
 static void test_need_grows_with_cores(void **state)
 {
     (void)state;
@@ -153,6 +280,10 @@ int main(void)
         cmocka_unit_test(test_transport_and_host_that_are_not_there),
         cmocka_unit_test(test_socket_path_too_long),
         cmocka_unit_test(test_closed_folder_is_found),
+        cmocka_unit_test(test_rdma_is_well),
+        cmocka_unit_test(test_rdma_says_what_is_less),
+        cmocka_unit_test(test_rdma_port_down_and_no_device),
+        cmocka_unit_test(test_rdma_wanted_and_not_to_be_had),
         cmocka_unit_test(test_need_grows_with_cores),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -28,6 +28,7 @@ EDGES = {
     "monitor": ["base", "wire", "consensus", "transport"],
     "node": ["*"],
     "lib": ["base", "wire", "transport"],
+    "lab": ["base"],
     "cli": ["base", "transport", "cluster-config", "node"],
     "bench": ["base", "consensus", "transport", "lib"],
     "examples": ["lib"],

@@ -1,0 +1,85 @@
+#!/bin/sh
+# The first program of a guest: makes its root, network and RDMA device, and becomes rf-lab-guest. The kernel starts it as
+# process 1 on the host's files, read-only; what the guest writes goes into its memory, over them.
+#
+# From the kernel's command line: lab_guest=N lab_hosts=N lab_device=rxe|siw|both|none lab_mtu=N lab_lib=FOLDER
+# shellcheck disable=SC2154 # set from there, by the kernel
+set -u
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+
+die() {
+    echo "lab: $*"
+    exec /usr/bin/busybox poweroff -f 2>/dev/null
+}
+
+if [ "${1:-}" != inside ]; then
+    mount -t proc none /proc
+    mount -t tmpfs -o mode=755 none /run
+    mkdir /run/new /run/upper /run/work
+    mount -t overlay -o lowerdir=/,upperdir=/run/upper,workdir=/run/work,xino=off none /run/new ||
+        die "the guest's kernel has no overlay file system"
+    cd /run/new || die "no root"
+    mount -t proc none proc
+    mount -t sysfs none sys
+    mount -t devtmpfs none dev
+    mkdir -p dev/pts dev/shm dev/mqueue
+    mount -t devpts -o ptmxmode=666,mode=620 none dev/pts
+    mount -t tmpfs -o mode=1777 none dev/shm
+    mount -t tmpfs -o mode=755 none run
+    mount -t cgroup2 none sys/fs/cgroup
+    mkdir -p run/lock run/user
+    exec chroot . /bin/sh "$lab_lib/guest-init.sh" inside
+fi
+
+hostname "lab$lab_guest"
+export HOME=/root
+cd /
+{
+    echo "127.0.0.1 localhost"
+    i=1
+    while [ "$i" -le "$lab_hosts" ]; do
+        echo "10.77.0.$i lab$i"
+        i=$((i + 1))
+    done
+} >/etc/hosts
+echo "lab$lab_guest" >/etc/hostname
+# perftest wants to know a clock rate.
+{
+    cat /proc/cpuinfo
+    echo "cpu MHz : 1000.000"
+} >/run/cpuinfo
+mount --bind /run/cpuinfo /proc/cpuinfo
+grep -q '^rackfish:' /etc/passwd || {
+    echo 'rackfish:x:977:977::/nonexistent:/usr/sbin/nologin' >>/etc/passwd
+    echo 'rackfish:x:977:' >>/etc/group
+}
+ulimit -l unlimited
+
+# One cable to each other guest, vecN to guest N, all ports of one bridge. They do not forward to each other: every guest
+# is one hop away, and a cable is cut by taking its port out of the bridge. dummy0 keeps the bridge up when all are cut:
+# what is cut is silent.
+ip link set lo up
+ip link add lan0 type bridge stp_state 0 mcast_snooping 0
+ip link set dummy0 master lan0
+ip link set dummy0 type bridge_slave isolated on
+ip link set dummy0 mtu "$lab_mtu" up
+ip link set lan0 address "02:52:46:00:00:0$lab_guest"
+i=1
+while [ "$i" -le "$lab_hosts" ]; do
+    if [ "$i" != "$lab_guest" ]; then
+        ip link set "vec$i" master lan0
+        ip link set "vec$i" type bridge_slave isolated on
+        ip link set "vec$i" up
+    fi
+    i=$((i + 1))
+done
+ip link set lan0 mtu "$lab_mtu"
+ip address add "10.77.0.$lab_guest/24" dev lan0
+ip link set lan0 up
+case $lab_device in
+rxe | both) rdma link add rxe0 type rxe netdev lan0 || die "no rxe device" ;;
+esac
+case $lab_device in
+siw | both) rdma link add siw0 type siw netdev lan0 || die "no siw device" ;;
+esac
+exec "$lab_lib/rf-lab-guest"

@@ -1,0 +1,75 @@
+/*
+ * The lab: a rack of two to five Linux hosts with real RDMA devices, on this one. Each host is a guest, Linux itself as a
+ * process (User-Mode Linux, built by kernel.sh with Soft-RoCE and soft-iWARP), on the host's own files, read-only below
+ * what the guest writes into its memory. README.md shows its use.
+ *
+ *   rf-lab COMMAND ──unix socket── supervisor ──serial line── guest 1: rf-lab-guest ── programs
+ *   (client.c)                     (supervisor.c)  └───────── guest 2 ...
+ *                                                  guests are joined by cables: socket pairs, one for each two
+ *
+ * The supervisor owns the guests: they end with it, however it ends (spawn.h).
+ */
+#ifndef RF_LAB_LAB_H
+#define RF_LAB_LAB_H
+
+#include "base/error.h"
+#include "lab/frame.h"
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#define LAB_PATH_MAX 1024
+
+/* Exit statuses of rf-lab, besides a program's own. */
+enum {
+    LAB_OK = 0,
+    LAB_FAILED = 1,
+    LAB_USAGE = 2,
+    LAB_NO_LAB = 3,
+    LAB_SKIPPED = 77, /* this host cannot have a lab; the reason was printed */
+    LAB_TIMEOUT = 124,
+    LAB_LOST = 125, /* the guest died, or the lab */
+};
+
+typedef struct lab_options {
+    const char *name;
+    unsigned hosts;
+    unsigned memory_mib;
+    unsigned mtu;
+    const char *device;
+    pid_t owner; /* the lab ends with this process; 0: only by `down` */
+    bool background;
+} lab_options_t;
+
+/* Where things are. */
+typedef struct lab_place {
+    char folder[LAB_PATH_MAX]; /* of this lab: socket, consoles, pid */
+    char socket[LAB_PATH_MAX + 16];
+    char lib[LAB_PATH_MAX]; /* guest-init.sh, kernel.sh, rf-lab-guest */
+} lab_place_t;
+
+/* "rf-lab: TEXT" to stderr; returns LAB_FAILED. */
+int lab_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Finds the places for a lab of that name; false with a message printed. */
+bool lab_place_find(const char *name, lab_place_t *place);
+
+/* Runs the supervisor until the lab is down. Writes one byte to `ready` once its socket is there, and closes it. */
+int lab_supervise(const lab_options_t *options, const lab_place_t *place, const char *kernel, int ready);
+
+/* Asks the supervisor; prints what it answers. */
+int lab_ask(const lab_place_t *place, const char *const *words, unsigned n, unsigned timeout_ms);
+
+typedef struct lab_program {
+    unsigned guest;
+    bool terminal;
+    unsigned timeout_ms; /* 0: none */
+    const char *const *arguments;
+    unsigned n_arguments;
+    const char *directory; /* NULL: where we are */
+} lab_program_t;
+
+/* Runs a program in a guest as if it were here; its exit status, or one of ours. */
+int lab_run_program(const lab_place_t *place, const lab_program_t *program);
+
+#endif

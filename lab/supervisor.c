@@ -1,0 +1,551 @@
+/*
+ * The supervisor: owns the guests and the cables between them, and passes frames between commands and guests.
+ *
+ * One thread, one poll. A connection is one session; it has a number of its own on the guest's line for as long as it
+ * lives. When a guest dies its sessions end with LAB_LOST; when a command goes, the guest is told.
+ */
+#include "lab/lab.h"
+#include "lab/spawn.h"
+
+#include "base/clock.h"
+#include "base/os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define CONNECTIONS_MAX LAB_SESSIONS_MAX
+#define BUFFER_MAX      ((size_t)16 << 20)
+#define CABLE_BUFFER    (1 << 20)
+#define LISTEN_BACKLOG  32
+
+typedef enum state { STATE_OFF, STATE_BOOTING, STATE_READY, STATE_FROZEN } state_t;
+static const char *const state_names[] = {"off", "booting", "ready", "frozen"};
+
+typedef struct guest {
+    state_t state;
+    pid_t pid;
+    int line, log;
+    size_t room; /* bytes that may be sent now */
+    lab_buffer_t in, out;
+    unsigned boots;
+} guest_t;
+
+typedef struct connection {
+    int fd; /* -1: free */
+    uint16_t session;
+    unsigned guest;   /* whose program it follows; 0: none */
+    bool waits_ready; /* it asked for `ready`, and is answered when all guests are */
+    bool closing;     /* to be closed when its output is written */
+    lab_buffer_t in, out;
+} connection_t;
+
+static struct {
+    const lab_options_t *options;
+    const lab_place_t *place;
+    const char *kernel;
+    int listener, signals, owner;
+    bool stop;
+    uint16_t next_session;
+    guest_t guests[LAB_HOSTS_MAX + 1];                /* from 1 */
+    int cables[LAB_HOSTS_MAX + 1][LAB_HOSTS_MAX + 1]; /* [a][b]: a's end of its cable to b */
+    connection_t connections[CONNECTIONS_MAX];
+} lab;
+
+/* ---- answers to commands ---- */
+
+static void connection_free(connection_t *c)
+{
+    if (c->guest && lab.guests[c->guest].state != STATE_OFF)
+        (void)lab_put(&lab.guests[c->guest].out, LAB_GONE, c->session, NULL, 0);
+    close(c->fd);
+    lab_free(&c->in);
+    lab_free(&c->out);
+    *c = (connection_t){.fd = -1};
+}
+
+static void say(connection_t *c, lab_type_t type, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+static void say(connection_t *c, lab_type_t type, const char *format, ...)
+{
+    char text[512];
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    size_t size = n < 0 ? 0 : (size_t)n < sizeof text ? (size_t)n : sizeof text - 1;
+    (void)lab_put(&c->out, type, c->session, text, size);
+}
+
+static void finish(connection_t *c, uint32_t status)
+{
+    (void)lab_put_u32(&c->out, LAB_EXIT, c->session, status);
+    c->guest = 0;
+    c->waits_ready = false;
+    c->closing = true;
+}
+
+static void refuse(connection_t *c, uint32_t status, const char *text)
+{
+    say(c, LAB_ERROR, "rf-lab: %s\n", text);
+    finish(c, status);
+}
+
+/* ---- guests ---- */
+
+/* What a guest that died has not read must not reach its successor. */
+static void drain_cable(int fd)
+{
+    char bytes[64];
+    while (recv(fd, bytes, sizeof bytes, MSG_DONTWAIT | MSG_TRUNC) > 0)
+        ;
+}
+
+static bool guest_boot(unsigned g)
+{
+    guest_t *guest = &lab.guests[g];
+    int line[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, line) < 0) return false;
+    lab_guest_plan_t plan = {
+        .guest = g,
+        .hosts = lab.options->hosts,
+        .memory_mib = lab.options->memory_mib,
+        .mtu = lab.options->mtu,
+        .device = lab.options->device,
+        .kernel = lab.kernel,
+        .lib = lab.place->lib,
+        .line = line[1],
+        .line_far = line[0],
+        .log = guest->log,
+    };
+    for (unsigned other = 0; other <= LAB_HOSTS_MAX; other++) {
+        plan.cable[other] = lab.cables[g][other];
+        if (plan.cable[other] >= 0) drain_cable(plan.cable[other]);
+    }
+    guest->pid = lab_guest_start(&plan);
+    close(line[1]);
+    if (guest->pid < 0) {
+        close(line[0]);
+        return false;
+    }
+    fcntl(line[0], F_SETFL, O_NONBLOCK);
+    guest->line = line[0];
+    guest->state = STATE_BOOTING;
+    guest->room = LAB_LINE_WINDOW;
+    guest->in.max = guest->out.max = BUFFER_MAX;
+    guest->boots++;
+    return true;
+}
+
+static void answer_those_who_wait(void)
+{
+    unsigned booting = 0, off = 0;
+    for (unsigned g = 1; g <= lab.options->hosts; g++) {
+        booting += lab.guests[g].state == STATE_BOOTING;
+        off += lab.guests[g].state == STATE_OFF;
+    }
+    for (unsigned i = 0; i < CONNECTIONS_MAX; i++) {
+        connection_t *c = &lab.connections[i];
+        if (c->fd < 0 || !c->waits_ready || (booting && !off)) continue;
+        if (off)
+            refuse(c, LAB_FAILED, "a guest is off; its console is in the lab's folder, see `status`");
+        else
+            finish(c, LAB_OK);
+    }
+}
+
+/* Its process has ended, or is to. */
+static void guest_off(unsigned g)
+{
+    guest_t *guest = &lab.guests[g];
+    if (guest->state == STATE_OFF) return;
+    kill(guest->pid, SIGKILL);
+    close(guest->line);
+    guest->line = -1;
+    guest->state = STATE_OFF;
+    lab_free(&guest->in);
+    lab_free(&guest->out);
+    for (unsigned i = 0; i < CONNECTIONS_MAX; i++) {
+        connection_t *c = &lab.connections[i];
+        if (c->fd < 0 || c->guest != g) continue;
+        say(c, LAB_ERROR, "rf-lab: guest %u is off\n", g);
+        finish(c, LAB_LOST);
+    }
+    answer_those_who_wait();
+}
+
+static void reap(void)
+{
+    struct signalfd_siginfo info;
+    while (read(lab.signals, &info, sizeof info) == (ssize_t)sizeof info) {
+        if (info.ssi_signo != SIGCHLD) lab.stop = true;
+    }
+    for (pid_t pid; (pid = waitpid(-1, NULL, WNOHANG)) > 0;) {
+        for (unsigned g = 1; g <= lab.options->hosts; g++) {
+            if (lab.guests[g].pid == pid) {
+                guest_off(g);
+                lab.guests[g].pid = 0;
+            }
+        }
+    }
+}
+
+static connection_t *connection_of(unsigned guest, uint16_t session)
+{
+    for (unsigned i = 0; i < CONNECTIONS_MAX; i++) {
+        connection_t *c = &lab.connections[i];
+        if (c->fd >= 0 && c->guest == guest && c->session == session) return c;
+    }
+    return NULL;
+}
+
+static void on_guest_frame(unsigned g, const lab_frame_t *frame)
+{
+    if (frame->type == LAB_LINE_MORE) {
+        lab.guests[g].room += lab_u32(frame);
+        return;
+    }
+    if (frame->type == LAB_READY) {
+        lab.guests[g].state = STATE_READY;
+        answer_those_who_wait();
+        return;
+    }
+    connection_t *c = connection_of(g, frame->session);
+    if (!c) return; /* the command has gone meanwhile */
+    if (lab_put(&c->out, frame->type, frame->session, frame->payload, frame->length) != RF_OK) {
+        connection_free(c);
+        return;
+    }
+    if (frame->type == LAB_EXIT) {
+        c->guest = 0;
+        c->closing = true;
+    }
+}
+
+static void guest_read(unsigned g)
+{
+    guest_t *guest = &lab.guests[g];
+    rf_err_t err;
+    while ((err = lab_read(&guest->in, guest->line)) == RF_OK) {
+        lab_frame_t frame;
+        while ((err = lab_next(&guest->in, &frame)) == RF_OK) on_guest_frame(g, &frame);
+        if (err != RF_ERR_AGAIN) break;
+    }
+    if (err != RF_ERR_AGAIN) guest_off(g);
+}
+
+/* ---- questions to the supervisor ---- */
+
+static void answer_status(connection_t *c)
+{
+    say(c, LAB_OUTPUT, "lab %s: %u hosts, %s, %u MiB each, supervisor %d, consoles in %s\n",
+        lab.options->name, lab.options->hosts, lab.options->device, lab.options->memory_mib, (int)getpid(),
+        lab.place->folder);
+    for (unsigned g = 1; g <= lab.options->hosts; g++)
+        say(c, LAB_OUTPUT, "guest %u  lab%u  10.77.0.%u  %-7s  pid %d  boots %u\n", g, g, g,
+            state_names[lab.guests[g].state], (int)lab.guests[g].pid, lab.guests[g].boots);
+    finish(c, LAB_OK);
+}
+
+static void on_guest_command(connection_t *c, const char *verb, unsigned g)
+{
+    guest_t *guest = &lab.guests[g];
+    bool off = guest->state == STATE_OFF;
+    if (strcmp(verb, "boot") == 0) {
+        if (!off)
+            refuse(c, LAB_FAILED, "that guest is on; `kill` it first");
+        else if (guest->pid > 0)
+            refuse(c, LAB_FAILED, "that guest is just ending; try again");
+        else if (guest_boot(g))
+            c->waits_ready = true;
+        else
+            refuse(c, LAB_FAILED, strerror(errno));
+        return;
+    }
+    if (off) {
+        refuse(c, LAB_FAILED, "that guest is off; `boot` it first");
+        return;
+    }
+    if (strcmp(verb, "kill") == 0) {
+        /* Answered when it is gone for good: its cables are silent from then on. */
+        kill(guest->pid, SIGKILL);
+        pid_t pid = guest->pid;
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+            ;
+        guest_off(g);
+        guest->pid = 0;
+    } else if (strcmp(verb, "freeze") == 0) {
+        kill(guest->pid, LAB_SIGNAL_FREEZE);
+        guest->state = STATE_FROZEN;
+    } else {
+        kill(guest->pid, LAB_SIGNAL_THAW);
+        guest->state = STATE_READY;
+    }
+    finish(c, LAB_OK);
+}
+
+static void on_ask(connection_t *c, const lab_frame_t *frame)
+{
+    char words[3][32] = {"", "", ""};
+    const char *at = (const char *)frame->payload, *end = at + frame->length;
+    for (unsigned i = 0; i < 3 && at < end; i++) {
+        size_t n = strnlen(at, (size_t)(end - at));
+        snprintf(words[i], sizeof words[i], "%.*s", (int)n, at);
+        at += n + 1;
+    }
+    unsigned long g = strtoul(words[1], NULL, 10), other = strtoul(words[2], NULL, 10);
+    const char *verb = words[0];
+    bool of_guest = strcmp(verb, "boot") == 0 || strcmp(verb, "kill") == 0 || strcmp(verb, "freeze") == 0 ||
+                    strcmp(verb, "thaw") == 0 || strcmp(verb, "on") == 0;
+    if (strcmp(verb, "status") == 0) {
+        answer_status(c);
+    } else if (strcmp(verb, "hosts") == 0) {
+        finish(c, LAB_OK);
+    } else if (strcmp(verb, "ready") == 0) {
+        c->waits_ready = true;
+        answer_those_who_wait();
+    } else if (strcmp(verb, "down") == 0) {
+        lab.stop = true; /* the command waits for the end of the connection */
+    } else if (!of_guest) {
+        refuse(c, LAB_USAGE, "the lab does not know this command; is it of another version?");
+    } else if (g < 1 || g > lab.options->hosts) {
+        refuse(c, LAB_USAGE, "there is no guest of that number");
+    } else if (strcmp(verb, "on") == 0) {
+        finish(c, lab.guests[g].state == STATE_OFF ? LAB_FAILED : LAB_OK);
+    } else if (strcmp(verb, "drain") == 0) {
+        if (other >= 1 && other <= lab.options->hosts && other != g) {
+            drain_cable(lab.cables[g][other]);
+            drain_cable(lab.cables[other][g]);
+        }
+        finish(c, LAB_OK);
+    } else {
+        on_guest_command(c, verb, (unsigned)g);
+    }
+}
+
+static void on_run(connection_t *c, const lab_frame_t *frame)
+{
+    lab_run_t run;
+    if (frame->length < sizeof run) {
+        refuse(c, LAB_USAGE, "the lab does not know this command; is it of another version?");
+        return;
+    }
+    memcpy(&run, frame->payload, sizeof run);
+    if (run.guest < 1 || run.guest > lab.options->hosts) {
+        refuse(c, LAB_USAGE, "there is no guest of that number");
+        return;
+    }
+    guest_t *guest = &lab.guests[run.guest];
+    if (guest->state == STATE_OFF || guest->state == STATE_BOOTING) {
+        refuse(c, LAB_LOST, "that guest is off");
+        return;
+    }
+    do {
+        c->session = ++lab.next_session;
+        c->guest = 0;
+    } while (c->session == 0 || connection_of(run.guest, c->session));
+    if (lab_put(&guest->out, LAB_RUN, c->session, frame->payload, frame->length) != RF_OK)
+        refuse(c, LAB_LOST, "that guest takes no commands any more");
+    else
+        c->guest = run.guest;
+}
+
+static void on_connection_frame(connection_t *c, const lab_frame_t *frame)
+{
+    if (c->closing) return;
+    if (frame->type == LAB_ASK)
+        on_ask(c, frame);
+    else if (frame->type == LAB_RUN && !c->guest)
+        on_run(c, frame);
+    else if (c->guest && lab_put(&lab.guests[c->guest].out, frame->type, c->session, frame->payload,
+                                 frame->length) != RF_OK)
+        refuse(c, LAB_LOST, "that guest takes no input any more");
+}
+
+static void connection_read(connection_t *c)
+{
+    rf_err_t err;
+    while ((err = lab_read(&c->in, c->fd)) == RF_OK) {
+        lab_frame_t frame;
+        while ((err = lab_next(&c->in, &frame)) == RF_OK) on_connection_frame(c, &frame);
+        if (err != RF_ERR_AGAIN) break;
+    }
+    if (err != RF_ERR_AGAIN) connection_free(c);
+}
+
+static void accept_connection(void)
+{
+    int fd = accept4(lab.listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd < 0) return;
+    for (unsigned i = 0; i < CONNECTIONS_MAX; i++) {
+        if (lab.connections[i].fd >= 0) continue;
+        lab.connections[i] = (connection_t){.fd = fd, .in.max = BUFFER_MAX, .out.max = BUFFER_MAX};
+        return;
+    }
+    close(fd);
+}
+
+/* ---- the loop ---- */
+
+static void write_out(void)
+{
+    for (unsigned g = 1; g <= lab.options->hosts; g++) {
+        guest_t *guest = &lab.guests[g];
+        if (guest->state != STATE_OFF && lab_flush_some(&guest->out, guest->line, &guest->room) != RF_OK)
+            guest_off(g);
+    }
+    for (unsigned i = 0; i < CONNECTIONS_MAX; i++) {
+        connection_t *c = &lab.connections[i];
+        if (c->fd < 0) continue;
+        if (lab_flush(&c->out, c->fd) != RF_OK || (c->closing && lab_left(&c->out) == 0)) connection_free(c);
+    }
+}
+
+static void wait_and_read(void)
+{
+    struct pollfd fds[3 + LAB_HOSTS_MAX + CONNECTIONS_MAX];
+    unsigned guest_of[3 + LAB_HOSTS_MAX + CONNECTIONS_MAX] = {0};
+    connection_t *connection[3 + LAB_HOSTS_MAX + CONNECTIONS_MAX] = {0};
+    nfds_t n = 0;
+    fds[n++] = (struct pollfd){.fd = lab.listener, .events = POLLIN};
+    fds[n++] = (struct pollfd){.fd = lab.signals, .events = POLLIN};
+    fds[n++] = (struct pollfd){.fd = lab.owner, .events = POLLIN};
+    for (unsigned g = 1; g <= lab.options->hosts; g++) {
+        guest_t *guest = &lab.guests[g];
+        if (guest->state == STATE_OFF) continue;
+        short events = lab_left(&guest->out) && guest->room ? POLLIN | POLLOUT : POLLIN;
+        guest_of[n] = g;
+        fds[n++] = (struct pollfd){.fd = guest->line, .events = events};
+    }
+    for (unsigned i = 0; i < CONNECTIONS_MAX; i++) {
+        connection_t *c = &lab.connections[i];
+        if (c->fd < 0) continue;
+        connection[n] = c;
+        fds[n++] = (struct pollfd){.fd = c->fd, .events = lab_left(&c->out) ? POLLIN | POLLOUT : POLLIN};
+    }
+    if (poll(fds, n, -1) < 0) return;
+    if (fds[1].revents) reap();
+    if (fds[2].revents) lab.stop = true;
+    for (nfds_t i = 3; i < n; i++) {
+        if (!(fds[i].revents & (POLLIN | POLLHUP | POLLERR))) continue;
+        if (guest_of[i] && lab.guests[guest_of[i]].line == fds[i].fd) guest_read(guest_of[i]);
+        if (connection[i] && connection[i]->fd == fds[i].fd) connection_read(connection[i]);
+    }
+    if (fds[0].revents) accept_connection();
+}
+
+static bool make_cables(void)
+{
+    memset(lab.cables, -1, sizeof lab.cables);
+    for (unsigned a = 1; a <= lab.options->hosts; a++) {
+        for (unsigned b = a + 1; b <= lab.options->hosts; b++) {
+            int ends[2], size = CABLE_BUFFER;
+            if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) return false;
+            for (unsigned i = 0; i < 2; i++) {
+                if (setsockopt(ends[i], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size) < 0)
+                    setsockopt(ends[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+            }
+            lab.cables[a][b] = ends[0];
+            lab.cables[b][a] = ends[1];
+        }
+    }
+    return true;
+}
+
+static bool open_socket(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(lab.place->socket) >= sizeof address.sun_path) {
+        errno = ENAMETOOLONG;
+        return false;
+    }
+    memcpy(address.sun_path, lab.place->socket, strlen(lab.place->socket));
+    unlink(lab.place->socket);
+    lab.listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    return lab.listener >= 0 && bind(lab.listener, (struct sockaddr *)&address, sizeof address) == 0 &&
+           listen(lab.listener, LISTEN_BACKLOG) == 0;
+}
+
+static bool open_signals(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGCHLD);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    lab.signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return lab.signals >= 0;
+}
+
+static bool boot_all(void)
+{
+    for (unsigned g = 1; g <= lab.options->hosts; g++) {
+        char path[LAB_PATH_MAX + 32];
+        snprintf(path, sizeof path, "%s/console-%u.log", lab.place->folder, g);
+        lab.guests[g].log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+        if (lab.guests[g].log < 0 || !guest_boot(g)) return false;
+    }
+    return true;
+}
+
+static void end_everything(void)
+{
+    for (unsigned g = 1; g <= lab.options->hosts; g++) {
+        pid_t pid = lab.guests[g].pid;
+        guest_off(g);
+        if (pid > 0) {
+            while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+                ;
+        }
+    }
+    for (unsigned g = 1; g <= lab.options->hosts; g++) {
+        char path[LAB_PATH_MAX + 32];
+        snprintf(path, sizeof path, "%s/console-%u.log", lab.place->folder, g);
+        unlink(path);
+    }
+    unlink(lab.place->socket);
+    rmdir(lab.place->folder);
+}
+
+int lab_supervise(const lab_options_t *options, const lab_place_t *place, const char *kernel, int ready)
+{
+    lab.options = options;
+    lab.place = place;
+    lab.kernel = kernel;
+    lab.owner = options->owner ? rf_process_open(options->owner, 0) : -1;
+    for (unsigned i = 0; i < CONNECTIONS_MAX; i++) lab.connections[i].fd = -1;
+    if (options->owner && lab.owner < 0)
+        return lab_error("there is no process %d to follow", (int)options->owner);
+    int status = LAB_OK;
+    if (!open_signals() || !open_socket() || !make_cables() || !boot_all()) {
+        status = lab_error("cannot start the lab: %s", strerror(errno));
+        lab.stop = true;
+    } else {
+        (void)!write(ready, "r", 1);
+        /* Whoever started us may read what we print to its end. */
+        int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+        dup2(null, STDERR_FILENO);
+        close(null);
+    }
+    close(ready);
+    while (!lab.stop) {
+        write_out();
+        wait_and_read();
+    }
+    end_everything();
+    return status;
+}
