@@ -172,7 +172,7 @@ static void rdma_ipv4(void)
 static void rdma_run(bool wanted)
 {
     rf_config_t *config =
-        wanted ? parse("nodes: [{hosts: \"a,b\", address: \"127.0.0.1,127.0.0.1\", cores: 1}]\n"
+        wanted ? parse("nodes: [{hosts: \"a,b\", address: \"127.0.0.1,127.0.0.2\", cores: 1}]\n"
                        "transports: [{between: [a, b], use: rdma}]\n")
                : NULL;
     rf_doctor_options_t options = {
