@@ -163,7 +163,25 @@ static void plan_leave(plan_t *plan, agreement_member_t m, uint16_t flags)
         plan->changes[plan->n_changes++] = to_wire(m, flags);
 }
 
-static void start_request(agreement_t *e)
+/* Whether a majority of them has taken what this term began with, and was heard of late. */
+static bool majority_is_there(const agreement_t *e, const agreement_member_t *voters, unsigned n)
+{
+    unsigned there = 0;
+    for (unsigned i = 0; i < n; i++) {
+        bool heard = is_self(e, voters[i]);
+        for (unsigned k = 0; k < e->n_progress && !heard; k++) {
+            const progress_t *p = &e->progress[k];
+            heard =
+                same(p->member, voters[i]) && !p->dead && p->match >= e->term_index &&
+                (e->params.election_ns == RF_NEVER || add_ns(p->heard_ns, e->params.election_ns) > e->now_ns);
+        }
+        there += heard;
+    }
+    return there >= n / 2 + 1;
+}
+
+/* False: not yet. */
+static bool start_request(agreement_t *e)
 {
     plan_t plan = {.session = e->request.session, .sequence = e->request.sequence};
     unsigned n_leaving = 0;
@@ -185,15 +203,21 @@ static void start_request(agreement_t *e)
         if (plan.n_changes < AGREEMENT_CHANGES_MAX)
             plan.changes[plan.n_changes++] = to_wire(m, CHANGE_JOINED);
     }
+    /* Who leaves while another voter is dead, and not known to be, would take the majority with it for ever: the entry could
+     * neither be committed nor taken back. It waits until the dead one has been expelled. */
+    agreement_member_t voters[AGREEMENT_VOTERS_MAX];
+    unsigned n = n_leaving > 0 ? choose(e, &plan, voters) : 0;
+    if (n > 0 && !majority_is_there(e, voters, n)) return false;
     if (start(e, &plan, plan.in_order)) {
         e->request.used = false;
-        return;
+        return true;
     }
     /* It cannot be: nobody would be left to vote. An empty view answers it; what it asked for is not in it. */
     plan.n_changes = 0;
     plan.err = RF_ERR_INVALID;
     const config_t *c = config_newest(e);
     if (append_view(e, c, false, c->voters_new, c->n_new, &plan)) e->request.used = false;
+    return true;
 }
 
 /* ---- the dead ---- */
@@ -263,10 +287,7 @@ void change_step(agreement_t *e)
         role_step_down(e);
         return;
     }
-    if (e->request.used) {
-        start_request(e);
-        return;
-    }
+    if (e->request.used && start_request(e)) return;
     if (start_expulsion(e)) return;
     start_promotion(e);
 }
