@@ -265,6 +265,11 @@ void change_step(agreement_t *e)
         e->config ^= 1u;
         e->pending = false;
     }
+    /* A majority of the sets that the change needs is dead: it can never commit. One without it may be elected, and undo it. */
+    if (e->pending && !config_can_elect(e)) {
+        role_step_down(e);
+        return;
+    }
     if (e->pending) return;
     /* The rest is applied in the next step (completions full, groups to be told first): looked at again then. */
     if (e->committed >= e->term_index && e->applied < e->committed) e->due |= DUE_CHANGE;

@@ -175,11 +175,20 @@ static bool set_can_agree(const agreement_t *e, const agreement_member_t *voters
     return live > n / 2;
 }
 
-bool config_can_agree(const agreement_t *e)
+static bool sets_can_agree(const agreement_t *e, const config_t *c)
 {
-    const config_t *c = config_newest(e);
     return set_can_agree(e, c->voters_new, c->n_new) &&
            (!c->joint || set_can_agree(e, c->voters_old, c->n_old));
+}
+
+bool config_can_elect(const agreement_t *e)
+{
+    return sets_can_agree(e, config_newest(e));
+}
+
+bool config_can_agree(const agreement_t *e)
+{
+    return config_can_elect(e) || (e->pending && sets_can_agree(e, config_committed(e)));
 }
 
 static unsigned domain_of(const agreement_params_t *p, rf_core_t core)

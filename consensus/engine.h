@@ -27,21 +27,24 @@
 
 #include <string.h>
 
-#define SESSION_OPENED     (1ull << 63) /* in ids of opened sessions; the rest is the index of the entry */
-#define FORWARDS_MAX       64           /* proposals of one FORWARD */
-#define SERVED_READS_MAX   128          /* leader: reads waiting for a round */
-#define SUSPICIONS_MAX     64           /* leader: members reported silent, not believed yet */
-#define EARLY_DEATHS_MAX   16           /* evidence about members that the log has not named yet */
-#define CANDIDATES_MAX     AGREEMENT_VOTERS_MAX
-#define PROGRESS_MAX       (2 * AGREEMENT_VOTERS_MAX + AGREEMENT_CHILDREN_MAX)
-#define PLAN_ARITY         32        /* children of one member in a plan by hosts */
-#define ROUNDS_KEPT        16        /* send times of rounds, for the lease */
-#define STAGGER_NS         200000ull /* for messages that are under way */
-#define EVIDENCE_TURNS     4         /* of that, between the ranks that stand on evidence */
-#define ARENA_SIZE         (4 * AGREEMENT_MESSAGE_MAX)
-#define INCARNATION_MAX    ((1u << 30) - 1)
-#define INCARNATION_INLINE 62 /* larger ones take four more bytes in a snapshot */
-#define ESCAPES_MAX        1024
+#define SESSION_OPENED   (1ull << 63) /* in ids of opened sessions; the rest is the index of the entry */
+#define FORWARDS_MAX     64           /* proposals of one FORWARD */
+#define SERVED_READS_MAX 128          /* leader: reads waiting for a round */
+#define SUSPICIONS_MAX   64           /* leader: members reported silent, not believed yet */
+#define EARLY_DEATHS_MAX 16           /* evidence about members that the log has not named yet */
+#define CANDIDATES_MAX   AGREEMENT_VOTERS_MAX
+#define PROGRESS_MAX     (2 * AGREEMENT_VOTERS_MAX + AGREEMENT_CHILDREN_MAX)
+#define PLAN_ARITY       32        /* children of one member in a plan by hosts */
+#define ROUNDS_KEPT      16        /* send times of rounds, for the lease */
+#define STAGGER_NS       200000ull /* for messages that are under way */
+#define EVIDENCE_TURNS   4         /* of that, between the ranks that stand on evidence */
+#define TERM_AHEAD_MAX                                                                                       \
+    (1u << 24) /* elections that a member may have missed: an hour of one every STAGGER_NS */
+#define UNKNOWN_SESSIONS_MAX 16
+#define ARENA_SIZE           (4 * AGREEMENT_MESSAGE_MAX)
+#define INCARNATION_MAX      ((1u << 30) - 1)
+#define INCARNATION_INLINE   62 /* larger ones take four more bytes in a snapshot */
+#define ESCAPES_MAX          1024
 
 enum {
     MESSAGE_FORWARD = 0xd0,
@@ -89,6 +92,7 @@ typedef struct wire_append { /* APPEND: followed by n entries from prev_index + 
 enum {
     APPEND_ASK = 1,  /* answer, also if there are no entries */
     APPEND_FEED = 2, /* the entries are committed, all of them; the sender need not be the leader */
+    APPEND_SEAL = 4, /* its last entry is the leader's last: sealed (log.c) */
 };
 
 typedef struct wire_entry { /* followed by `size` bytes padded to 8 */
@@ -102,7 +106,10 @@ typedef struct wire_accepted {
     uint32_t flags, reserved;
 } wire_accepted_t;
 
-enum { ACCEPTED_REJECT = 1 }; /* entries were missing or did not fit: go on from match + 1 */
+enum {
+    ACCEPTED_REJECT = 1, /* entries were missing or did not fit: go on from match + 1 */
+    ACCEPTED_FED = 2,    /* to the leader: somebody else feeds me, too */
+};
 
 typedef struct wire_refused { /* REFUSED: one or more, all of one header */
     uint64_t session, sequence, value;
@@ -144,7 +151,7 @@ typedef struct wire_vote {
 
 enum { VOTE_GRANTED = 1, VOTE_BEHIND = 2 /* refused, and its log is behind this one's */ };
 
-typedef struct wire_read { /* READ and READ_INDEX: a head, then ids */
+typedef struct wire_read { /* READ and READ_INDEX: a head, then at most AGREEMENT_READS_MAX of these */
     uint64_t id, index;    /* index: UINT64_MAX: no room, ask again later */
 } wire_read_t;
 
@@ -235,6 +242,7 @@ typedef struct
     uint64_t id;
     uint32_t sent, acked;
     uint64_t match_seen, applied_seen; /* when the resend timer last looked */
+    uint64_t rewound_ns;               /* when an answer last took the stream back */
 } transfer_t;
 
 /* Which of the last AGREEMENT_WINDOW sequences were executed: bit i is `high` - i. */
@@ -338,9 +346,10 @@ struct agreement {
     uint64_t first, last, committed, applied;
     uint64_t first_term; /* term of the entry before `first` */
     uint64_t last_term;
-    uint64_t matched;    /* follower: the log is its leader's up to here */
-    uint64_t trim_limit; /* leader: majorities have applied that much, at least */
-    uint64_t view;       /* applied */
+    uint64_t sealed_index, sealed_term; /* log.c; index 0: not */
+    uint64_t matched;                   /* follower: the log is its leader's up to here */
+    uint64_t trim_limit;                /* leader: majorities have applied that much, at least */
+    uint64_t view;                      /* applied */
     uint8_t *log;
     uint32_t *offsets; /* [log_max] where entry i begins, at i & (log_max - 1) */
     uint32_t log_end, log_size, entry_stride;
@@ -362,6 +371,7 @@ struct agreement {
     agreement_member_t ack_to;
     agreement_member_t parent; /* learner: who fed it last */
     uint64_t parent_heard_ns, known_committed, n_fetches, fetched_ns;
+    uint64_t fed_ns; /* learner: by another than the leader, last */
 
     /* membership as of the applied log, and what is known of deaths */
     uint32_t *members; /* [n_cores] incarnation << 2 | agreement_member_state_t */
@@ -413,7 +423,9 @@ struct agreement {
     unsigned n_served;
     unknown_t *unknown; /* open addressing; as many places as the map of proposals, half of them used */
     unsigned n_unknown;
-    bool unknown_all; /* more than that: any may be */
+    unknown_t unknown_until[UNKNOWN_SESSIONS_MAX]; /* of these sessions all up to that sequence */
+    unsigned n_unknown_until;
+    uint64_t unknown_old; /* of opened sessions up to this one any may be; 0: none */
 
     /* snapshots */
     struct {
@@ -493,6 +505,16 @@ static inline agreement_member_t from_wire(wire_member_t w)
 static inline wire_member_t to_wire(agreement_member_t m, uint16_t flags)
 {
     return (wire_member_t){.core = m.core, .flags = flags, .incarnation = m.incarnation};
+}
+
+/*
+ * May a term be true? Terms rise by one an election, so who takes part is never far behind; one that is was lied to, or has
+ * slept through more elections than there can be, and comes back as a new incarnation, which knows no term. (A hostile member
+ * would else end all elections by one message near the highest number.)
+ */
+static inline bool term_possible(const agreement_t *e, uint64_t term)
+{
+    return term <= UINT64_MAX / 2 && (e->term == 0 || term <= e->term || term - e->term <= TERM_AHEAD_MAX);
 }
 
 static inline bool leads(const agreement_t *e)
@@ -606,6 +628,13 @@ bool log_accept(agreement_t *e, const wire_entry_t *entry, const void *body);
 void log_truncate(agreement_t *e, uint64_t last);
 /* Raises `committed`, at most to `last`. */
 void log_commit(agreement_t *e, uint64_t committed);
+/* The log ends at `index`, as the leader of `term` says, and is sealed. */
+void log_seal(agreement_t *e, uint64_t index, uint64_t term);
+/* What counts beside the length when logs are compared for a vote: of the last entry, or of the seal. */
+static inline uint64_t log_vote_term(const agreement_t *e)
+{
+    return e->sealed_index == e->last && e->sealed_term > e->last_term ? e->sealed_term : e->last_term;
+}
 /* Empties the log: the next entry is `index` + 1. */
 void log_reset(agreement_t *e, uint64_t index, uint64_t term);
 /* What the body of an entry must be for its kind, wherever it comes from. */
@@ -630,7 +659,9 @@ void config_changed(agreement_t *e);
 bool config_form_valid(const agreement_t *e, const uint8_t *body, size_t size);
 bool config_form_member(const wire_form_t *form, const uint8_t *list, rf_core_t core);
 bool config_view_valid(const agreement_t *e, const uint8_t *body, size_t size);
-/* The voters not proved dead can still make a majority of every set in force. */
+/* The voters not proved dead can still make a majority of every set in force: of the newest in this log. */
+bool config_can_elect(const agreement_t *e);
+/* The same, or of the committed ones: who lacks an uncommitted change may be elected by them, and the change is undone. */
 bool config_can_agree(const agreement_t *e);
 /* Best voters of those for whom member(context, i) answers true, i below n. */
 typedef bool (*config_member_fn)(const void *context, unsigned i, agreement_member_t *out);
@@ -699,7 +730,9 @@ bool proposal_overdue(const agreement_t *e, uint64_t since_ns);
 void read_start(agreement_t *e, uint64_t cookie);
 void read_finish(agreement_t *e);
 void read_fail(agreement_t *e);
-void read_serve(agreement_t *e, agreement_member_t from, uint64_t id);
+/* Leader: true: answered at once, by an index (all ones: no room, later); false: when a round has been answered. */
+bool read_serve(agreement_t *e, agreement_member_t from, uint64_t id, uint64_t *index);
+void read_answer(agreement_t *e, agreement_member_t to, const wire_read_t *reads, unsigned n);
 void read_confirm(agreement_t *e);
 void read_unserve(agreement_t *e);
 
@@ -759,7 +792,7 @@ void plan_children(agreement_t *e, void (*child)(agreement_t *, agreement_member
 /* snapshot.c */
 size_t snapshot_engine_max(const agreement_params_t *p);
 bool snapshot_start(agreement_t *e, progress_t *p);
-/* False: the output is full. */
+/* False: the output is full, or not now; DUE_FEED is to stay. */
 bool snapshot_send(agreement_t *e, progress_t *p);
 void snapshot_acked(agreement_t *e, progress_t *p, uint64_t id, uint64_t offset);
 bool snapshot_load(agreement_t *e);

@@ -4,6 +4,11 @@
  * of the largest entries than the ring may hold, so an entry that is held is never overwritten.
  *
  *      first_term | first ... applied ... committed ... last
+ *
+ * A seal stands for a TERM entry that the ring has no place for: leaderships that fail, one after the other, on a full ring use
+ * up what is reserved. Their successor seals its log instead: whoever holds all of it, and nothing beyond, notes that
+ * term at its end, and from then on its log counts as one of that term when votes are given; what a majority has sealed is
+ * committed (VRR 4.2: a log is compared by the last view in which its replica was normal). No entry changes.
  */
 #include "consensus/engine.h"
 
@@ -79,6 +84,7 @@ void log_truncate(agreement_t *e, uint64_t last)
         e->log_end = (uint32_t)((const uint8_t *)entry - e->log + sizeof *entry + padded(entry->size));
     }
     if (e->matched > last) e->matched = last;
+    if (e->sealed_index > last) e->sealed_index = 0;
     if (e->pending &&
         config_newest(e)->index > last) { /* the configuration before it is in force again (Raft 4.1) */
         e->pending = false;
@@ -110,8 +116,20 @@ void log_commit(agreement_t *e, uint64_t committed)
     }
 }
 
+void log_seal(agreement_t *e, uint64_t index, uint64_t term)
+{
+    if (index < e->committed || index > e->last) return;
+    if (index < e->last) {
+        if (log_term(e, index + 1) == term) return; /* it was sealed before, and has gone on */
+        log_truncate(e, index);
+    }
+    e->sealed_index = index;
+    e->sealed_term = term;
+}
+
 void log_reset(agreement_t *e, uint64_t index, uint64_t term)
 {
+    if (e->sealed_index != index) e->sealed_index = 0;
     e->first = index + 1;
     e->last = e->committed = e->applied = e->matched = index;
     e->first_term = e->last_term = term;

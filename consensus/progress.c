@@ -181,7 +181,7 @@ void progress_commit(agreement_t *e)
     uint64_t held = progress_majority(e, PROGRESS_MATCH, e->last);
     if (held <= e->committed) return;
     /* Entries of older terms commit only through one of the leader's own (Raft 3.6.2, 5.4.2). Entries from term_index on
-     * are of its own term. */
+     * are of its own term, or sealed in it (log.c). */
     if (held < e->term_index && !defect(e, AGREEMENT_DEFECT_OLD_TERM_COMMIT)) return;
     log_commit(e, held);
 }

@@ -90,14 +90,54 @@ static unsigned unknown_find(const agreement_t *e, uint64_t session, uint64_t se
     return at;
 }
 
+/* An opened session whose opening has been applied here and that is no more: nothing of it is ever executed. */
+static bool has_ended(const agreement_t *e, uint64_t session)
+{
+    return (session & SESSION_OPENED) && (session & ~SESSION_OPENED) <= e->applied &&
+           !session_find(e, session);
+}
+
+/* Of that session all up to that sequence. Of as many sessions as are kept so, the oldest becomes one of the old ones. */
+static void unknown_add_until(agreement_t *e, uint64_t session, uint64_t sequence)
+{
+    unsigned i = 0, oldest = e->unknown_until[0].session & SESSION_OPENED ? 0 : 1; /* never the own one */
+    for (; i < e->n_unknown_until && e->unknown_until[i].session != session; i++) {
+        bool opened = e->unknown_until[i].session & SESSION_OPENED;
+        if (opened && e->unknown_until[i].session < e->unknown_until[oldest].session) oldest = i;
+    }
+    if (i == e->n_unknown_until) {
+        if (i < UNKNOWN_SESSIONS_MAX) {
+            e->n_unknown_until++;
+        } else {
+            i = oldest;
+            if (e->unknown_until[i].session > e->unknown_old) e->unknown_old = e->unknown_until[i].session;
+        }
+        e->unknown_until[i] = (unknown_t){.session = session};
+    }
+    if (e->unknown_until[i].sequence < sequence) e->unknown_until[i].sequence = sequence;
+}
+
+/* Makes room: what is known one by one becomes one for each session that has not ended. */
+static void unknown_compact(agreement_t *e)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < e->n_unknown_until; i++) {
+        if (!has_ended(e, e->unknown_until[i].session)) e->unknown_until[n++] = e->unknown_until[i];
+    }
+    e->n_unknown_until = n;
+    for (unsigned at = 0; at <= map_mask(e); at++) {
+        unknown_t u = e->unknown[at];
+        e->unknown[at] = (unknown_t){0};
+        if (u.session != 0 && !has_ended(e, u.session)) unknown_add_until(e, u.session, u.sequence);
+    }
+    e->n_unknown = 0;
+}
+
 static void unknown_add(agreement_t *e, uint64_t session, uint64_t sequence)
 {
+    if (e->n_unknown > map_mask(e) / 2) unknown_compact(e);
     unsigned at = unknown_find(e, session, sequence);
     if (e->unknown[at].session != 0) return;
-    if (e->n_unknown > map_mask(e) / 2) {
-        e->unknown_all = true;
-        return;
-    }
     e->unknown[at] = (unknown_t){.session = session, .sequence = sequence};
     e->n_unknown++;
 }
@@ -116,10 +156,13 @@ static void unknown_remove(agreement_t *e, uint64_t session, uint64_t sequence)
     e->n_unknown--;
 }
 
-static inline bool may_be_in_log(const agreement_t *e, uint64_t session, uint64_t sequence)
+static bool may_be_in_log(const agreement_t *e, uint64_t session, uint64_t sequence)
 {
-    return e->unknown_all ||
-           (e->n_unknown > 0 && e->unknown[unknown_find(e, session, sequence)].session != 0);
+    if (e->n_unknown > 0 && e->unknown[unknown_find(e, session, sequence)].session != 0) return true;
+    for (unsigned i = 0; i < e->n_unknown_until; i++) {
+        if (e->unknown_until[i].session == session && sequence <= e->unknown_until[i].sequence) return true;
+    }
+    return (session & SESSION_OPENED) && session <= e->unknown_old;
 }
 
 /* ---- answers ---- */

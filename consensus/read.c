@@ -42,8 +42,7 @@ void read_finish(agreement_t *e)
         reading_t *r = &e->reads[i];
         if (!r->used) continue;
         if (r->index == UINT64_MAX && !r->sent && leads(e)) {
-            r->sent = true;
-            read_serve(e, e->params.self, r->id);
+            r->sent = !read_serve(e, e->params.self, r->id, &r->index) || r->index != UINT64_MAX;
         }
         if (r->index > e->applied) continue;
         if (completion_room(e) == 0) {
@@ -61,42 +60,29 @@ void read_fail(agreement_t *e)
     }
 }
 
-static void answer(agreement_t *e, agreement_member_t to, uint64_t id, uint64_t index)
+void read_answer(agreement_t *e, agreement_member_t to, const wire_read_t *reads, unsigned n)
 {
-    if (is_self(e, to)) {
-        for (unsigned i = 0; i < AGREEMENT_READS_MAX; i++) {
-            reading_t *r = &e->reads[i];
-            if (!r->used || r->id != id) continue;
-            if (index == UINT64_MAX)
-                r->sent = false;
-            else
-                r->index = index;
-            e->due |= DUE_READS;
-        }
-        return;
-    }
     struct {
         wire_head_t head;
-        wire_read_t read;
-    } m = {.head = {.view = e->view, .term = e->term}, .read = {.id = id, .index = index}};
-    send_one(e, MESSAGE_READ_INDEX, &m, sizeof m, to);
+        wire_read_t reads[AGREEMENT_READS_MAX];
+    } m = {.head = {.view = e->view, .term = e->term}};
+    memcpy(m.reads, reads, n * sizeof *reads);
+    send_one(e, MESSAGE_READ_INDEX, &m, sizeof m.head + n * sizeof *reads, to);
 }
 
-void read_serve(agreement_t *e, agreement_member_t from, uint64_t id)
+bool read_serve(agreement_t *e, agreement_member_t from, uint64_t id, uint64_t *index)
 {
     for (unsigned i = 0; i < e->n_served; i++) {
-        if (same(e->served[i].from, from) && e->served[i].id == id) return;
+        if (same(e->served[i].from, from) && e->served[i].id == id) return false;
     }
     bool ready = e->committed >= e->term_index;
-    /* More than this output takes wait for a round: nobody asks again where links lose nothing. */
-    bool room = is_self(e, from) || e->output.n_messages + 4 < AGREEMENT_MESSAGES_MAX;
-    if (ready && room && role_lease_valid(e)) {
-        answer(e, from, id, e->committed);
-        return;
+    if (ready && role_lease_valid(e)) {
+        *index = e->committed;
+        return true;
     }
     if (e->n_served == SERVED_READS_MAX) {
-        answer(e, from, id, UINT64_MAX);
-        return;
+        *index = UINT64_MAX;
+        return true;
     }
     /* Before the first commit of its term the leader does not know what is committed (Raft 6.4): noted at the confirmation. */
     if (e->n_served == 0 || e->served[e->n_served - 1].round != e->round + 1 || !e->round_wanted)
@@ -104,6 +90,31 @@ void read_serve(agreement_t *e, agreement_member_t from, uint64_t id)
     e->served[e->n_served++] = (served_read_t){
         .from = from, .id = id, .round = e->round + 1, .index = ready ? e->committed : UINT64_MAX};
     e->due |= DUE_SERVED;
+    return false;
+}
+
+/* All that is confirmed of the member that asked for served[first], in one message. */
+static void answer_member(agreement_t *e, unsigned first, uint64_t round, bool *done)
+{
+    agreement_member_t to = e->served[first].from;
+    wire_read_t reads[AGREEMENT_READS_MAX];
+    unsigned n = 0;
+    for (unsigned i = first; i < e->n_served && n < AGREEMENT_READS_MAX; i++) {
+        const served_read_t *s = &e->served[i];
+        if (done[i] || s->round > round || !same(s->from, to)) continue;
+        reads[n++] = (wire_read_t){.id = s->id, .index = s->index == UINT64_MAX ? e->committed : s->index};
+        done[i] = true;
+    }
+    if (!is_self(e, to)) {
+        read_answer(e, to, reads, n);
+        return;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        for (unsigned k = 0; k < AGREEMENT_READS_MAX; k++) {
+            if (e->reads[k].used && e->reads[k].id == reads[i].id) e->reads[k].index = reads[i].index;
+        }
+    }
+    e->due |= DUE_READS;
 }
 
 void read_confirm(agreement_t *e)
@@ -114,15 +125,16 @@ void read_confirm(agreement_t *e)
     }
     if (e->committed < e->term_index) return;
     uint64_t round = progress_majority(e, PROGRESS_ROUND, e->round);
+    bool done[SERVED_READS_MAX] = {false};
     unsigned n = 0;
     for (unsigned i = 0; i < e->n_served; i++) {
-        served_read_t s = e->served[i];
-        if (s.index == UINT64_MAX) s.index = e->committed;
-        if (s.round <= round && e->output.n_messages + 4 < AGREEMENT_MESSAGES_MAX)
-            answer(e, s.from, s.id, s.index);
-        else
-            e->served[n++] = s;
-        if (s.round <= round && n > 0 && e->served[n - 1].id == s.id) e->output.more = true;
+        bool confirmed = e->served[i].round <= round;
+        bool room = e->output.n_messages + 4 < AGREEMENT_MESSAGES_MAX || is_self(e, e->served[i].from);
+        if (confirmed && !done[i] && room) answer_member(e, i, round, done);
+        if (confirmed && !done[i]) e->output.more = true;
+    }
+    for (unsigned i = 0; i < e->n_served; i++) {
+        if (!done[i]) e->served[n++] = e->served[i];
     }
     e->n_served = n;
     if (n == 0) e->due &= ~(uint32_t)DUE_SERVED;

@@ -9,7 +9,7 @@ void recv_accepted(agreement_t *e, agreement_member_t from, const uint8_t *bytes
         return;
     }
     memcpy(&m, bytes, sizeof m);
-    if (m.term > UINT64_MAX / 2 || m.applied > m.committed || m.match > UINT64_MAX / 2 ||
+    if (!term_possible(e, m.term) || m.applied > m.committed || m.match > UINT64_MAX / 2 ||
         m.committed > UINT64_MAX / 2) {
         engine_protocol_error(e, "ignoring ACCEPTED: it cannot be");
         return;
@@ -49,14 +49,24 @@ void recv_accepted(agreement_t *e, agreement_member_t from, const uint8_t *bytes
         if (p->next <= match) p->next = match + 1;
         if (p->candidate) e->due |= DUE_CHANGE;
     }
-    /* Of many on their way each is answered so: only the first takes it back, and only one message goes out until one fits. */
-    if (missing && p->mode == PROGRESS_STREAM && p->next > p->match + 1) {
+    /* Of many on their way each is answered so: only the first takes it back, and only one message goes out until one fits.
+     * Others that were overtaken may be answered after that: not again before the resend timer would. */
+    transfer_t *t = &e->transfers[p - e->progress];
+    bool answered = e->params.resend_ns != RF_NEVER && add_ns(t->rewound_ns, e->params.resend_ns) > e->now_ns;
+    if (missing && p->mode == PROGRESS_STREAM && p->next > p->match + 1 && !answered) {
+        t->rewound_ns = e->now_ns;
         p->mode = PROGRESS_PROBE;
         p->next = p->match + 1;
         p->ask = true;
         e->due |= DUE_FEED;
     }
     if (p->next <= e->last) e->due |= DUE_FEED;
-    if (p->sets == 0 || !leads(e)) return;
-    if (m.round > p->round && m.round <= e->round) p->round = m.round;
+    if (p->sets != 0 && leads(e)) {
+        if (m.round > p->round && m.round <= e->round) p->round = m.round;
+        return;
+    }
+    /* Fed because it asked, or had just joined: it has caught up, and its parent in the plan feeds it as well. */
+    if (p->fetched && (m.flags & ACCEPTED_FED) && p->match > 0 &&
+        p->match + e->params.log_max / 4 >= e->committed)
+        progress_configure(e);
 }

@@ -100,6 +100,9 @@ static void take_entries(agreement_t *e, const append_t *a)
         }
         e->matched = index;
     }
+    uint64_t end = a->head.prev_index + a->head.n;
+    bool seal = (a->head.flags & APPEND_SEAL) && !(a->head.flags & APPEND_FEED);
+    if (seal && index == end && e->matched >= end) log_seal(e, end, a->head.term);
     commit(e, a->head.committed);
 }
 
@@ -114,7 +117,7 @@ void recv_append(agreement_t *e, agreement_member_t from, const uint8_t *bytes, 
     bool feed = a.head.flags & APPEND_FEED;
     agreement_member_t leader = from_wire(a.head.leader);
     if (a.head.prev_index > UINT64_MAX / 2 || a.head.n > AGREEMENT_MESSAGE_MAX || a.head.term == 0 ||
-        a.head.term > UINT64_MAX / 2 || (leader.core >= e->params.n_cores && leader.core != RF_CORE_NONE) ||
+        !term_possible(e, a.head.term) || (leader.core >= e->params.n_cores && leader.core != RF_CORE_NONE) ||
         (!feed && !same(leader, from)) || !well_formed(e, &a) ||
         (feed && a.head.committed < a.head.prev_index + a.head.n)) {
         engine_protocol_error(e, "ignoring APPEND: it cannot be");
@@ -173,5 +176,9 @@ void recv_append(agreement_t *e, agreement_member_t from, const uint8_t *bytes, 
         return;
     }
     take_entries(e, &a);
+    if (feed && !same(from, e->leader)) e->fed_ns = e->now_ns;
+    if (feed && same(from, e->leader) && e->fed_ns > e->fetched_ns &&
+        add_ns(e->fed_ns, e->params.election_ns) > e->now_ns)
+        e->ack_flags |= ACCEPTED_FED;
     if (a.head.n > 0 || (a.head.flags & APPEND_ASK)) e->ack_due = true;
 }

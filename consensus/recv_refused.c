@@ -7,7 +7,7 @@ static void follow_instead(agreement_t *e, agreement_member_t from, const wire_r
     agreement_member_t leader = from_wire(head->leader);
     e->retry_at_ns = e->now_ns + engine_retry_ns(e);
     if (e->role != AGREEMENT_ROLE_LEARNER || !same(from, e->leader) || head->term < e->term ||
-        head->term > UINT64_MAX / 2 || leader.core >= e->params.n_cores || is_self(e, leader) ||
+        !term_possible(e, head->term) || leader.core >= e->params.n_cores || is_self(e, leader) ||
         same(leader, from))
         return;
     if (head->term > e->term) role_adopt_term(e, head->term);

@@ -17,7 +17,7 @@ void recv_snapshot(agreement_t *e, agreement_member_t from, const uint8_t *bytes
     memcpy(&m, bytes, sizeof m);
     size_t n = size - sizeof m;
     if (m.total > e->snapshot_size || m.offset >= m.total || n > m.total - m.offset || m.id == 0 ||
-        m.index == 0 || m.index > UINT64_MAX / 2 || m.term > UINT64_MAX / 2 || m.index_term > m.term) {
+        m.index == 0 || m.index > UINT64_MAX / 2 || !term_possible(e, m.term) || m.index_term > m.term) {
         engine_protocol_error(e, "ignoring SNAPSHOT: it cannot be");
         return;
     }

@@ -9,7 +9,7 @@ void recv_vote(agreement_t *e, agreement_member_t from, const uint8_t *bytes, si
         return;
     }
     memcpy(&m, bytes, sizeof m);
-    if (m.term > UINT64_MAX / 2) {
+    if (!term_possible(e, m.term)) {
         engine_protocol_error(e, "ignoring VOTE: it cannot be");
         return;
     }

@@ -8,7 +8,8 @@
 
 static bool up_to_date(const agreement_t *e, const wire_vote_request_t *m)
 {
-    return m->last_term > e->last_term || (m->last_term == e->last_term && m->last_index >= e->last);
+    uint64_t term = log_vote_term(e);
+    return m->last_term > term || (m->last_term == term && m->last_index >= e->last);
 }
 
 static bool bound_to_leader(const agreement_t *e, const wire_vote_request_t *m)
@@ -59,7 +60,7 @@ void recv_vote_request(agreement_t *e, agreement_member_t from, const uint8_t *b
         return;
     }
     memcpy(&m, bytes, sizeof m);
-    if (m.term == 0 || m.term > UINT64_MAX / 2 || m.last_index > UINT64_MAX / 2) {
+    if (m.term == 0 || !term_possible(e, m.term) || m.last_index > UINT64_MAX / 2) {
         engine_protocol_error(e, "ignoring VOTE_REQUEST: it cannot be");
         return;
     }

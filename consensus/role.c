@@ -75,7 +75,7 @@ static uint64_t patience_ns(const agreement_t *e) /* how long without a leader u
 void role_update_lost(agreement_t *e)
 {
     bool lost = config_newest(e)->n_new > 0 && !config_can_agree(e);
-    if (lost && !e->lost) e->output.role_changed = true;
+    if (lost != e->lost) e->output.role_changed = true;
     e->lost = lost;
     if (lost && e->quorum) role_no_quorum(e);
 }
@@ -210,7 +210,8 @@ bool role_lease_valid(const agreement_t *e)
     if (e->params.lease_ns == 0 || e->lease_over) return false;
     uint64_t round = progress_majority(e, PROGRESS_ROUND, e->round);
     if (round == 0 || round + ROUNDS_KEPT <= e->round) return false; /* when it was sent is forgotten */
-    uint64_t lease_ns = e->params.lease_ns - e->params.lease_ns / 1000000 * e->params.drift_ppm;
+    uint64_t drift_ns = (e->params.lease_ns * e->params.drift_ppm + 999999) / 1000000; /* rounded up */
+    uint64_t lease_ns = e->params.lease_ns - drift_ns;
     uint64_t now = defect(e, AGREEMENT_DEFECT_STALE_NOW) ? e->prev_now_ns : e->now_ns;
     return now < add_ns(e->rounds_ns[round % ROUNDS_KEPT], lease_ns);
 }
@@ -235,13 +236,10 @@ static void lead(agreement_t *e)
     progress_reset(e);
     change_lead(e);
     e->term_index = e->last + 1;
-    /* Entries are reserved for this; if even those are used up, what is in the log commits once they are free again. */
-    if (e->last > 0) {
-        rf_err_t err = log_append(e, AGREEMENT_ENTRY_TERM, 0, 0, NULL, 0);
-        if (err != RF_OK) {
-            role_step_down(e);
-            return;
-        }
+    /* Entries are reserved for this; if even those are used up the log is sealed as it is (log.c). */
+    if (e->last > 0 && log_append(e, AGREEMENT_ENTRY_TERM, 0, 0, NULL, 0) != RF_OK) {
+        e->term_index = e->last;
+        log_seal(e, e->last, e->term);
     }
     e->heartbeat_at_ns = add_ns(e->now_ns, e->params.heartbeat_ns);
     e->check_at_ns = add_ns(e->now_ns, e->params.election_ns);
@@ -309,7 +307,7 @@ void role_voted(agreement_t *e)
 
 void role_stand(agreement_t *e, bool pre, bool evidence, bool transfer)
 {
-    if (!config_self_votes(e) || e->lost) {
+    if (!config_self_votes(e) || !config_can_elect(e)) {
         e->election_at_ns = add_ns(add_ns(e->now_ns, e->params.election_ns), spread_ns(e));
         return;
     }

@@ -64,15 +64,12 @@ static inline bool lacks(const agreement_t *e, const progress_t *p)
            (p->next <= (p->sets ? e->last : e->committed) || (p->commit_sent < e->committed && !e->lazy));
 }
 
-/* One message for all who are at the same place. False: the output is full. */
+/* One message for all who are at the same place. False: the output is full, or it needs a snapshot that cannot be made before
+ * the next step. */
 static bool send_append(agreement_t *e, unsigned i)
 {
     progress_t *p = &e->progress[i];
-    if (p->next < e->first) {
-        if (snapshot_start(e, p)) return snapshot_send(e, p);
-        p->ask = false;
-        return true;
-    }
+    if (p->next < e->first) return snapshot_start(e, p) && snapshot_send(e, p);
     uint64_t next = p->next;
     uint8_t mode = p->mode;
     bool feed = p->sets == 0;
@@ -94,16 +91,17 @@ static bool send_append(agreement_t *e, unsigned i)
         q->commit_sent = e->committed;
         to[n_to++] = q->member;
     }
-    *(wire_append_t *)(void *)out =
-        (wire_append_t){.view = e->view,
-                        .term = e->term,
-                        .prev_index = next - 1,
-                        .prev_term = log_term(e, next - 1),
-                        .committed = e->committed,
-                        .round = e->round,
-                        .leader = to_wire(feed && !e->quorum ? NOBODY : e->leader, 0),
-                        .n = n,
-                        .flags = (ask ? APPEND_ASK : 0u) | (feed ? APPEND_FEED : 0u)};
+    bool seal = !feed && leads(e) && e->sealed_term == e->term && e->sealed_index == next - 1 + n;
+    *(wire_append_t *)(void *)out = (wire_append_t){
+        .view = e->view,
+        .term = e->term,
+        .prev_index = next - 1,
+        .prev_term = log_term(e, next - 1),
+        .committed = e->committed,
+        .round = e->round,
+        .leader = to_wire(feed && !e->quorum ? NOBODY : e->leader, 0),
+        .n = n,
+        .flags = (ask ? APPEND_ASK : 0u) | (feed ? APPEND_FEED : 0u) | (seal ? APPEND_SEAL : 0u)};
     send_end(e, MESSAGE_APPEND, size, n_to);
     e->lazy = false;
     return true;
@@ -182,7 +180,7 @@ static void send_votes(agreement_t *e)
     if (n == 0) return;
     wire_vote_request_t m = {.view = e->view,
                              .term = e->term + e->pre,
-                             .last_term = e->last_term,
+                             .last_term = log_vote_term(e),
                              .last_index = e->last,
                              .flags =
                                  (e->pre ? VOTE_PRE : 0u) | (e->stands_by_transfer ? VOTE_TRANSFER : 0u)};
@@ -349,7 +347,7 @@ void send_all(agreement_t *e)
                 e->due &= ~(uint32_t)DUE_CHANGE;
                 change_step(e);
             }
-            progress_commit(e);
+            if (leads(e)) progress_commit(e);
             apply_committed(e);
         } else {
             send_forwards(e);

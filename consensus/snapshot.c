@@ -116,7 +116,8 @@ static void make(agreement_t *e)
     e->out.size = (uint32_t)(size + s.machine_size);
 }
 
-/* Needs the committed configuration to be the applied one, and something applied. */
+/* Needs the committed configuration to be the applied one, and something applied. False: when the rest is applied, which
+ * the output says by `more`. */
 bool snapshot_start(agreement_t *e, progress_t *p)
 {
     transfer_t *t = &e->transfers[p - e->progress];
@@ -132,7 +133,7 @@ bool snapshot_send(agreement_t *e, progress_t *p)
 {
     transfer_t *t = &e->transfers[p - e->progress];
     if (t->id != e->out.id || e->out.index + 1 < e->first) { /* the ring has gone on past it: another */
-        if (!snapshot_start(e, p)) return true;
+        if (!snapshot_start(e, p)) return false;
     }
     while (t->sent < e->out.size && t->sent - t->acked < CHUNKS * CHUNK) {
         uint8_t *out = send_begin(e, AGREEMENT_MESSAGE_MAX);

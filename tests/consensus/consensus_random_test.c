@@ -87,9 +87,27 @@ static void tell_deaths(run_t *r, bool all)
     for (rf_core_t to = 0; to < r->n->knobs.cores; to++) {
         for (rf_core_t dead = 0; dead < r->n->knobs.cores; dead++) {
             if (!r->told_dead[to][dead] || (!all && below(r, 3) > 0)) continue;
+            if (!r->n->cores[to].alive) continue; /* its next incarnation is told */
             r->told_dead[to][dead] = 0;
             if (!r->n->cores[dead].alive) net_tell_death(r->n, to, dead, AGREEMENT_EVIDENCE_KERNEL);
         }
+    }
+}
+
+/* Members that nobody ever started, for whoever asked was not answered: monitors do not hear them, and say so. */
+static void tell_silence(run_t *r)
+{
+    net_t *n = r->n;
+    rf_core_t leader = net_leader(n);
+    if (leader == RF_CORE_NONE) return;
+    for (rf_core_t core = 0; core < n->knobs.cores; core++) {
+        agreement_event_t event = {.kind = AGREEMENT_DEATH};
+        event.death.member.core = core;
+        event.death.evidence = AGREEMENT_EVIDENCE_SILENCE;
+        if (agreement_member_state(n->cores[leader].engine, core, &event.death.member.incarnation) ==
+                AGREEMENT_MEMBER_IN &&
+            event.death.member.incarnation > n->cores[core].incarnation)
+            net_step(n, leader, &event);
     }
 }
 
@@ -104,6 +122,12 @@ static void poll_joins(run_t *r)
         net_core_t *c = &n->cores[r->joins[i].core];
         if (p->err != RF_OK || p->value <= c->incarnation)
             continue; /* an earlier one that lives has left by that */
+        rf_incarnation_t in = 0;
+        rf_core_t at = newest(n);
+        if (at == RF_CORE_NONE ||
+            agreement_member_state(n->cores[at].engine, r->joins[i].core, &in) != AGREEMENT_MEMBER_IN ||
+            in != p->value)
+            continue; /* it has left meanwhile: its monitor would give up */
         for (rf_core_t to = 0; to < n->knobs.cores; to++) r->told_dead[to][r->joins[i].core] = 0;
         net_start(n, r->joins[i].core, (rf_incarnation_t)p->value);
     }
@@ -323,6 +347,7 @@ static const char *run(uint64_t seed, unsigned defects, bool verbose)
     for (unsigned i = 0; i < 20 && !lost; i++) {
         net_run(n, 10 * MS);
         poll_joins(&r);
+        tell_silence(&r);
         rf_core_t at = newest(n);
         if (at == RF_CORE_NONE) {
             lost = true;
