@@ -341,7 +341,11 @@ static int take_folder(up_t *up)
 static int load_config(up_t *up)
 {
     char error[RF_CONFIG_ERROR_MAX];
-    if (rf_config_load(up->config_path, &up->config, error) == RF_OK) return CLI_OK;
+    if (rf_config_load(up->config_path, &up->config, error) == RF_OK) {
+        if (up->config->warning[0])
+            fprintf(stderr, "rackfish: warning: %s:%s\n", up->config->path, up->config->warning);
+        return CLI_OK;
+    }
     return cli_error(up->cli, "%s", error);
 }
 

@@ -145,6 +145,8 @@ void rf_config_not_reloadable(const rf_config_t *running, const rf_config_t *fre
         {"heartbeat_ms", running->heartbeat_ms != fresh->heartbeat_ms},
         {"host_deadline_ms", running->host_deadline_ms != fresh->host_deadline_ms},
         {"election_ms", running->election_ms != fresh->election_ms},
+        {"voters", running->voters_max != fresh->voters_max || running->n_voters != fresh->n_voters ||
+                       memcmp(running->voters, fresh->voters, sizeof running->voters) != 0},
         {"scheduler", running->sched != fresh->sched},
         {"nodes", !nodes_equal(running, fresh)},
         {"transports", memcmp(running->medium, fresh->medium, sizeof running->medium) != 0},
@@ -183,6 +185,9 @@ void rf_config_digest(const rf_config_t *config, uint8_t digest[32])
     digest_number(hash, config->heartbeat_ms);
     digest_number(hash, config->host_deadline_ms);
     digest_number(hash, config->election_ms);
+    digest_number(hash, config->voters_max);
+    digest_number(hash, config->n_voters);
+    for (unsigned i = 0; i < config->n_voters; i++) digest_number(hash, config->voters[i]);
     digest_number(hash, config->sched);
     digest_number(hash, config->n_nodes);
     for (unsigned i = 0; i < config->n_nodes; i++) {

@@ -10,6 +10,7 @@
  *   heartbeat_ms: 100
  *   host_deadline_ms: 1000
  *   election_ms: 500
+ *   voters: 5                # at most so many cores vote, or a list of them such as "0,4,8"; default 7, spread over hosts
  *   log_level: info          # error, warn, info, debug; reloadable
  *   emulated: off            # every node is on this host; cores may share CPUs
  *   scheduler: auto          # auto, cgroup, signals
@@ -31,10 +32,11 @@
 
 #include <stdio.h>
 
-#define RF_CONFIG_USERS_MAX 64
-#define RF_CONFIG_KEY_MIN   32
-#define RF_CONFIG_KEY_MAX   64
-#define RF_CONFIG_ERROR_MAX 512
+#define RF_CONFIG_USERS_MAX  64
+#define RF_CONFIG_KEY_MIN    32
+#define RF_CONFIG_KEY_MAX    64
+#define RF_CONFIG_ERROR_MAX  512
+#define RF_CONFIG_VOTERS_MAX 7
 
 /* How `cores:` was written. */
 enum { RF_CONFIG_CORES_ALL = 0, RF_CONFIG_CORES_COUNT = 1, RF_CONFIG_CORES_LIST = 2 };
@@ -62,6 +64,10 @@ typedef struct rf_config {
     size_t key_size;
     bool encrypt, allow_root, emulated;
     uint32_t heartbeat_ms, host_deadline_ms, election_ms;
+    unsigned voters_max; /* at most so many cores vote */
+    unsigned n_voters;   /* listed ones; 0: chosen */
+    rf_core_t voters[RF_CONFIG_VOTERS_MAX];
+    char warning[RF_CONFIG_ERROR_MAX];            /* "LINE: what works and is hardly meant"; "": nothing */
     uint32_t log_level;                           /* rf_log_level_t */
     uint32_t sched;                               /* 0 auto, 1 cgroup, 2 signals: RF_SCHED_* of wire/boot.h */
     char users[RF_CONFIG_USERS_MAX][RF_NAME_MAX]; /* "@name": a group */

@@ -50,6 +50,7 @@ static const struct {
     {"hosts", doctor_check_hosts},
     {"ports", doctor_check_ports},
     {"transports", doctor_check_transports},
+    {"voters", doctor_check_voters},
 };
 
 static void finding_add(doctor_t *doctor, rf_doctor_severity_t severity, const char *mend, const char *format,

@@ -138,3 +138,80 @@ void doctor_check_transports(doctor_t *doctor)
                            "transport %s cannot be loaded: %s", seen[i], why[0] ? why : "no reason given");
     }
 }
+
+/* How many voters each node gets when all are up, as the monitors choose them: the nodes with fewest first, an odd number of three or
+ * more. Returns how many in all; 0: `cores: all` of another host is not told yet. */
+static unsigned voters_spread(const rf_config_t *config, unsigned *on_node)
+{
+    unsigned n = 0;
+    memset(on_node, 0, RF_NODES_MAX * sizeof *on_node);
+    for (unsigned i = 0; i < config->n_nodes; i++) {
+        if (config->nodes[i].n_cores == 0) return 0;
+    }
+    bool found = true;
+    unsigned last = 0;
+    while (found && n < config->voters_max) {
+        found = false;
+        unsigned least = 0;
+        for (unsigned i = 0; i < config->n_nodes; i++) {
+            const rf_config_node_t *node = &config->nodes[i];
+            unsigned room = config->n_voters == 0 ? node->n_cores : 0;
+            for (unsigned k = 0; k < config->n_voters; k++)
+                room += config->voters[k] >= node->first_core &&
+                        config->voters[k] < node->first_core + node->n_cores;
+            if (on_node[i] >= room || (found && on_node[i] >= on_node[least])) continue;
+            found = true;
+            least = i;
+        }
+        if (!found) break;
+        on_node[last = least]++;
+        n++;
+    }
+    if (n > 2 && n % 2 == 0) {
+        on_node[last]--;
+        n--;
+    }
+    return n;
+}
+
+void doctor_check_voters(doctor_t *doctor)
+{
+    const rf_config_t *config = doctor->options->config;
+    unsigned on_node[RF_NODES_MAX], nodes = 0, gone = 0, most = 0;
+    if (!config) return;
+    if (config->warning[0])
+        doctor_finding(doctor, RF_DOCTOR_NOTE, "write an odd number", "%.80s:%.150s", config->path,
+                       config->warning);
+    unsigned n = voters_spread(config, on_node);
+    if (n == 0) {
+        doctor_finding(doctor, RF_DOCTOR_NOTE,
+                       "write the number of cores, or look at `rackfish status` when it is up",
+                       "with 'cores: all' it is not told yet which losses the machine survives");
+        return;
+    }
+    for (;; nodes++) { /* those with most voters may be the ones that die */
+        unsigned worst = 0;
+        for (unsigned i = 1; i < config->n_nodes; i++) {
+            if (on_node[i] > on_node[worst]) worst = i;
+        }
+        if (nodes == 0) most = worst;
+        if (on_node[worst] == 0 || n - gone - on_node[worst] <= n / 2) break;
+        gone += on_node[worst];
+        on_node[worst] = 0;
+    }
+    unsigned cores = (n - 1) / 2;
+    if (nodes > 0)
+        doctor_good(doctor,
+                    "%u voters: the machine survives the death of any %u core(s), or of any %u node(s)", n,
+                    cores, nodes);
+    else if (config->n_nodes > 1 && cores > 0)
+        doctor_finding(doctor, RF_DOCTOR_NOTE, "three nodes survive any one",
+                       "%u voter(s): it survives the death of any %u core(s), but not of node %.60s, which "
+                       "has most of them",
+                       n, cores, config->nodes[most].name);
+    else if (cores > 0)
+        doctor_good(doctor, "%u voters: the machine survives the death of any %u core(s)", n, cores);
+    else
+        doctor_finding(doctor, RF_DOCTOR_NOTE, "three cores survive any one",
+                       "%u voter(s): when a core that votes dies, nothing can be agreed on any more", n);
+}

@@ -54,5 +54,6 @@ void doctor_check_key(doctor_t *doctor);
 void doctor_check_ports(doctor_t *doctor);
 void doctor_check_hosts(doctor_t *doctor);
 void doctor_check_transports(doctor_t *doctor);
+void doctor_check_voters(doctor_t *doctor);
 
 #endif

@@ -318,6 +318,73 @@ static rf_err_t nodes_validate(rf_reader_t *reader, const machine_t *m, rf_confi
     return RF_OK;
 }
 
+/* "5", or "0,4,8" into voters; returns NULL, or what is wrong. */
+static const char *voters_decode(const char *text, rf_config_t *config)
+{
+    unsigned value = 0, n = 0;
+    const char *end = text;
+    bool count = strspn(text, "0123456789") == strlen(text);
+    do {
+        unsigned digits = 0;
+        for (value = 0; *end >= '0' && *end <= '9' && digits < 6; end++, digits++)
+            value = value * 10 + (unsigned)(*end - '0');
+        if (digits == 0)
+            return "is neither a number nor a list of cores; write 5, or \"0,4,8\" for these cores";
+        if (count) break;
+        while (*end == ' ') end++;
+        if (*end != ',' && *end != '\0')
+            return "is no list of cores; separate their numbers by ',' as in \"0,4,8\"";
+        if (n == RF_CONFIG_VOTERS_MAX) return "lists more voters than a machine may have (7); name fewer";
+        for (unsigned i = 0; i < n; i++) {
+            if (config->voters[i] == value) return "names a core twice; name it once";
+        }
+        if (value >= RF_CORES_MAX)
+            return "names a core that no machine has; `rackfish cores` numbers them from 0";
+        config->voters[n++] = (rf_core_t)value;
+        if (*end == ',') {
+            for (end++; *end == ' ';) end++;
+            if (*end == '\0') break; /* "0," : this one core, not the first count */
+        }
+    } while (*end);
+    config->n_voters = n;
+    if (!count) config->voters_max = n;
+    if (!count) return NULL;
+    if (*end || value == 0 || value > RF_CONFIG_VOTERS_MAX)
+        return "is out of range; write 1 to 7, or a list of cores such as \"0,4,8\"";
+    config->voters_max = value;
+    return NULL;
+}
+
+static bool cores_are_told(const rf_config_t *config)
+{
+    for (unsigned i = 0; i < config->n_nodes; i++) {
+        if (config->nodes[i].n_cores == 0) return false;
+    }
+    return true;
+}
+
+static rf_err_t voters_validate(rf_reader_t *reader, const machine_t *m, rf_config_t *config)
+{
+    int line = rf_reader_line(reader, m, "voters", 0);
+    config->voters_max = RF_CONFIG_VOTERS_MAX;
+    if (!m->voters) return RF_OK;
+    const char *wrong = voters_decode(m->voters, config);
+    if (wrong) return rf_reader_fail(reader, line, "voters: '%.60s' %s", m->voters, wrong);
+    /* `cores: all` of another host is told when the hosts meet: rackfishd looks again. */
+    for (unsigned i = 0; i < config->n_voters && cores_are_told(config); i++) {
+        if (config->voters[i] >= config->n_cores)
+            return rf_reader_fail(reader, line, "voters: there is no core %u; the machine has cores 0 to %u",
+                                  config->voters[i], config->n_cores - 1u);
+    }
+    if (config->voters_max % 2 == 0)
+        snprintf(config->warning, sizeof config->warning,
+                 "%d: voters: an even number, %u, survives no more deaths than %u; %s", line,
+                 config->voters_max, config->voters_max - 1,
+                 config->voters_max == 2 ? "with two, nothing can be agreed on when either is dead; write 3"
+                                         : "one of them stands by; write an odd number");
+    return RF_OK;
+}
+
 /* Which nodes a hostlist of a rule names. */
 static rf_err_t rule_side_decode(rf_reader_t *reader, const rule_t *rule, unsigned side,
                                  const rf_config_t *config, bool *named)
@@ -394,7 +461,8 @@ rf_err_t rf_config_validate(rf_reader_t *reader, const ProtobufCMessage *message
     rf_assert(message->descriptor == &rackfish__config__machine__descriptor);
     const machine_t *m = (const machine_t *)message;
     static rf_err_t (*const steps[])(rf_reader_t *, const machine_t *, rf_config_t *) = {
-        machine_name_validate, times_validate, users_validate, nodes_validate, transports_validate,
+        machine_name_validate, times_validate,  users_validate,
+        nodes_validate,        voters_validate, transports_validate,
     };
     config->encrypt = m->encrypt;
     config->allow_root = m->allow_root;

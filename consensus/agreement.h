@@ -123,6 +123,7 @@ typedef struct agreement_params {
     const uint16_t *host;    /* [n_cores] failure domain: host; the caller's, lives as long as the engine */
     const uint32_t *package; /* [n_cores] within the host; NULL: unknown */
     const uint8_t *witness; /* [n_cores] 1: on a host that only votes: preferred last as leader; NULL: none */
+    const uint8_t *no_vote; /* [n_cores] 1: no voter as long as there is another member; NULL: none */
     agreement_plan_t plan;
     uint64_t resend_ns;    /* what is unacknowledged is sent again after this; RF_NEVER: links lose nothing */
     uint64_t heartbeat_ns; /* leader to voters, when there is nothing else; RF_NEVER: none */

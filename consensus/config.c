@@ -209,16 +209,28 @@ static bool better(const score_t *a, const score_t *b)
     return a->core < b->core;
 }
 
+/* Some member may vote, by the configuration. */
+static bool any_may_vote(const agreement_params_t *p, config_member_fn member, const void *context,
+                         unsigned n)
+{
+    agreement_member_t m;
+    for (unsigned i = 0; i < n; i++) {
+        if (member(context, i, &m) && m.core < p->n_cores && !p->no_vote[m.core]) return true;
+    }
+    return false;
+}
+
 unsigned config_choose(const agreement_params_t *p, config_member_fn member, const void *context, unsigned n,
                        const agreement_member_t *current, unsigned n_current, agreement_member_t *out)
 {
     unsigned count = 0, wanted = p->voters_max;
+    const uint8_t *no_vote = p->no_vote && any_may_vote(p, member, context, n) ? p->no_vote : NULL;
     while (count < wanted) {
         score_t best_score = {0};
         agreement_member_t best = NOBODY;
         for (unsigned i = 0; i < n; i++) {
             agreement_member_t m;
-            if (!member(context, i, &m) || m.core >= p->n_cores) continue;
+            if (!member(context, i, &m) || m.core >= p->n_cores || (no_vote && no_vote[m.core])) continue;
             score_t score = {.fresh = 1, .core = m.core, .witness = p->witness && p->witness[m.core]};
             bool taken = false;
             for (unsigned k = 0; k < count; k++) {

@@ -115,7 +115,9 @@ agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core, rf_incarn
         .proposals_max = AGREE_PROPOSALS_MAX,
         .sessions_max = AGREE_SESSIONS_MAX,
         .snapshot_max = SNAPSHOT_MAX,
-        .voters_max = AGREE_VOTERS_MAX,
+        .voters_max =
+            boot->voters_max > 0 && boot->voters_max < AGREE_VOTERS_MAX ? boot->voters_max : AGREE_VOTERS_MAX,
+        .no_vote = boot->no_vote,
         .host = host,
         .package = package,
         .plan = AGREEMENT_PLAN_HOST,

@@ -22,6 +22,7 @@
 
 #define FORMED_POLL_NS (20 * RF_NS_PER_MS)
 #define ABSENT_NS      (30 * RF_NS_PER_S)
+#define MEET_NS        (2 * RF_NS_PER_S)
 #define WAITING_SAY_NS (2 * RF_NS_PER_S)
 
 static rf_monitor_call_t formed_call;
@@ -233,6 +234,7 @@ static rf_err_t publish(rf_daemon_t *daemon, int *boot_fd)
         .host_deadline_ms = config->host_deadline_ms,
         .election_ms = config->election_ms,
         .log_level = config->log_level,
+        .voters_max = (uint16_t)config->voters_max,
         .memory_bytes_per_core = config->nodes[daemon->node].memory_bytes / daemon->n_cores,
     };
     snprintf(boot.machine_name, sizeof boot.machine_name, "%s", config->machine);
@@ -241,6 +243,8 @@ static rf_err_t publish(rf_daemon_t *daemon, int *boot_fd)
     snprintf(boot.module_dir, sizeof boot.module_dir, "%s", daemon->module_dir);
     snprintf(boot.cgroup, sizeof boot.cgroup, "%s", daemon->cgroup);
     fill_nodes(daemon, &boot);
+    if (config->n_voters > 0) memset(boot.no_vote, 1, sizeof boot.no_vote);
+    for (unsigned i = 0; i < config->n_voters; i++) boot.no_vote[config->voters[i]] = 0;
     rf_err_t err = rf_key_derive(config->key, config->key_size, &daemon->machine, "links", boot.link_key);
     if (err == RF_OK) err = rf_boot_publish(&boot, boot_fd);
     explicit_bzero(boot.link_key, sizeof boot.link_key);
@@ -256,6 +260,14 @@ rf_err_t rf_boot_block(rf_daemon_t *daemon)
 static bool start_cores(rf_daemon_t *daemon)
 {
     char error[RF_CONFIG_ERROR_MAX];
+    for (unsigned i = 0; i < daemon->config->n_voters;
+         i++) { /* of `cores: all` the configuration alone did not tell */
+        if (daemon->config->voters[i] < daemon->machine_cores) continue;
+        rf_boot_failed(daemon,
+                       "voters: there is no core %u; the machine has cores 0 to %u; mend 'voters' in %s",
+                       daemon->config->voters[i], daemon->machine_cores - 1, daemon->config->path);
+        return false;
+    }
     rf_err_t err = rf_run_dir_write_machine(daemon);
     if (err == RF_OK) err = rf_boot_block(daemon);
     if (err != RF_OK) {
@@ -316,6 +328,13 @@ static void say_waiting(void *context)
     rf_daemon_t *daemon = context;
     char missing[512];
     if (daemon->phase != RF_PHASE_BOOTING) return;
+    unsigned silent = daemon->machine_known ? 0 : rf_peers_silent(daemon, missing, sizeof missing);
+    if (daemon->options.form && silent > 0) {
+        rf_boot_progress(daemon, "asking whether there is a machine already: waiting for %u more of %s",
+                         silent, missing);
+        rf_timer_set(&daemon->loop, &daemon->boot_timer, rf_clock_ns() + WAITING_SAY_NS, say_waiting, daemon);
+        return;
+    }
     rf_peers_missing(daemon, missing, sizeof missing);
     unsigned up = 0;
     for (unsigned i = 0; i < daemon->n_cores; i++) up += daemon->cores[i].link_up;
@@ -340,11 +359,24 @@ static bool cores_are_up(const rf_daemon_t *daemon)
     return true;
 }
 
+/* With no living core a node first hears from another whether the machine that it remembers is there, if one is in reach. */
+static bool is_met(rf_daemon_t *daemon)
+{
+    uint64_t late_ns = daemon->started_ns + MEET_NS;
+    for (unsigned i = 0; i < daemon->config->n_nodes; i++) {
+        if (i != daemon->node && rf_peer_is_connected(daemon, (rf_node_t)i)) return true;
+    }
+    if (daemon->config->n_nodes == 1 || rf_clock_ns() >= late_ns) return true;
+    rf_timer_set(&daemon->loop, &formed_timer, late_ns, ask_formed_again, daemon);
+    return false;
+}
+
 void rf_boot_step(rf_daemon_t *daemon)
 {
     if (daemon->phase != RF_PHASE_BOOTING) return;
     if (!rf_timer_is_set(&daemon->boot_timer))
         rf_timer_set(&daemon->loop, &daemon->boot_timer, rf_clock_ns() + WAITING_SAY_NS, say_waiting, daemon);
+    rf_peers_form(daemon);
     if (!daemon->machine_known || !rf_boot_resolve_places(daemon)) return;
     if (daemon->cores[0].life == RF_LIFE_NONE && !start_cores(daemon)) return;
     if (daemon->adopted) {
@@ -352,7 +384,7 @@ void rf_boot_step(rf_daemon_t *daemon)
         bool linked = true;
         for (unsigned i = 0; i < daemon->n_cores; i++)
             linked = linked && (daemon->cores[i].life == RF_LIFE_DOWN || daemon->cores[i].link_up);
-        if (linked) become_ready(daemon);
+        if (linked && (rf_cores_alive(daemon) > 0 || is_met(daemon))) become_ready(daemon);
         return;
     }
     /* Hosts that do not come join later: the monitors form without them when the boot time has passed. */
@@ -363,40 +395,6 @@ void rf_boot_step(rf_daemon_t *daemon)
     if (rf_monitor_call(first, &formed_call, RF_CLIENT_STATUS, NULL, 0, NULL, 0, RF_ANSWER_NS,
                         on_formed_reply, daemon) != RF_OK)
         rf_timer_set(&daemon->loop, &formed_timer, rf_clock_ns() + FORMED_POLL_NS, ask_formed_again, daemon);
-}
-
-static void on_address_reply(void *context, rf_err_t err, const void *body, size_t size)
-{
-    rf_local_core_t *core = context;
-    rf_client_address_t address;
-    if (err != RF_OK || size < sizeof address) {
-        if (err != RF_ERR_PEER_DEAD)
-            rf_log(RF_LOG_ERROR, "core %u does not tell where it listens for other hosts: %s", core->core,
-                   rf_err_text(err));
-        return;
-    }
-    memcpy(&address, body, sizeof address);
-    snprintf(core->listen_address, sizeof core->listen_address, "%.*s", (int)sizeof address.address - 1,
-             address.address);
-    rf_peers_cores_changed(core->daemon);
-    rf_boot_step(core->daemon);
-}
-
-void rf_boot_core_up(rf_local_core_t *core)
-{
-    rf_daemon_t *daemon = core->daemon;
-    rf_rejoin_core_up(core);
-    if (daemon->phase == RF_PHASE_BOOTING)
-        rf_boot_progress(daemon, "core %u is up (%u of %u)", core->core, ++cores_told, daemon->n_cores);
-    if (daemon->config->n_nodes > 1) {
-        rf_peers_tell_monitor(daemon, core);
-        rf_monitor_call_t *call = &address_calls[core - daemon->cores];
-        rf_monitor_call_cancel(call);
-        if (rf_monitor_call(core, call, RF_CLIENT_LISTEN_ADDRESS, NULL, 0, NULL, 0, RF_ANSWER_NS,
-                            on_address_reply, core) != RF_OK)
-            rf_log(RF_LOG_ERROR, "core %u cannot be asked where it listens", core->core);
-    }
-    rf_boot_step(daemon);
 }
 
 /* The last line of a log, without its time; "" if there is none. The log goes with the run directory when a boot fails. */
@@ -412,6 +410,64 @@ static void last_line(const rf_daemon_t *daemon, const char *kind, unsigned core
     line = line ? line + 1 : text;
     const char *words = strchr(line, ' ');
     snprintf(out, max, "%.200s", words && line[0] == '2' ? words + 1 : line);
+}
+
+static void ask_address(rf_local_core_t *core);
+
+/* A node that nobody can reach is of no use, and waiting does not mend it: a module that is missing, an address that is not this host's. */
+static void address_failed(rf_local_core_t *core, rf_err_t err)
+{
+    char line[256];
+    if (err == RF_ERR_TIMEOUT) { /* a busy host */
+        ask_address(core);
+        return;
+    }
+    last_line(core->daemon, "monitor", core->core, line, sizeof line);
+    if (core->daemon->phase == RF_PHASE_BOOTING && !core->daemon->adopted)
+        rf_boot_failed(core->daemon,
+                       "core %u cannot listen for other hosts: %s%s%s; install Rackfish as a whole, or look "
+                       "at `rackfish doctor`",
+                       core->core, rf_err_text(err), line[0] ? "; it said: " : "", line);
+    else
+        rf_log(RF_LOG_ERROR, "core %u does not tell where it listens for other hosts: %s", core->core,
+               rf_err_text(err));
+}
+
+static void on_address_reply(void *context, rf_err_t err, const void *body, size_t size)
+{
+    rf_local_core_t *core = context;
+    rf_client_address_t address;
+    if (err != RF_OK || size < sizeof address) {
+        if (err != RF_ERR_PEER_DEAD) address_failed(core, err);
+        return;
+    }
+    memcpy(&address, body, sizeof address);
+    snprintf(core->listen_address, sizeof core->listen_address, "%.*s", (int)sizeof address.address - 1,
+             address.address);
+    rf_peers_cores_changed(core->daemon);
+    rf_boot_step(core->daemon);
+}
+
+static void ask_address(rf_local_core_t *core)
+{
+    rf_monitor_call_t *call = &address_calls[core - core->daemon->cores];
+    rf_monitor_call_cancel(call);
+    if (rf_monitor_call(core, call, RF_CLIENT_LISTEN_ADDRESS, NULL, 0, NULL, 0, RF_ANSWER_NS,
+                        on_address_reply, core) != RF_OK)
+        rf_log(RF_LOG_ERROR, "core %u cannot be asked where it listens", core->core);
+}
+
+void rf_boot_core_up(rf_local_core_t *core)
+{
+    rf_daemon_t *daemon = core->daemon;
+    rf_rejoin_core_up(core);
+    if (daemon->phase == RF_PHASE_BOOTING)
+        rf_boot_progress(daemon, "core %u is up (%u of %u)", core->core, ++cores_told, daemon->n_cores);
+    if (daemon->config->n_nodes > 1) {
+        rf_peers_tell_monitor(daemon, core);
+        ask_address(core);
+    }
+    rf_boot_step(daemon);
 }
 
 void rf_boot_core_down(rf_local_core_t *core, const char *how)

@@ -148,6 +148,7 @@ static void on_stranger_hello(stranger_t *stranger, const Rackfish__Node__PeerHe
     if (err != RF_OK) {
         rf_peer_send_refusal(conn, err, why);
         stranger_drop(stranger, why);
+        if (err == RF_ERR_AUTH) rf_peers_other_machine(daemon, why);
         return;
     }
     stranger_free(stranger);

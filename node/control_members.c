@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "node/down.h"
 #include "node/monitors.h"
+#include "node/peers.h"
 #include "node/remote.h"
 
 #include <stdio.h>
@@ -292,6 +293,15 @@ void rf_query_node_remove(rf_client_t *client, uint64_t id, const Rackfish__Node
     if (node == daemon->config->n_nodes) {
         rf_client_error(client, id, RF_ERR_NOT_FOUND, "there is no node '%s'; 'rackfish nodes' lists them",
                         request->node);
+        query_end(query);
+        return;
+    }
+    if (!rf_peer_is_connected(daemon, (rf_node_t)node)) {
+        rf_client_error(
+            client, id, RF_ERR_NOT_FOUND,
+            "node %s is not up, or out of reach: nothing is there to be removed; 'rackfish nodes' shows "
+            "who is, 'rackfish node add %s' there brings it back",
+            request->node, request->node);
         query_end(query);
         return;
     }

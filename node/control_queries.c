@@ -128,8 +128,22 @@ static void list_cores(const rf_core_t *cores, unsigned n, char *out, size_t max
         at += (size_t)snprintf(out + at, max - at, "%s%u", i ? ", " : "", cores[i]);
 }
 
-void rf_survives_in_words(const rf_client_status_t *status, char *out, size_t max)
+/* The node on which most voters are. */
+static const char *node_with_most(const rf_daemon_t *daemon, const rf_client_status_t *status)
 {
+    unsigned on[RF_NODES_MAX] = {0}, most = 0;
+    for (unsigned i = 0; i < status->n_voters && i < RF_CLIENT_VOTERS_MAX; i++) {
+        rf_node_t node = rf_daemon_node_of_core(daemon, status->voters[i]);
+        if (node != RF_NODE_NONE && ++on[node] > on[most]) most = node;
+    }
+    return daemon->config->nodes[most].name;
+}
+
+void rf_survives_in_words(const rf_daemon_t *daemon, const rf_client_status_t *status, char *out, size_t max)
+{
+    char most[RF_NAME_MAX + 64];
+    snprintf(most, sizeof most, ", but not of node %s; three nodes survive any one",
+             node_with_most(daemon, status));
     char who[64];
     list_cores(status->waiting, status->n_waiting, who, sizeof who);
     const char *even = status->n_voters > 2 && status->n_voters % 2 == 0
@@ -157,9 +171,8 @@ void rf_survives_in_words(const rf_client_status_t *status, char *out, size_t ma
     else
         snprintf(out, max, "the death of any %u core%s%s%s%s", status->survives_cores,
                  status->survives_cores == 1 ? "" : "s",
-                 status->nodes < 2 ? ""
-                 : status->survives_hosts == 0
-                     ? ", but not of the node with most voters; three nodes survive any one"
+                 status->nodes < 2             ? ""
+                 : status->survives_hosts == 0 ? most
                  : status->survives_hosts == 1 ? ", or of any node"
                                                : ", or of several nodes",
                  "", even);
@@ -178,7 +191,7 @@ static void answer_status(replica_query_t *query, const void *body, size_t size)
     s.scheduler[sizeof s.scheduler - 1] = s.isolation[sizeof s.isolation - 1] = 0;
     s.machine_name[sizeof s.machine_name - 1] = 0;
     char survives[256], answered_by[RF_NAME_MAX + 32];
-    rf_survives_in_words(&s, survives, sizeof survives);
+    rf_survives_in_words(daemon, &s, survives, sizeof survives);
     snprintf(answered_by, sizeof answered_by, "%s, core %u", daemon->config->nodes[daemon->node].name,
              s.core);
     Rackfish__Status status;

@@ -37,6 +37,6 @@ typedef struct rf_domain_scratch {
 void rf_domain_show(rf_client_domain_t *domain, rf_domain_scratch_t *scratch, Rackfish__Domain *out);
 
 /* "" or what the machine can lose and go on, in words. */
-void rf_survives_in_words(const rf_client_status_t *status, char *out, size_t max);
+void rf_survives_in_words(const rf_daemon_t *daemon, const rf_client_status_t *status, char *out, size_t max);
 
 #endif

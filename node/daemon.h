@@ -50,7 +50,7 @@ typedef struct rf_options {
     const char *config_path;
     const char *node_name;
     const char *run_dir; /* NULL: by the rules of run_dir.c */
-    bool form;           /* this node draws the machine's id, if the machine is new */
+    bool form;           /* this node draws the machine's id, if a majority knows none */
     bool log_stderr;
     int listen_fd; /* -1: listens by itself */
     int ready_fd;  /* -1: nobody asks */

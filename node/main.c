@@ -41,7 +41,8 @@ static const char usage[] =
     "  --node NAME       which of its hosts this is (default: by host name or address)\n"
     "  --run-dir DIR     the machine's run directory (default: /run/rackfish/MACHINE for root, else\n"
     "                    $XDG_RUNTIME_DIR/rackfish/MACHINE, else /tmp/rackfish-UID/MACHINE)\n"
-    "  --form            this node forms the machine if it is new: give it on exactly one host\n"
+    "  --form            this node forms the machine if a majority of the hosts knows of none: give it on\n"
+    "                    exactly one host\n"
     "  --listen-fd N     a listening socket for the bootstrap port\n"
     "  --ready-fd N      progress lines go there, then \"ready\" or \"error TEXT\"\n"
     "  --log-stderr      log to standard error (the journal) instead of DIR/NAME/rackfishd.log\n"
@@ -72,6 +73,8 @@ static rf_err_t step_config(rf_daemon_t *daemon, char *error)
     if (err != RF_OK) return err;
     rf_config_digest(daemon->config, daemon->config_digest);
     rf_log_set_level((rf_log_level_t)daemon->config->log_level);
+    if (daemon->config->warning[0])
+        rf_log(RF_LOG_WARN, "%.150s:%s", daemon->config->path, daemon->config->warning);
     for (unsigned i = 0; i < daemon->config->n_nodes; i++)
         daemon->places[i].n_cores = daemon->config->nodes[i].n_cores;
     rf_boot_resolve_places(daemon);
@@ -136,8 +139,8 @@ static rf_err_t step_control_socket(rf_daemon_t *daemon, char *error)
 
 static rf_err_t step_peers(rf_daemon_t *daemon, char *error)
 {
-    /* Before the first hello is sent: a new machine gets its id here, an old one has it. */
-    if (!daemon->machine_known && (daemon->options.form || daemon->config->n_nodes == 1)) {
+    /* An old machine has its id; of a new one others may know (rf_peers_form()). */
+    if (!daemon->machine_known && daemon->config->n_nodes == 1) {
         rf_random_secret(daemon->machine.bytes, sizeof daemon->machine.bytes);
         daemon->machine_known = true;
     }

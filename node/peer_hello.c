@@ -17,6 +17,10 @@ static unsigned config_lines(const rf_daemon_t *daemon, char lines[][320], char 
     snprintf(lines[n++], 320, "heartbeat_ms=%u", c->heartbeat_ms);
     snprintf(lines[n++], 320, "host_deadline_ms=%u", c->host_deadline_ms);
     snprintf(lines[n++], 320, "election_ms=%u", c->election_ms);
+    char voters[64] = "";
+    for (unsigned i = 0, at = 0; i < c->n_voters && at < sizeof voters; i++)
+        at += (unsigned)snprintf(voters + at, sizeof voters - at, "%s%u", i ? "," : ": ", c->voters[i]);
+    snprintf(lines[n++], 320, "voters=%u%s", c->voters_max, voters);
     snprintf(lines[n++], 320, "scheduler=%u", c->sched);
     snprintf(lines[n++], 320, "number of hosts=%u", c->n_nodes);
     for (unsigned i = 0; i < c->n_nodes; i++) {
@@ -58,7 +62,8 @@ void rf_peer_send_hello(rf_daemon_t *daemon, rf_conn_t *conn, bool control, cons
     if (daemon->machine_known)
         hello.machine_id =
             (ProtobufCBinaryData){.data = daemon->machine.bytes, .len = sizeof daemon->machine.bytes};
-    hello.formed = daemon->phase == RF_PHASE_READY;
+    hello.formed = daemon->phase == RF_PHASE_READY || daemon->adopted;
+    hello.forms = daemon->options.form && !daemon->adopted;
     hello.instance = (ProtobufCBinaryData){.data = daemon->instance, .len = sizeof daemon->instance};
     hello.n_cores = daemon->places[daemon->node].n_cores;
     hello.purpose = control ? RACKFISH__NODE__PEER_PURPOSE__CONTROL : RACKFISH__NODE__PEER_PURPOSE__STANDING;

@@ -1,8 +1,10 @@
 #include "node/peers.h"
 
 #include "base/log.h"
+#include "base/prng.h"
 #include "node/boot.h"
 #include "node/bootstrap.h"
+#include "node/cores.h"
 #include "node/monitors.h"
 #include "node/peer_hello.h"
 
@@ -124,6 +126,24 @@ static void learn_machine(rf_daemon_t *daemon, const ProtobufCBinaryData *id)
     for (unsigned i = 0; i < daemon->config->n_nodes; i++) send_machine(&daemon->peers->peers[i]);
 }
 
+static unsigned n_connected(const rf_daemon_t *daemon)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < daemon->config->n_nodes; i++) n += rf_peer_is_connected(daemon, (rf_node_t)i);
+    return n;
+}
+
+void rf_peers_form(rf_daemon_t *daemon)
+{
+    if (daemon->machine_known || !daemon->options.form || 2 * n_connected(daemon) <= daemon->config->n_nodes)
+        return;
+    rf_random_secret(daemon->machine.bytes, sizeof daemon->machine.bytes);
+    daemon->machine_known = true;
+    rf_log(RF_LOG_INFO, "no machine is known to %u of %u nodes: forming one", n_connected(daemon),
+           daemon->config->n_nodes);
+    for (unsigned i = 0; i < daemon->config->n_nodes; i++) send_machine(&daemon->peers->peers[i]);
+}
+
 void rf_peers_cores_changed(rf_daemon_t *daemon)
 {
     if (!daemon->peers) return;
@@ -237,12 +257,23 @@ static void peer_accept(peer_t *peer, const Rackfish__Node__PeerHello *hello)
         daemon->places[peer->node].n_cores = (rf_core_t)hello->n_cores;
         rf_config_resolve_remote(daemon->config, peer->node, (rf_core_t)hello->n_cores);
     }
+    if (hello->forms && daemon->options.form && !daemon->machine_known && hello->machine_id.len == 0 &&
+        peer->node < daemon->node) {
+        rf_boot_failed(daemon, "node %s forms the machine, too; start only one host with --form",
+                       daemon->config->nodes[peer->node].name);
+        return;
+    }
     if (hello->formed && daemon->phase == RF_PHASE_BOOTING && daemon->cores[0].life == RF_LIFE_NONE)
         daemon->join_only = true;
     learn_machine(daemon, &hello->machine_id);
     if (daemon->machine_known && hello->machine_id.len == 0) send_machine(peer);
     send_cores(peer);
     rf_boot_step(daemon);
+}
+
+void rf_peers_other_machine(rf_daemon_t *daemon, const char *why)
+{
+    if (daemon->phase == RF_PHASE_BOOTING && rf_cores_alive(daemon) == 0) rf_boot_failed(daemon, "%s", why);
 }
 
 static void on_peer_frame(void *context, const uint8_t *bytes, size_t size)
@@ -260,9 +291,11 @@ static void on_peer_frame(void *context, const uint8_t *bytes, size_t size)
             peer_accept(peer, frame->hello);
         else
             rf_peer_send_refusal(peer->conn, err, why);
+        if (err == RF_ERR_AUTH) rf_peers_other_machine(daemon, why);
         break;
     case RACKFISH__NODE__PEER_FRAME__KIND_REFUSED:
         snprintf(why, sizeof why, "it refused this node: %.400s", frame->refused->message);
+        if (frame->refused->err == RF_ERR_AUTH) rf_peers_other_machine(daemon, why);
         break;
     case RACKFISH__NODE__PEER_FRAME__KIND_MACHINE:
         if (!peer->accepted || frame->machine->machine_id.len != sizeof daemon->machine.bytes) break;
@@ -390,18 +423,29 @@ bool rf_peers_all_known(const rf_daemon_t *daemon)
     return true;
 }
 
+static void name_node(const rf_daemon_t *daemon, unsigned node, char *out, size_t max)
+{
+    size_t at = strlen(out);
+    snprintf(out + at, max - at, "%snode %s (%s port %u)", at ? ", " : "", daemon->config->nodes[node].name,
+             daemon->places[node].address, daemon->config->nodes[node].port);
+}
+
 void rf_peers_missing(const rf_daemon_t *daemon, char *out, size_t max)
 {
-    size_t at = 0;
     out[0] = 0;
-    for (unsigned i = 0; i < daemon->config->n_nodes && at < max; i++) {
-        if (i != daemon->node && daemon->peers->peers[i].n_addresses == 0) {
-            int n = snprintf(out + at, max - at, "%snode %s (%s port %u)", at ? ", " : "",
-                             daemon->config->nodes[i].name, daemon->places[i].address,
-                             daemon->config->nodes[i].port);
-            at += n > 0 ? (size_t)n : 0;
-        }
+    for (unsigned i = 0; i < daemon->config->n_nodes; i++) {
+        if (i != daemon->node && daemon->peers->peers[i].n_addresses == 0) name_node(daemon, i, out, max);
     }
+}
+
+unsigned rf_peers_silent(const rf_daemon_t *daemon, char *out, size_t max)
+{
+    unsigned majority = daemon->config->n_nodes / 2 + 1, have = n_connected(daemon);
+    out[0] = 0;
+    for (unsigned i = 0; i < daemon->config->n_nodes; i++) {
+        if (!rf_peer_is_connected(daemon, (rf_node_t)i)) name_node(daemon, i, out, max);
+    }
+    return have < majority ? majority - have : 0;
 }
 
 bool rf_peer_is_connected(const rf_daemon_t *daemon, rf_node_t node)

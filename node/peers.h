@@ -19,8 +19,18 @@ void rf_peers_close(rf_daemon_t *daemon);
 rf_err_t rf_peers_take(rf_daemon_t *daemon, rf_conn_t *conn, const Rackfish__Node__PeerHello *hello,
                        char *why, size_t why_max);
 
+/* With --form: draws the machine's id once a majority of the nodes, this one counted, has said that it knows none. A machine that lives has a
+ * majority that knows, so no second one is formed. */
+void rf_peers_form(rf_daemon_t *daemon);
+
+/* Another node is of another machine, `why` says which. A node that has nothing running yet cannot come up, and says so at once. */
+void rf_peers_other_machine(rf_daemon_t *daemon, const char *why);
+
 /* True when every other node has told its cores' addresses. */
 bool rf_peers_all_known(const rf_daemon_t *daemon);
+
+/* Names those that are not connected in the same way; returns how many more of them make a majority. */
+unsigned rf_peers_silent(const rf_daemon_t *daemon, char *out, size_t max);
 
 /* Names those that have not, "node1 (10.0.0.2:7117), node2 (...)"; "" when none. */
 void rf_peers_missing(const rf_daemon_t *daemon, char *out, size_t max);

@@ -65,6 +65,8 @@ typedef struct rf_boot {
     uint32_t host_deadline_ms;       /* silence after which a host is reported dead; 1000 usual */
     uint32_t election_ms;            /* silence of the leader after which a voter stands; 500 usual */
     uint32_t log_level;
+    uint16_t voters_max; /* at most so many vote */
+    uint16_t reserved_voters[3];
     uint64_t memory_bytes_per_core; /* 0: no limit */
     uint8_t
         link_key[32]; /* pre-shared key of the machine's TCP links, derived from cluster key and machine id */
@@ -79,6 +81,7 @@ typedef struct rf_boot {
                                    CPU drivers make and remove core-N in it */
     rf_boot_node_t nodes[RF_NODES_MAX];
     rf_boot_core_t cores[RF_CORES_MAX];
+    uint8_t no_vote[RF_CORES_MAX]; /* 1: this core is none of the configured voters */
 } rf_boot_t;
 
 /* Maps and checks a boot block; read-only, for the life of the process. RF_ERR_PROTOCOL if it is none. */

@@ -27,6 +27,10 @@ printf 'machine: t%s-config\nkey_file: %s/none.key\n%s\n' $$ "$work" "$node" >"$
 refused "missing key file" none.key
 printf '%s\nnodes:\n  - {hosts: a, address: 127.0.0.1, port: 17117, cores: "0-9999"}\n' "$head" >"$work/bad.yaml"
 refused "core that does not exist" 9999
+for row in '8|out of range' '"0,0"|core twice' '"0,1,2,3,4,5,6,7"|more voters' '"0,1"|no core 1' 'few|neither a number'; do
+    printf '%s\nvoters: %s\n%s\n' "$head" "${row%%|*}" "$node" >"$work/bad.yaml"
+    refused "voters: ${row%%|*}" "voters: .*${row#*|}"
+done
 printf '%s\nnodes: [[[\n' "$head" >"$work/bad.yaml"
 refused "no YAML" ""
 
@@ -95,5 +99,93 @@ PY
 fi
 check "the control socket serves on" rackfish ps
 equal "no core was lost" "$(rackfish --json status | json cores_up)" 2
+machine_down
+
+# A module that is missing: at once, with cause and mend.
+mkdir "$work/bare" "$work/bare/bin"
+for program in rackfish rackfishd rf-cpudriver rf-monitor rf-init; do cp "$build/bin/$program" "$work/bare/bin/"; done
+chmod -R a+rX "$work/bare"
+output=$(PATH=$work/bare/bin:$PATH timeout 60 rackfish -m "t$$-bare" up --nodes 2 --cores 1 2>&1)
+equal "a missing module: up fails" $? 1
+matches "... naming it, and the mend" "$output" "cannot listen.*rackfish-tcp.so.*install Rackfish as a whole"
+check "... and leaves nothing" test ! -e "$base/t$$-bare"
+
+# Three nodes of a configuration; an even number of voters warns.
+export RACKFISH_MACHINE="t$$-three"
+dir=$base/$RACKFISH_MACHINE
+machines+=("$RACKFISH_MACHINE")
+port=$((20000 + $$ % 10000))
+cat >"$work/three.yaml" <<YAML
+machine: $RACKFISH_MACHINE
+key_file: good.key
+allow_root: on
+voters: 2
+defaults: {cores: "0-0"}
+nodes:
+  - {hosts: a, address: 127.0.0.1, port: $port}
+  - {hosts: b, address: 127.0.0.1, port: $((port + 1))}
+  - {hosts: c, address: 127.0.0.1, port: $((port + 2))}
+YAML
+up_node() { timeout 100 rackfish up --config "$work/three.yaml" --node "$1"; }
+matches "doctor shows what it survives" "$(rackfish doctor --config "$work/three.yaml" --node a 2>&1)" "even number.*when a core that votes dies"
+
+# Two hosts are told to form.
+for node in a b; do
+    timeout 30 rackfishd --config "$work/three.yaml" --node $node --form --ready-fd 3 3>"$work/form.$node" 2>/dev/null &
+    forming+=($!)
+done
+within "forming twice: the second is refused" 20 grep -q "^error node a forms the machine, too; start only one host with --form" "$work/form.b"
+kill -TERM "${forming[0]}"
+wait "${forming[@]}"
+rackfish down >/dev/null 2>&1
+
+for node in c b a; do up_node $node >"$work/up.$node" 2>&1 & ups+=($!); done
+wait "${ups[@]}"
+whole() { [[ $(rackfish --json status | json cores_up) == 3 ]]; }
+within "three nodes form a machine" 60 whole
+matches "an even number of voters warns" "$(cat "$work/up.a")" "warning: .*three.yaml:4: voters: an even number"
+equal "two vote" "$(rackfish --json status | json voters)" 2
+remember_processes
+check "a value is put" rackfish registry put kept well
+
+# Joining twice.
+output=$(up_node b 2>&1)
+equal "a node that is up: up is refused" $? 1
+matches "... with the mend" "$output" "is up already.*down"
+expect "... node add, too" 1 rackfish node add b --config "$work/three.yaml"
+lives() { rackfish --json cores | json_all incarnation; }
+json_all() { grep -o "\"$1\":[0-9]*" | tr '\n' ' '; }
+before=$(lives)
+check "core on of a core that is up" rackfish core on 1
+equal "... starts no other life of it" "$(lives)" "$before"
+mkdir "$work/twin"
+timeout 4 rackfishd --config "$work/three.yaml" --node b --run-dir "$work/twin/m" --ready-fd 3 3>"$work/twin.out" 2>/dev/null
+matches "a second node of that name is refused" "$(cat "$work/twin.out")" "in use|living node"
+rackfishd --sweep --node b --run-dir "$work/twin/m" >/dev/null 2>&1
+equal "the machine is whole" "$(rackfish --json status | json cores_up)" 3
+
+# Another machine's id.
+# shellcheck disable=SC2046
+kill -KILL $(awk '{ print $3 }' "$dir/c/state")
+two() { [[ $(rackfish --via a --json status | json cores_up) == 2 ]]; }
+within "a node dies" 60 two
+sed -i 's/^id .*/id 00112233445566778899aabbccddeeff/' "$dir/c/machine"
+output=$(up_node c 2>&1)
+equal "a node with another machine's id is refused" $? 1
+matches "... saying so, and the mend" "$output" "belongs to another machine.*rackfish down"
+rm -rf "$dir/c" "$dir/c.sock"
+check "without the id it joins" up_node c
+within "the machine is whole" 60 whole
+equal "nothing is lost" "$(rackfish --via c registry get kept)" well
+
+# Removing what is not there, and the last.
+check "a node is removed" rackfish --via a node remove c --kill
+output=$(rackfish --via a node remove c 2>&1)
+equal "a node that is not up cannot be removed" $? 1
+matches "... with the mend" "$output" "node c is not up.*node add"
+expect "the other one is" 0 rackfish --via a node remove b --kill
+expect "the last host is not" 6 rackfish --via a node remove a --kill
+matches "... with the mend" "$(rackfish --via a node remove a --kill 2>&1)" "last node.*rackfish down"
+equal "nothing is lost" "$(rackfish --via a registry get kept)" well
 machine_down
 finish

@@ -144,4 +144,51 @@ works_everywhere 0 1 2 3
 expect "a node that is up is not added" 1 rackfish node add node1
 expect "nor one that is unknown" 1 rackfish node add node7
 machine_down
+
+# The node that forms comes back by `up` like any other: it asks the others, and joins the machine that they know.
+export RACKFISH_MACHINE="t$$-first"
+dir=$base/$RACKFISH_MACHINE
+machines+=("$RACKFISH_MACHINE")
+head -c 32 /dev/urandom >"$work/first.key"
+chmod 600 "$work/first.key"
+port=$((20000 + $$ % 10000))
+cat >"$work/first.yaml" <<YAML
+machine: $RACKFISH_MACHINE
+key_file: first.key
+allow_root: on
+defaults: {cores: "0-0"}
+nodes:
+  - {hosts: a, address: 127.0.0.1, port: $port}
+  - {hosts: b, address: 127.0.0.1, port: $((port + 1))}
+  - {hosts: c, address: 127.0.0.1, port: $((port + 2))}
+YAML
+up_node() { timeout 100 rackfish up --config "$work/first.yaml" --node "$1" --timeout "${2:-90s}"; }
+machine_id() { rackfish --via "$1" status | sed -n '/^machine/s/.*(\(.*\))/\1/p'; }
+first_is_back() {
+    [[ $(machine_id a) == "$id" ]] && rejoined 0 "$1" 3
+}
+output=$(up_node a 3s 2>&1)
+equal "alone the first node does not form a machine" $? 5
+matches "... and says for whom it waits" "$output" "machine already: waiting for 1 more of node b .*port $((port + 1)).*node c"
+check "... nothing is left of it" test ! -e "$dir"
+for node in c b a; do up_node $node >"$work/up.$node" 2>&1 & ups+=($!); done
+wait "${ups[@]}"
+within "three nodes form a machine" 60 all_up 3
+remember_processes
+id=$(machine_id b)
+check "a value is put" rackfish registry put kept well
+check "the first node is removed" rackfish --via b node remove a --kill
+within "... and gone" 20 all_up 2
+check "up brings it back" up_node a
+within "... into the machine that was there" 60 first_is_back 2
+equal "... with what it agreed on" "$(rackfish --via a registry get kept)" well
+remember_processes
+# shellcheck disable=SC2046
+kill -KILL $(awk '{ print $3 }' "$dir/a/state")
+within "it dies, and its run directory is lost" 60 all_up 2
+rm -rf "$dir/a" "$dir/a.sock"
+check "up brings it back" up_node a
+within "... into the machine that was there" 60 first_is_back 3
+works_everywhere 0 1 2
+machine_down
 finish

@@ -365,6 +365,12 @@ static void voters_are_spread(void **state)
     assert_int_equal(agreement_choose_voters(&p, all, 6, all + 4, 1, out), 3);
     assert_int_equal(out[1].core, 4); /* that it is one already decides */
     assert_int_equal(agreement_choose_voters(&p, all, 2, NULL, 0, out), 2);
+    static const uint8_t no_vote[] = {1, 0, 0, 1, 0, 1};
+    p.no_vote = no_vote;
+    assert_int_equal(agreement_choose_voters(&p, all, 6, NULL, 0, out), 3);
+    assert_true(out[0].core == 1 && out[1].core == 2 && out[2].core == 4);
+    assert_int_equal(agreement_choose_voters(&p, all, 1, NULL, 0, out), 1); /* nobody else is there */
+    p.no_vote = NULL;
     p.voters_max = 4; /* odd is preferred */
     assert_int_equal(agreement_choose_voters(&p, all, 6, NULL, 0, out), 3);
     unsigned members, hosts;
