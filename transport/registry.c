@@ -35,6 +35,15 @@ rf_err_t rf_transport_register(const rf_transport_t *transport)
     return RF_OK;
 }
 
+/* What a medium of this project needs, beside its module. */
+static const char *needs_of(const char *name)
+{
+    return strcmp(name, "rdma") == 0 ? "; it needs rdma-core: install libibverbs1, librdmacm1 and "
+                                       "ibverbs-providers (to build it, also "
+                                       "libibverbs-dev and librdmacm-dev)"
+                                     : "";
+}
+
 /* A name becomes part of a path: letters, digits, '-' and '_' only. */
 static bool name_is_plain(const char *name)
 {
@@ -69,7 +78,7 @@ static rf_err_t load(const char *path, const char *name, const rf_transport_t **
 {
     void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!handle) {
-        snprintf(why, why_max, "%s cannot be loaded: %s", path, dlerror());
+        snprintf(why, why_max, "%s cannot be loaded: %s%s", path, dlerror(), needs_of(name));
         return RF_ERR_NOT_FOUND;
     }
     const rf_transport_t *transport = dlsym(handle, MODULE_SYMBOL);
@@ -125,6 +134,7 @@ rf_err_t rf_transport_find(const char *name, const rf_transport_t **out, char *w
     for (unsigned i = 0; i < n && used >= 0 && (size_t)used < why_max; i++)
         used += snprintf(why + used, why_max - (size_t)used, "%s %s", i ? "," : "", folders[i]);
     if (used >= 0 && (size_t)used < why_max)
-        snprintf(why + used, why_max - (size_t)used, "; install its package or set RACKFISH_MODULE_PATH");
+        snprintf(why + used, why_max - (size_t)used, "; install its package or set RACKFISH_MODULE_PATH%s",
+                 needs_of(name));
     return RF_ERR_NOT_FOUND;
 }

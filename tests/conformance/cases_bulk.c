@@ -387,7 +387,7 @@ static void streams_over_breaks(void **state)
         world_pump(world);
         bool up =
             world->end[0].link->state == RF_LINK_STATE_UP && world->end[1].link->state == RF_LINK_STATE_UP;
-        if (up && breaks < 20 && rf_prng_below(&world->prng, 15) == 0) {
+        if (up && breaks < 20 && rf_prng_below(&world->prng, 6) == 0) {
             world->fixture->break_connections(world);
             breaks++;
         }

@@ -23,6 +23,7 @@ EDGES = {
     "transport/shm": ["base", "transport"],
     "transport/tcp": ["base", "transport"],
     "transport/sim": ["base", "transport"],
+    "transport/rdma": ["base", "transport", "transport/tcp"],  # its control links
     "cluster-config": ["base"],
     "cpudriver": ["base", "wire", "transport", "transport/shm"],
     "monitor": ["base", "wire", "consensus", "transport"],

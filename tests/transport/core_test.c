@@ -262,15 +262,16 @@ static void registry_refuses_files_that_are_no_modules(void **state)
     (void)state;
     char folder[] = "/tmp/rf-modules-XXXXXX", path[64], why[512] = "";
     assert_non_null(mkdtemp(folder));
-    snprintf(path, sizeof path, "%s/rackfish-junk.so", folder);
+    snprintf(path, sizeof path, "%s/rackfish-rdma.so", folder);
     FILE *file = fopen(path, "w");
     assert_non_null(file);
     fputs("no shared object", file);
     fclose(file);
     setenv("RACKFISH_MODULE_PATH", folder, 1);
     const rf_transport_t *found;
-    assert_int_equal(rf_transport_find("junk", &found, why, sizeof why), RF_ERR_NOT_FOUND);
+    assert_int_equal(rf_transport_find("rdma", &found, why, sizeof why), RF_ERR_NOT_FOUND);
     assert_non_null(strstr(why, path));
+    assert_non_null(strstr(why, "install libibverbs1")); /* what this module needs */
     unlink(path);
     rmdir(folder);
 }

@@ -1,0 +1,471 @@
+/*
+ * Devices: finding and opening them, memory that they know, and the one completion queue through which everything that
+ * comes from them is heard.
+ */
+#include "transport/rdma/internal.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#define DRAIN_ROUNDS_MAX 64
+#define HUGE_PAGE        (2u << 20)
+#define EVENTS_MAX       64
+
+/* --- memory ------------------------------------------------------------------------------------------------- */
+
+rf_err_t rdma_memory_make(struct ibv_pd *pd, size_t size, int access, rdma_memory_t *out)
+{
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS;
+    void *base = MAP_FAILED;
+    size_t whole = (size + RF_PAGE - 1) & ~(size_t)(RF_PAGE - 1);
+    if (whole >= HUGE_PAGE && whole % HUGE_PAGE == 0)
+        base = mmap(NULL, whole, PROT_READ | PROT_WRITE, flags | MAP_HUGETLB, -1, 0);
+    if (base == MAP_FAILED) base = mmap(NULL, whole, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (base == MAP_FAILED) return RF_ERR_NO_MEMORY;
+    madvise(base, whole,
+            MADV_DONTFORK); /* a child that writes must not get the pages that the device knows */
+    struct ibv_mr *mr = pd ? ibv_reg_mr(pd, base, whole, access) : NULL;
+    if (pd && !mr) {
+        int saved = errno;
+        munmap(base, whole);
+        errno = saved;
+        return RF_ERR_NO_MEMORY;
+    }
+    *out = (rdma_memory_t){.base = base, .size = whole, .mr = mr};
+    return RF_OK;
+}
+
+void rdma_memory_free(rdma_memory_t *memory)
+{
+    if (memory->mr) ibv_dereg_mr(memory->mr);
+    if (memory->base) munmap(memory->base, memory->size);
+    *memory = (rdma_memory_t){.base = NULL};
+}
+
+void rdma_memory_refused(rdma_endpoint_t *ep, size_t size)
+{
+    int saved = errno;
+    struct rlimit limit = {.rlim_cur = RLIM_INFINITY};
+    getrlimit(RLIMIT_MEMLOCK, &limit);
+    if (!rf_log_once_per(&ep->log_memory_ns, RDMA_LOG_INTERVAL_NS)) return;
+    errno = saved;
+    if (limit.rlim_cur == RLIM_INFINITY)
+        rf_log(RF_LOG_ERROR, "rdma: the device does not take %zu bytes of memory: %m", size);
+    else
+        rf_log(RF_LOG_ERROR,
+               "rdma: cannot lock %zu bytes of memory for the device: %m; the limit is %llu KiB: raise it "
+               "(`ulimit -l unlimited`, LimitMEMLOCK=infinity in the unit)",
+               size, (unsigned long long)limit.rlim_cur >> 10);
+}
+
+rf_err_t rdma_domain_make(rdma_device_t *device, rdma_domain_t **out)
+{
+    rdma_domain_t *domain = calloc(1, sizeof *domain);
+    if (!domain) return RF_ERR_NO_MEMORY;
+    domain->pd = ibv_alloc_pd(device->context);
+    if (!domain->pd) {
+        rf_log(RF_LOG_ERROR, "rdma: %s gives no protection domain: %m", device->name);
+        free(domain);
+        return RF_ERR_OS;
+    }
+    domain->holders = 1;
+    *out = domain;
+    return RF_OK;
+}
+
+void rdma_domain_release(rdma_domain_t *domain)
+{
+    if (!domain || --domain->holders > 0) return;
+    ibv_dealloc_pd(domain->pd);
+    free(domain);
+}
+
+/* --- buffers for what is received --------------------------------------------------------------------------- */
+
+static rdma_buffers_t *buffers_make(rdma_endpoint_t *ep, rdma_domain_t *domain, unsigned n, uint32_t size,
+                                    rdma_path_t *path)
+{
+    rdma_buffers_t *buffers = calloc(1, sizeof *buffers + n * sizeof buffers->of[0]);
+    if (!buffers) return NULL;
+    if (rdma_memory_make(domain->pd, (size_t)n * size, IBV_ACCESS_LOCAL_WRITE, &buffers->memory) != RF_OK) {
+        rdma_memory_refused(ep, (size_t)n * size);
+        free(buffers);
+        return NULL;
+    }
+    buffers->n = n;
+    for (unsigned i = 0; i < n; i++)
+        buffers->of[i] = (rdma_buffer_t){.bytes = buffers->memory.base + (size_t)i * size,
+                                         .size = size,
+                                         .lkey = buffers->memory.mr->lkey,
+                                         .path = path};
+    return buffers;
+}
+
+void rdma_buffers_free(rdma_buffers_t *buffers)
+{
+    while (buffers) {
+        rdma_buffers_t *next = buffers->next;
+        rdma_memory_free(&buffers->memory);
+        free(buffers);
+        buffers = next;
+    }
+}
+
+void rdma_buffer_post(rdma_device_t *device, rdma_buffer_t *buffer)
+{
+    struct ibv_sge part = {.addr = (uintptr_t)buffer->bytes, .length = buffer->size, .lkey = buffer->lkey};
+    struct ibv_recv_wr request = {.wr_id = (uintptr_t)buffer, .sg_list = &part, .num_sge = 1}, *bad;
+    int failed = buffer->path ? ibv_post_recv(buffer->path->qp, &request, &bad)
+                              : ibv_post_srq_recv(device->srq, &request, &bad);
+    if (failed && buffer->path) buffer->path->failed = true;
+}
+
+rf_err_t rdma_device_grow(rdma_device_t *device)
+{
+    uint32_t wanted = (device->n_paths + 1) * RDMA_BUFFERS;
+    if (device->n_buffers >= wanted) return RF_OK;
+    if (device->n_buffers + RDMA_BUFFERS > RDMA_SHARED_BUFFERS_MAX) {
+        /* Who finds no buffer waits for one; iWARP ends the connection instead. */
+        return device->iwarp ? RF_ERR_LIMIT : RF_OK;
+    }
+    rdma_buffers_t *more = buffers_make(device->endpoint, device->domain, RDMA_BUFFERS, RDMA_BUFFER, NULL);
+    if (!more) return RF_ERR_NO_MEMORY;
+    more->next = device->buffers;
+    device->buffers = more;
+    device->n_buffers += RDMA_BUFFERS;
+    for (unsigned i = 0; i < more->n; i++) rdma_buffer_post(device, &more->of[i]);
+    return RF_OK;
+}
+
+rf_err_t rdma_buffers_make(rdma_path_t *path, unsigned n, uint32_t size)
+{
+    path->buffers = buffers_make(path->device->endpoint, path->domain, n, size, path);
+    return path->buffers ? RF_OK : RF_ERR_NO_MEMORY;
+}
+
+/* --- opening ------------------------------------------------------------------------------------------------ */
+
+static const char *driver_of(const struct ibv_device_attr *attr)
+{
+    switch (attr->vendor_id) {
+    case 0xffffff:
+        return "rxe";
+    case 0x626d74:
+        return "siw";
+    case 0x02c9:
+    case 0x15b3:
+        return "mlx";
+    default:
+        return "other";
+    }
+}
+
+static rdma_device_t *device_opened(rdma_endpoint_t *ep, const char *name)
+{
+    for (unsigned i = 0; i < ep->n_devices; i++) {
+        if (!ep->devices[i]->gone && strcmp(ep->devices[i]->name, name) == 0) return ep->devices[i];
+    }
+    return NULL;
+}
+
+static unsigned gids_of(struct ibv_context *context, rdma_gid_t *out, unsigned max)
+{
+    struct ibv_gid_entry entries[RDMA_GIDS_MAX];
+    const char *name = ibv_get_device_name(context->device);
+    bool iwarp = context->device->transport_type == IBV_TRANSPORT_IWARP;
+    ssize_t found = ibv_query_gid_table(context, entries, RDMA_GIDS_MAX, 0);
+    unsigned n = 0;
+    for (ssize_t i = 0; i < found && n < max; i++) {
+        struct ibv_port_attr port;
+        if (ibv_query_port(context, (uint8_t)entries[i].port_num, &port) != 0) continue;
+        rdma_gid_t *gid = &out[n++];
+        memset(gid, 0, sizeof *gid);
+        snprintf(gid->device, sizeof gid->device, "%s", name);
+        gid->port = (int)entries[i].port_num;
+        gid->index = (int)entries[i].gid_index;
+        gid->kind = iwarp                                         ? RDMA_GID_IWARP
+                    : port.link_layer != IBV_LINK_LAYER_ETHERNET  ? RDMA_GID_IB
+                    : entries[i].gid_type == IBV_GID_TYPE_ROCE_V2 ? RDMA_GID_ROCE_V2
+                                                                  : RDMA_GID_ROCE_V1;
+        memcpy(gid->gid, entries[i].gid.raw, sizeof gid->gid);
+        gid->netdev = entries[i].ndev_ifindex;
+        gid->active = port.state == IBV_PORT_ACTIVE;
+    }
+    return n;
+}
+
+static unsigned gids_list(rdma_endpoint_t *ep, rdma_gid_t *out, unsigned max)
+{
+    int n_devices = 0;
+    struct ibv_device **list = ibv_get_device_list(&n_devices);
+    unsigned n = 0;
+    for (int i = 0; list && i < n_devices; i++) {
+        const rdma_device_t *opened = device_opened(ep, ibv_get_device_name(list[i]));
+        struct ibv_context *context = opened ? opened->context : ibv_open_device(list[i]);
+        if (!context) continue;
+        n += gids_of(context, out + n, max - n);
+        if (!opened) ibv_close_device(context);
+    }
+    if (list) ibv_free_device_list(list);
+    return n;
+}
+
+static bool watch(rdma_endpoint_t *ep, int fd, void *tag)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = tag};
+    int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0 &&
+           epoll_ctl(ep->epoll, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+static struct ibv_context *context_open(const char *name)
+{
+    int n_devices = 0;
+    struct ibv_device **list = ibv_get_device_list(&n_devices);
+    struct ibv_context *context = NULL;
+    for (int i = 0; list && i < n_devices && !context; i++) {
+        if (strcmp(ibv_get_device_name(list[i]), name) == 0) context = ibv_open_device(list[i]);
+    }
+    if (list) ibv_free_device_list(list);
+    return context;
+}
+
+static rf_err_t device_open(rdma_endpoint_t *ep, const char *name, rdma_device_t **out)
+{
+    if (ep->n_devices == RDMA_DEVICES_MAX) return RF_ERR_LIMIT;
+    rdma_device_t *device = calloc(1, sizeof *device);
+    if (!device) return RF_ERR_NO_MEMORY;
+    snprintf(device->name, sizeof device->name, "%s", name);
+    device->endpoint = ep;
+    rf_err_t err = RF_ERR_OS;
+    device->context = context_open(name);
+    if (!device->context || ibv_query_device(device->context, &device->attr) != 0) {
+        rf_log(RF_LOG_ERROR, "rdma: cannot open %s: %m; may this user use /dev/infiniband/uverbs*?", name);
+        goto close_device;
+    }
+    device->iwarp = device->context->device->transport_type == IBV_TRANSPORT_IWARP;
+    snprintf(device->driver, sizeof device->driver, "%s", driver_of(&device->attr));
+    int entries = device->attr.max_cqe < RDMA_CQ_ENTRIES ? device->attr.max_cqe : RDMA_CQ_ENTRIES;
+    struct ibv_srq_init_attr shared = {.attr = {.max_wr = RDMA_SHARED_BUFFERS_MAX, .max_sge = 1}};
+    if ((uint32_t)device->attr.max_srq_wr < shared.attr.max_wr)
+        shared.attr.max_wr = (uint32_t)device->attr.max_srq_wr;
+    device->cq_promised = shared.attr.max_wr;
+    err = rdma_domain_make(device, &device->domain);
+    if (err != RF_OK) goto close_device;
+    err = RF_ERR_OS;
+    device->channel = ibv_create_comp_channel(device->context);
+    if (device->channel) device->cq = ibv_create_cq(device->context, entries, NULL, device->channel, 0);
+    if (device->cq) device->srq = ibv_create_srq(device->domain->pd, &shared);
+    if (!device->srq || !watch(ep, device->channel->fd, device) ||
+        !watch(ep, device->context->async_fd, device)) {
+        rf_log(RF_LOG_ERROR, "rdma: %s gives no queues: %m", name);
+        goto close_device;
+    }
+    ep->devices[ep->n_devices++] = device;
+    *out = device;
+    return RF_OK;
+
+close_device:
+    rdma_device_close(device);
+    return err;
+}
+
+void rdma_device_close(rdma_device_t *device)
+{
+    if (device->srq) ibv_destroy_srq(device->srq);
+    if (device->cq) ibv_destroy_cq(device->cq);
+    if (device->channel) ibv_destroy_comp_channel(device->channel);
+    rdma_buffers_free(device->buffers);
+    rdma_domain_release(device->domain);
+    if (device->context) ibv_close_device(device->context);
+    free(device);
+}
+
+static enum ibv_mtu mtu_at_most(enum ibv_mtu port, int bytes)
+{
+    enum ibv_mtu mtu = port;
+    while (bytes > 0 && mtu > IBV_MTU_256 && (128 << mtu) > bytes) mtu--;
+    return mtu;
+}
+
+rf_err_t rdma_place_find(rdma_endpoint_t *ep, const rdma_route_t *route, rdma_place_t *out)
+{
+    char why[256] = "";
+    rdma_gid_t *gids = calloc(RDMA_GIDS_MAX, sizeof *gids);
+    if (!gids) return RF_ERR_NO_MEMORY;
+    unsigned n = gids_list(ep, gids, RDMA_GIDS_MAX), at = 0;
+    rf_err_t err = rdma_choose(&ep->options, route, gids, n, &at, why, sizeof why);
+    rdma_gid_t gid = gids[at];
+    free(gids);
+    if (err != RF_OK) {
+        if (rf_log_once_per(&ep->log_device_ns, RDMA_LOG_INTERVAL_NS))
+            rf_log(RF_LOG_ERROR, "rdma: no path: %s", why);
+        return err;
+    }
+    rdma_device_t *device = device_opened(ep, gid.device);
+    if (!device && (err = device_open(ep, gid.device, &device)) != RF_OK) return err;
+    struct ibv_port_attr port;
+    if (ibv_query_port(device->context, (uint8_t)gid.port, &port) != 0) return RF_ERR_AGAIN;
+    *out = (rdma_place_t){.device = device,
+                          .gid = gid,
+                          .lid = port.lid,
+                          .mtu = (uint8_t)mtu_at_most(port.active_mtu, ep->options.mtu),
+                          .ethernet = port.link_layer == IBV_LINK_LAYER_ETHERNET};
+    if (route->netdev != 0 && strcmp(why, ep->chosen) != 0) {
+        snprintf(ep->chosen, sizeof ep->chosen, "%s", why);
+        rf_log(RF_LOG_INFO, "rdma: over %s", why);
+    }
+    return RF_OK;
+}
+
+/* --- completions -------------------------------------------------------------------------------------------- */
+
+static void path_failed(rdma_path_t *path, enum ibv_wc_status why)
+{
+    if (path->failed || path->stage == RDMA_STAGE_DYING) return;
+    path->failed = true;
+    path->why = why;
+    rdma_attention(path->link);
+}
+
+/* True: the buffer is kept. */
+static bool message_came(rdma_path_t *path, rdma_buffer_t *buffer, uint32_t size)
+{
+    if (path->stage == RDMA_STAGE_UP) {
+        if (path->lane == RDMA_LANE_BULK) return rdma_bulk_message(path->link, buffer, size);
+        rdma_link_message(path->link, path, buffer->bytes, size);
+        return false;
+    }
+    rf_slot_t slot;
+    rdma_word_t word;
+    if (size == sizeof slot) {
+        memcpy(&slot, buffer->bytes, sizeof slot);
+        memcpy(&word, slot.payload, sizeof word);
+        if (rf_control_type(slot.control) == RDMA_WORD && (word.flags & RDMA_WORD_HELLO) &&
+            word.generation == path->generation) {
+            rdma_control_hello(path);
+            return false;
+        }
+    }
+    rdma_link_wrong(path->link, "something before HELLO");
+    return false;
+}
+
+/* A send request's wr_id: bit 0 set, then the path's count of posted requests, then its id. */
+static void request_done(rdma_endpoint_t *ep, const struct ibv_wc *wc)
+{
+    unsigned id = (unsigned)(wc->wr_id >> 48);
+    rdma_path_t *path = id < RDMA_PATHS_MAX ? ep->paths[id] : NULL;
+    if (!path) return;
+    path->completed = (uint32_t)(wc->wr_id >> 1);
+    if (wc->status != IBV_WC_SUCCESS)
+        path_failed(path, wc->status);
+    else if (path->lane == RDMA_LANE_BULK && path->link)
+        rdma_attention(path->link);
+}
+
+static void request_came(rdma_device_t *device, const struct ibv_wc *wc)
+{
+    rdma_buffer_t *buffer = (rdma_buffer_t *)(uintptr_t)wc->wr_id;
+    rdma_path_t *path = buffer->path ? buffer->path : rdma_path_find(device->endpoint, wc->qp_num);
+    bool kept = false;
+    if (path && path->stage != RDMA_STAGE_DYING) {
+        if (wc->status != IBV_WC_SUCCESS)
+            path_failed(path, wc->status);
+        else if (!path->failed)
+            kept = message_came(path, buffer, wc->byte_len);
+    }
+    if (kept) return;
+    if (!buffer->path || (path->stage != RDMA_STAGE_DYING && !path->failed)) rdma_buffer_post(device, buffer);
+}
+
+bool rdma_device_drain(rdma_device_t *device)
+{
+    struct ibv_wc wc[RDMA_POLL_BATCH];
+    bool any = false;
+    if (device->gone || device->draining) return false; /* order: what was taken first is dealt with first */
+    device->draining = true;
+    for (unsigned round = 0; round < DRAIN_ROUNDS_MAX; round++) {
+        int n = ibv_poll_cq(device->cq, RDMA_POLL_BATCH, wc);
+        for (int i = 0; i < n; i++) {
+            if (wc[i].wr_id & 1)
+                request_done(device->endpoint, &wc[i]);
+            else
+                request_came(device, &wc[i]);
+        }
+        any |= n > 0;
+        if (n < RDMA_POLL_BATCH) break;
+    }
+    device->draining = false;
+    return any;
+}
+
+void rdma_device_arm(rdma_device_t *device)
+{
+    if (device->notify || device->gone) return;
+    device->notify = ibv_req_notify_cq(device->cq, 0) == 0;
+}
+
+void rdma_device_heard(rdma_device_t *device)
+{
+    struct ibv_cq *cq;
+    void *context;
+    unsigned n = 0;
+    while (n < EVENTS_MAX && ibv_get_cq_event(device->channel, &cq, &context) == 0) n++;
+    if (n == 0) return;
+    ibv_ack_cq_events(device->cq, n);
+    device->notify = false;
+}
+
+/* Every path over this port (0: over the device) is lost at once, rather than after all retries. */
+static void paths_fail(rdma_device_t *device, int port, enum ibv_wc_status why)
+{
+    rdma_endpoint_t *ep = device->endpoint;
+    for (unsigned i = 0; i < ep->paths_end; i++) {
+        rdma_path_t *path = ep->paths[i];
+        if (path && path->device == device && (port == 0 || path->place.gid.port == port))
+            path_failed(path, why);
+    }
+}
+
+void rdma_device_async(rdma_device_t *device)
+{
+    rdma_endpoint_t *ep = device->endpoint;
+    struct ibv_async_event event;
+    for (unsigned n = 0; n < EVENTS_MAX && ibv_get_async_event(device->context, &event) == 0; n++) {
+        int port = event.element.port_num;
+        rdma_path_t *path = NULL;
+        switch (event.event_type) {
+        case IBV_EVENT_DEVICE_FATAL:
+            rf_log(RF_LOG_WARN, "rdma: %s is gone", device->name);
+            paths_fail(device, 0, IBV_WC_FATAL_ERR);
+            device->gone = true;
+            break;
+        case IBV_EVENT_PORT_ERR:
+            rf_log(RF_LOG_WARN, "rdma: port %d of %s is down", port, device->name);
+            paths_fail(device, port, IBV_WC_RESP_TIMEOUT_ERR);
+            break;
+        case IBV_EVENT_PORT_ACTIVE:
+            rf_log(RF_LOG_INFO, "rdma: port %d of %s is up", port, device->name);
+            break;
+        case IBV_EVENT_QP_FATAL:
+        case IBV_EVENT_QP_REQ_ERR:
+        case IBV_EVENT_QP_ACCESS_ERR:
+            path = rdma_path_find(ep, event.element.qp->qp_num);
+            if (path) path_failed(path, IBV_WC_FATAL_ERR);
+            break;
+        default:
+            break;
+        }
+        ibv_ack_async_event(&event);
+    }
+}
