@@ -184,8 +184,10 @@ void sim_process_step(sim_world_t *w, sim_process_t *p, agreement_event_t *event
 
 /* ---- events ---- */
 
-static void handle_message(sim_world_t *w, sim_process_t *p, const sim_event_t *event)
+static void handle_message(sim_world_t *w, sim_process_t *p, const sim_event_t *arrived)
 {
+    sim_event_t taken = *arrived, *event = &taken;
+    taken.peer = sim_network_sender(w, arrived);
     if (!sim_network_deliver(w, p, event)) return;
     check_fence_delivered(w, p, event);
     agreement_event_t e = {.kind = AGREEMENT_RECEIVE};

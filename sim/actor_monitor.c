@@ -73,13 +73,15 @@ static rf_err_t machine_load(void *context, uint64_t index, const void *bytes, s
 
 /* ---- packets ---- */
 
+typedef union packet_buffer {
+    sim_packet_t head;
+    uint8_t bytes[sizeof(sim_packet_t) + AGREEMENT_MESSAGE_MAX];
+} packet_buffer_t;
+
 sim_message_t *sim_packet_new(sim_world_t *w, const void *bytes, size_t size)
 {
-    static _Thread_local struct {
-        sim_packet_t head;
-        uint8_t bytes[AGREEMENT_MESSAGE_MAX];
-    } packet;
-    rf_assert(size <= sizeof packet.bytes);
+    static _Thread_local packet_buffer_t packet;
+    rf_assert(size <= AGREEMENT_MESSAGE_MAX);
     memset(&packet.head, 0, sizeof packet.head);
     packet.head.size = (uint32_t)size;
     packet.head.event.core = RF_CORE_NONE;
@@ -271,10 +273,7 @@ static void carry_on(sim_world_t *w, sim_process_t *p)
 
 static void handle_packet(sim_world_t *w, sim_process_t *p, const sim_event_t *event)
 {
-    static _Thread_local struct {
-        sim_packet_t head;
-        uint8_t bytes[AGREEMENT_MESSAGE_MAX];
-    } packet;
+    static _Thread_local packet_buffer_t packet;
     memcpy(&packet, event->message->bytes, event->message->size);
     if ((packet.head.word != 0 || packet.head.generation != 0) && !sim_links_take(w, p, &packet.head)) return;
     monitor_event_t e = packet.head.event;

@@ -40,6 +40,7 @@ void check_leader(sim_world_t *w, sim_process_t *p)
     if (leader->incarnation == 0) {
         *leader = (agreement_member_t){.core = p->core, .incarnation = p->incarnation};
         w->statistics->elections++;
+        sim_faults_led(w, p->core);
     } else if (leader->core != p->core || leader->incarnation != p->incarnation) {
         sim_violation(w, "leader", "term %llu has two leaders: core %u (incarnation %u) and core %u (%u)",
                       (unsigned long long)s.term, leader->core, leader->incarnation, p->core, p->incarnation);

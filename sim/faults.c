@@ -17,6 +17,7 @@ typedef enum fault {
     FAULT_TRANSFER,
     FAULT_FALSE_SILENCE,
     FAULT_FORM_AGAIN,
+    FAULT_DEPOSE, /* not by a rate: elections bring it about */
     FAULTS,
 } fault_t;
 
@@ -59,6 +60,11 @@ static void cut_pairs(sim_world_t *w, fault_t fault, uint64_t seed, bool heal)
     rf_prng_seed(&prng, seed);
     uint8_t side[SIM_HOSTS_MAX];
     for (unsigned h = 0; h < w->n_hosts; h++) side[h] = rf_prng_next(&prng) & 1;
+    uint8_t spared[SIM_HOSTS_MAX] = {
+        0}; /* by a deposition, which is about the host in the seed's last byte */
+    unsigned n_spared = w->n_hosts >= 4 ? (unsigned)rf_prng_below(&prng, w->n_hosts / 2) : 0;
+    for (unsigned i = 0; i < n_spared && fault == FAULT_DEPOSE; i++)
+        spared[rf_prng_below(&prng, w->n_hosts)] = 1; /* with it fewer than half */
     unsigned x = (unsigned)rf_prng_below(&prng, w->n_hosts), y = (unsigned)rf_prng_below(&prng, w->n_hosts);
     if (rf_prng_next(&prng) & 1) { /* one host against the rest */
         for (unsigned h = 0; h < w->n_hosts; h++) side[h] = h == x;
@@ -71,6 +77,8 @@ static void cut_pairs(sim_world_t *w, fault_t fault, uint64_t seed, bool heal)
             if (fault == FAULT_ONE_WAY) cut = a == x && (side[b] || b == y);
             if (fault == FAULT_FLAP) cut = (a == x && b == y) || (a == y && b == x);
             if (fault == FAULT_ISOLATE) cut = true;
+            if (fault == FAULT_DEPOSE)
+                cut = (a == (seed & 0xff) && !spared[b]) || (b == (seed & 0xff) && !spared[a]);
             if (!cut) continue;
             if (heal) {
                 if (w->cut[a][b] > 0) w->cut[a][b]--;
@@ -88,16 +96,45 @@ static void push_heal(sim_world_t *w, fault_t fault, uint64_t seed, uint64_t mea
     event->peer = (agreement_member_t){.core = (rf_core_t)fault, .incarnation = left};
 }
 
+/* Links have broken, and who held one says so: a suspicion, as any silence is. */
+static void report_broken_links(sim_world_t *w)
+{
+    for (unsigned i = 0; i < w->n_cores; i++) {
+        for (unsigned k = 0; k < w->n_cores && w->processes[i].alive; k++) {
+            const sim_process_t *p = &w->processes[i], *q = &w->processes[k];
+            unsigned a = w->host[i], b = w->host[k];
+            if (!q->alive || a == b || (!sim_network_cut(w, a, b) && !sim_network_cut(w, b, a))) continue;
+            sim_event_t *event =
+                sim_push(w, w->now_ns + sim_exponential(&w->faults, 300 * RF_NS_PER_US), SIM_EVENT_DEATH);
+            event->core = p->core;
+            event->life = p->life;
+            event->peer = (agreement_member_t){.core = q->core, .incarnation = q->incarnation};
+            event->x = AGREEMENT_EVIDENCE_SILENCE;
+        }
+    }
+}
+
 static void cut(sim_world_t *w, fault_t fault)
 {
     if (w->n_hosts < 2) return;
     uint64_t seed = rf_prng_next(&w->faults);
     uint64_t short_ns = w->params.election_ns / 2, long_ns = 3 * w->params.silence_ns;
     cut_pairs(w, fault, seed, false);
+    if (w->actor == &sim_actor_engine && w->n_cores <= 64 && sim_chance(&w->faults, w->knobs.link_error))
+        report_broken_links(w);
     if (fault == FAULT_FLAP && rf_prng_below(&w->faults, 2))
         push_heal(w, fault, seed, 2 * RF_NS_PER_MS, 20);
     else
         push_heal(w, fault, seed, rf_prng_below(&w->faults, 2) ? short_ns : long_ns, 0);
+}
+
+/* One at a time: who was deposed before is back. */
+static void restore(sim_world_t *w)
+{
+    if (w->deposed == 0) return;
+    cut_pairs(w, FAULT_DEPOSE, w->deposed, true);
+    w->deposed = 0;
+    sim_network_room(w);
 }
 
 void sim_faults_heal(sim_world_t *w, const sim_event_t *event)
@@ -109,6 +146,10 @@ void sim_faults_heal(sim_world_t *w, const sim_event_t *event)
         sim_clock_set(w, host, w->clocks[host].rate_ppm, false);
         return;
     }
+    if (fault == FAULT_DEPOSE) {
+        if (w->deposed == event->x) restore(w);
+        return;
+    }
     unsigned left = event->peer.incarnation;
     if (fault == FAULT_FLAP && left % 2 == 1) { /* cut once more */
         cut_pairs(w, fault, event->x, false);
@@ -118,6 +159,32 @@ void sim_faults_heal(sim_world_t *w, const sim_event_t *event)
     cut_pairs(w, fault, event->x, true);
     sim_network_room(w);
     if (fault == FAULT_FLAP && left > 1) push_heal(w, fault, event->x, 2 * RF_NS_PER_MS, left - 1);
+}
+
+static void depose(sim_world_t *w, rf_core_t core)
+{
+    restore(w);
+    w->statistics->faults++;
+    w->deposed = (rf_prng_next(&w->faults) & ~(uint64_t)0xff) | 0x100 | w->host[core];
+    cut_pairs(w, FAULT_DEPOSE, w->deposed, false);
+    push_heal(w, FAULT_DEPOSE, w->deposed, 6 * w->params.election_ns, 0);
+}
+
+/*
+ * What Figure 8 of Raft takes, made likely: leaders whose entries reach a few others only, or nobody, and who are followed
+ * by leaders that know nothing of them, and come back. Half of them are cut off before their first message leaves.
+ */
+void sim_faults_led(sim_world_t *w, rf_core_t core)
+{
+    if (!w->faults_on || w->n_hosts < 2 || !sim_chance(&w->faults, w->knobs.depose)) return;
+    if (rf_prng_below(&w->faults, 2)) {
+        depose(w, core);
+        return;
+    }
+    uint64_t mean_ns = rf_prng_below(&w->faults, 2) ? RF_NS_PER_MS / 4 : w->params.election_ns / 2;
+    sim_event_t *event = sim_push(w, w->now_ns + sim_exponential(&w->faults, mean_ns), SIM_EVENT_FAULT);
+    event->x = FAULT_DEPOSE;
+    event->peer.core = core;
 }
 
 /* ---- deaths ---- */
@@ -295,6 +362,7 @@ static void happen(sim_world_t *w, fault_t fault)
     case FAULT_FORM_AGAIN:
         say(w, SIM_EVENT_FORM);
         break;
+    case FAULT_DEPOSE:
     case FAULT_BURST:
     case FAULTS:
         break;
@@ -305,6 +373,10 @@ void sim_faults_event(sim_world_t *w, const sim_event_t *event)
 {
     if (!w->faults_on) return;
     fault_t fault = (fault_t)event->x;
+    if (fault == FAULT_DEPOSE) {
+        depose(w, event->peer.core);
+        return;
+    }
     if (fault != FAULT_BURST) {
         happen(w, fault);
     } else {
@@ -325,6 +397,7 @@ void sim_faults_stop(sim_world_t *w)
 {
     w->faults_on = false;
     memset(w->cut, 0, sizeof w->cut);
+    w->deposed = 0;
     for (unsigned h = 0; h < w->n_hosts; h++) sim_clock_set(w, h, w->clocks[h].rate_ppm, false);
     for (unsigned i = 0; i < w->n_cores; i++) {
         w->processes[i].slow_until_ns = 0;

@@ -10,6 +10,7 @@
 
 #define JOBS_MAX           256
 #define GROUP_DEFECT_SHIFT 16 /* where groups' bits stand among those of this table */
+#define SIM_DEFECT_SHIFT   24 /* and those of what is around the engine */
 
 enum {
     OPTION_SEED = 256,
@@ -89,6 +90,7 @@ static const struct {
     {"reply-before-stable", GROUP_DEFECT_REPLY_BEFORE_STABLE << GROUP_DEFECT_SHIFT},
     {"report-before-wedge", GROUP_DEFECT_REPORT_BEFORE_WEDGE << GROUP_DEFECT_SHIFT},
     {"one-phase-unnumbered", GROUP_DEFECT_ONE_PHASE_UNNUMBERED << GROUP_DEFECT_SHIFT},
+    {"ring-reused", SIM_DEFECT_RING_REUSED << SIM_DEFECT_SHIFT},
 };
 #define DEFECTS (sizeof defects / sizeof defects[0])
 
@@ -172,7 +174,8 @@ static bool parse_defect(const char *text, sim_options_t *o)
     for (unsigned i = 0; i < DEFECTS; i++) {
         if (strcmp(text, defects[i].name) == 0) {
             o->defects |= defects[i].bit & ((1u << GROUP_DEFECT_SHIFT) - 1);
-            o->group_defects |= defects[i].bit >> GROUP_DEFECT_SHIFT;
+            o->group_defects |= defects[i].bit >> GROUP_DEFECT_SHIFT & 0xff;
+            o->sim_defects |= defects[i].bit >> SIM_DEFECT_SHIFT;
             return true;
         }
     }
@@ -342,7 +345,8 @@ static void run_share(const command_line_t *line, unsigned from, unsigned step, 
         if (share->failed++ == 0) share->first_failed = o->seed + i;
         if (share->verdict != SIM_UNSAFE) share->verdict = verdict;
         /* With a deliberate defect only what is unsafe counts. */
-        if (!line->keep_going && (o->defects == 0 || verdict == SIM_UNSAFE)) break;
+        bool defective = o->defects || o->group_defects || o->sim_defects;
+        if (!line->keep_going && (!defective || verdict == SIM_UNSAFE)) break;
     }
 }
 

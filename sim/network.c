@@ -166,6 +166,14 @@ void sim_network_send(sim_world_t *w, sim_process_t *from, agreement_member_t me
     }
 }
 
+agreement_member_t sim_network_sender(const sim_world_t *w, const sim_event_t *event)
+{
+    agreement_member_t from = event->peer;
+    const sim_process_t *now = &w->processes[from.core];
+    if (w->options->sim_defects & SIM_DEFECT_RING_REUSED && now->alive) from.incarnation = now->incarnation;
+    return from;
+}
+
 bool sim_network_deliver(sim_world_t *w, sim_process_t *to, const sim_event_t *event)
 {
     agreement_member_t from = event->peer;

@@ -118,7 +118,7 @@ static void draw_parameters(sim_world_t *w)
     p->log_max = logs[rf_prng_below(prng, sizeof logs / sizeof logs[0])];
     p->entry_max = rf_prng_below(prng, 4) ? 160 : AGREEMENT_ENTRY_MAX;
     p->proposals_max = rf_prng_below(prng, 2) ? 8 : AGREEMENT_WINDOW;
-    p->sessions_max = SIM_CLIENTS_MAX;
+    p->sessions_max = o->clients > SIM_CLIENTS_MAX / 4 ? 2 * SIM_CLIENTS_MAX : SIM_CLIENTS_MAX;
     p->snapshot_max = sizeof(sim_replica_t);
     p->voters_max = o->voters ? o->voters : voters[rf_prng_below(prng, sizeof voters / sizeof voters[0])];
     p->host = w->host;

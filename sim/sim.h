@@ -78,7 +78,11 @@ typedef struct sim_world sim_world_t;
     X(garbage, PERCENT, 500, 3000, "messages that are damaged, cut short or repeated much later")            \
     X(stray, PERCENT, 50000, 300000,                                                                         \
       "messages to a process that has ended that reach the next one of its core")                            \
-    X(majority_loss, PERCENT, 0, 30000, "runs in which crashes may take a majority for good")
+    X(majority_loss, PERCENT, 0, 30000, "runs in which crashes may take a majority for good")                \
+    X(link_error, PERCENT, 100000, 300000,                                                                   \
+      "cuts that break links: at once both sides say that the other is silent")                              \
+    X(depose, PERCENT, 50000, 200000,                                                                        \
+      "new leaders that are soon cut off from all hosts but a few, until others have stood")
 
 typedef struct sim_knobs {
 #define SIM_KNOB_FIELD(name, unit, by_default, storm, help) uint32_t name;
@@ -367,6 +371,8 @@ void sim_network_send(sim_world_t *w, sim_process_t *from, agreement_member_t to
                       uint64_t at_ns);
 /* It wants a link to that core, which refuses it if it knows that it has left. */
 void sim_network_dial(sim_world_t *w, const sim_process_t *from, rf_core_t core);
+/* Whose message it is, by the link that it came over. */
+agreement_member_t sim_network_sender(const sim_world_t *w, const sim_event_t *event);
 /* Whether a message that has arrived may be given to the engine: the receiver has not fenced its sender. */
 bool sim_network_deliver(sim_world_t *w, sim_process_t *to, const sim_event_t *event);
 void sim_network_room(sim_world_t *w);
@@ -461,6 +467,11 @@ bool check_progress(sim_world_t *w, char *why, size_t why_size);
 
 /* ---- the world ---- */
 
+/* Deliberate defects of what is around the engine: of links. */
+typedef enum sim_defect {
+    SIM_DEFECT_RING_REUSED = 1 << 0, /* what a dead incarnation has sent is taken for the next one's */
+} sim_defect_t;
+
 typedef struct sim_options {
     uint64_t seed, seeds, operations;
     bool groups;                                     /* the actor is that of group operations */
@@ -468,7 +479,7 @@ typedef struct sim_options {
     unsigned monitors, hosts, clients, jobs, voters; /* 0: drawn */
     int plan, leases;                                /* -1: drawn */
     sim_knob_choice_t knobs;
-    unsigned defects, group_defects, monitor_defects;
+    unsigned defects, group_defects, monitor_defects, sim_defects;
     const sim_model_t *model;
     bool json, verbose, quiet; /* quiet: says nothing of failures */
     const char *replay;        /* the other options, for the line that says how to replay */
@@ -519,6 +530,7 @@ struct sim_world {
     sim_clock_t clocks[SIM_HOSTS_MAX];
     uint8_t cut[SIM_HOSTS_MAX][SIM_HOSTS_MAX]; /* how many partitions cut from -> to; 0: none */
     uint64_t cut_since_ns[SIM_HOSTS_MAX][SIM_HOSTS_MAX];
+    uint64_t deposed; /* the cut of the leader that was deposed last; 0: none */
     sim_link_t *links;
     uint32_t n_links, links_max; /* a power of two */
     uint32_t in_flight;          /* messages that have not arrived, or wait in inboxes */
@@ -586,6 +598,8 @@ __attribute__((format(printf, 2, 3))) void sim_stuck(sim_world_t *w, const char 
 void sim_faults_start(sim_world_t *w);
 void sim_faults_event(sim_world_t *w, const sim_event_t *event);
 void sim_faults_heal(sim_world_t *w, const sim_event_t *event);
+/* That core leads a new term. */
+void sim_faults_led(sim_world_t *w, rf_core_t core);
 void sim_faults_stop(sim_world_t *w);
 /* Whether these deaths leave a majority of every voter set that any live member knows of. */
 bool sim_may_die(sim_world_t *w, const rf_core_t *cores, unsigned n);
