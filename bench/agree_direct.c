@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SLOT_BYTES 56
+
 typedef struct queued {
     uint32_t size;
     uint8_t from, to, type;
@@ -35,7 +37,7 @@ uint64_t agree_direct_bytes(const agree_direct_t *direct)
     return direct->bytes;
 }
 
-static void take_completions(agree_direct_t *d, const agreement_output_t *out)
+static inline void take_completions(agree_direct_t *d, const agreement_output_t *out)
 {
     for (unsigned i = 0; i < out->n_completions; i++) {
         d->answered += out->completions[i].err == RF_OK;
@@ -43,10 +45,21 @@ static void take_completions(agree_direct_t *d, const agreement_output_t *out)
     }
 }
 
-static void enqueue(agree_direct_t *d, unsigned from, const agreement_output_t *out)
+/* What fits a slot of a link is mostly as long as one, and is copied without a call, as links do. */
+static inline void copy(uint8_t *to, const uint8_t *from, size_t size)
+{
+    if (size == SLOT_BYTES)
+        memcpy(to, from, SLOT_BYTES);
+    else
+        memcpy(to, from, size);
+}
+
+static inline void enqueue(agree_direct_t *d, unsigned from, const agreement_output_t *out)
 {
     for (unsigned i = 0; i < out->n_messages; i++) {
         const agreement_message_t *m = &out->messages[i];
+        d->messages += m->n_to;
+        d->bytes += m->n_to * m->size;
         for (unsigned k = 0; k < m->n_to; k++) {
             if (d->tail - d->head == AGREE_QUEUE_MAX) {
                 d->failed = true;
@@ -57,7 +70,7 @@ static void enqueue(agree_direct_t *d, unsigned from, const agreement_output_t *
             q->to = (uint8_t)m->to[k].core;
             q->type = m->type;
             q->size = (uint32_t)m->size;
-            memcpy(q->bytes, m->bytes, m->size);
+            copy(q->bytes, m->bytes, m->size);
         }
     }
 }
@@ -76,7 +89,7 @@ static inline void received(agreement_event_t *event, agreement_member_t from, u
 }
 
 /* One event, and what is sent because of it handed over; what comes back is in the queue then. */
-static void step_one(agree_direct_t *d, unsigned i, const agreement_event_t *event)
+static inline void step_one(agree_direct_t *d, unsigned i, const agreement_event_t *event)
 {
     static const agreement_event_t more = {.kind = AGREEMENT_TICK, .now_ns = 1};
     const agreement_output_t *out = agreement_step(d->replicas[i].engine, event);
@@ -106,17 +119,16 @@ static void step_one(agree_direct_t *d, unsigned i, const agreement_event_t *eve
 
 unsigned agree_direct_step(agree_direct_t *d, unsigned i, const agreement_event_t *event)
 {
+    agreement_event_t in;
     d->answered = 0;
-    step_one(d, i, event);
-    while (d->head != d->tail && !d->failed) {
-        /* Its place is free only afterwards: the step reads it. */
+    for (;;) {
+        step_one(d, i, event);
+        if (event == &in) d->head++; /* its place is free only now: the step has read it */
+        if (d->head == d->tail || d->failed) break;
         const queued_t *q = &d->queue[d->head % AGREE_QUEUE_MAX];
-        d->messages++;
-        d->bytes += q->size;
-        agreement_event_t in;
         received(&in, d->members[q->from], q->type, q->bytes, q->size);
-        step_one(d, q->to, &in);
-        d->head++;
+        i = q->to;
+        event = &in;
     }
     d->head = d->tail = 0; /* the same few places again, which are in the cache */
     return d->failed ? 0 : d->answered;

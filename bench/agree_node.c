@@ -2,6 +2,8 @@
 
 #include "pair.h"
 
+#define BUSY_NS 1000
+
 static uint64_t ticks_at_start, ns_at_start;
 static double ns_per_tick;
 
@@ -146,9 +148,10 @@ unsigned agree_node_poll(agree_node_t *node)
         n += poll_link(node, i);
         look_for_room(node, i);
     }
+    /* What is due at once can wait for what else there is to do: the next proposal, say, tells what is committed. */
     if (node->next_tick_ns != RF_NEVER) {
         node->now_ns = agree_clock_ns();
-        if (node->now_ns >= node->next_tick_ns) {
+        if (node->now_ns >= node->next_tick_ns + (n > 0 ? BUSY_NS : 0)) {
             agreement_event_t tick = {.kind = AGREEMENT_TICK};
             agree_node_step(node, &tick);
         }

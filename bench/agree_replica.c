@@ -16,7 +16,7 @@ static rf_err_t apply(void *context, const agreement_apply_t *entry, uint64_t *v
     agree_replica_t *r = context;
     if (entry->kind != AGREEMENT_ENTRY_COMMAND) return RF_OK;
     uint64_t word = 0;
-    memcpy(&word, entry->bytes, entry->size < sizeof word ? entry->size : sizeof word);
+    if (entry->size >= sizeof word) memcpy(&word, entry->bytes, sizeof word);
     r->sum += word;
     r->applied++;
     *value = r->sum;

@@ -73,7 +73,7 @@ static size_t lay_out(const agreement_params_t *p, uint8_t *memory, size_t *zero
     while (session_map_max < 2 * sessions) session_map_max *= 2;
     uint32_t entry_stride = (uint32_t)(sizeof(wire_entry_t) + padded(p->entry_max));
     uint32_t proposal_stride = (uint32_t)((sizeof(proposal_t) + p->entry_max + 63) & ~(size_t)63);
-    unsigned proposal_map_bits = 8; /* a quarter of it used, at most; the unknown: half */
+    unsigned proposal_map_bits = 8; /* a quarter of it used, at most */
     while (1u << proposal_map_bits < 4 * p->proposals_max) proposal_map_bits++;
     uint32_t snapshot_size = (uint32_t)(snapshot_engine_max(p) + p->snapshot_max);
     size_t groups = p->group.groups_max > 0 ? engine_groups_size(p) : 0;
@@ -82,34 +82,34 @@ static size_t lay_out(const agreement_params_t *p, uint8_t *memory, size_t *zero
         uint32_t *members, *offsets;
         uint8_t *dead, *believed, *silent, *form_map, *log, *proposals, *out, *in, *arena;
         session_t *sessions;
-        uint16_t *session_map, *result_of, *free_opened, *proposal_map;
+        uint16_t *session_map, *free_opened, *proposal_map;
         unknown_t *unknown;
         result_t *results;
         agreement_member_t *to;
         agreement_member_t *group_left;
         void *groups;
     } at = {
-        .offsets = take(&layout, p->log_max * sizeof(uint32_t)),
-        .log = take(&layout, (size_t)(p->log_max + 1) * entry_stride),
-        .arena = take(&layout, ARENA_SIZE),
-        .to = take(&layout, 4 * PROGRESS_MAX * sizeof(agreement_member_t)),
         .proposal_map = take(&layout, sizeof(uint16_t) << proposal_map_bits),
-        .unknown = take(&layout, sizeof(unknown_t) << proposal_map_bits),
-        .sessions = take(&layout, sessions * sizeof(session_t)),
+        .unknown = take(&layout, sizeof(unknown_t) << (proposal_map_bits - 1)),
         .session_map = take(&layout, session_map_max * sizeof(uint16_t)),
-        .result_of = take(&layout, sessions * sizeof(uint16_t)),
         .free_opened = take(&layout, p->sessions_max * sizeof(uint16_t)),
-        .results = take(&layout, (size_t)p->sessions_max * AGREEMENT_WINDOW * sizeof(result_t)),
         .members = take(&layout, p->n_cores * sizeof(uint32_t)),
         .dead = take(&layout, map),
         .believed = take(&layout, map),
         .silent = take(&layout, map),
-        .form_map = take(&layout, map),
         .groups = take(&layout, groups),
-        .group_left = take(&layout, groups > 0 ? left : 0),
     };
-    *zeroed = layout.size; /* the pages of what follows are not touched before they are used */
+    *zeroed =
+        layout.size; /* what follows is written before it is read: its pages are not touched until then */
+    at.offsets = take(&layout, p->log_max * sizeof(uint32_t));
+    at.to = take(&layout, 4 * PROGRESS_MAX * sizeof(agreement_member_t));
+    at.sessions = take(&layout, sessions * sizeof(session_t));
+    at.arena = take(&layout, ARENA_SIZE);
+    at.log = take(&layout, (size_t)(p->log_max + 1) * entry_stride);
     at.proposals = take(&layout, (size_t)p->proposals_max * proposal_stride);
+    at.results = take(&layout, (size_t)p->sessions_max * AGREEMENT_WINDOW * sizeof(result_t));
+    at.form_map = take(&layout, map);
+    at.group_left = take(&layout, groups > 0 ? left : 0);
     at.out = take(&layout, snapshot_size);
     at.in = take(&layout, snapshot_size);
     if (!e) return layout.size;
@@ -125,11 +125,10 @@ static size_t lay_out(const agreement_params_t *p, uint8_t *memory, size_t *zero
     e->proposal_map_shift = 64 - proposal_map_bits;
     e->unknown = at.unknown;
     e->proposal_stride = proposal_stride;
-    e->sessions = at.sessions;
+    e->sessions = e->session_last = at.sessions;
     e->session_map = at.session_map;
     e->session_map_max = session_map_max;
     e->own_max = own_max;
-    e->result_of = at.result_of;
     e->free_opened = at.free_opened;
     e->results = at.results;
     e->members = at.members;
@@ -166,6 +165,9 @@ rf_err_t agreement_init(void *memory, size_t size, const agreement_params_t *par
     e->params = *params;
     e->voted = e->leader = e->dead_leader = e->promised_to = e->parent = e->stand_to = NOBODY;
     e->first = 1;
+    e->own_session = agreement_own_session(e);
+    e->command.kind = AGREEMENT_ENTRY_COMMAND;
+    e->n_places = 1; /* session_last */
     e->groups_tick_ns = RF_NEVER;
     e->election_at_ns = e->heartbeat_at_ns = e->resend_at_ns = e->check_at_ns = e->fetch_at_ns = RF_NEVER;
     e->transfer_until_ns = RF_NEVER;
@@ -329,7 +331,7 @@ static void tick(agreement_t *e)
 }
 
 /* When time matters next. */
-static uint64_t next_tick_ns(const agreement_t *e)
+uint64_t engine_next_tick_ns(const agreement_t *e)
 {
     if (e->lazy) return e->now_ns;
     uint64_t next = e->resend_at_ns;
@@ -366,15 +368,17 @@ static void finish(agreement_t *e)
         if (leads(e)) progress_commit(e);
     }
     uint64_t applied = e->applied;
-    apply_committed(e);
+    if (applied != e->committed) apply_committed(e);
     /* Nobody else waits for these: they need no message of their own now. */
     if (e->applied > applied && leads(e)) e->lazy = e->output.n_completions >= e->applied - applied;
     if (e->due & ~(uint32_t)DUE_FEED) {
-        if ((e->due & DUE_CHANGE) && leads(e)) {
+        if (e->due & DUE_CHANGE) {
             e->due &= ~(uint32_t)DUE_CHANGE;
-            change_step(e);
-            if (leads(e)) progress_commit(e);
-            apply_committed(e);
+            if (leads(e)) {
+                change_step(e);
+                if (leads(e)) progress_commit(e);
+                apply_committed(e);
+            }
         }
         if (e->due & DUE_REFUSED) proposal_finish_refused(e);
         if (e->due & DUE_READS) read_finish(e);
@@ -382,6 +386,7 @@ static void finish(agreement_t *e)
             read_confirm(e);
             if (e->due & DUE_READS) read_finish(e);
         }
+        if (e->n_reads == 0) e->due &= ~(uint32_t)DUE_READS;
         if (e->due & DUE_FAIL) {
             proposal_fail(e);
             read_fail(e);
@@ -393,27 +398,15 @@ static void finish(agreement_t *e)
     }
     if (e->role == AGREEMENT_ROLE_LEARNER) fetch_tick(e);
     if (e->due || e->ack_due || e->stand_to.core != RF_CORE_NONE) send_all(e);
-    engine_groups_finish(e);
-    e->output.next_tick_ns = next_tick_ns(e);
+    if (e->groups) engine_groups_finish(e);
+    e->output.next_tick_ns = engine_next_tick_ns(e);
     e->output.expelled = e->expelled;
     rf_assert(e->applied <= e->committed && e->committed <= e->last && e->first <= e->last + 1);
 }
 
-const agreement_output_t *agreement_step(agreement_t *e, const agreement_event_t *event)
+static __attribute__((noinline)) void step(agreement_t *e, const agreement_event_t *event)
 {
-    e->prev_now_ns = e->now_ns;
-    if (event->now_ns > e->now_ns) e->now_ns = event->now_ns;
-    agreement_output_t *out = &e->output;
-    out->n_messages = out->n_completions = 0;
-    out->group = NULL;
-    out->applied_from = 1;
-    out->applied_to = 0;
-    out->view_changed = out->role_changed = out->loaded = out->more = false;
-    out->ignored = NULL;
-    out->err = RF_OK;
-    e->n_to = e->arena_used = 0;
-    e->holding = event->hold;
-
+    e->steady = STEADY_NOT;
     switch (event->kind) {
     case AGREEMENT_TICK:
         tick(e);
@@ -443,11 +436,10 @@ const agreement_output_t *agreement_step(agreement_t *e, const agreement_event_t
                        event->propose.bytes, event->propose.size);
         break;
     case AGREEMENT_SESSION_OPEN:
-        proposal_start(e, AGREEMENT_ENTRY_SESSION_OPEN, agreement_own_session(e), event->session.sequence,
-                       NULL, 0);
+        proposal_start(e, AGREEMENT_ENTRY_SESSION_OPEN, e->own_session, event->session.sequence, NULL, 0);
         break;
     case AGREEMENT_SESSION_END:
-        proposal_start(e, AGREEMENT_ENTRY_SESSION_END, agreement_own_session(e), event->session.sequence,
+        proposal_start(e, AGREEMENT_ENTRY_SESSION_END, e->own_session, event->session.sequence,
                        &event->session.session, sizeof event->session.session);
         break;
     case AGREEMENT_READ:
@@ -460,11 +452,29 @@ const agreement_output_t *agreement_step(agreement_t *e, const agreement_event_t
         engine_groups_event(e, &event->group);
         break;
     }
-    if (e->holding && out->n_completions < AGREEMENT_COMPLETIONS_MAX / 2) {
-        out->next_tick_ns = e->now_ns;
-        return out;
-    }
-    finish(e);
+    if (event->hold && completion_room(e) > AGREEMENT_COMPLETIONS_MAX / 2)
+        e->output.next_tick_ns = e->now_ns;
+    else
+        finish(e);
+    e->steady = (uint8_t)steady_state(e);
+}
+
+const agreement_output_t *agreement_step(agreement_t *e, const agreement_event_t *event)
+{
+    e->prev_now_ns = e->now_ns;
+    if (event->now_ns > e->now_ns) e->now_ns = event->now_ns;
+    agreement_output_t *out = &e->output;
+    out->n_messages = out->n_completions = 0;
+    out->group = NULL;
+    out->applied_from = 1;
+    out->applied_to = 0;
+    out->view_changed = out->role_changed = out->loaded = out->more = false;
+    out->ignored = NULL;
+    out->err = RF_OK;
+    e->n_to = e->arena_used = 0;
+    e->holding = event->hold;
+
+    if (e->steady == STEADY_NOT || !steady_step(e, event)) step(e, event);
     return out;
 }
 
@@ -511,6 +521,7 @@ void agreement_query(const agreement_t *e, agreement_state_t *out)
         .snapshots_sent = e->n_snapshots_sent,
         .snapshots_loaded = e->n_loads,
         .expulsions = e->n_expulsions,
+        .shortcuts = e->n_shortcuts,
     };
     memcpy(out->voters, c->voters_new, c->n_new * sizeof *out->voters);
     agreement_survives(&e->params, c->voters_new, c->n_new, &out->survives, &out->survives_hosts);

@@ -133,6 +133,8 @@ typedef struct agreement_params {
     unsigned drift_ppm; /* bound on how much clocks differ in rate */
     uint64_t seed;      /* spreads election times; any */
     unsigned defects;   /* agreement_defect_t; 0 */
+    bool
+        plain; /* for tests: without the shortcuts of the steady state, which must be the same in all but time */
     agreement_machine_t state_machine;
     group_params_t group;
 } agreement_params_t;
@@ -248,18 +250,18 @@ typedef struct agreement_completion {
 /* Lives in the engine; valid until the next step. */
 typedef struct agreement_output {
     unsigned n_messages, n_completions;
+    rf_err_t err;      /* RECEIVE: RF_ERR_PROTOCOL when the bytes are none of this protocol's */
+    bool view_changed; /* a view was applied: ask agreement_member_*(), fence who left, then say FENCED */
+    bool role_changed; /* leader, term or quorum: ask agreement_query() */
+    bool loaded;       /* a snapshot was loaded: entries up to applied_to were not passed to apply() */
+    bool more;         /* step again with AGREEMENT_TICK after acting on this */
+    uint64_t applied_from, applied_to; /* indices applied in this step; from > to: none */
+    uint64_t next_tick_ns;             /* when time matters next; RF_NEVER if it does not */
+    const char *ignored;               /* why the event was dropped, for the log; NULL if it was not */
+    const group_output_t *group;       /* NULL: nothing of groups */
+    bool expelled; /* this incarnation is not in a committed view: end; it never votes again */
     agreement_message_t messages[AGREEMENT_MESSAGES_MAX];
     agreement_completion_t completions[AGREEMENT_COMPLETIONS_MAX];
-    const group_output_t *group;       /* NULL: nothing of groups */
-    uint64_t applied_from, applied_to; /* indices applied in this step; from > to: none */
-    bool view_changed;     /* a view was applied: ask agreement_member_*(), fence who left, then say FENCED */
-    bool role_changed;     /* leader, term or quorum: ask agreement_query() */
-    bool loaded;           /* a snapshot was loaded: entries up to applied_to were not passed to apply() */
-    bool expelled;         /* this incarnation is not in a committed view: end; it never votes again */
-    bool more;             /* step again with AGREEMENT_TICK after acting on this */
-    uint64_t next_tick_ns; /* when time matters next; RF_NEVER if it does not */
-    const char *ignored;   /* why the event was dropped, for the log; NULL if it was not */
-    rf_err_t err;          /* RECEIVE: RF_ERR_PROTOCOL when the bytes are none of this protocol's */
 } agreement_output_t;
 
 /* Bytes the engine needs, and whether the parameters make sense (0: they do not). */
@@ -298,6 +300,7 @@ typedef struct agreement_state {
     unsigned n_waiting; /* without a quorum: for whom */
     agreement_member_t waiting[AGREEMENT_VOTERS_MAX];
     uint64_t elections, snapshots_sent, snapshots_loaded, expulsions; /* counted here since the start */
+    uint64_t shortcuts;                                               /* steps of the steady state */
 } agreement_state_t;
 
 void agreement_query(const agreement_t *engine, agreement_state_t *out);

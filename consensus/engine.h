@@ -13,6 +13,7 @@
  *   snapshot.c    for whoever is behind what the ring holds
  *   send.c        the epilogue's messages, from state alone
  *   recv_*.c      one received message type each
+ *   steady.c      shortcuts through all of it for what a machine does nearly all the time
  *
  * Messages are made from state, never queued: what a member lacks follows from its progress, so a lost message costs a
  * resend and no memory.
@@ -21,6 +22,7 @@
 #define RF_CONSENSUS_ENGINE_H
 
 #include "consensus/agreement.h"
+#include "consensus/agreement_wire.h"
 
 #include "base/assert.h"
 #include "base/clock.h"
@@ -28,7 +30,6 @@
 #include <string.h>
 
 #define SESSION_OPENED   (1ull << 63) /* in ids of opened sessions; the rest is the index of the entry */
-#define FORWARDS_MAX     64           /* proposals of one FORWARD */
 #define SERVED_READS_MAX 128          /* leader: reads waiting for a round */
 #define SUSPICIONS_MAX   64           /* leader: members reported silent, not believed yet */
 #define EARLY_DEATHS_MAX 16           /* evidence about members that the log has not named yet */
@@ -45,158 +46,6 @@
 #define INCARNATION_MAX      ((1u << 30) - 1)
 #define INCARNATION_INLINE   62 /* larger ones take four more bytes in a snapshot */
 #define ESCAPES_MAX          1024
-
-enum {
-    MESSAGE_FORWARD = 0xd0,
-    MESSAGE_APPEND = 0xd1,
-    MESSAGE_ACCEPTED = 0xd2,
-    MESSAGE_REFUSED = 0xd3,
-    MESSAGE_REPORT = 0xd4,
-    MESSAGE_VOTE_REQUEST = 0xd5,
-    MESSAGE_VOTE = 0xd6,
-    MESSAGE_READ = 0xd7,
-    MESSAGE_READ_INDEX = 0xd8,
-    MESSAGE_SNAPSHOT = 0xd9,
-    MESSAGE_SNAPSHOT_ACK = 0xda,
-    MESSAGE_FETCH = 0xdb,
-};
-
-/* ---- on the wire: little-endian, 8-byte aligned within a message ---- */
-
-typedef struct wire_member {
-    rf_core_t core;
-    uint16_t flags; /* REPORT: agreement_evidence_t; of a change: CHANGE_* */
-    rf_incarnation_t incarnation;
-} wire_member_t;
-
-enum { CHANGE_JOINED = 1, CHANGE_IN_ORDER = 2 };
-
-typedef struct wire_proposal { /* FORWARD: these, each followed by `size` bytes padded to 8 */
-    uint64_t session, sequence;
-    uint16_t kind; /* COMMAND, SESSION_OPEN, SESSION_END, or VIEW: a wire_request_t */
-    uint16_t size;
-    uint32_t again; /* may be in the log already */
-} wire_proposal_t;
-
-typedef struct wire_request { /* CHANGE: followed by n_join members (core only), then n_leave */
-    uint16_t n_join, n_leave;
-    uint32_t reserved;
-} wire_request_t;
-
-typedef struct wire_append { /* APPEND: followed by n entries from prev_index + 1 on */
-    uint64_t view, term, prev_index, prev_term, committed, round;
-    wire_member_t leader; /* of `term`; the sender unless FEED */
-    uint32_t n, flags;
-} wire_append_t;
-
-enum {
-    APPEND_ASK = 1,  /* answer, also if there are no entries */
-    APPEND_FEED = 2, /* the entries are committed, all of them; the sender need not be the leader */
-    APPEND_SEAL = 4, /* its last entry is the leader's last: sealed (log.c) */
-};
-
-typedef struct wire_entry { /* followed by `size` bytes padded to 8 */
-    uint64_t term, session, sequence;
-    uint16_t kind, size;
-    uint32_t reserved;
-} wire_entry_t;
-
-typedef struct wire_accepted {
-    uint64_t view, term, round, match, committed, applied;
-    uint32_t flags, reserved;
-} wire_accepted_t;
-
-enum {
-    ACCEPTED_REJECT = 1, /* entries were missing or did not fit: go on from match + 1 */
-    ACCEPTED_FED = 2,    /* to the leader: somebody else feeds me, too */
-};
-
-typedef struct wire_refused { /* REFUSED: one or more, all of one header */
-    uint64_t session, sequence, value;
-    uint32_t why, err;
-} wire_refused_t;
-
-typedef struct wire_refused_head {
-    uint64_t view, term, applied;
-    wire_member_t leader; /* core RF_CORE_NONE: none known */
-} wire_refused_head_t;
-
-enum {
-    REFUSED_NOT_LEADER = 1,
-    REFUSED_FULL,     /* no room, or not now: send it again later; value 1: when the term has a commit */
-    REFUSED_HELD,     /* it is in the log: wait */
-    REFUSED_ANSWER,   /* executed: err and value are kept in the session */
-    REFUSED_ERR,      /* never to be executed: err */
-    REFUSED_EXPELLED, /* the receiver is not in a committed view */
-};
-
-typedef struct wire_vote_request {
-    uint64_t view, term, last_term, last_index;
-    wire_member_t dead; /* EVIDENCE: this one is dead */
-    uint32_t flags, reserved;
-} wire_vote_request_t;
-
-enum {
-    VOTE_PRE = 1,
-    VOTE_EVIDENCE = 2,
-    VOTE_TRANSFER =
-        4, /* the leader has asked the candidate to stand; it will never use its lease in its term again */
-    VOTE_STAND = 8, /* from the leader: stand now */
-};
-
-typedef struct wire_vote {
-    uint64_t view, term; /* of the request, if granted */
-    uint32_t granted, pre;
-} wire_vote_t;
-
-enum { VOTE_GRANTED = 1, VOTE_BEHIND = 2 /* refused, and its log is behind this one's */ };
-
-typedef struct wire_read { /* READ and READ_INDEX: a head, then at most AGREEMENT_READS_MAX of these */
-    uint64_t id, index;    /* index: UINT64_MAX: no room, ask again later */
-} wire_read_t;
-
-typedef struct wire_head {
-    uint64_t view, term;
-} wire_head_t;
-
-typedef struct wire_snapshot { /* followed by the chunk's bytes */
-    uint64_t view, term, id, index, index_term, total, offset;
-    wire_member_t leader;
-} wire_snapshot_t;
-
-typedef struct wire_snapshot_ack {
-    uint64_t view, term, id, offset; /* offset: holds all before it */
-} wire_snapshot_ack_t;
-
-typedef struct wire_fetch {
-    uint64_t view, term, match;
-} wire_fetch_t;
-
-typedef struct
-    wire_form { /* body of the FORM entry: followed by voters as uint16_t[n_voters], then the members */
-    rf_machine_id_t machine;
-    uint16_t n_cores, n_voters;
-    uint16_t mode, n; /* mode 0: bitmap of n bytes; 1: n runs {first, count} as uint16_t */
-} wire_form_t;
-
-typedef struct wire_view {            /* body of a VIEW entry: followed by n_old, n_new, n_changes members */
-    uint64_t view, session, sequence; /* who asked for it; session 0: nobody */
-    uint16_t n_changes;
-    uint8_t n_old, n_new;
-    uint8_t joint, err, reserved[2]; /* err: not carried out, why */
-} wire_view_t;
-
-_Static_assert(sizeof(wire_member_t) == 8 && sizeof(wire_proposal_t) == 24 && sizeof(wire_append_t) == 64 &&
-                   sizeof(wire_entry_t) == 32 && sizeof(wire_accepted_t) == 56 &&
-                   sizeof(wire_refused_t) == 32 && sizeof(wire_vote_request_t) == 48 &&
-                   sizeof(wire_vote_t) == 24 && sizeof(wire_read_t) == 16 && sizeof(wire_snapshot_t) == 64 &&
-                   sizeof(wire_form_t) == 24 && sizeof(wire_view_t) == 32 &&
-                   sizeof(wire_refused_head_t) == 32,
-               "wire layout");
-_Static_assert(sizeof(wire_append_t) + sizeof(wire_entry_t) + AGREEMENT_ENTRY_MAX <= AGREEMENT_MESSAGE_MAX,
-               "any entry fits a message");
-_Static_assert(sizeof(wire_refused_head_t) + FORWARDS_MAX * sizeof(wire_refused_t) <= AGREEMENT_MESSAGE_MAX,
-               "an answer to any FORWARD fits a message");
 
 /* ---- state ---- */
 
@@ -246,15 +95,16 @@ typedef struct
 } transfer_t;
 
 /* Which of the last AGREEMENT_WINDOW sequences were executed: bit i is `high` - i. */
-typedef struct session {
-    uint64_t id; /* 0: free */
-    uint64_t high, bits;
-} session_t;
-
 typedef struct result {
     uint64_t sequence, value;
     uint32_t err, reserved;
 } result_t;
+
+typedef struct session {
+    uint64_t id; /* 0: free */
+    uint64_t high, bits;
+    result_t *results; /* [AGREEMENT_WINDOW]; NULL: a member's own */
+} session_t;
 
 typedef struct proposal { /* an own one, until it is answered */
     uint64_t session, sequence;
@@ -311,13 +161,23 @@ enum {                    /* what the epilogue has to look at beyond the ordinar
        DUE_LEFT = 2048,   /* leader: tell members that left in order */
 };
 
+typedef enum steady {
+    STEADY_NOT,
+    STEADY_LEADS,
+    STEADY_FOLLOWS,
+} steady_t;
+
 struct agreement {
     agreement_params_t params;
     uint64_t now_ns, prev_now_ns;
     uint32_t due;
+    uint8_t steady; /* steady_t: by which shortcuts the next event may go */
     bool holding;
     bool
         lazy; /* leader: what is committed is only waited for here: the next APPEND says it, or the next tick */
+    uint64_t own_session;
+    uint64_t n_shortcuts;
+    agreement_apply_t command; /* what commands are applied by: what does not differ between them stays */
 
     /* term and role */
     uint64_t term;
@@ -399,13 +259,12 @@ struct agreement {
     unsigned n_left;
 
     /* sessions */
-    session_t *sessions;   /* [own_max + sessions_max] */
-    uint16_t *session_map; /* open addressing: place + 1 */
-    unsigned session_last; /* looked up last */
+    session_t *sessions;     /* [own_max + sessions_max] */
+    session_t *session_last; /* used last */
+    uint16_t *session_map;   /* open addressing: place + 1 */
     unsigned session_map_max, own_max, n_own, n_opened, n_places;
     uint16_t *free_opened; /* places of results */
     result_t *results;     /* [sessions_max][AGREEMENT_WINDOW] */
-    uint16_t *result_of;   /* [own_max + sessions_max] place of results + 1 */
     result_t own_results[AGREEMENT_WINDOW];
 
     /* own proposals and reads */
@@ -421,7 +280,7 @@ struct agreement {
     unsigned n_reads;
     served_read_t served[SERVED_READS_MAX];
     unsigned n_served;
-    unknown_t *unknown; /* open addressing; as many places as the map of proposals, half of them used */
+    unknown_t *unknown; /* open addressing; proposal.c */
     unsigned n_unknown;
     unknown_t unknown_until[UNKNOWN_SESSIONS_MAX]; /* of these sessions all up to that sequence */
     unsigned n_unknown_until;
@@ -589,6 +448,48 @@ static inline void engine_complete(agreement_t *e, agreement_completion_t comple
     e->output.completions[e->output.n_completions++] = completion;
 }
 
+static inline void engine_complete_proposal(agreement_t *e, uint64_t session, uint64_t sequence, rf_err_t err,
+                                            uint64_t value)
+{
+    rf_assert(e->output.n_completions < AGREEMENT_COMPLETIONS_MAX);
+    agreement_completion_t *c = &e->output.completions[e->output.n_completions++];
+    c->kind = AGREEMENT_COMPLETED_PROPOSAL;
+    c->err = err;
+    c->session = session;
+    c->sequence = sequence;
+    c->cookie = 0;
+    c->value = value;
+}
+
+/* Of what is mostly short: no call for what fits registers. */
+static inline void copy_bytes(void *to, const void *from, size_t size)
+{
+    typedef uint64_t pair __attribute__((vector_size(16), aligned(1), may_alias));
+    typedef uint64_t word __attribute__((aligned(1), may_alias));
+    uint8_t *t = to;
+    const uint8_t *f = from;
+    if (size - 16 <= 16) { /* 16 to 32 */
+        pair head = *(const pair *)(const void *)f, tail = *(const pair *)(const void *)(f + size - 16);
+        *(pair *)(void *)t = head;
+        *(pair *)(void *)(t + size - 16) = tail;
+    } else if (size - 33 <= 31) { /* 33 to 64 */
+        pair a = *(const pair *)(const void *)f, b = *(const pair *)(const void *)(f + 16);
+        pair c = *(const pair *)(const void *)(f + size - 32),
+             d = *(const pair *)(const void *)(f + size - 16);
+        *(pair *)(void *)t = a;
+        *(pair *)(void *)(t + 16) = b;
+        *(pair *)(void *)(t + size - 32) = c;
+        *(pair *)(void *)(t + size - 16) = d;
+    } else if (size == 8) {
+        *(word *)(void *)t = *(const word *)(const void *)f;
+    } else {
+        memcpy(t, f, size);
+    }
+}
+
+/* When time matters next. */
+uint64_t engine_next_tick_ns(const agreement_t *e);
+
 /* How long to wait before asking again; RF_NEVER when links lose nothing and nothing else says. */
 uint64_t engine_retry_ns(const agreement_t *e);
 
@@ -618,6 +519,21 @@ static inline uint64_t log_term(const agreement_t *e, uint64_t index)
     rf_assert(index + 1 >= e->first && index <= e->last);
     if (index == e->last) return e->last_term;
     return index + 1 == e->first ? e->first_term : log_at(e, index)->term;
+}
+/* Makes room for one more in the ring, of `need` bytes. */
+static inline wire_entry_t *log_place(agreement_t *e, uint32_t need)
+{
+    uint64_t index = e->last + 1;
+    if (index - e->first >= e->params.log_max) {
+        rf_assert(e->first <= e->applied);
+        e->first_term = log_at(e, e->first)->term;
+        e->first++;
+    }
+    uint32_t at = e->log_end + need > e->log_size ? 0 : e->log_end;
+    e->offsets[index & (e->params.log_max - 1)] = at;
+    e->log_end = at + need;
+    e->last = index;
+    return (wire_entry_t *)(void *)(e->log + at);
 }
 /* Leader: adds an entry of its term. RF_ERR_AGAIN: the ring is full of what a majority has not applied. */
 rf_err_t log_append(agreement_t *e, agreement_entry_kind_t kind, uint64_t session, uint64_t sequence,
@@ -677,7 +593,7 @@ void apply_membership(agreement_t *e);
 session_t *session_look_up(const agreement_t *e, uint64_t id);
 static inline session_t *session_find(const agreement_t *e, uint64_t id)
 {
-    session_t *last = &e->sessions[e->session_last]; /* the same one, mostly */
+    session_t *last = e->session_last; /* the same one, mostly */
     return last->id == id && id != 0 ? last : session_look_up(e, id);
 }
 /* Own sessions are made when first used. NULL: there is no such session; *full: because all places are taken. */
@@ -694,8 +610,10 @@ static inline rf_err_t session_check(const session_t *s, uint64_t sequence)
     return s->bits >> back & 1 ? RF_ERR_EXISTS : RF_OK;
 }
 void session_mark(session_t *s, uint64_t sequence);
-result_t *session_result(const agreement_t *e, const session_t *s,
-                         uint64_t sequence); /* place for it; NULL: own */
+static inline result_t *session_result(const session_t *s, uint64_t sequence) /* place for it; NULL: own */
+{
+    return s->results ? &s->results[sequence % AGREEMENT_WINDOW] : NULL;
+}
 void session_clear(agreement_t *e);
 size_t session_save(const agreement_t *e, uint8_t *out);
 size_t session_save_max(const agreement_params_t *p);
@@ -707,7 +625,67 @@ static inline proposal_t *proposal_at(const agreement_t *e, unsigned place)
 {
     return (proposal_t *)(void *)(e->proposals + (size_t)(place - 1) * e->proposal_stride);
 }
+/* The map: open addressing by session and sequence; place + 1. At most a quarter of it is used. */
+static inline unsigned proposal_map_start(const agreement_t *e, uint64_t session, uint64_t sequence)
+{
+    /* Apart: removal walks over neighbours. */
+    return (unsigned)((sequence * 0x9e3779b97f4a7c15ull + session) >> e->proposal_map_shift);
+}
+
+static inline unsigned proposal_map_mask(const agreement_t *e)
+{
+    return (1u << (64 - e->proposal_map_shift)) - 1;
+}
+
+/* Where its place stands; where there is 0: not in it. */
+static inline unsigned proposal_map_find(const agreement_t *e, uint64_t session, uint64_t sequence)
+{
+    unsigned at = proposal_map_start(e, session, sequence);
+    for (; e->proposal_map[at] != 0; at = (at + 1) & proposal_map_mask(e)) {
+        const proposal_t *p = proposal_at(e, e->proposal_map[at]);
+        if (p->sequence == sequence && p->session == session) break;
+    }
+    return at;
+}
+
+/* A new one, the last of all; its place stands at `at` of the map. */
+static inline proposal_t *proposal_take(agreement_t *e, unsigned at)
+{
+    rf_assert(e->n_proposals < e->params.proposals_max);
+    uint16_t place = e->free_proposal;
+    if (place == 0)
+        place = (uint16_t)++e->n_proposal_places;
+    else
+        e->free_proposal = proposal_at(e, place)->after;
+    proposal_t *p = proposal_at(e, place);
+    p->before = e->newest;
+    p->after = 0;
+    *(e->newest ? &proposal_at(e, e->newest)->after : &e->oldest) = place;
+    e->newest = place;
+    e->n_proposals++;
+    e->proposal_map[at] = place;
+    return p;
+}
+
+/* One that is not under way, of which the place in the map was sought; whether it is sent is for the caller to say. */
+static inline proposal_t *proposal_new(agreement_t *e, unsigned at, agreement_entry_kind_t kind,
+                                       uint64_t session, uint64_t sequence, const void *bytes, size_t size)
+{
+    proposal_t *p = proposal_take(e, at);
+    p->refused = false;
+    p->kind = (uint16_t)kind;
+    p->size = (uint16_t)size;
+    p->session = session;
+    p->sequence = sequence;
+    p->since_ns = e->now_ns;
+    p->loads = e->n_loads;
+    p->order = ++e->proposal_order;
+    if (size > 0) copy_bytes(p->bytes, bytes, size);
+    return p;
+}
 proposal_t *proposal_find(const agreement_t *e, uint64_t session, uint64_t sequence);
+/* Its proposer was told that its outcome is unknown. */
+bool proposal_may_be_in_log(const agreement_t *e, uint64_t session, uint64_t sequence);
 void proposal_start(agreement_t *e, agreement_entry_kind_t kind, uint64_t session, uint64_t sequence,
                     const void *bytes, size_t size);
 void proposal_change(agreement_t *e, const agreement_event_t *event);
@@ -725,6 +703,11 @@ void proposal_fail(agreement_t *e); /* no quorum: all are answered, as far as th
 void proposal_lead(agreement_t *e); /* a new leader's own */
 void proposal_after_load(agreement_t *e);
 bool proposal_overdue(const agreement_t *e, uint64_t since_ns);
+
+/* steady.c */
+steady_t steady_state(const agreement_t *e);
+/* The event by a shortcut, with the epilogue; false: nothing has happened, it is to go the general way. */
+bool steady_step(agreement_t *e, const agreement_event_t *event);
 
 /* read.c */
 void read_start(agreement_t *e, uint64_t cookie);
@@ -799,8 +782,49 @@ bool snapshot_load(agreement_t *e);
 
 /* send.c */
 /* A message being made, of at most `max` bytes. NULL: the output is full. */
-uint8_t *send_begin(agreement_t *e, size_t max);
-void send_end(agreement_t *e, uint8_t type, size_t size, unsigned n_to);
+static inline uint8_t *send_begin(agreement_t *e, size_t max)
+{
+    if (e->output.n_messages == AGREEMENT_MESSAGES_MAX || ARENA_SIZE - e->arena_used < max ||
+        e->to_max - e->n_to < PROGRESS_MAX) {
+        e->output.more = true;
+        return NULL;
+    }
+    return e->arena + e->arena_used;
+}
+static inline void send_end(agreement_t *e, uint8_t type, size_t size, unsigned n_to)
+{
+    rf_assert(size <= AGREEMENT_MESSAGE_MAX && n_to > 0);
+    agreement_message_t *m = &e->output.messages[e->output.n_messages++];
+    m->to = e->to + e->n_to;
+    m->n_to = n_to;
+    m->type = type;
+    m->bytes = e->arena + e->arena_used;
+    m->size = size;
+    e->n_to += n_to;
+    e->arena_used += (uint32_t)padded(size);
+    if (e->resend_at_ns == RF_NEVER && e->params.resend_ns != RF_NEVER)
+        e->resend_at_ns = e->now_ns + e->params.resend_ns;
+}
+/* Answers this step's APPEND, at the next place of the arena. */
+static inline void send_ack_put(agreement_t *e)
+{
+    wire_accepted_t *m = (wire_accepted_t *)(void *)(e->arena + e->arena_used);
+    m->view = e->view;
+    m->term = e->term;
+    m->round = e->ack_round;
+    m->match = e->matched;
+    m->committed = e->committed;
+    m->applied = e->applied;
+    m->flags = e->ack_flags;
+    m->reserved = 0;
+    e->to[e->n_to] = e->ack_to;
+    e->ack_due = false;
+    /* What it acknowledges to the leader it has promised (role.c, role_lease_valid). */
+    if (e->params.lease_ns > 0 && same(e->ack_to, e->leader)) {
+        e->promise_until_ns = add_ns(e->now_ns, e->params.lease_ns);
+        e->promised_to = e->leader;
+    }
+}
 void send_one(agreement_t *e, uint8_t type, const void *bytes, size_t size, agreement_member_t to);
 void send_all(agreement_t *e);
 /* The resend timer: whatever is unanswered is made again. */

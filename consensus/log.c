@@ -17,23 +17,13 @@ static void put(agreement_t *e, const wire_entry_t *entry, const void *body)
 {
     uint32_t need = (uint32_t)(sizeof *entry + padded(entry->size));
     rf_assert(entry->size <= e->params.entry_max);
-    uint64_t index = e->last + 1;
-    if (index - e->first >= e->params.log_max) {
-        rf_assert(e->first <= e->applied);
-        e->first_term = log_at(e, e->first)->term;
-        e->first++;
-    }
-    uint32_t at = e->log_end + need > e->log_size ? 0 : e->log_end;
-    uint8_t *to = e->log + at;
-    memcpy(to, entry, sizeof *entry);
-    if (entry->size % 8 != 0) memset(to + need - 8, 0, 8);
-    if (entry->size > 0) memcpy(to + sizeof *entry, body, entry->size);
-    e->offsets[index & (e->params.log_max - 1)] = at;
-    e->log_end = at + need;
-    e->last = index;
+    wire_entry_t *to = log_place(e, need);
+    *to = *entry;
+    if (entry->size % 8 != 0) memset((uint8_t *)to + need - 8, 0, 8);
+    if (entry->size > 0) memcpy(to + 1, body, entry->size);
     e->last_term = entry->term;
     if (entry->kind == AGREEMENT_ENTRY_FORM || entry->kind == AGREEMENT_ENTRY_VIEW)
-        config_take(e, log_at(e, index), index);
+        config_take(e, to, e->last);
 }
 
 rf_err_t log_append(agreement_t *e, agreement_entry_kind_t kind, uint64_t session, uint64_t sequence,
@@ -58,7 +48,8 @@ rf_err_t log_append(agreement_t *e, agreement_entry_kind_t kind, uint64_t sessio
                           .kind = (uint16_t)kind,
                           .size = (uint16_t)size};
     put(e, &entry, bytes);
-    e->due |= DUE_FEED | DUE_COMMIT;
+    /* Where others vote too, it is they who commit it: a majority holds no more than any of them does. */
+    e->due |= DUE_FEED | (e->n_voters == 0 ? DUE_COMMIT : 0u);
     return RF_OK;
 }
 

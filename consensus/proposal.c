@@ -8,38 +8,16 @@
  */
 #include "consensus/engine.h"
 
-/* ---- the map: open addressing by session and sequence; place + 1. At most a quarter of it is used ---- */
-
-static inline unsigned map_start(const agreement_t *e, uint64_t session, uint64_t sequence)
-{
-    /* Apart: removal walks over neighbours. */
-    return (unsigned)((sequence * 0x9e3779b97f4a7c15ull + session) >> e->proposal_map_shift);
-}
-
-static inline unsigned map_mask(const agreement_t *e)
-{
-    return (1u << (64 - e->proposal_map_shift)) - 1;
-}
-
-/* Where its place stands; where there is 0: not in it. */
-static inline unsigned map_find(const agreement_t *e, uint64_t session, uint64_t sequence)
-{
-    unsigned at = map_start(e, session, sequence);
-    for (; e->proposal_map[at] != 0; at = (at + 1) & map_mask(e)) {
-        const proposal_t *p = proposal_at(e, e->proposal_map[at]);
-        if (p->sequence == sequence && p->session == session) break;
-    }
-    return at;
-}
+/* ---- the map ---- */
 
 proposal_t *proposal_find(const agreement_t *e, uint64_t session, uint64_t sequence)
 {
-    unsigned place = e->proposal_map[map_find(e, session, sequence)];
+    unsigned place = e->proposal_map[proposal_map_find(e, session, sequence)];
     return place != 0 ? proposal_at(e, place) : NULL;
 }
 
 /* The one that stands at `hole` of the map. */
-static void forget(agreement_t *e, unsigned hole)
+static inline void forget(agreement_t *e, unsigned hole)
 {
     uint16_t place = e->proposal_map[hole];
     proposal_t *p = proposal_at(e, place);
@@ -50,43 +28,35 @@ static void forget(agreement_t *e, unsigned hole)
     e->n_proposals--;
     p->after = e->free_proposal;
     e->free_proposal = place;
-    for (unsigned mask = map_mask(e), at = (hole + 1) & mask; e->proposal_map[at] != 0;
+    for (unsigned mask = proposal_map_mask(e), at = (hole + 1) & mask; e->proposal_map[at] != 0;
          at = (at + 1) & mask) {
         const proposal_t *q = proposal_at(e, e->proposal_map[at]);
-        if (((at - map_start(e, q->session, q->sequence)) & mask) < ((at - hole) & mask)) continue;
+        if (((at - proposal_map_start(e, q->session, q->sequence)) & mask) < ((at - hole) & mask)) continue;
         e->proposal_map[hole] = e->proposal_map[at];
         hole = at;
     }
     e->proposal_map[hole] = 0;
 }
 
-/* A new one, the last of all; its place stands at `at` of the map. */
-static proposal_t *take(agreement_t *e, unsigned at)
+/* ---- what may be in the log though its proposer was told "unknown": open addressing ---- */
+
+/* Half as many places as the map has; half of them used. */
+static unsigned unknown_mask(const agreement_t *e)
 {
-    rf_assert(e->n_proposals < e->params.proposals_max);
-    uint16_t place = e->free_proposal;
-    if (place == 0)
-        place = (uint16_t)++e->n_proposal_places;
-    else
-        e->free_proposal = proposal_at(e, place)->after;
-    proposal_t *p = proposal_at(e, place);
-    p->before = e->newest;
-    p->after = 0;
-    *(e->newest ? &proposal_at(e, e->newest)->after : &e->oldest) = place;
-    e->newest = place;
-    e->n_proposals++;
-    e->proposal_map[at] = place;
-    return p;
+    return proposal_map_mask(e) / 2;
 }
 
-/* ---- what may be in the log though its proposer was told "unknown": open addressing ---- */
+static unsigned unknown_start(const agreement_t *e, uint64_t session, uint64_t sequence)
+{
+    return proposal_map_start(e, session, sequence) / 2;
+}
 
 static unsigned unknown_find(const agreement_t *e, uint64_t session, uint64_t sequence)
 {
-    unsigned at = map_start(e, session, sequence);
+    unsigned at = unknown_start(e, session, sequence);
     while (e->unknown[at].session != 0 &&
            (e->unknown[at].session != session || e->unknown[at].sequence != sequence))
-        at = (at + 1) & map_mask(e);
+        at = (at + 1) & unknown_mask(e);
     return at;
 }
 
@@ -125,7 +95,7 @@ static void unknown_compact(agreement_t *e)
         if (!has_ended(e, e->unknown_until[i].session)) e->unknown_until[n++] = e->unknown_until[i];
     }
     e->n_unknown_until = n;
-    for (unsigned at = 0; at <= map_mask(e); at++) {
+    for (unsigned at = 0; at <= unknown_mask(e); at++) {
         unknown_t u = e->unknown[at];
         e->unknown[at] = (unknown_t){0};
         if (u.session != 0 && !has_ended(e, u.session)) unknown_add_until(e, u.session, u.sequence);
@@ -135,7 +105,7 @@ static void unknown_compact(agreement_t *e)
 
 static void unknown_add(agreement_t *e, uint64_t session, uint64_t sequence)
 {
-    if (e->n_unknown > map_mask(e) / 2) unknown_compact(e);
+    if (e->n_unknown > unknown_mask(e) / 2) unknown_compact(e);
     unsigned at = unknown_find(e, session, sequence);
     if (e->unknown[at].session != 0) return;
     e->unknown[at] = (unknown_t){.session = session, .sequence = sequence};
@@ -144,10 +114,10 @@ static void unknown_add(agreement_t *e, uint64_t session, uint64_t sequence)
 
 static void unknown_remove(agreement_t *e, uint64_t session, uint64_t sequence)
 {
-    unsigned mask = map_mask(e), hole = unknown_find(e, session, sequence);
+    unsigned mask = unknown_mask(e), hole = unknown_find(e, session, sequence);
     if (e->unknown[hole].session == 0) return;
     for (unsigned at = (hole + 1) & mask; e->unknown[at].session != 0; at = (at + 1) & mask) {
-        unsigned start = map_start(e, e->unknown[at].session, e->unknown[at].sequence);
+        unsigned start = unknown_start(e, e->unknown[at].session, e->unknown[at].sequence);
         if (((at - start) & mask) < ((at - hole) & mask)) continue;
         e->unknown[hole] = e->unknown[at];
         hole = at;
@@ -156,7 +126,7 @@ static void unknown_remove(agreement_t *e, uint64_t session, uint64_t sequence)
     e->n_unknown--;
 }
 
-static bool may_be_in_log(const agreement_t *e, uint64_t session, uint64_t sequence)
+bool proposal_may_be_in_log(const agreement_t *e, uint64_t session, uint64_t sequence)
 {
     if (e->n_unknown > 0 && e->unknown[unknown_find(e, session, sequence)].session != 0) return true;
     for (unsigned i = 0; i < e->n_unknown_until; i++) {
@@ -167,26 +137,14 @@ static bool may_be_in_log(const agreement_t *e, uint64_t session, uint64_t seque
 
 /* ---- answers ---- */
 
-static void answer(agreement_t *e, uint64_t session, uint64_t sequence, rf_err_t err, uint64_t value)
-{
-    rf_assert(completion_room(e) > 0);
-    agreement_completion_t *c = &e->output.completions[e->output.n_completions++];
-    c->kind = AGREEMENT_COMPLETED_PROPOSAL;
-    c->session = session;
-    c->sequence = sequence;
-    c->cookie = 0;
-    c->err = err;
-    c->value = value;
-}
-
 void proposal_answer(agreement_t *e, uint64_t session, uint64_t sequence, rf_err_t err, uint64_t value)
 {
     if (e->n_unknown > 0) unknown_remove(e, session, sequence);
     if (e->n_proposals == 0) return;
-    unsigned at = map_find(e, session, sequence);
+    unsigned at = proposal_map_find(e, session, sequence);
     if (e->proposal_map[at] == 0) return;
     forget(e, at);
-    answer(e, session, sequence, err, value);
+    engine_complete_proposal(e, session, sequence, err, value);
 }
 
 /* RF_OK: take it on. RF_ERR_EXISTS: `value` and `err` answer it. Else: refused, and nothing happened. */
@@ -194,25 +152,26 @@ static rf_err_t check(const agreement_t *e, agreement_entry_kind_t kind, uint64_
                       size_t size, rf_err_t *err, uint64_t *value)
 {
     if (size > e->params.entry_max || sequence == 0 || session == 0) return RF_ERR_INVALID;
-    if (e->expelled) return may_be_in_log(e, session, sequence) ? RF_ERR_UNKNOWN_OUTCOME : RF_ERR_SESSION;
+    if (e->expelled)
+        return proposal_may_be_in_log(e, session, sequence) ? RF_ERR_UNKNOWN_OUTCOME : RF_ERR_SESSION;
     if (!e->formed || !member_in(e, e->params.self)) return RF_ERR_FORMING;
     bool exists = session_exists(e, session);
     const session_t *s = session_find(e, session);
     rf_err_t used = session_check(s, sequence);
     if (exists && used == RF_ERR_EXISTS) { /* a repetition: answered, not executed (Raft 6.3) */
-        const result_t *r = session_result(e, s, sequence);
-        if (!r && session == agreement_own_session(e)) r = &e->own_results[sequence % AGREEMENT_WINDOW];
+        const result_t *r = session_result(s, sequence);
+        if (!r && session == e->own_session) r = &e->own_results[sequence % AGREEMENT_WINDOW];
         bool kept = r && r->sequence == sequence;
         *err = kept ? (rf_err_t)r->err : RF_ERR_UNKNOWN_OUTCOME;
         *value = kept ? r->value : 0;
         return RF_ERR_EXISTS;
     }
-    bool may_be = may_be_in_log(e, session, sequence);
+    bool may_be = proposal_may_be_in_log(e, session, sequence);
     if (exists && used == RF_ERR_SESSION) return may_be ? RF_ERR_UNKNOWN_OUTCOME : RF_ERR_SESSION;
     if (!e->quorum) return may_be ? RF_ERR_UNKNOWN_OUTCOME : RF_ERR_NO_QUORUM;
     /* One that was opened may be known at the leader, not here yet: it knows. */
-    if (!exists && session == agreement_own_session(e)) return RF_ERR_SESSION;
-    if (kind == AGREEMENT_ENTRY_VIEW && session != agreement_own_session(e)) return RF_ERR_SESSION;
+    if (!exists && session == e->own_session) return RF_ERR_SESSION;
+    if (kind == AGREEMENT_ENTRY_VIEW && session != e->own_session) return RF_ERR_SESSION;
     if (e->n_proposals == e->params.proposals_max) return may_be ? RF_ERR_UNKNOWN_OUTCOME : RF_ERR_AGAIN;
     return RF_OK;
 }
@@ -220,7 +179,7 @@ static rf_err_t check(const agreement_t *e, agreement_entry_kind_t kind, uint64_
 void proposal_start(agreement_t *e, agreement_entry_kind_t kind, uint64_t session, uint64_t sequence,
                     const void *bytes, size_t size)
 {
-    unsigned at = map_find(e, session, sequence);
+    unsigned at = proposal_map_find(e, session, sequence);
     if (e->proposal_map[at] != 0) {
         engine_ignore(e, "ignoring: that proposal is under way");
         return;
@@ -229,20 +188,12 @@ void proposal_start(agreement_t *e, agreement_entry_kind_t kind, uint64_t sessio
     uint64_t value = 0;
     rf_err_t verdict = check(e, kind, session, sequence, size, &err, &value);
     if (verdict != RF_OK) {
-        answer(e, session, sequence, verdict == RF_ERR_EXISTS ? err : verdict, value);
+        engine_complete_proposal(e, session, sequence, verdict == RF_ERR_EXISTS ? err : verdict, value);
         return;
     }
-    proposal_t *p = take(e, at);
-    p->sent = p->refused = false;
-    p->ever_sent = may_be_in_log(e, session, sequence);
-    p->kind = (uint16_t)kind;
-    p->size = (uint16_t)size;
-    p->session = session;
-    p->sequence = sequence;
-    p->since_ns = e->now_ns;
-    p->loads = e->n_loads;
-    p->order = ++e->proposal_order;
-    if (size > 0) memcpy(p->bytes, bytes, size);
+    proposal_t *p = proposal_new(e, at, kind, session, sequence, bytes, size);
+    p->sent = false;
+    p->ever_sent = proposal_may_be_in_log(e, session, sequence);
     if (!leads(e)) {
         proposal_unsend_one(e, p);
         return;
@@ -263,7 +214,7 @@ void proposal_change(agreement_t *e, const agreement_event_t *event)
         wire_member_t members[AGREEMENT_ENTRY_MAX / sizeof(wire_member_t)];
     } body = {.head = {.n_join = (uint16_t)event->change.n_join, .n_leave = (uint16_t)event->change.n_leave}};
     unsigned n = event->change.n_join + event->change.n_leave;
-    uint64_t session = agreement_own_session(e);
+    uint64_t session = e->own_session;
     bool sense =
         event->change.n_join <= AGREEMENT_CHANGES_MAX && event->change.n_leave <= AGREEMENT_CHANGES_MAX &&
         n > 0 &&
@@ -282,7 +233,7 @@ void proposal_change(agreement_t *e, const agreement_event_t *event)
         body.members[event->change.n_join + i] = to_wire(event->change.leave[i], 0);
     }
     if (!sense) {
-        answer(e, session, event->change.sequence, RF_ERR_INVALID, 0);
+        engine_complete_proposal(e, session, event->change.sequence, RF_ERR_INVALID, 0);
         return;
     }
     proposal_start(e, AGREEMENT_ENTRY_VIEW, session, event->change.sequence, &body,
@@ -357,10 +308,9 @@ void proposal_order(agreement_t *e, const wire_proposal_t *p, const uint8_t *byt
         refused->why = REFUSED_ERR;
         refused->err = RF_ERR_SESSION;
     } else if (used == RF_ERR_EXISTS) {
-        const result_t *r = session_result(e, s, p->sequence);
+        const result_t *r = session_result(s, p->sequence);
         bool kept = r && r->sequence == p->sequence;
-        if (!r &&
-            p->session != agreement_own_session(e)) { /* a member's own: its entry, or a snapshot, tells it */
+        if (!r && p->session != e->own_session) { /* a member's own: its entry, or a snapshot, tells it */
             refused->why = REFUSED_HELD;
             return;
         }
@@ -391,7 +341,7 @@ void proposal_finish_refused(agreement_t *e)
             waiting = true;
             continue;
         }
-        bool unknown = p->loads != e->n_loads || may_be_in_log(e, p->session, p->sequence);
+        bool unknown = p->loads != e->n_loads || proposal_may_be_in_log(e, p->session, p->sequence);
         proposal_answer(e, p->session, p->sequence,
                         unknown && p->err == RF_ERR_SESSION ? RF_ERR_UNKNOWN_OUTCOME : (rf_err_t)p->err, 0);
     }
@@ -446,11 +396,11 @@ void proposal_fail(agreement_t *e)
 {
     while (e->oldest != 0 && completion_room(e) > 0) {
         const proposal_t *p = proposal_at(e, e->oldest);
-        bool may_be = p->ever_sent || may_be_in_log(e, p->session, p->sequence);
+        bool may_be = p->ever_sent || proposal_may_be_in_log(e, p->session, p->sequence);
         uint64_t session = p->session, sequence = p->sequence;
-        forget(e, map_find(e, session, sequence));
+        forget(e, proposal_map_find(e, session, sequence));
         if (may_be) unknown_add(e, session, sequence);
-        answer(e, session, sequence, may_be ? RF_ERR_UNKNOWN_OUTCOME : RF_ERR_NO_QUORUM, 0);
+        engine_complete_proposal(e, session, sequence, may_be ? RF_ERR_UNKNOWN_OUTCOME : RF_ERR_NO_QUORUM, 0);
     }
 }
 
@@ -463,7 +413,7 @@ void proposal_after_load(agreement_t *e)
         const session_t *s = session_find(e, p->session);
         rf_err_t used = session_check(s, p->sequence);
         if (used == RF_OK) continue;
-        const result_t *r = used == RF_ERR_EXISTS ? session_result(e, s, p->sequence) : NULL;
+        const result_t *r = used == RF_ERR_EXISTS ? session_result(s, p->sequence) : NULL;
         bool kept = r && r->sequence == p->sequence;
         proposal_answer(e, p->session, p->sequence, kept ? (rf_err_t)r->err : RF_ERR_UNKNOWN_OUTCOME,
                         kept ? r->value : 0);

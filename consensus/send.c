@@ -1,27 +1,6 @@
 /* What every member still has to be told, made from state: nothing is queued, so nothing is lost by dropping. */
 #include "consensus/engine.h"
 
-uint8_t *send_begin(agreement_t *e, size_t max)
-{
-    if (e->output.n_messages == AGREEMENT_MESSAGES_MAX || ARENA_SIZE - e->arena_used < max ||
-        e->to_max - e->n_to < PROGRESS_MAX) {
-        e->output.more = true;
-        return NULL;
-    }
-    return e->arena + e->arena_used;
-}
-
-void send_end(agreement_t *e, uint8_t type, size_t size, unsigned n_to)
-{
-    rf_assert(size <= AGREEMENT_MESSAGE_MAX && n_to > 0);
-    e->output.messages[e->output.n_messages++] = (agreement_message_t){
-        .to = e->to + e->n_to, .n_to = n_to, .type = type, .bytes = e->arena + e->arena_used, .size = size};
-    e->n_to += n_to;
-    e->arena_used += (uint32_t)padded(size);
-    if (e->resend_at_ns == RF_NEVER && e->params.resend_ns != RF_NEVER)
-        e->resend_at_ns = e->now_ns + e->params.resend_ns;
-}
-
 void send_one(agreement_t *e, uint8_t type, const void *bytes, size_t size, agreement_member_t to)
 {
     uint8_t *out = send_begin(e, size);
@@ -141,23 +120,9 @@ static bool leader_in_reach(const agreement_t *e)
 
 static void send_ack(agreement_t *e)
 {
-    uint8_t *out = send_begin(e, sizeof(wire_accepted_t));
-    if (!out) return;
-    *(wire_accepted_t *)(void *)out = (wire_accepted_t){.view = e->view,
-                                                        .term = e->term,
-                                                        .round = e->ack_round,
-                                                        .match = e->matched,
-                                                        .committed = e->committed,
-                                                        .applied = e->applied,
-                                                        .flags = e->ack_flags};
-    e->to[e->n_to] = e->ack_to;
+    if (!send_begin(e, sizeof(wire_accepted_t))) return;
+    send_ack_put(e);
     send_end(e, MESSAGE_ACCEPTED, sizeof(wire_accepted_t), 1);
-    e->ack_due = false;
-    /* What it acknowledges to the leader it has promised (role.c, role_lease_valid). */
-    if (e->params.lease_ns > 0 && same(e->ack_to, e->leader)) {
-        e->promise_until_ns = add_ns(e->now_ns, e->params.lease_ns);
-        e->promised_to = e->leader;
-    }
 }
 
 static void send_votes(agreement_t *e)
@@ -361,7 +326,10 @@ void send_all(agreement_t *e)
     if (e->stand_to.core != RF_CORE_NONE) send_stand(e);
     if (due & DUE_LEFT) send_left(e);
     if (due & DUE_VOTES) send_votes(e);
-    if (leads(e)) return;
+    if (leads(e)) { /* it knows; whoever leads after it is told then */
+        e->due &= ~(uint32_t)DUE_REPORTS;
+        return;
+    }
     if (due & DUE_REPORTS) send_reports(e);
     if (due & DUE_READS) send_reads(e);
     if (due & DUE_FETCH) send_fetch(e);

@@ -46,17 +46,16 @@ static session_t *add(agreement_t *e, uint64_t id)
     bool opened = id & SESSION_OPENED;
     if (opened ? e->n_opened == e->params.sessions_max : e->n_own == e->own_max) return NULL;
     unsigned place = 0;
-    if (e->n_places < e->own_max + e->params.sessions_max) {
+    if (e->n_own + e->n_opened == e->n_places) {
         place = e->n_places++;
     } else {
         while (e->sessions[place].id != 0) place++;
     }
     e->sessions[place] = (session_t){.id = id};
-    e->result_of[place] = 0;
     if (opened) {
-        unsigned r = e->free_opened[e->n_opened++];
-        e->result_of[place] = (uint16_t)(r + 1);
-        memset(&e->results[(size_t)r * AGREEMENT_WINDOW], 0, AGREEMENT_WINDOW * sizeof *e->results);
+        result_t *results = &e->results[e->free_opened[e->n_opened++] * (size_t)AGREEMENT_WINDOW];
+        memset(results, 0, AGREEMENT_WINDOW * sizeof *results);
+        e->sessions[place].results = results;
     } else {
         e->n_own++;
     }
@@ -80,7 +79,7 @@ session_t *session_use(agreement_t *e, uint64_t id, bool *full)
 {
     *full = false;
     session_t *s = session_find(e, id);
-    if (s) e->session_last = (unsigned)(s - e->sessions);
+    if (s) e->session_last = s;
     if (s || !own_session_in(e, id)) return s;
     s = add(e, id);
     *full = !s;
@@ -96,12 +95,11 @@ rf_err_t session_end(agreement_t *e, uint64_t id)
 {
     session_t *s = session_find(e, id);
     if (!s) return RF_ERR_NOT_FOUND;
-    unsigned place = (unsigned)(s - e->sessions);
     map_remove(e, id);
     s->id = 0;
-    if (e->result_of[place] != 0) {
-        e->free_opened[--e->n_opened] = (uint16_t)(e->result_of[place] - 1);
-        e->result_of[place] = 0;
+    if (s->results) {
+        e->free_opened[--e->n_opened] = (uint16_t)((s->results - e->results) / AGREEMENT_WINDOW);
+        s->results = NULL;
     } else {
         e->n_own--;
     }
@@ -118,20 +116,12 @@ void session_mark(session_t *s, uint64_t sequence)
     s->bits |= 1ull << (s->high - sequence);
 }
 
-result_t *session_result(const agreement_t *e, const session_t *s, uint64_t sequence)
-{
-    unsigned r = e->result_of[s - e->sessions];
-    return r == 0 ? NULL : &e->results[(r - 1) * (size_t)AGREEMENT_WINDOW + sequence % AGREEMENT_WINDOW];
-}
-
 void session_clear(agreement_t *e)
 {
-    unsigned max = e->own_max + e->params.sessions_max;
-    memset(e->sessions, 0, max * sizeof *e->sessions);
+    memset(e->sessions, 0, e->n_places * sizeof *e->sessions);
     memset(e->session_map, 0, e->session_map_max * sizeof *e->session_map);
-    memset(e->result_of, 0, max * sizeof *e->result_of);
     for (unsigned i = 0; i < e->params.sessions_max; i++) e->free_opened[i] = (uint16_t)i;
-    e->n_own = e->n_opened = e->n_places = 0;
+    e->n_own = e->n_opened = 0;
 }
 
 /* ---- in a snapshot: a count, then {session, number of results, results} ---- */
@@ -159,8 +149,8 @@ size_t session_save(const agreement_t *e, uint8_t *out)
         wire_session_t head = {.id = s->id, .high = s->high, .bits = s->bits};
         size_t at = size;
         size += sizeof head;
-        for (unsigned k = 0; k < AGREEMENT_WINDOW && e->result_of[i]; k++) {
-            const result_t *r = session_result(e, s, k);
+        for (unsigned k = 0; k < AGREEMENT_WINDOW && s->results; k++) {
+            const result_t *r = session_result(s, k);
             if (r->sequence == 0) continue;
             memcpy(out + size, r, sizeof *r);
             size += sizeof *r;
@@ -198,7 +188,7 @@ size_t session_load(agreement_t *e, const uint8_t *bytes, size_t size, bool take
         for (uint64_t k = 0; k < head.n_results; k++, at += sizeof(result_t)) {
             result_t r;
             memcpy(&r, bytes + at, sizeof r);
-            if (s) *session_result(e, s, r.sequence) = r;
+            if (s) *session_result(s, r.sequence) = r;
         }
     }
     return at;

@@ -135,6 +135,7 @@ agreement_params_t net_params(net_t *n, agreement_member_t self)
         .drift_ppm = 1000,
         .seed = 7,
         .defects = k->defects,
+        .plain = k->plain,
         .state_machine = {.context = &n->cores[self.core],
                           .apply = machine_apply,
                           .save = machine_save,
@@ -149,6 +150,7 @@ void net_start(net_t *n, rf_core_t core, rf_incarnation_t incarnation)
     agreement_params_t params = net_params(n, (agreement_member_t){.core = core, .incarnation = incarnation});
     size_t size = agreement_size(&params);
     rf_assert(size > 0);
+    if (c->engine) n->shortcuts += net_state(n, core).shortcuts;
     free(c->memory);
     *c = (net_core_t){.alive = true, .incarnation = incarnation, .tick_ns = RF_NEVER};
     c->memory = aligned_alloc(64, 64 + ((size + 63) & ~(size_t)63));
@@ -277,6 +279,33 @@ static void answered(net_t *n, rf_core_t core, const agreement_completion_t *c)
     }
 }
 
+static uint64_t mix_bytes(uint64_t hash, const uint8_t *bytes, size_t size)
+{
+    for (size_t i = 0; i < size; i++) hash = mix(hash, bytes[i]);
+    return mix(hash, size);
+}
+
+/* All that a caller can see of a step. */
+static void hash_output(net_t *n, rf_core_t core, const agreement_output_t *out)
+{
+    uint64_t h = mix(n->hash, core);
+    for (unsigned i = 0; i < out->n_messages; i++) {
+        const agreement_message_t *m = &out->messages[i];
+        h = mix_bytes(mix(h, m->type), m->bytes, m->size);
+        for (unsigned k = 0; k < m->n_to; k++) h = mix(mix(h, m->to[k].core), m->to[k].incarnation);
+    }
+    for (unsigned i = 0; i < out->n_completions; i++) {
+        const agreement_completion_t *c = &out->completions[i];
+        h = mix(mix(mix(mix(h, (uint64_t)c->kind), (uint64_t)c->err), c->session), c->sequence);
+        h = mix(mix(h, c->cookie), c->value);
+    }
+    h = mix(mix(mix(h, out->n_messages), out->n_completions), (uint64_t)out->err);
+    h = mix(mix(mix(h, out->applied_from), out->applied_to), out->next_tick_ns);
+    h = mix(h, out->view_changed | (unsigned)out->role_changed << 1 | (unsigned)out->loaded << 2 |
+                   (unsigned)out->more << 3 | (unsigned)out->expelled << 4);
+    n->hash = mix_bytes(h, (const uint8_t *)out->ignored, out->ignored ? strlen(out->ignored) : 0);
+}
+
 static void check_engine(net_t *n, rf_core_t core)
 {
     net_core_t *c = &n->cores[core];
@@ -305,8 +334,11 @@ void net_step(net_t *n, rf_core_t core, agreement_event_t *event)
     for (unsigned rounds = 0;; rounds++) {
         if (rounds > 10000) net_unsafe(n, "it never comes to rest");
         event->now_ns = n->now_ns;
+        event->hold = event->kind != AGREEMENT_TICK && n->knobs.hold_percent > 0 &&
+                      rf_prng_below(&n->prng, 100) < n->knobs.hold_percent;
         const agreement_output_t *out = agreement_step(c->engine, event);
         n->n_steps++;
+        hash_output(n, core, out);
         if (n->trace && out->ignored) printf("    %u: %s\n", core, out->ignored);
         if (n->watch) n->watch(n, core, out);
         if (out->applied_from <= out->applied_to) c->applied = out->applied_to;
@@ -587,6 +619,13 @@ agreement_state_t net_state(const net_t *n, rf_core_t core)
     agreement_state_t state;
     agreement_query(n->cores[core].engine, &state);
     return state;
+}
+
+uint64_t net_shortcuts(const net_t *n)
+{
+    uint64_t shortcuts = n->shortcuts;
+    for (rf_core_t core = 0; core < n->knobs.cores; core++) shortcuts += net_state(n, core).shortcuts;
+    return shortcuts;
 }
 
 rf_core_t net_leader(const net_t *n)

@@ -36,7 +36,9 @@ typedef struct net_knobs {
     unsigned witness_host; /* 1 + host; 0: none */
     agreement_plan_t plan;
     uint64_t lease_ns;
-    bool no_timeouts; /* elections on evidence only */
+    bool no_timeouts;      /* elections on evidence only */
+    unsigned hold_percent; /* of what may be: the next event follows at once */
+    bool plain;            /* engines without their shortcuts */
     unsigned defects;
 } net_knobs_t;
 
@@ -110,7 +112,9 @@ typedef struct net {
     uint64_t types;  /* bits of the message types delivered */
     jmp_buf *unsafe; /* where a breach goes, instead of an abort */
     const char *breach;
-    bool trace; /* prints what is delivered, for a person */
+    uint64_t hash;      /* of all that the engines have put out */
+    uint64_t shortcuts; /* of engines that have ended */
+    bool trace;         /* prints what is delivered, for a person */
     void (*watch)(struct net *n, rf_core_t core,
                   const agreement_output_t *out); /* after each step; or NULL */
 } net_t;
@@ -153,6 +157,8 @@ void net_heal(net_t *n); /* all links, stalls, loss */
 
 agreement_state_t net_state(const net_t *n, rf_core_t core);
 agreement_member_t net_member(const net_t *n, rf_core_t core);
+/* Steps that all engines have made by shortcuts. */
+uint64_t net_shortcuts(const net_t *n);
 /* Who leads in the latest term; RF_CORE_NONE. */
 rf_core_t net_leader(const net_t *n);
 /* After quiet: live members hold the same. */
