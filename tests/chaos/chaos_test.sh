@@ -94,56 +94,13 @@ if ((only_schedule)); then
 fi
 
 source "$(dirname "$0")/../cluster/lib.sh" "$1"
+source "$(dirname "$0")/../cluster/net.sh"
 [[ -x $build/tests/chaos_client ]] || skip "chaos_client is not built"
-((EUID == 0)) || skip "making network namespaces takes root"
-command -v ip >/dev/null || skip "no ip; install iproute2"
-net="rc$$"
-ip netns add "$net-probe" 2>/dev/null || skip "no network namespaces here"
-ip netns exec "$net-probe" true 2>/dev/null
-probed=$?
-ip netns del "$net-probe"
-((probed == 0)) || skip "nothing can be executed in network namespaces here"
-ip link add "$net" type bridge 2>/dev/null && ip link set "$net" up || skip "no bridges here"
-ip link add "$net-p" type veth peer name "$net-q" 2>/dev/null && ip link del "$net-p" || {
-    ip link del "$net"
-    skip "no veth here"
-}
+net_begin $hosts 10.213.78
 
-# ---- the network ----
+# ---- who hears whom ----
 
-end_network() {
-    local i pid
-    for ((i = 0; i < hosts; i++)); do
-        for pid in $(ip netns pids "$1-$i" 2>/dev/null); do kill -KILL "$pid"; done
-        ip link del "$1-v$i"
-        ip netns del "$1-$i"
-    done 2>/dev/null
-    ip link del "$1" 2>/dev/null
-}
-# The guard of lib.sh takes machines down; this one takes the network away, whatever happens to the test.
-(
-    trap - EXIT INT TERM HUP
-    export -f end_network
-    export hosts
-    setsid bash -c "while kill -0 $$ 2>/dev/null; do sleep 0.5; done; sleep 3; end_network $net" </dev/null >/dev/null 2>&1 &
-)
-
-address() { echo "10.213.78.$(($1 + 1))"; }
-for ((i = 0; i < hosts; i++)); do
-    ip netns add "$net-$i"
-    ip link add "$net-v$i" type veth peer name eth0 netns "$net-$i"
-    ip link set "$net-v$i" master "$net" up
-    ip -n "$net-$i" link set lo up
-    ip -n "$net-$i" address add "$(address $i)/24" dev eth0
-    ip -n "$net-$i" link set eth0 up
-done
-
-# lose FROM TO: what FROM sends to TO goes to a hardware address that nobody has. keep_all undoes all of them.
-lose() {
-    ip -n "$net-$1" neigh replace "$(address "$2")" lladdr 02:00:00:00:00:99 nud permanent dev eth0
-}
-hear() { ip -n "$net-$1" neigh del "$(address "$2")" dev eth0 2>/dev/null; }
-both() { # both lose|hear A B
+both() { # both net_lose|net_hear A B
     "$1" "$2" "$3"
     "$1" "$3" "$2"
 }
@@ -151,9 +108,9 @@ each_other() { # each_other COMMAND HOST: COMMAND OTHER HOST for all others
     local other
     for ((other = 0; other < hosts; other++)); do ((other == $2)) || $1 $other "$2"; done
 }
-lose_to() { lose "$2" "$1"; }
-hear_to() { hear "$2" "$1"; }
-split() { # split lose|hear A B: these two and the others
+lose_to() { net_lose "$2" "$1"; }
+hear_to() { net_hear "$2" "$1"; }
+split() { # split net_lose|net_hear A B: these two and the others
     local other side
     for side in "$2" "$3"; do
         for ((other = 0; other < hosts; other++)); do
@@ -164,8 +121,8 @@ split() { # split lose|hear A B: these two and the others
 heal_all() {
     local a b
     for ((a = 0; a < hosts; a++)); do
-        ip link set "$net-v$a" up
-        for ((b = 0; b < hosts; b++)); do hear $a $b; done
+        net_heal $a
+        for ((b = 0; b < hosts; b++)); do net_hear $a $b; done
     done
 }
 
@@ -184,7 +141,7 @@ allow_root: on
 defaults: {cores: "$cores_each"}
 nodes:
 YAML
-    for ((i = 0; i < hosts; i++)); do echo "  - {hosts: h$i, address: $(address $i)}"; done
+    for ((i = 0; i < hosts; i++)); do echo "  - {hosts: h$i, address: $(net_address $i)}"; done
 } >"$work/net.yaml"
 
 at() { timeout 10 rackfish --via "h$1" --json status 2>/dev/null; }
@@ -243,16 +200,16 @@ fault() {
         add_host "$a"
         ;;
     kill-rackfishd) signal KILL "$a" node && pause "$b" && up_host "$a" ;;
-    cut) ip link set "$net-v$a" down && pause "$b" && ip link set "$net-v$a" up ;;
+    cut) net_cut "$a" && pause "$b" && net_heal "$a" ;;
     flap)
         for ((n = 0; n < b; n++)); do
-            ip link set "$net-v$a" down && pause $((50 + 70 * n)) && ip link set "$net-v$a" up && pause $((400 - 40 * n))
+            net_cut "$a" && pause $((50 + 70 * n)) && net_heal "$a" && pause $((400 - 40 * n))
         done
         ;;
-    deaf) each_other lose "$a" && pause "$b" && each_other hear "$a" ;;
+    deaf) each_other net_lose "$a" && pause "$b" && each_other net_hear "$a" ;;
     mute) each_other lose_to "$a" && pause "$b" && each_other hear_to "$a" ;;
-    pair) both lose "$a" "$b" && pause "$d" && both hear "$a" "$b" ;;
-    split) split lose "$a" "$b" && pause "$d" && split hear "$a" "$b" ;;
+    pair) both net_lose "$a" "$b" && pause "$d" && both net_hear "$a" "$b" ;;
+    split) split net_lose "$a" "$b" && pause "$d" && split net_hear "$a" "$b" ;;
     esac
     return 0
 }
@@ -399,7 +356,7 @@ for ((i = 1; i < hosts; i++)); do rackfish --via "h$i" down --this-host >/dev/nu
 machine_down
 left() { for ((i = 0; i < hosts; i++)); do ip netns pids "$net-$i"; done | wc -l; }
 equal "no process is left in a namespace" "$(left)" 0
-end_network "$net"
+net_end
 network_is_gone() { ! ip netns list | grep -q "^$net-" && ! ip -o link | grep -q " $net"; }
 within "nor a namespace or link of them" 30 network_is_gone
 finish

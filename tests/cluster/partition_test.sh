@@ -1,32 +1,11 @@
 # Three hosts with a network of their own between them (network namespaces), which is cut and healed.
 source "$(dirname "$0")/lib.sh" "$1"
 
-((EUID == 0)) || skip "making network namespaces takes root"
-net="rf$$"
-ip netns add "$net-probe" 2>/dev/null || skip "no network namespaces here"
-ip netns exec "$net-probe" true 2>/dev/null
-probed=$?
-ip netns del "$net-probe"
-((probed == 0)) || skip "nothing can be executed in network namespaces here"
-
-# The guard of lib.sh takes machines down; this one takes the network away, whatever happens to the test.
-(
-    trap - EXIT INT TERM HUP
-    setsid bash -c "while kill -0 $$ 2>/dev/null; do sleep 0.5; done; sleep 3
-        for i in 1 2 3; do ip netns del $net-\$i; done 2>/dev/null; ip link del $net 2>/dev/null" </dev/null >/dev/null 2>&1 &
-)
-
-ip link add "$net" type bridge && ip link set "$net" up || skip "no bridges here"
-for i in 1 2 3; do
-    ip netns add "$net-$i"
-    ip link add "$net-v$i" type veth peer name eth0 netns "$net-$i"
-    ip link set "$net-v$i" master "$net" up
-    ip -n "$net-$i" link set lo up
-    ip -n "$net-$i" address add "10.213.77.$i/24" dev eth0
-    ip -n "$net-$i" link set eth0 up
-done
-cut() { local i; for i in "$@"; do ip link set "$net-v$i" down; done; }
-heal() { local i; for i in "$@"; do ip link set "$net-v$i" up; done; }
+source "$(dirname "$0")/net.sh"
+net_begin 3 10.213.77
+# Hosts h1 to h3 are the network's 0 to 2.
+cut() { local i; for i in "$@"; do net_cut $((i - 1)); done; }
+heal() { local i; for i in "$@"; do net_heal $((i - 1)); done; }
 
 export RACKFISH_MACHINE="t$$-partition"
 dir=$base/$RACKFISH_MACHINE
@@ -44,7 +23,7 @@ nodes:
   - {hosts: h3, address: 10.213.77.3}
 YAML
 for i in 1 2 3; do
-    timeout 90 ip netns exec "$net-$i" rackfish up --config "$work/net.yaml" --node "h$i" >"$work/up$i" 2>&1 &
+    net_exec $((i - 1)) timeout 90 rackfish up --config "$work/net.yaml" --node "h$i" >"$work/up$i" 2>&1 &
 done
 wait_for_all() { [[ $(rackfish --via h1 --json status 2>/dev/null | json nodes_up) == 3 ]]; }
 within "three hosts form a machine" 90 wait_for_all
@@ -125,6 +104,5 @@ check "and can be ended" rackfish --via h1 kill -KILL "$id1"
 for core in 0 1 2; do within "core $core works" 30 works $core; done
 for i in 2 3; do rackfish --via "h$i" down --this-host >/dev/null 2>&1; done
 machine_down "down leaves nothing"
-for i in 1 2 3; do ip netns del "$net-$i"; done
-ip link del "$net"
+net_end
 finish
