@@ -10,7 +10,8 @@
  * Contact: a heartbeat says how old the sender's contact with the quorum is, and echoes when the receiver sent the one
  * before. So contact is known by when it was asked for, and is never taken for younger than it is. A gateway whose contact
  * is older than T_self tells the monitors of its host, and they have their dispatchers frozen until it is back: the others
- * may count on that once T_expel has passed (op_fence.c).
+ * may count on that once T_expel has passed (op_fence.c). While the gateway itself says nothing for T_self, its watcher does so, by what
+ * it has heard of contact.
  */
 #include "monitor/state.h"
 
@@ -119,10 +120,21 @@ void heartbeat_frozen(monitor_t *m, bool frozen)
     agree_note_state(m);
 }
 
+/* Who says whether this host has contact: the gateway, or, while it says nothing itself, the one that watches it. */
+rf_core_t heartbeat_speaker(const monitor_t *m)
+{
+    rf_core_t gateway = heartbeat_gateway(m, m->node);
+    if (gateway == RF_CORE_NONE || gateway == m->core) return gateway;
+    bool silent = m->cores[gateway].heard_ns + boot_self_ns(m->boot) < m->now_ns;
+    rf_core_t next = silent ? mate(m, gateway + 1) : RF_CORE_NONE;
+    return next == RF_CORE_NONE ? gateway : next;
+}
+
 void heartbeat_tell_frozen(monitor_t *m, rf_core_t to)
 {
     peer_contact_t body = {.frozen = m->frozen};
-    if (i_am_gateway(m) && same_node(m, to)) peer_send(m, to, PEER_CONTACT, &body, sizeof body, NULL, 0);
+    if (heartbeat_speaker(m) == m->core && same_node(m, to))
+        peer_send(m, to, PEER_CONTACT, &body, sizeof body, NULL, 0);
 }
 
 static void judge_contact(monitor_t *m)
@@ -221,6 +233,8 @@ void heartbeat_tick(monitor_t *m)
     if (i_am_gateway(m)) {
         if (!m->beating && !m->frozen) m->contact_ns = m->now_ns; /* the time that T_self gives begins */
         beat_to_hosts(m);
+        judge_contact(m);
+    } else if (heartbeat_speaker(m) == m->core) {
         judge_contact(m);
     }
     beat_to_mates(m);

@@ -4,7 +4,8 @@
  *   DUE      a view without (core, incarnation) has been applied; its links are not read from then on. Who leaves in order
  *     |      has a moment to end by itself
  *     |      a member is left on its host: the gateway has its CPU driver kill and reap all processes of that core
- *   ASKED ------ answered: FENCED to every member; not in time: its host is to be expelled, said by FENCED as well
+ *   ASKED ------ answered: FENCED to every member; not in time: its host is to be expelled, said by FENCED as well, again and again.
+ *     |      A leader that is itself on that host makes way for one that is not
  *     |      nobody is left there: that host's CPU drivers have frozen its dispatchers T_self after its last contact with the
  *     |      quorum, which was before the view; so after T_expel, which is longer by more than clocks differ, nothing runs
  *   DONE     the engine is told
@@ -68,6 +69,25 @@ static void ask(monitor_t *m, rf_core_t core)
     kernel_invoke(m, op_id(m, op), RF_KERNEL_FENCE, &fence, sizeof fence, NULL, 0);
 }
 
+/* Something of it may still run: the leader expels its whole host; one of that host cannot, and makes way. */
+static void host_is_to_leave(monitor_t *m, rf_core_t core)
+{
+    if (m->agree.state.role != AGREEMENT_ROLE_LEADER || m->boot->n_nodes < 2) return;
+    if (same_node(m, core))
+        agree_transfer(m);
+    else
+        expel_node(m, m->boot->cores[core].node);
+}
+
+static void tell_failed(monitor_t *m, rf_core_t core)
+{
+    m->cores[core].fence_ns = m->now_ns + FENCE_AGAIN_NS;
+    for (rf_core_t to = 0; to < m->boot->n_cores; to++) {
+        if (m->cores[to].link == PEER_LINKED && !m->cores[to].dead) tell(m, to, core, RF_ERR_TIMEOUT);
+    }
+    host_is_to_leave(m, core);
+}
+
 static void answered(monitor_t *m, op_t *op, rf_err_t err)
 {
     rf_core_t core = op->fence.core;
@@ -79,10 +99,10 @@ static void answered(monitor_t *m, op_t *op, rf_err_t err)
         m->fences_due = true;
         return;
     }
-    for (rf_core_t to = 0; to < m->boot->n_cores; to++) {
-        if (m->cores[to].link == PEER_LINKED && !m->cores[to].dead) tell(m, to, core, err);
-    }
     if (err == RF_OK) {
+        for (rf_core_t to = 0; to < m->boot->n_cores; to++) {
+            if (m->cores[to].link == PEER_LINKED && !m->cores[to].dead) tell(m, to, core, RF_OK);
+        }
         done(m, core);
         return;
     }
@@ -90,6 +110,7 @@ static void answered(monitor_t *m, op_t *op, rf_err_t err)
             rf_err_text(err));
     c->fence = FENCE_FAILED; /* until the host has left: then by time */
     m->fences_due = true;
+    tell_failed(m, core);
 }
 
 static void kernel_answer(monitor_t *m, op_t *op, rf_err_t err, const uint8_t *bytes, size_t size)
@@ -114,8 +135,7 @@ void fence_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size)
     if (who.core >= m->boot->n_cores || m->boot->cores[from].node != m->boot->cores[who.core].node) return;
     core_t *c = &m->cores[who.core];
     if (who.err != RF_OK) {
-        if (m->agree.state.role == AGREEMENT_ROLE_LEADER && !same_node(m, who.core))
-            expel_node(m, m->boot->cores[who.core].node);
+        host_is_to_leave(m, who.core);
         return;
     }
     if (who.incarnation >= c->left && c->left > 0 && c->fence != FENCE_DONE && c->fence != FENCE_NONE)
@@ -138,6 +158,8 @@ void fence_tick(monitor_t *m)
         if (somebody && now && c->fence == FENCE_DUE && is_mine(m, core) && m->kernel_up &&
             m->exit_status < 0)
             ask(m, core);
+        if (somebody && c->fence == FENCE_FAILED && is_mine(m, core) && m->now_ns >= c->fence_ns)
+            tell_failed(m, core);
         m->fences_due |= c->fence == FENCE_DUE || c->fence == FENCE_FAILED;
     }
 }

@@ -256,8 +256,7 @@ void peer_message(monitor_t *m, rf_core_t core, uint8_t type, const uint8_t *byt
             break;
         }
         memcpy(&contact, bytes, sizeof contact);
-        if (m->boot->n_nodes > 1 && heartbeat_gateway(m, m->node) == core)
-            heartbeat_frozen(m, contact.frozen != 0);
+        if (m->boot->n_nodes > 1 && heartbeat_speaker(m) == core) heartbeat_frozen(m, contact.frozen != 0);
         break;
     }
     case PEER_FENCED:

@@ -71,6 +71,7 @@
 #define DRIFT_PPM               1000 /* by which clocks of hosts may differ in rate; ten times what NTP corrects at most */
 #define CHANGE_NS               (10 * RF_NS_PER_S) /* a change of membership, all in all */
 #define FENCE_GRACE_NS          RF_NS_PER_S        /* for who leaves in order, to end by itself */
+#define FENCE_AGAIN_NS          RF_NS_PER_S        /* between words that a core cannot be fenced */
 #define FENCE_MS                1000 /* the CPU driver's answer; killing and reaping takes about a millisecond */
 
 /* ---- replica: agreed ---- */
@@ -657,6 +658,7 @@ rf_core_t heartbeat_gateway(const monitor_t *m, rf_node_t node); /* RF_CORE_NONE
 void heartbeat_received(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
 void heartbeat_frozen(monitor_t *m, bool frozen);
 void heartbeat_tell_frozen(monitor_t *m, rf_core_t to);
+rf_core_t heartbeat_speaker(const monitor_t *m); /* whose word on this host's contact counts */
 /* A host without contact to the quorum for so long freezes its dispatchers ... */
 static inline uint64_t boot_self_ns(const rf_boot_t *boot)
 {

@@ -75,6 +75,21 @@ check "nor its domain" bash -c "! pgrep -f '[s]leep 4732'"
 works_everywhere 0 1 2
 machine_down
 
+# A CPU driver alone: its monitor is well, and rackfishd sees that it is stopped. A short stop costs nothing.
+machine_up driver --nodes 1 --cores 3
+remember_processes
+monitor=$(pid_of monitor 1) driver=$(pid_of cpudriver 1)
+kill -STOP "$driver"
+sleep 0.2
+kill -CONT "$driver"
+sleep 1.5
+equal "a CPU driver that is stopped for a moment goes on" "$(pid_of cpudriver 1) $(incarnation 1)" "$driver 1"
+kill -STOP "$driver"
+within "one that stays stopped is ended, and its core joins as incarnation 2" 60 rejoined 1 2 3
+check "nothing of it is left" gone "$monitor" "$driver"
+works_everywhere 0 1 2
+machine_down
+
 # The same without rackfishd: nobody starts it again, but it is fenced.
 machine_up alone --nodes 1 --cores 3
 rackfish run -d --core 1 -- sleep 4733 >/dev/null

@@ -274,6 +274,63 @@ static void who_stalls_is_fenced(void **state)
     }
 }
 
+/* ... also the leader's: it makes way for a leader on another host, which expels it. */
+static void what_cannot_be_fenced_costs_the_leaders_host(void **state)
+{
+    (void)state;
+    world_t *w = world_new(3, 2, 47);
+    world_form(w);
+    assert_int_equal(world_status(w, world_node_client(w, 2)).leader, 0);
+    w->fence_err = RF_ERR_TIMEOUT;
+    world_stall(w, 1, true);
+    world_pass(w, 12 * RF_NS_PER_S);
+    rf_client_status_t s = world_status(w, world_node_client(w, 2));
+    assert_true(s.has_quorum);
+    assert_int_not_equal(s.leader, 0);
+    assert_int_equal(s.cores_up, 4);
+    assert_int_equal(s.nodes_up, 2);
+    assert_true(w->exited[0]); /* told that it was expelled */
+    for (rf_core_t core = 2; core < 6; core++) {
+        assert_int_equal(w->monitor[core]->cores[0].fence, FENCE_DONE); /* by time */
+        assert_int_equal(w->monitor[core]->cores[1].fence, FENCE_DONE);
+    }
+    assert_int_equal(world_spawn(w, world_node_client(w, 2), 4, NULL), RF_OK);
+    world_free(w);
+}
+
+/* A host that is cut off freezes, also while its gateway is stopped and judges nothing. */
+static void a_stalled_gateway_does_not_keep_its_host_running(void **state)
+{
+    (void)state;
+    world_t *w = world_new(3, 3, 48);
+    world_form(w);
+    world_stall(w, 6, true);
+    world_cut(w, 2, 0, true);
+    world_cut(w, 2, 1, true);
+    world_pass(w, 5 * RF_NS_PER_S);
+    assert_true(w->alive[7] && w->fake.cores[7].frozen);
+    assert_true(w->alive[8] && w->fake.cores[8].frozen);
+    assert_false(w->fake.cores[0].frozen);
+    world_free(w);
+}
+
+/* Stopped alone it is expelled, and nobody stays frozen. */
+static void a_stalled_gateway_leaves_its_host_running(void **state)
+{
+    (void)state;
+    world_t *w = world_new(3, 3, 49);
+    world_form(w);
+    world_stall(w, 6, true);
+    world_pass(w, 6 * RF_NS_PER_S);
+    rf_client_status_t s = world_status(w, world_node_client(w, 7));
+    assert_int_equal(s.cores_up, 8);
+    for (rf_core_t core = 7; core < 9; core++) {
+        assert_false(w->fake.cores[core].frozen);
+        assert_int_equal(world_spawn(w, world_node_client(w, core), core, NULL), RF_OK);
+    }
+    world_free(w);
+}
+
 /* A core that cannot be ended takes its host with it. */
 static void what_cannot_be_fenced_costs_its_host(void **state)
 {
@@ -570,6 +627,9 @@ int main(void)
         cmocka_unit_test(a_new_incarnation_gets_a_snapshot),
         cmocka_unit_test(who_stalls_is_fenced),
         cmocka_unit_test(what_cannot_be_fenced_costs_its_host),
+        cmocka_unit_test(what_cannot_be_fenced_costs_the_leaders_host),
+        cmocka_unit_test(a_stalled_gateway_does_not_keep_its_host_running),
+        cmocka_unit_test(a_stalled_gateway_leaves_its_host_running),
         cmocka_unit_test(a_late_comer_joins),
         cmocka_unit_test(a_joiner_that_is_forgotten_gives_up),
         cmocka_unit_test(a_short_stall_costs_nothing),
