@@ -76,6 +76,7 @@ static void core_ended(rf_local_core_t *core)
     rf_log(daemon->phase == RF_PHASE_DOWN ? RF_LOG_INFO : RF_LOG_ERROR,
            "core %u is down: its CPU driver (pid %d) %s", core->core, (int)core->pid, how);
     rf_loop_remove(&daemon->loop, &core->source);
+    rf_timer_clear(&core->stopped);
     close(core->pidfd);
     core->pidfd = -1;
     core->life = RF_LIFE_DOWN;
@@ -92,6 +93,34 @@ static void on_pidfd(void *context, uint32_t events)
 {
     (void)events;
     core_ended(context);
+}
+
+static bool is_stopped(const rf_local_core_t *core)
+{
+    char path[32], text[1024];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)core->pid);
+    const char *end = rf_file_read(path, text, sizeof text) > 0 ? strrchr(text, ')') : NULL;
+    return end && end[1] == ' ' && end[2] == 'T' && rf_process_start_time(core->pid) == core->start_time;
+}
+
+static void on_still_stopped(void *context)
+{
+    rf_local_core_t *core = context;
+    if (core->pidfd < 0 || !is_stopped(core)) return;
+    rf_log(RF_LOG_ERROR,
+           "the CPU driver of core %u is stopped for %u ms: it is ended, and the core joins anew", core->core,
+           core->daemon->config->host_deadline_ms);
+    pidfd_send_signal(core->pidfd, SIGKILL, NULL, 0);
+}
+
+void rf_cores_look_for_stopped(rf_daemon_t *daemon)
+{
+    for (unsigned i = 0; i < daemon->n_cores; i++) {
+        rf_local_core_t *core = &daemon->cores[i];
+        if (core->pidfd < 0 || rf_timer_is_set(&core->stopped) || !is_stopped(core)) continue;
+        rf_timer_set(&daemon->loop, &core->stopped,
+                     rf_clock_ns() + daemon->config->host_deadline_ms * RF_NS_PER_MS, on_still_stopped, core);
+    }
 }
 
 static rf_err_t watch(rf_local_core_t *core)
@@ -239,6 +268,7 @@ void rf_cores_release(rf_daemon_t *daemon)
     for (unsigned i = 0; i < daemon->n_cores; i++) {
         rf_local_core_t *core = &daemon->cores[i];
         rf_loop_remove(&daemon->loop, &core->source);
+        rf_timer_clear(&core->stopped);
         if (core->pidfd >= 0) close(core->pidfd);
         core->pidfd = -1;
     }

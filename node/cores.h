@@ -33,4 +33,8 @@ void rf_cores_end_orphans(rf_daemon_t *daemon);
 /* Stops watching; processes stay as they are. */
 void rf_cores_release(rf_daemon_t *daemon);
 
+/* After a SIGCHLD: a CPU driver that was stopped, and still is after host_deadline_ms, is killed, and its core joins anew. Its monitor may be
+ * well, so nobody else would notice that the core serves nobody. Of adopted ones the kernel tells another parent. */
+void rf_cores_look_for_stopped(rf_daemon_t *daemon);
+
 #endif

@@ -73,6 +73,7 @@ typedef struct rf_local_core {
     uint64_t start_time;
     int pidfd;
     rf_source_t source;
+    rf_timer_t stopped; /* its CPU driver was seen stopped: looked at again then */
     /* monitors.c */
     rf_link_t *link;
     bool link_up;

@@ -206,12 +206,14 @@ static void on_signal(void *context, uint32_t events)
     rf_daemon_t *daemon = context;
     struct signalfd_siginfo info;
     while (read(daemon->signal_fd, &info, sizeof info) == sizeof info) {
-        if (info.ssi_signo == SIGCHLD)
+        if (info.ssi_signo == SIGCHLD) {
             rf_cores_end_orphans(daemon);
-        else if (info.ssi_signo == SIGHUP)
+            rf_cores_look_for_stopped(daemon);
+        } else if (info.ssi_signo == SIGHUP) {
             rf_reload(daemon);
-        else
+        } else {
             rf_down_begin(daemon, RF_DOWN_GRACE_MS);
+        }
     }
 }
 
