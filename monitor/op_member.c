@@ -233,6 +233,10 @@ void member_left(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, boo
     if (incarnation > c->agreed) c->agreed = incarnation;
     replica_core_left(m, core);
     if (core == m->core) return; /* the engine says whether that was I */
+    if (m->defects & MONITOR_DEFECT_LEFT_HEARD) {
+        fence_left(m, core, incarnation, in_order);
+        return;
+    }
     if (incarnation >= c->incarnation) {
         bool known = c->dead;
         if (c->link == PEER_LINKED) { /* while it can still hear: then listen no more */

@@ -269,6 +269,8 @@ static void first_proposed(monitor_t *m, op_t *op, rf_err_t err, uint64_t value)
         stands_in_line(m, op);
     } else if (err == RF_ERR_UNKNOWN_OUTCOME && is_wait(op->registry.what)) {
         let_go(m, op);
+    } else if (err == RF_ERR_UNKNOWN_OUTCOME && (m->defects & MONITOR_DEFECT_OUTCOME_DENIED)) {
+        op_reply(m, op, RF_ERR_NO_QUORUM, NULL, 0);
     } else if (err != RF_OK) {
         op_reply(m, op, err, NULL, 0);
     } else if (!is_wait(op->registry.what)) {

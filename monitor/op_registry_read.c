@@ -126,7 +126,7 @@ void registry_read(monitor_t *m, uint32_t client, const rf_wire_header_t *reques
     op_t *op = op_begin_for_client(m, OP_READ, client, request, m->now_ns + REQUEST_NS);
     if (!op) return;
     note(op, body);
-    if (body->flags & RF_REGISTRY_LINEARIZABLE)
+    if ((body->flags & RF_REGISTRY_LINEARIZABLE) && !(m->defects & MONITOR_DEFECT_READ_STALE))
         agree_read(m, op);
     else
         readable(m, op, RF_OK);
@@ -142,7 +142,7 @@ static bool tell(monitor_t *m, op_t *op)
     uint64_t first = registry_events_first(m->registry);
     bool exact = op->read.what == RF_REGISTRY_KEY;
     if (head.next < first) {
-        head.missed = 1;
+        head.missed = !(m->defects & MONITOR_DEFECT_WATCH_GAP);
         head.next = first;
     }
     registry_event_t e;

@@ -240,7 +240,7 @@ rf_err_t replica_apply(monitor_t *m, const void *bytes, size_t size, uint64_t *v
 
 void replica_core_left(monitor_t *m, rf_core_t core)
 {
-    if (!m->loading) registry_core_ended(m->registry, core);
+    if (!m->loading && !(m->defects & MONITOR_DEFECT_EPHEMERAL_KEPT)) registry_core_ended(m->registry, core);
     for (unsigned i = 0; i < MONITOR_DOMAINS_MAX; i++) {
         domain_t *d = &m->domains[i];
         if (d->id == 0 || d->state == RF_DOMAIN_ENDED) continue;

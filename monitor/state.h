@@ -362,8 +362,19 @@ typedef enum phase {
     PHASE_SHUTDOWN
 } phase_t;
 
+/* Deliberate defects, for tests of the simulator: one bit each. 0 in every real monitor. */
+typedef enum monitor_defect {
+    MONITOR_DEFECT_WATCH_GAP = 1 << 0,      /* a watcher is not told that changes are no longer kept */
+    MONITOR_DEFECT_EPHEMERAL_KEPT = 1 << 1, /* what a core's owners had stays when the core leaves */
+    MONITOR_DEFECT_READ_STALE = 1 << 2,     /* a linearizable read is answered from the replica at once */
+    MONITOR_DEFECT_LEFT_HEARD = 1 << 3,     /* who has left is listened to all the same */
+    MONITOR_DEFECT_OUTCOME_DENIED =
+        1 << 4, /* of a change whose outcome is unknown it says that nothing happened */
+} monitor_defect_t;
+
 struct monitor {
     const rf_boot_t *boot;
+    unsigned defects;
     rf_core_t core;
     rf_incarnation_t incarnation; /* which life of this core's monitor this is */
     rf_node_t node;

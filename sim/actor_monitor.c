@@ -133,6 +133,7 @@ static void start(sim_world_t *w, sim_process_t *p)
     rf_err_t err = monitor_init(p->memory, all->memory_size, boot, p->core, p->incarnation, "owner",
                                 sim_clock_local(w, w->host[p->core]), &m->monitor);
     rf_assert(err == RF_OK);
+    m->monitor->defects = w->options->monitor_defects;
     p->engine = m->monitor->agree.engine;
     const agreement_machine_t mine = {p, machine_apply, machine_save, machine_load};
     m->machine = sim_engine_listen(p->engine, &mine);

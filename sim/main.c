@@ -8,9 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define JOBS_MAX           256
-#define GROUP_DEFECT_SHIFT 16 /* where groups' bits stand among those of this table */
-#define SIM_DEFECT_SHIFT   24 /* and those of what is around the engine */
+#define JOBS_MAX 256
 
 enum {
     OPTION_SEED = 256,
@@ -57,8 +55,7 @@ static const option_text_t texts[] = {
     {"faults", "LIST", "what goes wrong, see below (default: default)", OPTION_FAULTS},
     {"model", "NAME", "costs instead of faults: predicts latency and throughput on that machine",
      OPTION_MODEL},
-    {"defect", "NAME", "for tests of the simulator: a deliberate defect of the engine, see below",
-     OPTION_DEFECT},
+    {"defect", "NAME", "for tests of the simulator: a deliberate defect, see below", OPTION_DEFECT},
     {"groups", NULL,
      "group operations (two-phase, one-phase) instead of the log, under views that an oracle gives",
      OPTION_GROUPS},
@@ -75,22 +72,30 @@ static const option_text_t texts[] = {
 };
 #define TEXTS (sizeof texts / sizeof texts[0])
 
+typedef enum defect_of { OF_ENGINE, OF_GROUPS, OF_SURROUNDINGS, OF_MONITOR } defect_of_t;
+
 static const struct {
     const char *name;
     unsigned bit;
+    defect_of_t of;
 } defects[] = {
-    {"new-incarnation-votes", AGREEMENT_DEFECT_NEW_INCARNATION_VOTES},
-    {"change-before-term", AGREEMENT_DEFECT_CHANGE_BEFORE_TERM},
-    {"old-term-commit", AGREEMENT_DEFECT_OLD_TERM_COMMIT},
-    {"elect-in-lease", AGREEMENT_DEFECT_ELECT_IN_LEASE},
-    {"stale-now", AGREEMENT_DEFECT_STALE_NOW},
-    {"no-sessions-saved", AGREEMENT_DEFECT_NO_SESSIONS_SAVED},
-    {"reset-on-partition", AGREEMENT_DEFECT_RESET_ON_PARTITION},
-    {"single-majority", AGREEMENT_DEFECT_SINGLE_MAJORITY},
-    {"reply-before-stable", GROUP_DEFECT_REPLY_BEFORE_STABLE << GROUP_DEFECT_SHIFT},
-    {"report-before-wedge", GROUP_DEFECT_REPORT_BEFORE_WEDGE << GROUP_DEFECT_SHIFT},
-    {"one-phase-unnumbered", GROUP_DEFECT_ONE_PHASE_UNNUMBERED << GROUP_DEFECT_SHIFT},
-    {"ring-reused", SIM_DEFECT_RING_REUSED << SIM_DEFECT_SHIFT},
+    {"new-incarnation-votes", AGREEMENT_DEFECT_NEW_INCARNATION_VOTES, OF_ENGINE},
+    {"change-before-term", AGREEMENT_DEFECT_CHANGE_BEFORE_TERM, OF_ENGINE},
+    {"old-term-commit", AGREEMENT_DEFECT_OLD_TERM_COMMIT, OF_ENGINE},
+    {"elect-in-lease", AGREEMENT_DEFECT_ELECT_IN_LEASE, OF_ENGINE},
+    {"stale-now", AGREEMENT_DEFECT_STALE_NOW, OF_ENGINE},
+    {"no-sessions-saved", AGREEMENT_DEFECT_NO_SESSIONS_SAVED, OF_ENGINE},
+    {"reset-on-partition", AGREEMENT_DEFECT_RESET_ON_PARTITION, OF_ENGINE},
+    {"single-majority", AGREEMENT_DEFECT_SINGLE_MAJORITY, OF_ENGINE},
+    {"reply-before-stable", GROUP_DEFECT_REPLY_BEFORE_STABLE, OF_GROUPS},
+    {"report-before-wedge", GROUP_DEFECT_REPORT_BEFORE_WEDGE, OF_GROUPS},
+    {"one-phase-unnumbered", GROUP_DEFECT_ONE_PHASE_UNNUMBERED, OF_GROUPS},
+    {"ring-reused", SIM_DEFECT_RING_REUSED, OF_SURROUNDINGS},
+    {"watch-gap", MONITOR_DEFECT_WATCH_GAP, OF_MONITOR},
+    {"ephemeral-kept", MONITOR_DEFECT_EPHEMERAL_KEPT, OF_MONITOR},
+    {"read-stale", MONITOR_DEFECT_READ_STALE, OF_MONITOR},
+    {"left-heard", MONITOR_DEFECT_LEFT_HEARD, OF_MONITOR},
+    {"outcome-denied", MONITOR_DEFECT_OUTCOME_DENIED, OF_MONITOR},
 };
 #define DEFECTS (sizeof defects / sizeof defects[0])
 
@@ -171,11 +176,13 @@ static bool parse_leases(const char *text, int *out)
 
 static bool parse_defect(const char *text, sim_options_t *o)
 {
+    unsigned *const sets[] = {[OF_ENGINE] = &o->defects,
+                              [OF_GROUPS] = &o->group_defects,
+                              [OF_SURROUNDINGS] = &o->sim_defects,
+                              [OF_MONITOR] = &o->monitor_defects};
     for (unsigned i = 0; i < DEFECTS; i++) {
         if (strcmp(text, defects[i].name) == 0) {
-            o->defects |= defects[i].bit & ((1u << GROUP_DEFECT_SHIFT) - 1);
-            o->group_defects |= defects[i].bit >> GROUP_DEFECT_SHIFT & 0xff;
-            o->sim_defects |= defects[i].bit >> SIM_DEFECT_SHIFT;
+            *sets[defects[i].of] |= defects[i].bit;
             return true;
         }
     }
@@ -345,8 +352,8 @@ static void run_share(const command_line_t *line, unsigned from, unsigned step, 
         if (share->failed++ == 0) share->first_failed = o->seed + i;
         if (share->verdict != SIM_UNSAFE) share->verdict = verdict;
         /* With a deliberate defect only what is unsafe counts. */
-        bool defective = o->defects || o->group_defects || o->sim_defects;
-        if (!line->keep_going && (!defective || verdict == SIM_UNSAFE)) break;
+        bool deliberate = (o->defects | o->group_defects | o->sim_defects | o->monitor_defects) != 0;
+        if (!line->keep_going && (!deliberate || verdict == SIM_UNSAFE)) break;
     }
 }
 
