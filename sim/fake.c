@@ -140,7 +140,11 @@ static void kernel_invoked(fake_t *f, rf_core_t core, const monitor_action_t *a)
     for (unsigned i = 0; i < a->n_fds; i++) fake_fd_check(f, a->fds[i]);
     switch (header.op) {
     case RF_KERNEL_IDENTIFY: {
-        rf_kernel_identity_t identity = {.core = core, .scheduler = "fake shares", .isolation = "fake walls"};
+        rf_kernel_identity_t identity;
+        memset(&identity, 0, sizeof identity); /* and what pads it: the simulator takes note of every byte */
+        identity.core = core;
+        snprintf(identity.scheduler, sizeof identity.scheduler, "fake shares");
+        snprintf(identity.isolation, sizeof identity.isolation, "fake walls");
         kernel_reply(f, core, header.tag, header.op, RF_OK, &identity, sizeof identity);
         break;
     }
