@@ -472,20 +472,39 @@ static bool has_rdma(const rf_lab_t *lab)
     return false;
 }
 
+/* In a child: brings guest `g`'s node up. All wait for each other, and the first says what came of it. */
+static int join_machine(const rf_lab_t *lab, unsigned g, unsigned hosts, const char *transport)
+{
+    char count[16];
+    snprintf(count, sizeof count, "%u", hosts);
+    const char *const words[] = {"/bin/sh",      "-c",  "exec /bin/sh \"$0/guest-machine.sh\" \"$@\"",
+                                 lab->place.lib, count, transport};
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    dup2(null, STDIN_FILENO);
+    if (g > 1) dup2(null, STDOUT_FILENO);
+    return run_in_guest(lab, g, BOOT_TIMEOUT_MS, words, 6);
+}
+
 static int command_machine(rf_lab_t *lab)
 {
     unsigned hosts = hosts_of(lab);
     if (!hosts) return LAB_NO_LAB;
     const char *transport = lab->transport ? lab->transport : has_rdma(lab) ? "rdma" : "tcp";
+    pid_t children[LAB_HOSTS_MAX + 1];
     for (unsigned g = 1; g <= hosts; g++) {
-        char count[16];
-        snprintf(count, sizeof count, "%u", hosts);
-        const char *const words[] = {"/bin/sh",      "-c",  "exec /bin/sh \"$0/guest-machine.sh\" \"$@\"",
-                                     lab->place.lib, count, transport};
-        int status = run_in_guest(lab, g, BOOT_TIMEOUT_MS, words, 6);
-        if (status != LAB_OK) return lab_error("guest %u did not join the machine (status %d)", g, status);
+        fflush(NULL);
+        children[g] = fork();
+        if (children[g] == 0) _exit(join_machine(lab, g, hosts, transport));
     }
-    return LAB_OK;
+    int status = LAB_OK;
+    for (unsigned g = 1; g <= hosts; g++) {
+        int ended = 0;
+        if (children[g] > 0 && waitpid(children[g], &ended, 0) == children[g] && WIFEXITED(ended) &&
+            WEXITSTATUS(ended) == 0)
+            continue;
+        status = lab_error("guest %u did not join the machine", g);
+    }
+    return status;
 }
 
 /* ---- rdma ---- */
@@ -496,6 +515,7 @@ static int work_in_lab(rf_lab_t *lab)
     char **words = lab->words + 1;
     if (n && strcmp(words[0], "--") == 0) n--, words++;
     if (lab->machine) {
+        setenv("RACKFISH_MACHINE", "lab", 1);
         fprintf(stderr, "rf-lab: making one machine of the %u guests\n", lab->options.hosts);
         int status = command_machine(lab);
         if (status != LAB_OK) return status;
