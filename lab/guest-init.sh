@@ -13,10 +13,14 @@ die() {
 }
 
 if [ "${1:-}" != inside ]; then
+    # Where the lab is an ordinary user's, files of root look like nobody's, and setuid programs would become nobody: a copy
+    # of mount is not setuid, and below nosuid nothing is.
+    cp /usr/bin/mount /dev/mount || die "no mount"
+    mount() { /dev/mount "$@"; }
     mount -t proc none /proc
     mount -t tmpfs -o mode=755 none /run
     mkdir /run/new /run/upper /run/work
-    mount -t overlay -o lowerdir=/,upperdir=/run/upper,workdir=/run/work,xino=off none /run/new ||
+    mount -t overlay -o nosuid,lowerdir=/,upperdir=/run/upper,workdir=/run/work,xino=off none /run/new ||
         die "the guest's kernel has no overlay file system"
     cd /run/new || die "no root"
     mount -t proc none proc
@@ -28,6 +32,7 @@ if [ "${1:-}" != inside ]; then
     mount -t tmpfs -o mode=755 none run
     mount -t cgroup2 none sys/fs/cgroup
     mkdir -p run/lock run/user
+    rm dev/mount
     exec chroot . /bin/sh "$lab_lib/guest-init.sh" inside
 fi
 

@@ -263,6 +263,22 @@ bool lab_place_find(const char *name, lab_place_t *place)
     return false;
 }
 
+/* Programs in guests get our PATH: the `rackfish` that belongs to us comes first in it. */
+static void put_rackfish_into_path(const lab_place_t *place)
+{
+    static const char *const folders[] = {"../bin", "../../../bin"}; /* of a build folder; installed */
+    for (unsigned i = 0; i < sizeof folders / sizeof folders[0]; i++) {
+        char folder[LAB_PATH_MAX * 2], program[LAB_PATH_MAX * 2 + 16], path[LAB_PATH_MAX * 8];
+        snprintf(folder, sizeof folder, "%s/%s", place->lib, folders[i]);
+        snprintf(program, sizeof program, "%s/rackfish", folder);
+        if (access(program, X_OK) < 0) continue;
+        const char *before = getenv("PATH");
+        snprintf(path, sizeof path, "%s:%s", folder, before ? before : "/usr/sbin:/usr/bin:/sbin:/bin");
+        setenv("PATH", path, 1);
+        return;
+    }
+}
+
 /* Runs kernel.sh, which says on stderr what it does and on stdout where the kernel is. */
 static int find_kernel(const lab_place_t *place, char *kernel, size_t max)
 {
@@ -595,6 +611,7 @@ int main(int argc, char **argv)
     *--lab.words = name; /* over the option before it, which is done */
     lab.n_words++;
     if (!lab_place_find(lab.options.name, &lab.place)) return LAB_FAILED;
+    put_rackfish_into_path(&lab.place);
     for (unsigned i = 0; i < sizeof commands / sizeof commands[0]; i++) {
         if (strcmp(commands[i].name, name) == 0) return commands[i].run(&lab);
     }

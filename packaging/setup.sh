@@ -30,6 +30,8 @@ clang-format|check|command -v clang-format
 python3|check|command -v python3
 iproute2|check|command -v ip
 spin|check|command -v spin
+libibverbs-dev|check|pkg-config --exists libibverbs
+librdmacm-dev|check|pkg-config --exists librdmacm
 linux-source|check|ls /usr/src/linux-source-*.tar.xz
 make|check|command -v make
 flex|check|command -v flex

@@ -5,6 +5,9 @@
  *   chaos_client work CLIENT SEED KEYS ROUND-FILE HISTORY NODE-SOCKET...   until SIGTERM
  *   chaos_client read CLIENT KEYS FIRST LAST HISTORY NODE-SOCKET...        each key of these rounds once; 1: one cannot be read
  *
+ * HISTORY "-" is stdout, for a client on a host that may be lost with it: times are then those of the day, which the
+ * hosts of a lab share, and a comment line "# under way: " with each operation precedes its call.
+ *
  * The keys of round R are chaos/R/0 to chaos/R/KEYS-1; ROUND-FILE says which round it is. Each value is written once in the
  * whole history. One operation at a time: its call is noted before the first byte of the request is sent, its return after
  * the last of the reply has come. An outcome is unknown unless the reply says what happened, or by its error (rackfish/error.h)
@@ -39,6 +42,7 @@ typedef struct chaos {
     unsigned client, n_keys, n_nodes, node;
     char **sockets;
     client_t link; /* fd -1: not connected */
+    bool may_be_lost;
     rf_prng_t prng;
     FILE *history;
     uint64_t sequence, round, values;
@@ -100,6 +104,14 @@ static ProtobufCBinaryData text(char *word)
     return (ProtobufCBinaryData){.data = (uint8_t *)word, .len = strlen(word)};
 }
 
+static uint64_t now_ns(const chaos_t *c)
+{
+    struct timespec t;
+    if (!c->may_be_lost) return rf_clock_ns();
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (uint64_t)t.tv_sec * RF_NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
 /* One operation, from its call to its line in the history. False: it failed, or nobody knows; wait a little. */
 static bool operate(chaos_t *c, what_t what, char *key, char *expected, char *value, char *result)
 {
@@ -123,8 +135,14 @@ static bool operate(chaos_t *c, what_t what, char *key, char *expected, char *va
         r.condition = RACKFISH__REGISTRY_CONDITION__REGISTRY_IF_ABSENT;
     }
 
+    char argument[2 * VALUE_ROOM + 2] = "-", returned[24] = "-";
+    if (what == PUT) snprintf(argument, sizeof argument, "%s", value);
+    if (what == CAS) snprintf(argument, sizeof argument, "%s>%s", expected[0] ? expected : "none", value);
     reply_t *reply = NULL;
-    uint64_t called_ns = rf_clock_ns(), deadline_ns = called_ns + ANSWER_MS * RF_NS_PER_MS;
+    uint64_t called_ns = now_ns(c), deadline_ns = rf_clock_ns() + ANSWER_MS * RF_NS_PER_MS;
+    if (c->may_be_lost)
+        fprintf(c->history, "# under way: %u %llu - %s %s %s ?\n", c->client, (unsigned long long)called_ns,
+                what_names[what], key, argument);
     uint64_t id = client_queue(&c->link, &request);
     rf_err_t err = id ? RF_OK : RF_ERR_NO_MEMORY;
     while (err == RF_OK && !reply) {
@@ -134,13 +152,10 @@ static bool operate(chaos_t *c, what_t what, char *key, char *expected, char *va
             reply = NULL;
         }
     }
-    uint64_t returned_ns = rf_clock_ns();
+    uint64_t returned_ns = now_ns(c);
     bool usable = result_of(what, err, reply, result);
     if (reply) client_reply_free(reply);
 
-    char argument[2 * VALUE_ROOM + 2] = "-", returned[24] = "-";
-    if (what == PUT) snprintf(argument, sizeof argument, "%s", value);
-    if (what == CAS) snprintf(argument, sizeof argument, "%s>%s", expected[0] ? expected : "none", value);
     if (result[0] != '?') snprintf(returned, sizeof returned, "%llu", (unsigned long long)returned_ns);
     fprintf(c->history, "%u %llu %s %s %s %s %s\n", c->client, (unsigned long long)called_ns, returned,
             what_names[what], key, argument, result);
@@ -231,7 +246,8 @@ int main(int argc, char **argv)
     if (c.n_keys == 0 || c.n_keys > KEYS_MAX) return 2;
     rf_prng_seed(&c.prng, (works ? number(argv[3]) : 1) * 64 + c.client);
     c.node = c.client % c.n_nodes;
-    c.history = fopen(argv[6], "ae");
+    c.may_be_lost = strcmp(argv[6], "-") == 0;
+    c.history = c.may_be_lost ? stdout : fopen(argv[6], "ae");
     if (!c.history) {
         perror(argv[6]);
         return 2;

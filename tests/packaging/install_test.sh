@@ -22,7 +22,8 @@ prefix=$scratch/prefix
 libdir=$(dirname "$(find "$prefix" -name librackfish.so | head -n 1)")
 
 for file in bin/rackfish libexec/rackfish/rackfishd libexec/rackfish/rf-cpudriver libexec/rackfish/rf-monitor \
-    libexec/rackfish/rf-init include/rackfish.h include/rackfish/error.h include/rackfish/types.h \
+    libexec/rackfish/rf-init libexec/rackfish/rf-lab libexec/rackfish/lab/rf-lab-guest libexec/rackfish/lab/guest-init.sh \
+    libexec/rackfish/lab/guest-machine.sh libexec/rackfish/lab/kernel.sh libexec/rackfish/lab/kernel.config include/rackfish.h include/rackfish/error.h include/rackfish/types.h \
     lib/systemd/system/rackfishd@.service lib/sysusers.d/rackfish.conf share/rackfish/samples/rack.yaml; do
     [[ -e $prefix/$file ]] || fail "$file was not installed"
 done
