@@ -2,7 +2,6 @@
 
 #include "base/os.h"
 #include "transport/registry.h"
-#include "transport/wait.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -12,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -30,7 +30,7 @@ static size_t shared_size(const agree_hosts_t *hosts)
 
 unsigned agree_hosts_n(const agree_hosts_t *hosts)
 {
-    return hosts->config.n + hosts->client;
+    return hosts->config.n + (hosts->client != AGREE_CLIENT_NONE);
 }
 
 /* ---- a host ---- */
@@ -74,8 +74,13 @@ static unsigned n_links(const agree_host_t *host)
 
 static void progress(agree_host_t *host)
 {
+    uint64_t local_ns = RF_NEVER;
     host->idle = 0;
-    host->node->transport->endpoint_progress(host->endpoint, rf_clock_ns(), &host->progress_ns);
+    host->progress_ns = RF_NEVER;
+    if (host->endpoint)
+        host->node->transport->endpoint_progress(host->endpoint, rf_clock_ns(), &host->progress_ns);
+    if (host->local) host->shm->endpoint_progress(host->local, rf_clock_ns(), &local_ns);
+    if (local_ns < host->progress_ns) host->progress_ns = local_ns;
 }
 
 static void wait_count(agree_host_t *host, _Atomic(uint32_t) *count)
@@ -89,22 +94,51 @@ static void wait_count(agree_host_t *host, _Atomic(uint32_t) *count)
     }
 }
 
-/* Listens, connects to whoever has a higher number, and returns when there is a link to everybody. */
-static void join(agree_host_t *host)
+static rf_endpoint_params_t endpoint_params(agree_host_t *host)
 {
-    rf_endpoint_params_t params = {.on_event = on_event, .context = host, .address = "127.0.0.1:0"};
+    rf_endpoint_params_t params = {.on_event = on_event, .context = host};
     params.self.version_major = RF_VERSION_MAJOR;
     params.self.core = (rf_core_t)host->index;
     params.self.incarnation = 1;
+    return params;
+}
+
+/* Host 0 and its client over shared memory: one sleeps in poll(), the other on a futex. */
+static void join_local(agree_host_t *host, bool client)
+{
+    rf_endpoint_params_t params = endpoint_params(host);
+    rf_link_params_t to = {.socket = host->hosts->side[client], .slots = RING_SLOTS, .slots_max = RING_SLOTS};
+    rf_link_t *link;
+    close(host->hosts->side[!client]);
+    if (client) {
+        if (rf_doorbell_create(&host->bell) != RF_OK) give_up("no doorbell");
+        params.doorbell = &host->bell;
+    }
+    char why[256] = "";
+    if (rf_transport_find("shm", &host->shm, why, sizeof why) != RF_OK) give_up(why);
+    if (host->shm->endpoint_open(&params, &host->local) != RF_OK ||
+        host->shm->connect(host->local, &to, &link) != RF_OK)
+        give_up("no link over shared memory");
+}
+
+/* Listens, connects to whoever has a higher number, and returns when there is a link to everybody. */
+static void join(agree_host_t *host)
+{
+    rf_endpoint_params_t params = endpoint_params(host);
+    params.address = "127.0.0.1:0";
     const rf_transport_t *tcp = host->node->transport;
     /* A client has a link to host 0 only. */
-    unsigned n = host->node->n, peers = host->index == 0 ? n - 1 : host->hosts->config.n - 1;
-    if (host->index >= host->hosts->config.n) peers = 1;
-    if (tcp->endpoint_open(&params, &host->endpoint) != RF_OK ||
-        tcp->endpoint_address(host->endpoint, host->shared->addresses[host->index], RF_ADDRESS_MAX) != RF_OK)
+    unsigned n = host->node->n, members = host->hosts->config.n;
+    unsigned peers = host->index == 0 ? n - 1 : members - 1;
+    bool client = host->index >= members, shm = host->hosts->client == AGREE_CLIENT_SHM;
+    if (client) peers = 1;
+    if (shm && (client || host->index == 0)) join_local(host, client);
+    if (!(shm && client) && (tcp->endpoint_open(&params, &host->endpoint) != RF_OK ||
+                             tcp->endpoint_address(host->endpoint, host->shared->addresses[host->index],
+                                                   RF_ADDRESS_MAX) != RF_OK))
         give_up("cannot listen on 127.0.0.1");
     wait_count(host, &host->shared->listening);
-    for (unsigned i = host->index + 1; i < (host->index == 0 ? n : host->hosts->config.n); i++) {
+    for (unsigned i = host->index + 1; i < (host->index == 0 && !shm ? n : members); i++) {
         rf_link_t *link;
         rf_link_params_t to = {.address = host->shared->addresses[i],
                                .socket = -1,
@@ -158,6 +192,9 @@ static void host_main(agree_hosts_t *hosts, unsigned index)
     if (hosts->nice[index]) setpriority(PRIO_PROCESS, 0, hosts->nice[index]);
     prctl(PR_SET_TIMERSLACK, 1000);
     host.node->n = agree_hosts_n(hosts);
+    host.node->n_members = hosts->config.n;
+    host.node->burst = AGREE_BURST_MAX;
+    host.node->lazy_ns = hosts->lazy_ns;
     bool client = index >= hosts->config.n;
     host.node->next_tick_ns = RF_NEVER;
     agree_clock_start();
@@ -210,12 +247,19 @@ static void sleep_on_links(agree_host_t *host)
 {
     agree_node_t *node = host->node;
     rf_link_t *links[AGREE_HOSTS_MAX];
-    struct pollfd fds[AGREE_HOSTS_MAX + 1];
-    unsigned n = 0, watched[AGREE_HOSTS_MAX + 1], n_fds = 1;
+    struct pollfd fds[AGREE_HOSTS_MAX + 2];
+    unsigned n = 0, watched[AGREE_HOSTS_MAX + 2], n_fds = 2;
     for (unsigned i = 0; i < node->n; i++) {
         if (node->links[i]) links[n++] = node->links[i];
     }
+    if (host->bell.word) {
+        rf_wait_links(&host->wait, &host->bell, links, n, rf_clock_ns() + SLEEP_NS_MAX);
+        progress(host);
+        return;
+    }
     fds[0] = (struct pollfd){.fd = node->transport->endpoint_fd(host->endpoint), .events = POLLIN};
+    fds[1] = (struct pollfd){.fd = -1, .events = POLLIN};
+    if (host->local) fds[1].fd = host->shm->endpoint_fd(host->local);
     for (unsigned i = 0; i < node->n; i++) {
         if (host->pidfds[i] < 0) continue;
         watched[n_fds] = i;
@@ -226,7 +270,7 @@ static void sleep_on_links(agree_host_t *host)
     struct timespec timeout = {.tv_sec = (time_t)(ns / RF_NS_PER_S), .tv_nsec = (long)(ns % RF_NS_PER_S)};
     int ready = ppoll(fds, n_fds, &timeout, NULL);
     rf_wait_disarm_all(links, n);
-    for (unsigned i = 1; ready > 0 && i < n_fds; i++) {
+    for (unsigned i = 2; ready > 0 && i < n_fds; i++) {
         if (fds[i].revents) take_death(host, watched[i]);
     }
     progress(host);
@@ -234,7 +278,14 @@ static void sleep_on_links(agree_host_t *host)
 
 void agree_host_turn(agree_host_t *host)
 {
-    if (agree_host_look(host) == 0 && host->hosts->sleeps[host->index]) sleep_on_links(host);
+    if (agree_host_look(host) > 0) return;
+    unsigned look_us = host->hosts->look_us[host->index];
+    if (look_us > 0) {
+        struct timespec t = {.tv_nsec = (long)(look_us * 1000)};
+        nanosleep(&t, NULL);
+    } else if (host->hosts->sleeps[host->index]) {
+        sleep_on_links(host);
+    }
 }
 
 void agree_host_watch(agree_host_t *host, unsigned other)
@@ -243,18 +294,43 @@ void agree_host_watch(agree_host_t *host, unsigned other)
     if (host->pidfds[other] < 0) give_up("cannot watch another host's process");
 }
 
-bool agree_host_open_session(agree_host_t *host)
+static bool open_session(agree_host_t *host, uint64_t *session)
 {
     agree_node_t *node = host->node;
+    uint64_t done = node->answered + node->refused_err;
     agreement_event_t event = {.kind = AGREEMENT_SESSION_OPEN};
     event.session.sequence = ++node->replica.own_sequence;
     node->now_ns = agree_clock_ns();
     agree_node_step(node, &event);
     agree_node_flush(node);
     uint64_t until_ns = rf_clock_ns() + JOIN_NS;
-    while (node->answered + node->refused_err == 0 && rf_clock_ns() < until_ns) agree_host_turn(host);
-    node->replica.session = node->last_value;
-    return node->answered == 1;
+    while (node->answered + node->refused_err == done && rf_clock_ns() < until_ns) agree_host_turn(host);
+    *session = node->last_value;
+    return node->answered + node->refused_err > done && node->last_err == RF_OK;
+}
+
+bool agree_host_open_lanes(agree_host_t *host, unsigned outstanding)
+{
+    unsigned n = (outstanding + AGREEMENT_WINDOW - 1) / AGREEMENT_WINDOW;
+    if (n > AGREE_LANES_MAX) return false;
+    while (host->n_lanes < n) {
+        if (!open_session(host, &host->lanes[host->n_lanes].session)) return false;
+        host->n_lanes++;
+    }
+    return true;
+}
+
+void agree_host_propose(agree_host_t *host, const void *bytes, size_t size, bool hold)
+{
+    agree_lane_t *lane = &host->lanes[host->lane];
+    host->lane = host->lane + 1 == host->n_lanes ? 0 : host->lane + 1;
+    agreement_event_t event = {.kind = AGREEMENT_PROPOSE, .hold = hold};
+    event.propose.session = lane->session;
+    event.propose.sequence = ++lane->sequence;
+    event.propose.bytes = bytes;
+    event.propose.size = size;
+    host->node->now_ns = agree_clock_ns();
+    agree_node_step(host->node, &event);
 }
 
 bool agree_host_leads(const agree_host_t *host)
@@ -278,6 +354,12 @@ bool agree_hosts_start(agree_hosts_t *hosts)
                         MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (memory == MAP_FAILED) return false;
     hosts->shared = memory;
+    hosts->side[0] = hosts->side[1] = -1;
+    if (hosts->client == AGREE_CLIENT_SHM &&
+        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, hosts->side) != 0) {
+        fprintf(stderr, "rf-bench: socketpair: %s\n", strerror(errno));
+        return false;
+    }
     fflush(NULL);
     for (unsigned i = 0; i < agree_hosts_n(hosts); i++) {
         hosts->pids[i] = fork();
@@ -309,6 +391,9 @@ void agree_hosts_end(agree_hosts_t *hosts)
         while (waitpid(hosts->pids[i], NULL, 0) < 0 && errno == EINTR)
             ;
         hosts->pids[i] = 0;
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        if (hosts->side[i] >= 0) close(hosts->side[i]);
     }
     munmap(hosts->shared, shared_size(hosts));
     hosts->shared = NULL;

@@ -5,9 +5,11 @@
  *      the bench ---- agree_hosts_start() ----> host 0 (leader)   host 1   host 2     each runs `body`
  *                <--- agree_hosts_end() ------- ended, whatever they do
  *
- * With `client` there is one more process, which is no member and has a link to host 0 only.
+ * With a client there is one more process, which is no member and has a link to host 0 only: over TCP, as a client of another
+ * host; or over shared memory, as a dispatcher has one to the monitor of its core: it sleeps on a futex, host 0 in poll().
  *
- * A host is always in one of two ways: it spins on its links, or it sleeps between messages (`sleeps`).
+ * A host is always in one of three ways: it spins on its links, it sleeps until a message comes (`sleeps`), or it wakes up by
+ * the clock and looks at what has come (`look_us`), as behind a network card that moderates its interrupts.
  */
 #ifndef RF_BENCH_AGREE_HOSTS_H
 #define RF_BENCH_AGREE_HOSTS_H
@@ -15,10 +17,13 @@
 #include "agree_node.h"
 #include "result.h"
 
+#include "transport/wait.h"
+
 #include <stdatomic.h>
 #include <sys/types.h>
 
 #define AGREE_HOSTS_MAX 7
+#define AGREE_LANES_MAX (AGREEMENT_PROPOSALS_MAX / AGREEMENT_WINDOW)
 
 typedef struct agree_host agree_host_t;
 typedef void (*agree_host_fn)(agree_host_t *host);
@@ -44,30 +49,50 @@ typedef struct agree_shared {
     double samples[]; /* n_samples_max of them */
 } agree_shared_t;
 
+typedef enum agree_client {
+    AGREE_CLIENT_NONE, /* in the process of host 0 */
+    AGREE_CLIENT_TCP,
+    AGREE_CLIENT_SHM,
+} agree_client_t;
+
 typedef struct agree_hosts {
     const bench_options_t *options;
     agree_config_t config;
     bool sleeps[AGREE_HOSTS_MAX];
+    unsigned look_us[AGREE_HOSTS_MAX]; /* 0: never by the clock */
     unsigned cpus[AGREE_HOSTS_MAX];
     int nice[AGREE_HOSTS_MAX];
     unsigned batch, outstanding;
     size_t command_bytes;
     unsigned n_samples_max;
-    bool client;        /* measures, instead of host 0 */
-    agree_host_fn body; /* in each host, once the machine has formed */
+    agree_client_t client; /* measures, instead of host 0 */
+    uint64_t lazy_ns;      /* see agree_node.h */
+    int side[2];           /* of AGREE_CLIENT_SHM: host 0's, the client's */
+    agree_host_fn body;    /* in each host, once the machine has formed */
     agree_shared_t *shared;
     pid_t pids[AGREE_HOSTS_MAX];
 } agree_hosts_t;
+
+/* A client of this host, with as many commands outstanding as its session may have. */
+typedef struct agree_lane {
+    uint64_t session, sequence;
+} agree_lane_t;
 
 struct agree_host {
     const agree_hosts_t *hosts;
     agree_shared_t *shared;
     unsigned index;
     agree_node_t *node;
-    rf_endpoint_t *endpoint;
+    rf_endpoint_t *endpoint; /* over TCP; NULL: none */
+    rf_endpoint_t *local;    /* over shared memory; NULL: none */
+    const rf_transport_t *shm;
+    rf_doorbell_t bell; /* of a client over shared memory */
+    rf_wait_t wait;
     uint64_t progress_ns;        /* when the endpoint wants to be called */
     unsigned idle;               /* looks in vain since the endpoint was */
     int pidfds[AGREE_HOSTS_MAX]; /* -1: not watched */
+    agree_lane_t lanes[AGREE_LANES_MAX];
+    unsigned n_lanes, lane; /* lane: whose turn it is */
 };
 
 /* How many processes. */
@@ -85,8 +110,10 @@ unsigned agree_host_look(agree_host_t *host);
 void agree_host_turn(agree_host_t *host);
 /* Watches the process of another host; its end is an event of death to the engine. */
 void agree_host_watch(agree_host_t *host, unsigned other);
-/* A session of this host's own. */
-bool agree_host_open_session(agree_host_t *host);
+/* Opens sessions for so many commands at once. */
+bool agree_host_open_lanes(agree_host_t *host, unsigned outstanding);
+/* Proposes a command of the next of them; `hold`: more follows at once. Nothing is flushed. */
+void agree_host_propose(agree_host_t *host, const void *bytes, size_t size, bool hold);
 bool agree_host_leads(const agree_host_t *host);
 
 #endif

@@ -45,6 +45,11 @@ static void send_messages(agree_node_t *node, const agreement_output_t *out)
 static void take(agree_node_t *node, const agreement_output_t *out)
 {
     node->next_tick_ns = out->next_tick_ns;
+    if (out->next_tick_ns > node->now_ns || out->more)
+        node->lazy_at_ns = 0;
+    else if (node->lazy_at_ns == 0)
+        node->lazy_at_ns = node->now_ns + node->lazy_ns;
+    if (node->lazy_at_ns != 0) node->next_tick_ns = node->lazy_at_ns;
     node->role_changed |= out->role_changed;
     if (out->err != RF_OK) node->failed = true;
     for (unsigned i = 0; i < out->n_completions; i++) {
@@ -69,13 +74,19 @@ void agree_node_step(agree_node_t *node, agreement_event_t *event)
     }
 }
 
-void agree_node_flush(agree_node_t *node)
+static void flush(agree_node_t *node, unsigned from, unsigned to)
 {
-    for (unsigned i = 0; i < node->n; i++) {
+    for (unsigned i = from; i < to; i++) {
         if (!node->touched[i]) continue;
         node->touched[i] = false;
-        node->transport->flush(node->links[i]);
+        if (node->links[i]) node->links[i]->transport->flush(node->links[i]);
     }
+}
+
+void agree_node_flush(agree_node_t *node)
+{
+    flush(node, node->n_members, node->n);
+    flush(node, 0, node->n_members);
 }
 
 void agree_node_send_other(agree_node_t *node, unsigned to, const void *bytes, size_t size)
@@ -119,8 +130,9 @@ static void feed(agree_node_t *node, unsigned from, const rf_slot_t *slot, bool 
 
 static unsigned poll_link(agree_node_t *node, unsigned from)
 {
-    rf_slot_t slots[AGREE_BURST];
-    unsigned n = node->transport->poll(node->links[from], slots, AGREE_BURST), last = 0;
+    rf_slot_t slots[AGREE_BURST_MAX];
+    unsigned burst = node->burst ? node->burst : AGREE_BURST;
+    unsigned n = node->links[from]->transport->poll(node->links[from], slots, burst), last = 0;
     if (n == 0 || node->cut[from]) return n;
     node->now_ns = agree_clock_ns();
     for (unsigned i = 0; i < n; i++) {
@@ -134,7 +146,7 @@ static unsigned poll_link(agree_node_t *node, unsigned from)
 static void look_for_room(agree_node_t *node, unsigned to)
 {
     enum { SLOTS = (RF_MESSAGE_MAX + RF_SLOT_PAYLOAD - 1) / RF_SLOT_PAYLOAD };
-    if (!node->refused[to] || node->transport->room(node->links[to], SLOTS) < SLOTS) return;
+    if (!node->refused[to] || node->links[to]->transport->room(node->links[to], SLOTS) < SLOTS) return;
     node->refused[to] = false;
     agreement_event_t event = {.kind = AGREEMENT_ROOM, .peer = agree_member(to)};
     agree_node_step(node, &event);
@@ -148,6 +160,7 @@ unsigned agree_node_poll(agree_node_t *node)
         n += poll_link(node, i);
         look_for_room(node, i);
     }
+    if (node->on_turn) node->on_turn(node);
     /* What is due at once can wait for what else there is to do: the next proposal, say, tells what is committed. */
     if (node->next_tick_ns != RF_NEVER) {
         node->now_ns = agree_clock_ns();

@@ -12,21 +12,26 @@
 #include "base/clock.h"
 #include "transport/message.h"
 
-#define AGREE_BURST 64 /* slots a poll */
-#define AGREE_OTHER 1  /* type of messages that are not the protocol's */
+#define AGREE_BURST     64 /* slots a poll, unless the node says otherwise */
+#define AGREE_BURST_MAX 512
+#define AGREE_OTHER     1 /* type of messages that are not the protocol's */
 
 typedef struct agree_node agree_node_t;
 
 struct agree_node {
-    agree_replica_t replica; /* a client's has no engine */
-    const rf_transport_t *transport;
-    unsigned n;                           /* members */
+    agree_replica_t replica;              /* a client's has no engine */
+    const rf_transport_t *transport;      /* between members */
+    unsigned n;                           /* members, then clients */
+    unsigned n_members;                   /* clients' links are flushed first: they wait; 0: no matter */
+    unsigned burst;                       /* slots a poll; 0: AGREE_BURST */
     rf_link_t *links[AGREE_REPLICAS_MAX]; /* by core; NULL: none */
     bool touched[AGREE_REPLICAS_MAX];     /* sent to, not flushed */
     bool refused[AGREE_REPLICAS_MAX];     /* a message was dropped for want of room */
     bool cut[AGREE_REPLICAS_MAX];         /* what comes from there and goes there is dropped: a partition */
     bool failed; /* a link carried what is no message, or bytes that are not the protocol's */
     uint64_t now_ns, next_tick_ns;
+    /* What the engine would say at its next tick, and that tick were due at once, waits so long for a message to ride on. */
+    uint64_t lazy_ns, lazy_at_ns;
     uint64_t messages, slots;       /* sent */
     uint64_t answered, refused_err; /* proposals answered with RF_OK, with anything else */
     rf_err_t last_err;
@@ -35,6 +40,9 @@ struct agree_node {
     /* A message that is not the protocol's: from a client, or to one; `hold`: more follows at once. */
     void (*on_other)(agree_node_t *node, unsigned from, const void *bytes, size_t size, bool hold);
     void (*on_answer)(agree_node_t *node, const agreement_completion_t *completion);
+    /* A client's turn: the links have been looked at, and nothing is flushed yet. */
+    void (*on_turn)(agree_node_t *node);
+    void *context; /* of whoever set these */
     rf_assembler_t assemblers[AGREE_REPLICAS_MAX];
 };
 

@@ -6,10 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LOG_DEFAULT   1024
-#define SNAPSHOT_MAX  64
-#define SESSIONS_MAX  64
-#define PROPOSALS_MAX AGREEMENT_WINDOW
+#define LOG_DEFAULT  1024
+#define SNAPSHOT_MAX 64
+#define SESSIONS_MAX 64
 
 static rf_err_t apply(void *context, const agreement_apply_t *entry, uint64_t *value)
 {
@@ -69,7 +68,7 @@ bool agree_replica_init(agree_replica_t *r, rf_core_t core, const agree_config_t
         .n_cores = (rf_core_t)config->n,
         .log_max = config->log_max ? config->log_max : LOG_DEFAULT,
         .entry_max = AGREE_COMMAND_MAX,
-        .proposals_max = PROPOSALS_MAX,
+        .proposals_max = config->proposals ? config->proposals : AGREEMENT_WINDOW,
         .sessions_max = SESSIONS_MAX,
         .snapshot_max = SNAPSHOT_MAX,
         .voters_max = voters_of(config),

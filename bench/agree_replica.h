@@ -16,7 +16,8 @@ typedef struct agree_config {
     unsigned n;      /* members, cores 0 to n - 1, each on its own host unless `per_host` */
     unsigned voters; /* how many, spread over hosts; 0: all, as far as voters go */
     unsigned per_host;
-    unsigned log_max; /* 0: a default */
+    unsigned log_max;   /* 0: a default */
+    unsigned proposals; /* outstanding at one member; 0: those of one session */
     agreement_plan_t plan;
     uint64_t resend_ns, heartbeat_ns, election_ns; /* 0: never */
 } agree_config_t;

@@ -11,12 +11,14 @@
 #include <stdio.h>
 
 typedef struct bench_options {
-    unsigned cores[2]; /* CPUs of the two sides */
-    unsigned slots;    /* ring size; 0: the bench's own series */
-    unsigned batch;    /* slots a flush; 0: the bench's own series */
-    unsigned samples;  /* of each measured piece; 0: the bench's own number */
-    unsigned tries;    /* brackets tried for a near one */
-    unsigned near_ns;  /* a line bounce above that is far; 0: the default */
+    unsigned cores[2];    /* CPUs of the two sides */
+    unsigned slots;       /* ring size; 0: the bench's own series */
+    unsigned batch;       /* slots a flush; 0: the bench's own series */
+    unsigned samples;     /* of each measured piece; 0: the bench's own number */
+    unsigned outstanding; /* ordered, over TCP; 0: the bench's own choice */
+    unsigned rounds;      /* ordered --peers: how often all sides take turns; 0: the bench's own choice */
+    unsigned tries;       /* brackets tried for a near one */
+    unsigned near_ns;     /* a line bounce above that is far; 0: the default */
     bool json;
     FILE *hdr;             /* HdrHistogram percentile text of latencies; or NULL */
     const char *transport; /* --transport: the medium; NULL: the bench's own choice */

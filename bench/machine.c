@@ -190,8 +190,18 @@ static bool json_text(const char *json, const char *key, char *out, size_t max)
 bool machine_up(machine_t *m)
 {
     char output[OUTPUT_MAX];
-    const char *const emulated[] = {m->command, "-m", m->name,   "--json", "up",
-                                    "--nodes",  "3",  "--cores", "1",      NULL};
+    const char *const emulated[] = {m->command,
+                                    "-m",
+                                    m->name,
+                                    "--json",
+                                    "up",
+                                    "--nodes",
+                                    "3",
+                                    "--cores",
+                                    "1",
+                                    "--encrypt",
+                                    m->plain ? "off" : "on",
+                                    NULL};
     if (m->namespaces) {
         for (unsigned i = 0; i < MACHINE_HOSTS; i++) machine_cut(m, i, false);
         snprintf(m->run_dir, sizeof m->run_dir, "/run/rackfish/%s", m->name);

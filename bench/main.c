@@ -41,6 +41,8 @@ static void usage(FILE *out)
         "  --slots N      ring size, a power of two from 64 to 32768 (default: a series)\n"
         "  --batch N      slots a flush (default: a series)\n"
         "  --samples N    samples of each piece\n"
+        "  --outstanding N   ordered, over TCP: commands under way in a rate, 2 to 1024 (default: 512)\n"
+        "  --rounds N     ordered --peers: how often all sides take turns (default: 5)\n"
         "  --transport T  the medium, for benches that can use several (shm, tcp)\n"
         "  --tries N      brackets tried until one was near (default %d)\n"
         "  --json         one JSON object a line\n"
@@ -100,7 +102,9 @@ enum {
     OPT_HELP,
     OPT_THROUGH_LIB,
     OPT_TRANSPORT,
-    OPT_PEERS
+    OPT_PEERS,
+    OPT_OUTSTANDING,
+    OPT_ROUNDS
 };
 
 static const struct option long_options[] = {
@@ -115,6 +119,8 @@ static const struct option long_options[] = {
     {"through-lib", no_argument, NULL, OPT_THROUGH_LIB},
     {"help", no_argument, NULL, OPT_HELP},
     {"peers", no_argument, NULL, OPT_PEERS},
+    {"outstanding", required_argument, NULL, OPT_OUTSTANDING},
+    {"rounds", required_argument, NULL, OPT_ROUNDS},
     {"transport", required_argument, NULL, OPT_TRANSPORT},
     {NULL, 0, NULL, 0},
 };
@@ -132,6 +138,12 @@ static bool take_option(int option, const char *value, bench_options_t *o)
         break;
     case OPT_BATCH:
         good = parse_number(value, 1, 4096, &o->batch);
+        break;
+    case OPT_OUTSTANDING:
+        good = parse_number(value, 2, 1024, &o->outstanding);
+        break;
+    case OPT_ROUNDS:
+        good = parse_number(value, 1, 1000, &o->rounds);
         break;
     case OPT_SAMPLES:
         good = parse_number(value, 1, 10000000, &o->samples);

@@ -7,6 +7,7 @@
  *   tcp        three hosts over loopback TCP, leader and one follower spinning on different CPUs
  *   blocking   the same with everybody asleep between messages
  *   failover   the leader is killed, stopped or cut off: until the next commit
+ *   machine    three hosts over loopback TCP as a whole machine: a program puts keys through librackfish; only when asked for
  *   machine-failover (machine-killed, machine-stopped, machine-cut, machine-dead)
  *              the same with a whole machine and programs that put keys; only when asked for
  *   peers      etcd and canonical's C raft beside it (--peers)
@@ -37,6 +38,9 @@ static rf_err_t run(const bench_options_t *options)
 {
     if (options->argc > 0 && strcmp(options->argv[0], "machine-client") == 0)
         return ordered_machine_client(options) ? RF_OK : RF_ERR_OS;
+    if (options->argc > 0 && strcmp(options->argv[0], "machine-puts") == 0)
+        return ordered_registry_client(options) ? RF_OK : RF_ERR_OS;
+    if (options->argc > 0 && bench_wanted(options, "machine") && !ordered_registry(options)) return RF_ERR_OS;
     if (wants_machine(options) && !ordered_machine(options)) return RF_ERR_OS;
     for (unsigned i = 0; i < sizeof pieces / sizeof *pieces; i++) {
         bool is_peers = pieces[i].run == ordered_peers;

@@ -5,8 +5,8 @@
 #include "result.h"
 
 #define ORDERED_BATCH       64 /* commands proposed before the engine is asked for messages, by direct calls */
-#define ORDERED_OUTSTANDING 64 /* over TCP, ours and the peers' */
-#define ORDERED_TCP_BATCH   16
+#define ORDERED_OUTSTANDING 512 /* over TCP, ours and the peers' */
+#define ORDERED_TCP_BATCH   16 /* of so many outstanding, as many are asked for at a time as one part of this */
 #define ORDERED_TCP_BYTES   64 /* of a command, ours and the peers' */
 
 /* Replicas in one thread: the engine alone. */
@@ -21,17 +21,32 @@ bool ordered_blocking(const bench_options_t *options);
 typedef enum ordered_way {
     ORDERED_SPINNING, /* leader and one follower spin */
     ORDERED_BLOCKING, /* all sleep between messages */
-    ORDERED_OUTSIDE,  /* all sleep, and the client is a process of its own, linked to the leader over TCP */
+    ORDERED_BESIDE, /* all sleep; the client is a process of its own on the leader's core, over shared memory */
+    ORDERED_OUTSIDE, /* all sleep; the client is a process of its own on the other core, over TCP */
+    ORDERED_WAYS,
 } ordered_way_t;
 
-/* One figure of these, by itself; its p50 goes into `p50`, which may be NULL. */
+typedef struct ordered_figure {
+    double p50, raw_p50;
+    bench_placement_t placement;
+} ordered_figure_t;
+
+/* How many are outstanding in a rate, and how many are asked for at a time. */
+unsigned ordered_outstanding(const bench_options_t *options);
+unsigned ordered_tcp_batch(unsigned outstanding);
+/* One figure, by itself; it is reported if nobody takes it (`out`: NULL). */
 bool ordered_tcp_measure(const bench_options_t *options, ordered_way_t way, unsigned outstanding,
-                         unsigned batch, double *p50);
+                         ordered_figure_t *out);
+const char *ordered_tcp_name(ordered_way_t way, bool rate);
+const char *ordered_tcp_raw(ordered_way_t way, bool rate);
 /* How long after the leader has died, or is out of reach, the next command commits. */
 bool ordered_failover(const bench_options_t *options);
 /* The same of whole machines, which it boots, by cause; and what its programs in them run. */
 bool ordered_machine(const bench_options_t *options);
 bool ordered_machine_client(const bench_options_t *options);
+/* Puts of a program in a whole machine; the program. */
+bool ordered_registry(const bench_options_t *options);
+bool ordered_registry_client(const bench_options_t *options);
 /* Other systems on the same path, where they are installed. */
 bool ordered_peers(const bench_options_t *options);
 

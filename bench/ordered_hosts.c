@@ -1,13 +1,19 @@
 /*
  * Three hosts over TCP on loopback, as three processes on two CPUs, not encrypted.
  *
- *   tcp        leader on the first CPU and one follower on the second, both spinning; the third host sleeps between
- *              messages, on the second CPU: a commit needs two of three, and what the third costs is its wake-ups. The
- *              client is in the leader's process, as a domain's request is in its monitor. Raw limit: 64 bytes
- *              there and back by bare spinning sockets.
- *   blocking   all three sleep between messages; then the same with the client in a process of its own, over TCP too.
- *              Raw limit: 64 bytes there and back by bare blocking sockets. What lies between the two raw limits is
- *              wake-ups, what lies above them is protocol and links.
+ *   tcp        The leader on the first CPU and one follower on the second, both spinning: a commit needs two of three. The third
+ *              host shares the second CPU and wakes up by the clock, every THIRD_LOOK_US, as behind a network card that moderates
+ *              its interrupts: it takes in what has come meanwhile at once, and costs no wake-up a commit. The client is in
+ *              the leader's process. Raw limit: 64 bytes there and back by bare spinning sockets.
+ *   blocking   All three sleep between messages. The client is in the leader's process; then a process of its own on the leader's
+ *              core, over shared memory ("beside": as a dispatcher and its monitor, one asleep on a futex, the other in poll());
+ *              then a process of its own on the second CPU, over TCP ("outside": as any client of etcd). Raw limit: 64 bytes
+ *              there and back by bare blocking sockets. What lies between the two raw limits is wake-ups, what lies above them
+ *              is protocol and links.
+ *
+ * A client has up to `outstanding` commands under way, in sessions of 64. It asks for new ones as answers come, a sixteenth
+ * of all at a time, and each command has its own session check, result and answer. That something is committed is told with
+ * the entries that follow it, or after LAZY_NS.
  */
 #include "agree_hosts.h"
 #include "bracket.h"
@@ -17,13 +23,16 @@
 
 #include <string.h>
 
-#define SAMPLES      5000
-#define RATE_CHUNKS  100
-#define CLIENT_SLOTS 2 /* of a request */
-#define CHUNK        4096
-#define WARM_UP      500
-#define HOSTS        3
-#define MEASURE_NS   (60 * RF_NS_PER_S)
+#define SAMPLES       3000
+#define RATE_CHUNKS   200
+#define CLIENT_SLOTS  2 /* of a request */
+#define CHUNK         4096
+#define WARM_UP       500
+#define HOSTS         3
+#define LOG           16384
+#define LAZY_NS       (50 * RF_NS_PER_US)
+#define THIRD_LOOK_US 500
+#define MEASURE_NS    (60 * RF_NS_PER_S)
 
 static bool is_client(const agree_host_t *host)
 {
@@ -39,9 +48,8 @@ static void ask(agree_host_t *host, unsigned n)
         if (is_client(host))
             agree_node_send_other(host->node, 0, bytes, size);
         else
-            agree_node_propose(host->node, bytes, size, i + 1 < n);
+            agree_host_propose(host, bytes, size, i + 1 < n);
     }
-    agree_node_flush(host->node);
 }
 
 /* ---- host 0 and its client ---- */
@@ -53,7 +61,7 @@ typedef struct answer {
 static void serve_request(agree_node_t *node, unsigned from, const void *bytes, size_t size, bool hold)
 {
     (void)from;
-    agree_node_propose(node, bytes, size, hold);
+    agree_host_propose(node->context, bytes, size, hold);
 }
 
 static void serve_answer(agree_node_t *node, const agreement_completion_t *completion)
@@ -80,8 +88,9 @@ static bool prepare(agree_host_t *host)
         while (!host->shared->serving && !host->shared->failed) agree_host_turn(host);
         return true;
     }
-    if (host->index != 0 || !agree_host_open_session(host)) return false;
+    if (host->index != 0 || !agree_host_open_lanes(host, host->hosts->outstanding)) return false;
     if (!host->hosts->client) return true;
+    node->context = host;
     node->on_other = serve_request;
     node->on_answer = serve_answer;
     host->shared->serving = 1;
@@ -90,50 +99,73 @@ static bool prepare(agree_host_t *host)
 
 /* ---- what is measured ---- */
 
+/* A client that always has as many commands under way as it may. */
+typedef struct client {
+    agree_host_t *host;
+    uint64_t asked, since, begun, mark;
+    double us_per_tick;
+} client_t;
+
+static uint64_t answers(const client_t *c)
+{
+    return c->host->node->answered + c->host->node->refused_err;
+}
+
 static void add_sample(agree_host_t *host, double value)
 {
     if (host->shared->n_samples < host->hosts->n_samples_max)
         host->shared->samples[host->shared->n_samples++] = value;
 }
 
-static void latency_body(agree_host_t *host)
+static bool is_done(const agree_host_t *host)
 {
-    agree_node_t *node = host->node;
-    double us_per_tick = bench_ns_per_tick() / 1000;
-    if (!prepare(host)) return;
-    for (unsigned i = 0; i < host->hosts->n_samples_max + WARM_UP; i++) {
-        uint64_t before = rf_clock_ticks(), done = node->answered + node->refused_err;
-        ask(host, 1);
-        while (node->answered + node->refused_err == done && !node->failed) agree_host_turn(host);
-        if (node->refused_err > 0 || node->failed) return;
-        if (i >= WARM_UP) add_sample(host, (double)(rf_clock_ticks() - before) * us_per_tick);
-    }
+    return host->shared->n_samples == host->hosts->n_samples_max || host->node->failed;
 }
 
-/* Proposals answered with AGAIN are made anew: the log was full for the moment. */
-static void rate_body(agree_host_t *host)
+/* One after the other: the next is asked for with the answer in hand, before anything is flushed. */
+static void latency_turn(agree_node_t *node)
+{
+    client_t *c = node->context;
+    if (c->asked > answers(c) || is_done(c->host)) return;
+    if (node->refused_err > 0) node->failed = true;
+    uint64_t now = rf_clock_ticks();
+    if (c->asked > WARM_UP) add_sample(c->host, (double)(now - c->since) * c->us_per_tick);
+    c->since = now;
+    c->asked++;
+    ask(c->host, 1);
+}
+
+/* A new command for each that was answered, as soon as there are enough of them. One that the log had no room for (AGAIN) is
+ * made anew, and does not count. */
+static void rate_turn(agree_node_t *node)
+{
+    client_t *c = node->context;
+    uint64_t done = node->answered;
+    unsigned room = c->host->hosts->outstanding - (unsigned)(c->asked - answers(c));
+    if (room >= c->host->hosts->batch && !is_done(c->host)) {
+        ask(c->host, room);
+        c->asked += room;
+    }
+    if (done < c->mark) return;
+    uint64_t now = rf_clock_ticks();
+    if (c->begun > 0)
+        add_sample(c->host, (double)(done - c->begun) / ((double)(now - c->since) * c->us_per_tick));
+    c->since = now;
+    c->begun = done;
+    c->mark = done + CHUNK;
+}
+
+static void body(agree_host_t *host)
 {
     agree_node_t *node = host->node;
-    unsigned batch = host->hosts->batch, outstanding = host->hosts->outstanding;
-    double ns_per_tick = bench_ns_per_tick();
     if (!prepare(host)) return;
-    uint64_t start = node->answered, asked = start, mark = start + CHUNK, begun = start,
-             before = rf_clock_ticks(), slots = node->slots;
-    while (host->shared->n_samples < host->hosts->n_samples_max && !node->failed) {
-        while (asked - node->answered - node->refused_err + batch <= outstanding) {
-            ask(host, batch);
-            asked += batch;
-        }
-        agree_host_turn(host);
-        if (node->answered < mark) continue;
-        uint64_t now = rf_clock_ticks();
-        if (begun > start)
-            add_sample(host,
-                       (double)(node->answered - begun) * 1000 / ((double)(now - before) * ns_per_tick));
-        before = now;
-        begun = node->answered;
-        mark = begun + CHUNK;
-    }
+    client_t client = {.host = host, .asked = node->answered, .us_per_tick = bench_ns_per_tick() / 1000};
+    client.mark = node->answered + CHUNK;
+    uint64_t start = node->answered, slots = node->slots;
+    node->context = &client;
+    node->on_turn = host->hosts->outstanding > 1 ? rate_turn : latency_turn;
+    while (!is_done(host)) agree_host_turn(host);
+    node->on_turn = NULL;
     host->shared->slots_per_commit = (double)(node->slots - slots) / (double)(node->answered - start);
 }
 
@@ -172,50 +204,89 @@ static bool three_piece(const bench_options_t *options, void *context, bench_sam
     return ok;
 }
 
-bool ordered_tcp_measure(const bench_options_t *options, ordered_way_t way, unsigned outstanding,
-                         unsigned batch, double *p50)
+unsigned ordered_outstanding(const bench_options_t *options)
 {
-    static const char *const what_one[] = {"tcp, spinning", "tcp, blocking", "tcp, client outside"};
-    static const char *const what_rate[] = {"tcp rate, spinning", "tcp rate, blocking",
-                                            "tcp rate, client outside"};
-    bool blocking = way != ORDERED_SPINNING;
+    return options->outstanding ? options->outstanding : ORDERED_OUTSTANDING;
+}
+
+unsigned ordered_tcp_batch(unsigned outstanding)
+{
+    return outstanding > ORDERED_TCP_BATCH ? outstanding / ORDERED_TCP_BATCH : 1;
+}
+
+const char *ordered_tcp_name(ordered_way_t way, bool rate)
+{
+    static const char *const names[ORDERED_WAYS][2] = {
+        {"tcp, spinning", "tcp rate, spinning"},
+        {"tcp, blocking", "tcp rate, blocking"},
+        {"tcp, client beside", "tcp rate, client beside"},
+        {"tcp, client outside", "tcp rate, client outside"},
+    };
+    return names[way][rate];
+}
+
+const char *ordered_tcp_raw(ordered_way_t way, bool rate)
+{
+    return rate                      ? "bare TCP stream of as many bytes"
+           : way == ORDERED_SPINNING ? "bare TCP there and back"
+                                     : "bare TCP there and back, blocking";
+}
+
+static three_t three_of(const bench_options_t *options, ordered_way_t way, unsigned outstanding)
+{
+    static const agree_client_t clients[ORDERED_WAYS] = {AGREE_CLIENT_NONE, AGREE_CLIENT_NONE,
+                                                         AGREE_CLIENT_SHM, AGREE_CLIENT_TCP};
     bool rate = outstanding > 1;
-    three_t t = {.blocking = blocking,
+    three_t t = {.blocking = way != ORDERED_SPINNING,
                  .rate = rate,
                  .hosts = {.options = options,
-                           .config = {.n = HOSTS, .log_max = 8192},
-                           .client = way == ORDERED_OUTSIDE,
-                           .batch = batch,
+                           .config = {.n = HOSTS, .log_max = LOG, .proposals = AGREEMENT_PROPOSALS_MAX},
+                           .client = clients[way],
+                           .lazy_ns = LAZY_NS,
+                           .batch = ordered_tcp_batch(outstanding),
                            .outstanding = outstanding,
                            .command_bytes = ORDERED_TCP_BYTES,
-                           .body = rate ? rate_body : latency_body}};
-    unsigned n = options->samples ? options->samples : rate ? RATE_CHUNKS : SAMPLES;
-    t.hosts.n_samples_max = n;
+                           .n_samples_max = options->samples ? options->samples
+                                            : rate           ? RATE_CHUNKS
+                                                             : SAMPLES,
+                           .body = body}};
     for (unsigned i = 0; i < agree_hosts_n(&t.hosts); i++) {
-        t.hosts.cpus[i] = options->cores[i > 0];
-        t.hosts.sleeps[i] = blocking || i == 2;
+        t.hosts.cpus[i] = options->cores[i > 0 && !(i == HOSTS && way == ORDERED_BESIDE)];
+        t.hosts.sleeps[i] = t.blocking;
     }
+    if (!t.blocking) t.hosts.look_us[HOSTS - 1] = THIRD_LOOK_US;
+    return t;
+}
+
+bool ordered_tcp_measure(const bench_options_t *options, ordered_way_t way, unsigned outstanding,
+                         ordered_figure_t *out)
+{
+    bool rate = outstanding > 1;
+    three_t t = three_of(options, way, outstanding);
     bench_samples_t samples, raw;
-    bench_samples_init(&samples, n);
-    bench_samples_init(&raw, n);
+    bench_samples_init(&samples, t.hosts.n_samples_max);
+    bench_samples_init(&raw, t.hosts.n_samples_max);
     bracket_t bracket;
     bool ok = bracket_run(options, three_piece, &t, &samples, &raw, &bracket);
-    if (ok) {
+    ordered_figure_t figure = {0};
+    if (ok)
+        figure = (ordered_figure_t){.p50 = bench_samples_percentile(&samples, 50),
+                                    .raw_p50 = bench_samples_percentile(&raw, 50),
+                                    .placement = bracket.placement};
+    if (ok && out) {
+        *out = figure;
+    } else if (ok) {
         bench_result_t result = {.bench = "ordered",
-                                 .what = (rate ? what_rate : what_one)[way],
+                                 .what = ordered_tcp_name(way, rate),
                                  .unit = rate ? "M/s" : "us",
                                  .samples = &samples,
-                                 .raw = rate       ? "bare TCP stream of as many bytes"
-                                        : blocking ? "bare TCP there and back, blocking"
-                                                   : "bare TCP there and back",
-                                 .raw_p50 = bench_samples_percentile(&raw, 50),
-                                 .placement = bracket.placement};
+                                 .raw = ordered_tcp_raw(way, rate),
+                                 .raw_p50 = figure.raw_p50,
+                                 .placement = figure.placement};
         bench_result_param(&result, "hosts", HOSTS);
         bench_result_param(&result, "outstanding", outstanding);
-        bench_result_param(&result, "batch", batch);
         bench_result_param(&result, "bytes", ORDERED_TCP_BYTES);
         bench_report(options, &result);
-        if (p50) *p50 = bench_samples_percentile(&samples, 50);
     }
     bench_samples_free(&samples);
     bench_samples_free(&raw);
@@ -228,8 +299,8 @@ static bool measure_both(const bench_options_t *options, ordered_way_t way)
         fprintf(stderr, "rf-bench ordered: leader and follower need two different CPUs\n");
         return false;
     }
-    return ordered_tcp_measure(options, way, 1, 1, NULL) &&
-           ordered_tcp_measure(options, way, ORDERED_OUTSTANDING, ORDERED_TCP_BATCH, NULL);
+    return ordered_tcp_measure(options, way, 1, NULL) &&
+           ordered_tcp_measure(options, way, ordered_outstanding(options), NULL);
 }
 
 bool ordered_tcp(const bench_options_t *options)
@@ -239,5 +310,6 @@ bool ordered_tcp(const bench_options_t *options)
 
 bool ordered_blocking(const bench_options_t *options)
 {
-    return measure_both(options, ORDERED_BLOCKING) && measure_both(options, ORDERED_OUTSIDE);
+    return measure_both(options, ORDERED_BLOCKING) && measure_both(options, ORDERED_BESIDE) &&
+           measure_both(options, ORDERED_OUTSIDE);
 }

@@ -1,9 +1,16 @@
 /*
  * Other systems on the same path: three nodes on loopback TCP, logs in memory, nothing encrypted, as many bytes a command and
- * as many outstanding. Each is a program of its own in peers/, which says what its client is; "p50 / raw limit" of
- * these rows is the peer's figure over Rackfish's of the same run: C raft beside the spinning hosts with the client in the
- * leader's process, where C raft's is; etcd beside those that block with the client outside, as etcd's is. All rows of
- * Rackfish are printed, for any other comparison.
+ * as many outstanding, on the same two CPUs. Each is a program of its own in peers/, which says what its client is.
+ *
+ * All sides take turns, `--rounds` times, every other time the other way round; a row has the medians of the rounds. The
+ * rows "ahead of ..." say how many times shorter Rackfish takes, or how many times more it commits, in the same round, beside each
+ * placement of the client that is worth comparing:
+ *
+ *   C raft   in the leader's process, as Rackfish's of "spinning" and "blocking"; C raft's hosts always block. One command a call
+ *            of raft_apply(), which is what a client has that gets an answer to each; and a batch a call, which C raft takes as one
+ *            request with one answer.
+ *   etcd     a process of its own over TCP, which is the only way in: beside Rackfish's "outside", which is that too, and "beside",
+ *            which is how a program that runs on a core of Rackfish is connected.
  *
  * willemt/raft has no network and is not run: three replicas in one thread took 327 ns a commit alone and 180 ns in batches on
  * the machine where `direct` was first measured.
@@ -18,22 +25,60 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define SAMPLES_ONE  2000
-#define SAMPLES_RATE 40
+#define SAMPLES_ONE  1000
+#define SAMPLES_RATE 20
 #define PATH         4096
+#define ROUNDS       5
 
 extern char **environ;
 
 typedef struct peer {
     const char *name, *program, *needs; /* what its program was built from */
     const char *runs;                   /* a program it starts; NULL: none */
-    bool batches;                       /* takes several commands a call */
-    ordered_way_t beside;               /* what it is compared with */
 } peer_t;
 
-static const peer_t peers[] = {
-    {"canonical raft", "rf-peer-raft", "libraft-dev and libuv1-dev", NULL, true, ORDERED_SPINNING},
-    {"etcd", "rf-peer-etcd", "libgrpc-dev and etcd-server", "etcd", false, ORDERED_OUTSIDE},
+enum { RAFT, ETCD, PEERS };
+static const peer_t peers[PEERS] = {
+    [RAFT] = {"canonical raft", "rf-peer-raft", "libraft-dev and libuv1-dev", NULL},
+    [ETCD] = {"etcd", "rf-peer-etcd", "libgrpc-dev and etcd-server", "etcd"},
+};
+
+typedef enum peer_side {
+    RAFT_ONE,
+    RAFT_RATE,
+    RAFT_RATE_BATCHED,
+    ETCD_ONE,
+    ETCD_RATE,
+    PEER_SIDES
+} peer_side_t;
+
+static const struct {
+    unsigned peer;
+    const char *what;
+    bool rate, batched;
+} peer_sides[PEER_SIDES] = {
+    [RAFT_ONE] = {RAFT, "canonical raft", false, false},
+    [RAFT_RATE] = {RAFT, "canonical raft rate", true, false},
+    [RAFT_RATE_BATCHED] = {RAFT, "canonical raft rate, batched", true, true},
+    [ETCD_ONE] = {ETCD, "etcd", false, false},
+    [ETCD_RATE] = {ETCD, "etcd rate", true, false},
+};
+
+static const struct {
+    const char *what;
+    peer_side_t side;
+    ordered_way_t way;
+} comparisons[] = {
+    {"ahead of canonical raft: spinning", RAFT_ONE, ORDERED_SPINNING},
+    {"ahead of canonical raft: blocking", RAFT_ONE, ORDERED_BLOCKING},
+    {"ahead of canonical raft rate: spinning", RAFT_RATE, ORDERED_SPINNING},
+    {"ahead of canonical raft rate: blocking", RAFT_RATE, ORDERED_BLOCKING},
+    {"ahead of canonical raft rate, batched: spinning", RAFT_RATE_BATCHED, ORDERED_SPINNING},
+    {"ahead of canonical raft rate, batched: blocking", RAFT_RATE_BATCHED, ORDERED_BLOCKING},
+    {"ahead of etcd: client beside", ETCD_ONE, ORDERED_BESIDE},
+    {"ahead of etcd: client outside", ETCD_ONE, ORDERED_OUTSIDE},
+    {"ahead of etcd rate: client beside", ETCD_RATE, ORDERED_BESIDE},
+    {"ahead of etcd rate: client outside", ETCD_RATE, ORDERED_OUTSIDE},
 };
 
 /* Beside this program. */
@@ -101,12 +146,14 @@ static bool peer_piece(const bench_options_t *options, void *context, bench_samp
     return run_peer(run->path, (char *const *)(uintptr_t)run->argv, samples);
 }
 
-static bool measure(const bench_options_t *options, const peer_t *peer, const char *path,
-                    unsigned outstanding, unsigned batch, double ours)
+static bool measure_peer(const bench_options_t *options, peer_side_t side, const char *path,
+                         ordered_figure_t *out)
 {
     enum { WORD = 32 };
     char outstanding_word[WORD], batch_word[WORD], bytes[WORD], samples_word[WORD], cores[WORD];
-    bool rate = outstanding > 1;
+    bool rate = peer_sides[side].rate;
+    unsigned outstanding = rate ? ordered_outstanding(options) : 1;
+    unsigned batch = peer_sides[side].batched ? ordered_tcp_batch(outstanding) : 1;
     unsigned n = options->samples ? options->samples : rate ? SAMPLES_RATE : SAMPLES_ONE;
     snprintf(outstanding_word, WORD, "%u", outstanding);
     snprintf(batch_word, WORD, "%u", batch);
@@ -118,54 +165,138 @@ static bool measure(const bench_options_t *options, const peer_t *peer, const ch
     bench_samples_t samples;
     bench_samples_init(&samples, n);
     peer_run_t run = {.path = path, .argv = argv};
-    bench_options_t once = *options; /* long, and not pinned as ours is: near says little */
-    once.tries = 1;
     bracket_t bracket;
-    bool ok = bracket_run(&once, peer_piece, &run, &samples, NULL, &bracket);
-    if (ok) {
-        char what[64];
-        snprintf(what, sizeof what, "%s%s", peer->name, rate ? " rate" : "");
-        bench_result_t result = {.bench = "ordered",
-                                 .what = what,
-                                 .unit = rate ? "M/s" : "us",
-                                 .samples = &samples,
-                                 .raw = "Rackfish, same run",
-                                 .raw_p50 = ours,
-                                 .placement = bracket.placement};
-        bench_result_param(&result, "hosts", 3);
-        bench_result_param(&result, "outstanding", outstanding);
-        bench_result_param(&result, "batch", batch);
-        bench_result_param(&result, "bytes", ORDERED_TCP_BYTES);
-        bench_report(options, &result);
-    } else {
-        fprintf(stderr, "rf-bench ordered: %s failed\n", peer->program);
-    }
+    bool ok = bracket_run(options, peer_piece, &run, &samples, NULL, &bracket);
+    if (ok) *out = (ordered_figure_t){bench_samples_percentile(&samples, 50), 0, bracket.placement};
+    if (!ok) fprintf(stderr, "rf-bench ordered: %s failed\n", peers[peer_sides[side].peer].program);
     bench_samples_free(&samples);
     return ok;
 }
 
+/* ---- rounds ---- */
+
+#define OURS (2 * ORDERED_WAYS) /* each placement: alone, rate */
+
+/* A column is a side of ours, then of the peers; a row is a round. */
+typedef struct rounds {
+    bench_options_t once; /* long, and peers are not pinned as ours are: near says little */
+    unsigned n;
+    char paths[PEERS][PATH]; /* empty: not here */
+    double (*p50)[OURS + PEER_SIDES];
+    double (*raw)[OURS];
+    bool far[OURS + PEER_SIDES]; /* in some round */
+} rounds_t;
+
+static bool is_here(const rounds_t *r, unsigned column)
+{
+    return column < OURS || r->paths[peer_sides[column - OURS].peer][0] != 0;
+}
+
+static bool measure_column(rounds_t *r, unsigned round, unsigned column)
+{
+    ordered_figure_t figure;
+    bool ok;
+    if (column < OURS) {
+        unsigned outstanding = column % 2 ? ordered_outstanding(&r->once) : 1;
+        ok = ordered_tcp_measure(&r->once, (ordered_way_t)(column / 2), outstanding, &figure);
+    } else {
+        peer_side_t side = (peer_side_t)(column - OURS);
+        ok = measure_peer(&r->once, side, r->paths[peer_sides[side].peer], &figure);
+    }
+    if (!ok) return false;
+    r->p50[round][column] = figure.p50;
+    if (column < OURS) r->raw[round][column] = figure.raw_p50;
+    r->far[column] |= figure.placement == BENCH_FAR;
+    return true;
+}
+
+/* How many rounds could be measured. */
+static unsigned measure_rounds(rounds_t *r)
+{
+    for (unsigned round = 0; round < r->n; round++) {
+        for (unsigned i = 0; i < OURS + PEER_SIDES; i++) {
+            unsigned column = round % 2 ? OURS + PEER_SIDES - 1 - i : i;
+            if (is_here(r, column) && !measure_column(r, round, column)) return round;
+        }
+    }
+    return r->n;
+}
+
+static void report_column(const rounds_t *r, unsigned column, bench_samples_t *samples, bench_samples_t *raw)
+{
+    bool ours = column < OURS;
+    ordered_way_t way = (ordered_way_t)(column / 2);
+    bool rate = ours ? column % 2 : peer_sides[column - OURS].rate;
+    unsigned outstanding = rate ? ordered_outstanding(&r->once) : 1;
+    samples->n = raw->n = 0;
+    for (unsigned round = 0; round < r->n; round++) {
+        bench_samples_add(samples, r->p50[round][column]);
+        if (ours) bench_samples_add(raw, r->raw[round][column]);
+    }
+    bench_result_t result = {.bench = "ordered",
+                             .what = ours ? ordered_tcp_name(way, rate) : peer_sides[column - OURS].what,
+                             .unit = rate ? "M/s" : "us",
+                             .samples = samples,
+                             .raw = ours ? ordered_tcp_raw(way, rate) : NULL,
+                             .raw_p50 = ours ? bench_samples_percentile(raw, 50) : 0,
+                             .placement = r->far[column] ? BENCH_FAR : BENCH_NEAR};
+    bench_result_param(&result, "rounds", r->n);
+    bench_result_param(&result, "hosts", 3);
+    bench_result_param(&result, "outstanding", outstanding);
+    if (!ours && peer_sides[column - OURS].batched)
+        bench_result_param(&result, "batch", ordered_tcp_batch(outstanding));
+    bench_result_param(&result, "bytes", ORDERED_TCP_BYTES);
+    bench_report(&r->once, &result);
+}
+
+static void report_rounds(const rounds_t *r)
+{
+    bench_samples_t samples, raw;
+    bench_samples_init(&samples, r->n);
+    bench_samples_init(&raw, r->n);
+    for (unsigned column = 0; column < OURS + PEER_SIDES; column++) {
+        if (is_here(r, column)) report_column(r, column, &samples, &raw);
+    }
+    for (unsigned i = 0; i < sizeof comparisons / sizeof *comparisons; i++) {
+        unsigned theirs = OURS + comparisons[i].side;
+        bool rate = peer_sides[comparisons[i].side].rate;
+        unsigned ours = 2 * comparisons[i].way + rate;
+        if (!is_here(r, theirs)) continue;
+        samples.n = 0;
+        for (unsigned round = 0; round < r->n; round++) {
+            double we = r->p50[round][ours], they = r->p50[round][theirs];
+            bench_samples_add(&samples, rate ? we / they : they / we);
+        }
+        bench_result_t result = {.bench = "ordered",
+                                 .what = comparisons[i].what,
+                                 .unit = "times",
+                                 .samples = &samples,
+                                 .placement = r->far[ours] || r->far[theirs] ? BENCH_FAR : BENCH_NEAR};
+        bench_result_param(&result, "rounds", r->n);
+        bench_result_param(&result, "outstanding", rate ? ordered_outstanding(&r->once) : 1);
+        bench_report(&r->once, &result);
+    }
+    bench_samples_free(&samples);
+    bench_samples_free(&raw);
+}
+
 bool ordered_peers(const bench_options_t *options)
 {
-    bool all = true;
-    double one[ORDERED_OUTSIDE + 1], rate[ORDERED_OUTSIDE + 1];
-    for (unsigned way = ORDERED_SPINNING; way <= ORDERED_OUTSIDE; way++) {
-        if (!ordered_tcp_measure(options, (ordered_way_t)way, 1, 1, &one[way]) ||
-            !ordered_tcp_measure(options, (ordered_way_t)way, ORDERED_OUTSTANDING, ORDERED_TCP_BATCH,
-                                 &rate[way]))
-            return false;
-    }
-    for (unsigned i = 0; i < sizeof peers / sizeof *peers; i++) {
+    rounds_t r = {.once = *options, .n = options->rounds ? options->rounds : ROUNDS};
+    r.once.tries = 1;
+    for (unsigned i = 0; i < PEERS; i++) {
         const peer_t *p = &peers[i];
-        char path[PATH];
-        if (!beside(p->program, path, sizeof path) || (p->runs && !in_path(p->runs))) {
-            fprintf(stderr, "rf-bench ordered: no %s here: install %s, then configure and build again\n",
-                    p->name, p->needs);
-            continue;
-        }
-        all &= measure(options, p, path, 1, 1, one[p->beside]);
-        all &= measure(options, p, path, ORDERED_OUTSTANDING, 1, rate[p->beside]);
-        if (p->batches)
-            all &= measure(options, p, path, ORDERED_OUTSTANDING, ORDERED_TCP_BATCH, rate[p->beside]);
+        if (beside(p->program, r.paths[i], PATH) && (!p->runs || in_path(p->runs))) continue;
+        r.paths[i][0] = 0;
+        fprintf(stderr, "rf-bench ordered: no %s here: install %s, then configure and build again\n", p->name,
+                p->needs);
     }
-    return all;
+    r.p50 = calloc(r.n, sizeof *r.p50);
+    r.raw = calloc(r.n, sizeof *r.raw);
+    unsigned n = r.n;
+    r.n = r.p50 && r.raw ? measure_rounds(&r) : 0;
+    if (r.n > 0) report_rounds(&r);
+    free(r.p50);
+    free(r.raw);
+    return r.n == n;
 }

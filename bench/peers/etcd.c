@@ -18,13 +18,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define NODES           3
 #define OUTSTANDING_MAX 4096
 #define START_SECONDS   20
-#define CALL_SECONDS    10
+#define CALL_SECONDS    30
+#define CHUNK           1024 /* commits of one throughput sample */
 #define LOOK_MS         50
 #define PATH            128
 #define KEY_BYTES       8
@@ -230,7 +232,7 @@ static bool measure(client_t *client, const peer_options_t *options)
 {
     static call_t calls[OUTSTANDING_MAX];
     uint8_t bytes[MESSAGE_MAX];
-    peer_meter_t meter = {.options = options};
+    peer_meter_t meter = {.options = options, .chunk = CHUNK};
     void *put = grpc_channel_register_call(client->channel, "/etcdserverpb.KV/Put", NULL, NULL);
     for (unsigned i = 0; i < options->outstanding; i++) {
         if (!call_start(client, put, &calls[i], bytes, put_request(bytes, i, options->bytes))) return false;
@@ -248,6 +250,22 @@ static bool measure(client_t *client, const peer_options_t *options)
     }
 }
 
+static double cpu_s(int who)
+{
+    struct rusage r;
+    getrusage(who, &r);
+    return (double)(r.ru_utime.tv_sec + r.ru_stime.tv_sec) +
+           (double)(r.ru_utime.tv_usec + r.ru_stime.tv_usec) * 1e-6;
+}
+
+/* How much of the CPUs the client takes itself. */
+static void say_shares(void)
+{
+    double own = cpu_s(RUSAGE_SELF), nodes = cpu_s(RUSAGE_CHILDREN);
+    fprintf(stderr, "etcd: %.0f %% of the CPU time was the client's, the rest the nodes'\n",
+            100 * own / (own + nodes));
+}
+
 int main(int argc, char **argv)
 {
     peer_options_t options;
@@ -260,9 +278,11 @@ int main(int argc, char **argv)
         pids[i] = fork();
         if (pids[i] == 0) start_node(i, ports);
     }
+    peer_clean_up_by(stop_nodes);
     grpc_init();
     bool ok = find_leader(&client, ports) && measure(&client, &options);
-    stop_nodes();
+    peer_clean_up();
+    say_shares();
     fflush(stdout);
     _exit(ok ? 0 : 1); /* gRPC's threads are not worth waiting for */
 }

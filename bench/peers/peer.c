@@ -5,14 +5,23 @@
 #include <errno.h>
 #include <ftw.h>
 #include <getopt.h>
+#include <glob.h>
 #include <netinet/in.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #define PORTS_MAX 16
+#define FOLDERS   "/dev/shm/rf-peer-"
+
+static void (*clean_up)(void);
+static atomic_flag cleaning = ATOMIC_FLAG_INIT;
 
 bool peer_parse(int argc, char **argv, peer_options_t *out)
 {
@@ -44,42 +53,57 @@ bool peer_parse(int argc, char **argv, peer_options_t *out)
 bool peer_answered(peer_meter_t *m, uint64_t asked_ns)
 {
     uint64_t now_ns = rf_clock_ns();
-    m->answered++;
+    if (m->answered++ == 0) m->first_ns = now_ns;
     if (m->options->outstanding == 1) {
         if (m->answered > PEER_WARM_UP) {
             printf("%.3f\n", (double)(now_ns - asked_ns) / 1000);
             m->printed++;
         }
-    } else if (m->answered == m->begun + PEER_CHUNK) {
+    } else if (m->answered == m->begun + m->chunk) {
         if (m->begun > 0) {
-            printf("%.6f\n", PEER_CHUNK * 1000.0 / (double)(now_ns - m->begun_ns));
+            printf("%.6f\n", m->chunk * 1000.0 / (double)(now_ns - m->begun_ns));
             m->printed++;
         }
         m->begun = m->answered;
         m->begun_ns = now_ns;
     }
-    if (m->printed < m->options->samples) return false;
+    bool late = now_ns - m->first_ns > PEER_SECONDS_MAX * RF_NS_PER_S && m->printed >= PEER_SAMPLES_MIN;
+    if (m->printed < m->options->samples && !late) return false;
     fflush(stdout);
     return true;
-}
-
-bool peer_folder_make(char *out, size_t max)
-{
-    int n = snprintf(out, max, "/dev/shm/rf-peer-XXXXXX");
-    if (n > 0 && (size_t)n < max && mkdtemp(out)) return true;
-    fprintf(stderr, "no folder in /dev/shm: %s\n", strerror(errno));
-    return false;
 }
 
 static int remove_one(const char *path, const struct stat *s, int type, struct FTW *ftw)
 {
     (void)s, (void)type, (void)ftw;
-    return remove(path);
+    remove(path);
+    return 0; /* and on with the rest */
 }
 
 void peer_folder_remove(const char *path)
 {
     nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+/* A folder's name says whose it is. */
+static void remove_orphans(void)
+{
+    glob_t all;
+    if (glob(FOLDERS "*", GLOB_ONLYDIR, NULL, &all) != 0) return;
+    for (size_t i = 0; i < all.gl_pathc; i++) {
+        long pid = strtol(all.gl_pathv[i] + strlen(FOLDERS), NULL, 10);
+        if (pid > 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH) peer_folder_remove(all.gl_pathv[i]);
+    }
+    globfree(&all);
+}
+
+bool peer_folder_make(char *out, size_t max)
+{
+    remove_orphans();
+    int n = snprintf(out, max, FOLDERS "%ld-XXXXXX", (long)getpid());
+    if (n > 0 && (size_t)n < max && mkdtemp(out)) return true;
+    fprintf(stderr, "no folder in /dev/shm: %s\n", strerror(errno));
+    return false;
 }
 
 bool peer_ports(uint16_t *out, unsigned n)
@@ -101,4 +125,37 @@ bool peer_ports(uint16_t *out, unsigned n)
     }
     for (unsigned i = 0; i < have; i++) close(sockets[i]);
     return have == n;
+}
+
+static void *wait_for_end(void *context)
+{
+    const sigset_t *set = context;
+    int which;
+    sigwait(set, &which);
+    peer_clean_up();
+    _exit(1);
+}
+
+void peer_clean_up(void)
+{
+    while (atomic_flag_test_and_set(&cleaning)) pause(); /* another thread does it, and ends the process */
+    clean_up();
+}
+
+void peer_clean_up_by(void (*clean)(void))
+{
+    static sigset_t set;
+    pthread_t thread;
+    clean_up = clean;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    if (pthread_create(&thread, NULL, wait_for_end, &set) != 0) {
+        peer_clean_up();
+        _exit(1);
+    }
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
 }

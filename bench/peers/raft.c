@@ -1,6 +1,7 @@
 /*
  * canonical's C raft: three servers, a process each, raft_uv over TCP on loopback, its log in memory (/dev/shm). The client is
- * in the leader's process and calls raft_apply(), `batch` commands a call.
+ * in the leader's process and calls raft_apply(), `batch` commands a call, which are one request to it and get one answer. The leader is
+ * on the first CPU, the others are on the second.
  */
 #include "peer.h"
 
@@ -28,6 +29,7 @@
 #define OUTSTANDING_MAX 4096
 #define SECONDS_MAX     60
 #define PATH            128
+#define CHUNK           4096 /* commits of one throughput sample */
 
 typedef struct call {
     struct raft_apply apply; /* first: what the callback gets */
@@ -50,6 +52,8 @@ typedef struct server {
 } server_t;
 
 static _Atomic(int) *ended; /* shared by all */
+static pid_t pids[SERVERS];
+static char root[PATH];
 
 static void end(int status)
 {
@@ -122,6 +126,13 @@ static void on_applied(struct raft_apply *req, int status, void *result)
     ask(s, call);
 }
 
+/* libuv leaves Nagle's algorithm on: with it a second message waits for the answer to the first, 40 ms where that is delayed. */
+static void no_delay(uv_handle_t *handle, void *arg)
+{
+    (void)arg;
+    if (handle->type == UV_TCP) uv_tcp_nodelay((uv_tcp_t *)handle, 1);
+}
+
 /* Who leads measures, on the first CPU; the others go to the second. */
 static void on_timer(uv_timer_t *timer)
 {
@@ -131,10 +142,11 @@ static void on_timer(uv_timer_t *timer)
     raft_leader(&s->raft, &leader, &address);
     if (s->measuring || leader == 0) return;
     s->measuring = true;
+    uv_walk(&s->loop, no_delay, NULL);
     raft_set_election_timeout(&s->raft, STEADY_MS);
     pin(s->options->cores[leader == s->raft.id ? 0 : 1]);
     if (leader != s->raft.id) return;
-    s->meter.options = s->options;
+    s->meter = (peer_meter_t){.options = s->options, .chunk = CHUNK};
     unsigned calls = s->options->outstanding / s->options->batch;
     for (unsigned i = 0; i < calls; i++) ask(s, &s->calls[i]);
 }
@@ -167,7 +179,7 @@ static int set_up(server_t *s, unsigned index, const char *folder, const uint16_
     return err;
 }
 
-static void serve(const peer_options_t *options, unsigned index, const char *root, const uint16_t *ports)
+static void serve(const peer_options_t *options, unsigned index, const uint16_t *ports)
 {
     static server_t server;
     char folder[PATH + 16];
@@ -179,12 +191,20 @@ static void serve(const peer_options_t *options, unsigned index, const char *roo
     end(-1);
 }
 
+static void stop_servers(void)
+{
+    for (unsigned i = 0; i < SERVERS; i++) {
+        if (pids[i] <= 0) continue;
+        kill(pids[i], SIGKILL);
+        waitpid(pids[i], NULL, 0);
+    }
+    peer_folder_remove(root);
+}
+
 int main(int argc, char **argv)
 {
     peer_options_t options;
     uint16_t ports[SERVERS];
-    char root[PATH];
-    pid_t pids[SERVERS];
     if (!peer_parse(argc, argv, &options)) return 2;
     if (options.outstanding > OUTSTANDING_MAX || options.bytes % 8 != 0) {
         fprintf(stderr, "at most %u outstanding, and bytes a multiple of 8\n", OUTSTANDING_MAX);
@@ -194,14 +214,10 @@ int main(int argc, char **argv)
     if (ended == MAP_FAILED || !peer_ports(ports, SERVERS) || !peer_folder_make(root, sizeof root)) return 1;
     for (unsigned i = 0; i < SERVERS; i++) {
         pids[i] = fork();
-        if (pids[i] == 0) serve(&options, i, root, ports);
+        if (pids[i] == 0) serve(&options, i, ports);
     }
+    peer_clean_up_by(stop_servers);
     for (unsigned ms = 0; *ended == 0 && ms < SECONDS_MAX * 1000; ms += LOOK_MS) rf_clock_sleep_ms(LOOK_MS);
-    for (unsigned i = 0; i < SERVERS; i++) {
-        if (pids[i] <= 0) continue;
-        kill(pids[i], SIGKILL);
-        waitpid(pids[i], NULL, 0);
-    }
-    peer_folder_remove(root);
+    peer_clean_up();
     return *ended == 1 ? 0 : 1;
 }

@@ -36,7 +36,8 @@ run 8 ordered direct
 run 3 ordered plan
 run 4 ordered urpc
 run 2 ordered tcp
-run 4 ordered blocking
+run 6 ordered blocking
+run 2 ordered tcp --outstanding 64
 run 6 ordered failover
 run 4 two-phase direct
 run 10 two-phase single
