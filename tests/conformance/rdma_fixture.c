@@ -89,22 +89,50 @@ static void post(rdma_path_t *path, const void *bytes, uint32_t size)
     rdma_path_post(path, &request, 1);
 }
 
-static bool hostile_slot(rdma_path_t *path, unsigned way)
+/* One slot, in the way that the other end takes slots. */
+static void put(rdma_path_t *path, rf_slot_t slot, uint64_t sent)
+{
+    uint64_t number = sent - path->first;
+    struct ibv_sge part = {.addr = (uintptr_t)&slot, .length = sizeof slot};
+    struct ibv_send_wr request = {.sg_list = &part,
+                                  .num_sge = 1,
+                                  .opcode = IBV_WR_RDMA_WRITE,
+                                  .send_flags = IBV_SEND_INLINE,
+                                  .wr.rdma = {.rkey = path->peer.ring_key}};
+    if (path->peer.ring) {
+        request.wr.rdma.remote_addr = path->peer.ring + (number & (path->peer.ring_slots - 1)) * sizeof slot;
+        slot.control ^= rdma_ring_parity(number, path->peer.ring_slots);
+    } else {
+        request.opcode = IBV_WR_SEND;
+    }
+    rdma_path_post(path, &request, 1);
+}
+
+static bool hostile_slot(rdma_path_t *path, unsigned way, uint64_t sent, bool *harmless)
 {
     const uint64_t good = rf_control_make(CONFORMANCE_SLOT, RF_SLOT_PAYLOAD, false, 0);
     const uint64_t bad[] = {
         good & ~0xffull,
         good | 0xff,
         good | 63ull << RF_CONTROL_LENGTH_SHIFT,
-        good | RF_CONTROL_PARITY,
         good | 1ull << 63,
         good | 999ull << RF_CONTROL_ACK_SHIFT,
         rf_control_make(RDMA_WORD + 1, RF_SLOT_PAYLOAD, false, 0),
+        good | RF_CONTROL_PARITY, /* in a ring: not there yet */
     };
     if (way >= sizeof bad / sizeof *bad) return false;
-    rf_slot_t slot = {.control = bad[way]};
-    post(path, &slot, sizeof slot);
+    *harmless = path->peer.ring && (bad[way] & RF_CONTROL_PARITY);
+    put(path, (rf_slot_t){.control = bad[way]}, sent);
     return true;
+}
+
+/* The line says that slots were taken which were never sent. */
+static void hostile_line(rdma_path_t *path)
+{
+    if (path->peer.line)
+        rdma_line_write(path, UINT64_MAX);
+    else
+        post(path, "half a slot", 11);
 }
 
 static bool hostile_word(rdma_path_t *path, unsigned way, uint64_t sent)
@@ -187,7 +215,7 @@ static bool rdma_hostile(world_t *world, unsigned side, unsigned way, bool *harm
     rdma_link_t *link = rdma_link_of(world->end[side].link);
     rdma_path_t *path = link->lanes[RDMA_LANE_SLOTS].path;
     const unsigned slots = 7, words = 9, controls = 7;
-    if (way < slots) return hostile_slot(path, way);
+    if (way < slots) return hostile_slot(path, way, link->slots_head, harmless);
     way -= slots;
     if (way < words) return hostile_word(path, way, link->slots_head);
     way -= words;
@@ -197,13 +225,18 @@ static bool rdma_hostile(world_t *world, unsigned side, unsigned way, bool *harm
         post(path, "half a slot", 11);
         return true;
     }
-    if (way == 1) { /* a word that says nothing */
+    if (way == 1) {
+        hostile_line(path);
+        *harmless = path->peer.line != 0; /* it is looked at when room is wanted */
+        return true;
+    }
+    if (way == 2) { /* a word that says nothing */
         rdma_word_t word = {.generation = path->generation};
         rdma_path_say(path, &word);
         *harmless = true;
         return true;
     }
-    return hostile_bulk(world, way - 2);
+    return hostile_bulk(world, way - 3);
 }
 
 static const fixture_t fixture = {

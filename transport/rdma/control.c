@@ -159,7 +159,9 @@ static rf_err_t info_check(const rdma_link_t *link, const rdma_path_info_t *info
     if (info->format != RDMA_FORMAT) return RF_ERR_VERSION;
     bool right = info->lane < RDMA_LANES && info->qpn <= RDMA_PSN_MASK && info->psn <= RDMA_PSN_MASK &&
                  info->mtu >= IBV_MTU_256 && info->mtu <= IBV_MTU_4096 && info->messages > 0 &&
-                 info->slots_max > 0 && info->iwarp <= 1 && info->ethernet <= 1 && info->reserved == 0;
+                 info->slots_max > 0 && (info->ring == 0) == (info->ring_slots == 0) &&
+                 (info->ring_slots & (info->ring_slots - 1)) == 0 && info->ring_slots <= RDMA_RING_SLOTS &&
+                 info->iwarp <= 1 && info->ethernet <= 1 && info->reserved == 0;
     if (!right) return RF_ERR_PROTOCOL;
     return info->lane == RDMA_LANE_BULK && !link->was_up ? RF_ERR_PROTOCOL : RF_OK;
 }

@@ -321,8 +321,11 @@ rf_err_t rdma_place_find(rdma_endpoint_t *ep, const rdma_route_t *route, rdma_pl
                           .mtu = (uint8_t)mtu_at_most(port.active_mtu, ep->options.mtu),
                           .ethernet = port.link_layer == IBV_LINK_LAYER_ETHERNET};
     if (route->netdev != 0 && strcmp(why, ep->chosen) != 0) {
+        const char *reason;
+        rdma_mode_t mode = rdma_placement(ep->options.mode, device->driver, device->iwarp, &reason);
         snprintf(ep->chosen, sizeof ep->chosen, "%s", why);
-        rf_log(RF_LOG_INFO, "rdma: over %s", why);
+        rf_log(RF_LOG_INFO, "rdma: over %s; slots come by %s: %s", why,
+               mode == RDMA_MODE_WRITE ? "WRITE" : "SEND", reason);
     }
     return RF_OK;
 }
@@ -381,6 +384,8 @@ static void request_came(rdma_device_t *device, const struct ibv_wc *wc)
     if (path && path->stage != RDMA_STAGE_DYING) {
         if (wc->status != IBV_WC_SUCCESS)
             path_failed(path, wc->status);
+        else if (wc->opcode == IBV_WC_RECV_RDMA_WITH_IMM)
+            rdma_sleep_rung(path);
         else if (!path->failed)
             kept = message_came(path, buffer, wc->byte_len);
     }

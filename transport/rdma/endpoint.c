@@ -24,6 +24,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #define EVENTS_MAX        16
@@ -132,13 +133,26 @@ void rdma_link_bury(rdma_link_t *link)
     ep->graveyard = link;
 }
 
+/* The slots' path ends: what has come over it is taken, once nothing more can come. */
+static void path_end(rdma_link_t *link)
+{
+    rdma_path_t *path = link->lanes[RDMA_LANE_SLOTS].path;
+    if (!path) return;
+    rdma_device_drain(path->device);
+    if (path->written && path->stage == RDMA_STAGE_UP) {
+        rdma_path_confirm(path);
+        path->failed = true; /* nothing is sent over it any more */
+        rdma_ring_take(link, path);
+    }
+    rdma_path_kill(path);
+}
+
 void rdma_link_broken(rdma_link_t *link, rf_err_t err)
 {
     rdma_endpoint_t *ep = rdma_endpoint_of(link);
     rdma_lane_t *lane = &link->lanes[RDMA_LANE_SLOTS];
     uint64_t now_ns = rf_clock_ns();
-    if (lane->path) rdma_device_drain(lane->path->device); /* what came before it failed */
-    rdma_path_kill(lane->path);
+    path_end(link);
     lane->overdue_ns = RF_NEVER;
     if (link->buried || link->end_pending || link->head.state == RF_LINK_STATE_DEAD) return;
     /* A path that breaks at once, again and again, is not made again at full speed. */
@@ -157,8 +171,7 @@ void rdma_link_broken(rdma_link_t *link, rf_err_t err)
 void rdma_link_end(rdma_link_t *link, rf_err_t err)
 {
     if (link->buried || link->end_pending || link->head.state == RF_LINK_STATE_DEAD) return;
-    rdma_path_t *path = link->lanes[RDMA_LANE_SLOTS].path;
-    if (path) rdma_device_drain(path->device); /* what came before the end is still served */
+    path_end(link); /* what came before the end is still served */
     paths_drop(link);
     control_drop(link);
     link->dead_ns = RF_NEVER;
@@ -207,6 +220,9 @@ static void refresh(rdma_endpoint_t *ep)
         uint64_t count;
         if (events[i].data.ptr == ep) {
             ssize_t ignored = read(ep->kick, &count, sizeof count);
+            (void)ignored;
+        } else if (events[i].data.ptr == &ep->look) {
+            ssize_t ignored = read(ep->look, &count, sizeof count);
             (void)ignored;
         } else if (events[i].data.ptr) {
             rdma_device_heard(events[i].data.ptr);
@@ -276,10 +292,11 @@ static void devices_drain(rdma_endpoint_t *ep)
     for (unsigned i = 0; i < ep->n_devices; i++) rdma_device_drain(ep->devices[i]);
 }
 
-/* What could not be sent when it was due. */
+/* What could not be sent when it was due, and what closed links still have to hear. */
 static void links_push(rdma_endpoint_t *ep)
 {
     for (rdma_link_t *link = ep->links; link; link = link->next) {
+        if (link->user_closed) rdma_link_take(link);
         if (link->posted != link->slots_head || link->say || link->say_ack) rdma_push(link);
         if (link->control) rdma_control_push(link);
     }
@@ -379,8 +396,12 @@ rf_err_t rdma_endpoint_open(const rf_endpoint_params_t *params, rf_endpoint_t **
     err = RF_ERR_OS;
     ep->epoll = epoll_create1(EPOLL_CLOEXEC);
     ep->kick = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    ep->look = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = ep};
-    if (ep->epoll < 0 || ep->kick < 0 || epoll_ctl(ep->epoll, EPOLL_CTL_ADD, ep->kick, &event) < 0) {
+    struct epoll_event look = {.events = EPOLLIN, .data.ptr = &ep->look};
+    if (ep->epoll < 0 || ep->kick < 0 || ep->look < 0 ||
+        epoll_ctl(ep->epoll, EPOLL_CTL_ADD, ep->kick, &event) < 0 ||
+        epoll_ctl(ep->epoll, EPOLL_CTL_ADD, ep->look, &look) < 0) {
         rf_log(RF_LOG_ERROR, "rdma: cannot make an event set: %m");
         goto close_all;
     }
@@ -408,6 +429,7 @@ close_all:
     for (unsigned i = 0; i < ep->n_devices; i++) rdma_device_close(ep->devices[i]);
     if (ep->epoll >= 0) close(ep->epoll);
     if (ep->kick >= 0) close(ep->kick);
+    if (ep->look >= 0) close(ep->look);
 free_endpoint:
     free(ep);
     return err;
@@ -430,6 +452,7 @@ void rdma_endpoint_close(rf_endpoint_t *endpoint)
     for (unsigned i = 0; i < ep->n_devices; i++) rdma_device_close(ep->devices[i]);
     close(ep->epoll);
     close(ep->kick);
+    close(ep->look);
     free(ep);
 }
 

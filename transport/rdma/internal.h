@@ -7,8 +7,9 @@
  *   rdma_link       rings and counts; outlives its paths
  *
  *   device.c   devices, buffers, completions         control.c   offers and answers, over the control link
- *   path.c     queue pairs                           link.c      slots by SEND, acknowledgements
- *   bulk.c     regions and remote writes             endpoint.c  progress, timers, life and death
+ *   path.c     queue pairs                           link.c      slots out and in, acknowledgements
+ *   ring.c     slots by WRITE, sleeping              bulk.c      regions and remote writes
+ *   endpoint.c progress, timers, life and death
  *   choose.c, options.c, placement.c                 which device, port, GID and mode
  *
  * Invariants
@@ -52,6 +53,9 @@
 #define RDMA_INLINE              256
 #define RDMA_WRITES_MAX          64 /* outstanding remote writes of a link, and waiting notify slots */
 #define RDMA_REGIONS_MAX         64
+#define RDMA_RING_SLOTS          1024 /* of the ring that a peer writes slots into, at most */
+#define RDMA_RING_WORDS          32   /* receive requests beside a ring: words, and what rings */
+#define RDMA_WRITE_SLOTS         64   /* slots of one WRITE */
 #define RDMA_BULK_DEPTH          128
 #define RDMA_BULK_BUFFERS        96 /* receive requests of a bulk path; a waiting notify slot holds one */
 #define RDMA_PIECES_MAX          4
@@ -143,6 +147,8 @@ typedef enum rdma_stage {
     RDMA_STAGE_DYING,
 } rdma_stage_t;
 
+typedef enum rdma_sleep { RDMA_AWAKE, RDMA_ASKED, RDMA_GRANTED } rdma_sleep_t;
+
 struct rdma_path {
     uint16_t id; /* its place in the endpoint's table */
     rdma_stage_t stage;
@@ -150,6 +156,7 @@ struct rdma_path {
     rdma_domain_t *domain;
     rdma_link_t *link; /* NULL when dying */
     unsigned lane;
+    bool written; /* slots come by WRITE, into `ring` */
     uint32_t generation;
     struct ibv_qp *qp;
     rdma_path_t *qpn_next; /* in the endpoint's bucket */
@@ -164,7 +171,14 @@ struct rdma_path {
     rdma_buffers_t *buffers; /* of its own receive queue; NULL: it uses the shared one */
     struct ibv_mr *ring_mr;  /* of the ring of slots to send */
     rdma_memory_t retired;   /* a smaller ring, until the path ends */
-    uint64_t destroy_ns;     /* dying: when */
+    rdma_memory_t ring;      /* where the peer writes slots, and the line behind it; none: it sends them */
+    uint32_t ring_slots;
+    uint64_t ring_first; /* number of the first slot that comes over this path */
+    uint64_t first;      /* ... that goes */
+    rdma_sleep_t sleep;  /* of this end: see ring.c */
+    bool peer_sleeps;    /* the next flush is to ring */
+    uint64_t look_ns;
+    uint64_t destroy_ns; /* dying: when */
 };
 
 typedef struct rdma_lane {
@@ -287,6 +301,7 @@ struct rdma_endpoint {
     rdma_route_t listen_route;
     bool listens;
     int epoll, kick; /* kick: an eventfd in the set, written when progress() is due at once */
+    int look;        /* a timerfd in the set: a sleeper whose SLEEP is not granted looks at its rings */
     rdma_device_t *devices[RDMA_DEVICES_MAX];
     unsigned n_devices;
     rdma_path_t *paths[RDMA_PATHS_MAX];
@@ -345,6 +360,8 @@ static inline uint32_t rdma_path_room(const rdma_path_t *path)
 }
 /* Posts `n` chained requests with one doorbell; sets their wr_id and, now and then, IBV_SEND_SIGNALED. */
 void rdma_path_post(rdma_path_t *path, struct ibv_send_wr *requests, unsigned n);
+/* Gives it up: the next one begins where this one ends. */
+void rdma_path_broken(rdma_path_t *path);
 /* Sends a word; false: no room. */
 bool rdma_path_say(rdma_path_t *path, const rdma_word_t *word);
 
@@ -374,6 +391,8 @@ rf_err_t rdma_link_attach(rdma_link_t *link, rdma_path_t *path);
 bool rdma_link_resume(rdma_link_t *link, uint64_t peer_accepted);
 /* A message came over the slots' lane. */
 void rdma_link_message(rdma_link_t *link, rdma_path_t *path, const uint8_t *bytes, uint32_t size);
+/* Takes in what has come. Runs no callback. True: there were slots. */
+bool rdma_link_take(rdma_link_t *link);
 /* Sends what is due. Runs no callback. */
 void rdma_push(rdma_link_t *link);
 /* Tells the owner what is due. */
@@ -387,6 +406,23 @@ void rdma_arm(rf_link_t *link);
 bool rdma_ready(rf_link_t *link);
 void rdma_disarm(rf_link_t *link);
 void rdma_stats(rf_link_t *link, rf_link_stats_t *out);
+
+/* Slots came, in order: copies them into the in-ring. */
+void rdma_link_accept(rdma_link_t *link, rdma_path_t *path, const rf_slot_t *slots, uint32_t n);
+
+/* ring.c */
+rf_err_t rdma_ring_make(rdma_path_t *path);
+void rdma_ring_info(const rdma_path_t *path, rdma_path_info_t *out);
+/* The parity of slot `number`, counted from the path's first, in a ring of so many. */
+uint64_t rdma_ring_parity(uint64_t number, uint32_t slots);
+/* Takes what has been written. True: there was something. */
+bool rdma_ring_take(rdma_link_t *link, rdma_path_t *path);
+uint64_t rdma_line_read(const rdma_path_t *path);
+/* False: no room. */
+bool rdma_line_write(rdma_path_t *path, uint64_t delivered);
+void rdma_sleep_arm(rdma_link_t *link, rdma_path_t *path);
+void rdma_sleep_word(rdma_link_t *link, rdma_path_t *path, uint32_t flags);
+void rdma_sleep_rung(rdma_path_t *path);
 
 /* bulk.c */
 rf_err_t rdma_bulk_need(rdma_link_t *link);

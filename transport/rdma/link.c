@@ -1,14 +1,14 @@
 /*
- * Slots of a link, by SEND and RECEIVE.
+ * Slots of a link: by SEND, or by WRITE into a ring of the receiver (ring.c); each receiver says which.
  *
  * Out: slots wait in a ring, which the device knows, until the peer's owner has taken them. flush() posts those not yet
- * posted, up to RDMA_MESSAGE_SLOTS a message, all messages of a call with one doorbell. A short message is written inline;
- * a longer one is read by the device from the ring, where it stays until it is acknowledged.
+ * posted, many a request, all requests of a call with one doorbell. A short request carries its slots inline; the slots of
+ * a longer one are read by the device from the ring, where they stay until they are acknowledged.
  *
- * In: completions bring messages, which are copied into the in-ring, and their buffers are posted again at once: a link
- * whose owner takes nothing holds up no other. The in-ring holds at most what this end said that it takes.
+ * In: what has come is copied into the in-ring, and buffers of SENDs are posted again at once: a link whose owner takes
+ * nothing holds up no other. The in-ring holds at most what this end said that it takes.
  *
- * Buffers at the receiver are promised: RDMA_MESSAGES for data messages, each of which is given back by the acknowledgement
+ * Of SENDs, buffers at the receiver are promised: RDMA_MESSAGES for data messages, each of which is given back by the acknowledgement
  * of its last slot, and RDMA_WORDS for words. Of words there are on their way at most: one HELLO, one CLOSE, one WANT_ACK
  * and its answer, one probe, and explicit acknowledgements, of which at most four are said for a full ring, and four for
  * as many messages as are promised, before the peer has to take some of them to send more.
@@ -126,6 +126,8 @@ rdma_link_t *rdma_link_new(rdma_endpoint_t *ep, const rf_link_params_t *params)
     return link;
 }
 
+static bool acked(rdma_link_t *link, uint64_t delivered);
+
 static inline uint32_t ring_free(const rdma_link_t *link)
 {
     return link->ring_size - (uint32_t)(link->slots_head - link->acked);
@@ -140,25 +142,36 @@ static rdma_path_t *path_up(const rdma_link_t *link)
     return path && path->stage == RDMA_STAGE_UP && !path->failed ? path : NULL;
 }
 
-/* The next data message: as many slots as lie in one run of the ring. 0: none, or the peer takes no more now. */
-static uint32_t message_slots(const rdma_link_t *link, const rdma_path_t *path)
+/* The next request: how many slots, of one run of the ring, and of the peer's. 0: none, or the peer takes no more now. */
+static uint32_t request_slots(const rdma_link_t *link, const rdma_path_t *path)
 {
-    uint64_t n = link->slots_head - link->posted, room = link->acked + path->peer.slots_max - link->posted;
+    const rdma_path_info_t *peer = &path->peer;
+    uint32_t room = peer->ring ? peer->ring_slots : peer->slots_max;
+    uint64_t n = link->slots_head - link->posted, left = link->acked + room - link->posted;
     uint32_t run = link->ring_size - ((uint32_t)link->posted & (link->ring_size - 1));
-    if (link->ends_head - link->ends_tail >=
-        (path->peer.messages < RDMA_MESSAGES ? path->peer.messages : RDMA_MESSAGES))
+    uint32_t most = peer->ring ? RDMA_WRITE_SLOTS : RDMA_MESSAGE_SLOTS;
+    uint32_t messages = peer->messages < RDMA_MESSAGES ? peer->messages : RDMA_MESSAGES;
+    if (peer->ring) {
+        uint32_t to = (uint32_t)(link->posted - path->first) & (peer->ring_slots - 1);
+        if (peer->ring_slots - to < run) run = peer->ring_slots - to;
+    } else if (link->ends_head - link->ends_tail >= messages) {
         return 0;
-    n = n < room ? n : room;
+    }
+    n = n < left ? n : left;
     n = n < run ? n : run;
-    return (uint32_t)(n < RDMA_MESSAGE_SLOTS ? n : RDMA_MESSAGE_SLOTS);
+    return (uint32_t)(n < most ? n : most);
 }
 
-static void message_make(rdma_link_t *link, const rdma_path_t *path, uint32_t n, struct ibv_sge *part,
+static void request_make(rdma_link_t *link, const rdma_path_t *path, uint32_t n, struct ibv_sge *part,
                          struct ibv_send_wr *request)
 {
+    const rdma_path_info_t *peer = &path->peer;
     rf_slot_t *first = &link->ring[link->posted & (link->ring_size - 1)];
-    uint64_t ack = (link->delivered & 0xffff) << RF_CONTROL_ACK_SHIFT;
-    for (uint32_t i = 0; i < n; i++) first[i].control = (first[i].control & CONTROL_CALLERS) | ack;
+    uint64_t number = link->posted - path->first, ack = (link->delivered & 0xffff) << RF_CONTROL_ACK_SHIFT;
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t parity = peer->ring ? rdma_ring_parity(number + i, peer->ring_slots) : 0;
+        first[i].control = (first[i].control & CONTROL_CALLERS) | ack | parity;
+    }
     *part = (struct ibv_sge){
         .addr = (uintptr_t)first, .length = n * (uint32_t)sizeof *first, .lkey = path->ring_mr->lkey};
     *request = (struct ibv_send_wr){.sg_list = part,
@@ -166,7 +179,13 @@ static void message_make(rdma_link_t *link, const rdma_path_t *path, uint32_t n,
                                     .opcode = IBV_WR_SEND,
                                     .send_flags = part->length <= path->inline_max ? IBV_SEND_INLINE : 0};
     link->posted += n;
-    link->ends[link->ends_head++ % RDMA_MESSAGES] = link->posted;
+    if (peer->ring) {
+        request->opcode = IBV_WR_RDMA_WRITE;
+        request->wr.rdma.remote_addr = peer->ring + (number & (peer->ring_slots - 1)) * sizeof(rf_slot_t);
+        request->wr.rdma.rkey = peer->ring_key;
+    } else {
+        link->ends[link->ends_head++ % RDMA_MESSAGES] = link->posted;
+    }
 }
 
 /* An acknowledgement goes out, in whatever way. */
@@ -191,7 +210,19 @@ static void word_say(rdma_link_t *link, rdma_path_t *path)
                         .count = link->posted};
     if (!rdma_path_say(path, &word)) return;
     link->say &= ~flags;
+    if (flags & RDMA_WORD_GRANT) path->peer_sleeps = true;
     ack_said(link);
+}
+
+/* The receiver sleeps: this request wakes it; iWARP has no immediates, there a word does. */
+static void ring_peer(rdma_link_t *link, rdma_path_t *path, struct ibv_send_wr *request)
+{
+    path->peer_sleeps = false;
+    link->stats.wakeups_sent++;
+    if (path->device->iwarp)
+        link->say |= RDMA_WORD_RING;
+    else
+        request->opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
 }
 
 void rdma_push(rdma_link_t *link)
@@ -204,12 +235,13 @@ void rdma_push(rdma_link_t *link)
     for (;;) {
         unsigned n = 0;
         uint32_t slots, room = rdma_path_room(path);
-        while (n < RDMA_POST_BATCH && n < room && (slots = message_slots(link, path)) > 0) {
-            message_make(link, path, slots, &parts[n], &requests[n]);
+        while (n < RDMA_POST_BATCH && n < room && (slots = request_slots(link, path)) > 0) {
+            request_make(link, path, slots, &parts[n], &requests[n]);
             n++;
         }
         if (n == 0) break;
         sent = true;
+        if (path->peer_sleeps && path->peer.ring) ring_peer(link, path, &requests[n - 1]);
         rdma_path_post(path, requests, n);
         if (path->failed) return;
         if (n == room && !rdma_device_drain(path->device)) break;
@@ -232,9 +264,20 @@ static void room_ask(rdma_link_t *link)
     rdma_push(link);
 }
 
+/* The line says more than slots and words have. Runs no callback. */
+static void line_hear(rdma_link_t *link)
+{
+    const rdma_path_t *path = path_up(link);
+    if (!path || !path->written) return;
+    uint64_t delivered = rdma_line_read(path);
+    if (delivered > link->acked && !acked(link, delivered))
+        rdma_link_wrong(link, "an acknowledgement of slots never sent");
+}
+
 unsigned rdma_room(rf_link_t *link_head, unsigned want)
 {
     rdma_link_t *link = rdma_link_of(link_head);
+    if (want > ring_free(link)) line_hear(link);
     if ((link_head->state != RF_LINK_STATE_UP && link_head->state != RF_LINK_STATE_BROKEN) ||
         link->end_pending)
         return 0;
@@ -307,13 +350,14 @@ static bool acked(rdma_link_t *link, uint64_t delivered)
     return true;
 }
 
+/* A slot may be taken later than a word or the line that was said after it: what is older is nothing new. */
 static bool acked16(rdma_link_t *link, uint64_t control)
 {
-    uint16_t low = (uint16_t)(control >> RF_CONTROL_ACK_SHIFT);
-    return acked(link, link->acked + (uint16_t)(low - (uint16_t)link->acked));
+    int16_t more = (int16_t)((uint16_t)(control >> RF_CONTROL_ACK_SHIFT) - (uint16_t)link->acked);
+    return more <= 0 || acked(link, link->acked + (uint64_t)more);
 }
 
-static void word_take(rdma_link_t *link, const rdma_path_t *path, const rf_slot_t *slot)
+static void word_take(rdma_link_t *link, rdma_path_t *path, const rf_slot_t *slot)
 {
     rdma_word_t word;
     memcpy(&word, slot->payload, sizeof word);
@@ -323,6 +367,7 @@ static void word_take(rdma_link_t *link, const rdma_path_t *path, const rf_slot_
         rdma_link_wrong(link, "a word that makes no sense");
         return;
     }
+    if (path->written) rdma_ring_take(link, path); /* what was written before it */
     if (!acked(link, word.delivered)) {
         rdma_link_wrong(link, "an acknowledgement of slots never sent");
         return;
@@ -331,7 +376,10 @@ static void word_take(rdma_link_t *link, const rdma_path_t *path, const rf_slot_
         rdma_link_wrong(link, "an acknowledgement of bytes never sent");
         return;
     }
-    if ((word.flags & (RDMA_WORD_WANT_ACK | RDMA_WORD_CLOSE)) && word.count != link->accepted) {
+    /* A ring may hold more by now than when the word was said. */
+    bool counted = path->written ? word.count <= link->accepted : word.count == link->accepted;
+    if (((word.flags & RDMA_WORD_WANT_ACK) && !counted) ||
+        ((word.flags & RDMA_WORD_CLOSE) && word.count != link->accepted)) {
         rdma_link_wrong(link, "a count of slots never sent");
         return;
     }
@@ -340,17 +388,43 @@ static void word_take(rdma_link_t *link, const rdma_path_t *path, const rf_slot_
         link->close_at = word.count;
         rdma_attention(link);
     }
+    rdma_sleep_word(link, path, word.flags);
     if (link->ack_due_at <= link->delivered) {
         link->ack_due_at = RF_NEVER;
         link->say_ack = true;
-        rdma_push(link);
     }
+    if (link->say || link->say_ack) rdma_push(link);
 }
 
 static bool slot_right(const rf_slot_t *slot)
 {
     return rf_control_valid(slot->control) && rf_control_type(slot->control) < RF_SLOT_TYPE_MEDIUM &&
            !(slot->control & RF_CONTROL_PARITY);
+}
+
+void rdma_link_accept(rdma_link_t *link, rdma_path_t *path, const rf_slot_t *slots, uint32_t n)
+{
+    uint64_t after = link->accepted - link->delivered + n;
+    uint32_t in_size = link->in_size;
+    while (in_size < after && in_size < link->in_max) in_size *= 2;
+    if (after > link->in_max || link->close_at != RF_NEVER) {
+        rdma_link_wrong(link, "more slots than there was room for");
+        return;
+    }
+    if (in_size > link->in_size && !in_grow(link, in_size)) {
+        rdma_path_broken(path); /* the slots come again over the next */
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        if (!slot_right(&slots[i])) {
+            rdma_link_wrong(link, "a slot that makes no sense");
+            return;
+        }
+        link->in[(link->accepted + i) & (link->in_size - 1)] = slots[i];
+    }
+    link->accepted += n;
+    if (link->user_closed) link->delivered = link->accepted; /* nobody takes them any more */
+    if (!acked16(link, slots[n - 1].control)) rdma_link_wrong(link, "an acknowledgement of slots never sent");
 }
 
 void rdma_link_message(rdma_link_t *link, rdma_path_t *path, const uint8_t *bytes, uint32_t size)
@@ -366,30 +440,26 @@ void rdma_link_message(rdma_link_t *link, rdma_path_t *path, const uint8_t *byte
         word_take(link, path, &slots[0]);
         return;
     }
-    uint64_t after = link->accepted - link->delivered + n;
-    uint32_t in_size = link->in_size;
-    while (in_size < after && in_size < link->in_max) in_size *= 2;
-    if (after > link->in_max || link->came_head - link->came_tail == RDMA_MESSAGES ||
-        link->close_at != RF_NEVER) {
-        rdma_link_wrong(link, "more slots than there was room for");
+    if (path->written || link->came_head - link->came_tail == RDMA_MESSAGES) {
+        rdma_link_wrong(link, path->written ? "slots by SEND" : "more slots than there was room for");
         return;
     }
-    if (in_size > link->in_size && !in_grow(link, in_size)) {
-        path->failed = true; /* the slots come again over the next path */
-        rdma_attention(link);
-        return;
+    uint64_t after = link->accepted + n;
+    rdma_link_accept(link, path, slots, n);
+    if (link->accepted == after) link->came[link->came_head++ % RDMA_MESSAGES] = after;
+}
+
+bool rdma_link_take(rdma_link_t *link)
+{
+    rdma_path_t *path = path_up(link);
+    if (!path) return false;
+    uint64_t before = link->accepted;
+    rdma_device_drain(path->device);
+    if (path_up(link) == path && path->written) {
+        rdma_ring_take(link, path);
+        if (link->room_wanted != 0 || link->posted != link->slots_head) line_hear(link);
     }
-    for (uint32_t i = 0; i < n; i++) {
-        if (!slot_right(&slots[i])) {
-            rdma_link_wrong(link, "a slot that makes no sense");
-            return;
-        }
-        link->in[(link->accepted + i) & (link->in_size - 1)] = slots[i];
-    }
-    link->accepted += n;
-    if (link->user_closed) link->delivered = link->accepted; /* nobody takes them any more */
-    link->came[link->came_head++ % RDMA_MESSAGES] = link->accepted;
-    if (!acked16(link, slots[n - 1].control)) rdma_link_wrong(link, "an acknowledgement of slots never sent");
+    return link->accepted != before;
 }
 
 bool rdma_link_served(const rdma_link_t *link)
@@ -417,9 +487,14 @@ static void ack_if_due(rdma_link_t *link)
     bool messages = link->came_head - link->came_tail >= RDMA_MESSAGES / ACK_SHARE &&
                     link->came[late % RDMA_MESSAGES] <= link->delivered;
     if (!asked && !messages && link->delivered - link->delivered_said < link->in_size / ACK_SHARE) return;
+    link->stats.acks_explicit++;
+    rdma_path_t *path = path_up(link);
+    if (!asked && path && path->peer.line) {
+        if (rdma_line_write(path, link->delivered)) ack_said(link);
+        return;
+    }
     if (asked) link->ack_due_at = RF_NEVER;
     link->say_ack = true;
-    link->stats.acks_explicit++;
     rdma_push(link);
 }
 
@@ -431,8 +506,7 @@ unsigned rdma_poll(rf_link_t *link_head, rf_slot_t *out, unsigned max)
     rdma_enter(ep);
     unsigned n = serve(link, out, max);
     if (n < max) {
-        rdma_path_t *path = link->lanes[RDMA_LANE_SLOTS].path;
-        if (path) rdma_device_drain(path->device);
+        if (!rdma_link_take(link) && link->device) rdma_device_drain(link->device);
         if (rf_unlikely(link->attention) && n == 0) rdma_link_settle(link);
         if (link->buried || link->fenced) goto leave;
         n += serve(link, out + n, max - n);
@@ -451,8 +525,10 @@ void rdma_arm(rf_link_t *link_head)
 {
     rdma_link_t *link = rdma_link_of(link_head);
     rdma_path_t *path = link->lanes[RDMA_LANE_SLOTS].path;
+    if (link->device) rdma_device_arm(link->device);
+    if (path && path->written && link->posted != link->slots_head) room_ask(link); /* the line wakes nobody */
+    if (path && path == path_up(link) && path->written) rdma_sleep_arm(link, path);
     link->armed = true;
-    if (path) rdma_device_arm(path->device);
 }
 
 void rdma_disarm(rf_link_t *link)
@@ -465,8 +541,8 @@ bool rdma_ready(rf_link_t *link_head)
     rdma_link_t *link = rdma_link_of(link_head);
     rdma_endpoint_t *ep = rdma_endpoint_of(link);
     if (link->fenced) return false;
-    rdma_path_t *path = link->lanes[RDMA_LANE_SLOTS].path;
-    if (path && link->delivered == link->accepted) rdma_device_drain(path->device);
+    if (link->delivered == link->accepted && !rdma_link_take(link) && link->device)
+        rdma_device_drain(link->device);
     return link->delivered != link->accepted || link->attention || ep->attention ||
            (link->end_pending && rdma_link_served(link)) || (link->bulk && rdma_bulk_ready(link));
 }
@@ -519,8 +595,9 @@ void rdma_link_settle(rdma_link_t *link)
 
 bool rdma_link_resume(rdma_link_t *link, uint64_t peer_accepted)
 {
+    rdma_path_t *path = link->lanes[RDMA_LANE_SLOTS].path;
     if (peer_accepted < link->acked || peer_accepted > link->sent_max) return false;
-    link->posted = peer_accepted;
+    path->first = link->posted = peer_accepted;
     link->stats.retransmitted += link->sent_max - peer_accepted;
     link->ends_head = link->ends_tail = link->came_head = link->came_tail = 0;
     link->delivered_said = link->delivered;

@@ -54,13 +54,18 @@ static struct ibv_qp *queue_pair_make(rdma_path_t *path)
 {
     rdma_device_t *device = path->device;
     bool slots = path->lane == RDMA_LANE_SLOTS;
+    bool shares =
+        slots &&
+        !path->written; /* a shared receive queue's buffers lie in the domain that has nothing else */
     for (uint32_t inlined = RDMA_INLINE;; inlined /= 2) {
         struct ibv_qp_init_attr attr = {
             .send_cq = device->cq,
             .recv_cq = device->cq,
-            .srq = slots ? device->srq : NULL,
+            .srq = shares ? device->srq : NULL,
             .cap = {.max_send_wr = slots ? RDMA_SEND_DEPTH : RDMA_BULK_DEPTH,
-                    .max_recv_wr = slots ? 0 : RDMA_BULK_BUFFERS,
+                    .max_recv_wr = shares  ? 0
+                                   : slots ? RDMA_RING_WORDS
+                                           : RDMA_BULK_BUFFERS,
                     .max_send_sge = 2,
                     .max_recv_sge = 1,
                     .max_inline_data = inlined},
@@ -82,7 +87,7 @@ static bool path_init(rdma_path_t *path)
         .qp_state = IBV_QPS_INIT,
         .pkey_index = (uint16_t)options->pkey_index,
         .port_num = (uint8_t)path->place.gid.port,
-        .qp_access_flags = path->lane == RDMA_LANE_SLOTS ? 0 : IBV_ACCESS_REMOTE_WRITE,
+        .qp_access_flags = path->lane == RDMA_LANE_BULK || path->written ? IBV_ACCESS_REMOTE_WRITE : 0,
     };
     return ibv_modify_qp(path->qp, &attr,
                          IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS) == 0;
@@ -92,7 +97,8 @@ static bool path_init(rdma_path_t *path)
  * have room of their own there. */
 static uint32_t completions_of(const rdma_path_t *path)
 {
-    return path->lane == RDMA_LANE_SLOTS ? RDMA_SEND_DEPTH : RDMA_BULK_DEPTH + RDMA_BULK_BUFFERS;
+    if (path->lane == RDMA_LANE_BULK) return RDMA_BULK_DEPTH + RDMA_BULK_BUFFERS;
+    return RDMA_SEND_DEPTH + (path->written ? RDMA_RING_WORDS : 0);
 }
 
 static rf_err_t path_fill(rdma_path_t *path)
@@ -105,7 +111,7 @@ static rf_err_t path_fill(rdma_path_t *path)
                    device->name);
         return RF_ERR_LIMIT;
     }
-    if (path->lane == RDMA_LANE_SLOTS) {
+    if (path->lane == RDMA_LANE_SLOTS && !path->written) {
         rf_err_t err = rdma_device_grow(device);
         if (err != RF_OK) return err;
     }
@@ -115,14 +121,16 @@ static rf_err_t path_fill(rdma_path_t *path)
             rf_log(RF_LOG_ERROR, "rdma: %s gives no queue pair: %m", device->name);
         return RF_ERR_OS;
     }
-    if (path->lane == RDMA_LANE_BULK) {
-        rf_err_t err = rdma_buffers_make(path, RDMA_BULK_BUFFERS, sizeof(rdma_placed_t));
-        if (err != RF_OK) return err;
-        for (unsigned i = 0; i < path->buffers->n; i++) rdma_buffer_post(device, &path->buffers->of[i]);
-    } else {
-        rf_err_t err = rdma_link_attach(path->link, path);
-        if (err != RF_OK) return err;
-    }
+    rf_err_t err = RF_OK;
+    if (path->lane == RDMA_LANE_BULK)
+        err = rdma_buffers_make(path, RDMA_BULK_BUFFERS, sizeof(rdma_placed_t));
+    else if (path->written)
+        err = rdma_buffers_make(path, RDMA_RING_WORDS, sizeof(rf_slot_t));
+    for (unsigned i = 0; path->buffers && i < path->buffers->n; i++)
+        rdma_buffer_post(device, &path->buffers->of[i]);
+    if (err == RF_OK && path->written) err = rdma_ring_make(path);
+    if (err == RF_OK && path->lane == RDMA_LANE_SLOTS) err = rdma_link_attach(path->link, path);
+    if (err != RF_OK) return err;
     return path_enter(ep, path) ? RF_OK : RF_ERR_LIMIT;
 }
 
@@ -132,6 +140,7 @@ static void path_free(rdma_path_t *path)
     if (path->qp) ibv_destroy_qp(path->qp);
     rdma_buffers_free(path->buffers);
     rdma_memory_free(&path->retired);
+    rdma_memory_free(&path->ring);
     rdma_domain_release(path->domain);
     free(path);
 }
@@ -141,7 +150,10 @@ rf_err_t rdma_path_make(rdma_link_t *link, unsigned lane, uint32_t generation, c
 {
     rdma_device_t *device = place->device;
     rdma_domain_t *domain = device->domain;
-    if (lane == RDMA_LANE_BULK) {
+    const char *why;
+    bool written = lane == RDMA_LANE_SLOTS && rdma_placement(device->endpoint->options.mode, device->driver,
+                                                             device->iwarp, &why) == RDMA_MODE_WRITE;
+    if (lane == RDMA_LANE_BULK || written) {
         rf_err_t err = link->domain ? RF_OK : rdma_domain_make(device, &link->domain);
         if (err != RF_OK) return err;
         domain = link->domain;
@@ -155,6 +167,7 @@ rf_err_t rdma_path_make(rdma_link_t *link, unsigned lane, uint32_t generation, c
     path->domain = domain;
     path->link = link;
     path->lane = lane;
+    path->written = written;
     path->generation = generation;
     path->place = *place;
     rf_random_secret(&path->psn, sizeof path->psn);
@@ -191,6 +204,7 @@ void rdma_path_info(const rdma_path_t *path, rdma_path_info_t *out)
         .accepted = path->lane == RDMA_LANE_SLOTS ? link->accepted : link->bulk->placed,
     };
     memcpy(out->gid, path->place.gid.gid, sizeof out->gid);
+    rdma_ring_info(path, out);
 }
 
 rf_err_t rdma_path_join(rdma_path_t *path, const rdma_path_info_t *peer)
@@ -292,7 +306,12 @@ void rdma_path_post(rdma_path_t *path, struct ibv_send_wr *requests, unsigned n)
         requests[i].next = i + 1 < n ? &requests[i + 1] : NULL;
     }
     struct ibv_send_wr *bad;
-    if (ibv_post_send(path->qp, requests, &bad) == 0) return;
+    if (ibv_post_send(path->qp, requests, &bad) != 0) rdma_path_broken(path);
+}
+
+void rdma_path_broken(rdma_path_t *path)
+{
+    if (path->failed || path->stage == RDMA_STAGE_DYING) return;
     path->failed = true;
     path->why = IBV_WC_GENERAL_ERR;
     rdma_attention(path->link);

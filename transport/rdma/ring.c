@@ -1,0 +1,130 @@
+/*
+ * Slots by WRITE, and how their receiver sleeps.
+ *
+ * The sender writes slots into a ring in the receiver's memory, which its owner polls: the ring of URPC, with the same
+ * parity that flips each lap, filled by the device. Behind the ring lies the line, where the receiver's peer writes how many of the
+ * slots sent from here its owner has taken. Ring and line are of one path: fresh memory, a fresh key, the slots numbered
+ * from where the path began.
+ *
+ * A plain WRITE completes nothing at its target, so sleep is agreed (HOSTING.md):
+ *
+ *   receiver    AWAKE --arm: SLEEP--> ASKED --GRANT came--> GRANTED --rung--> AWAKE
+ *   sender      on SLEEP: answers GRANT, and after that the last request of its next flush is a WRITE with immediate, once
+ *
+ * Nothing is overlooked. What was written before GRANT is in the ring when GRANT, which completes, has come; what is
+ * written after it rings. The receiver sleeps while ASKED too: GRANT wakes it, and if that is not said soon, as by a sender
+ * that does something else, a timer does, and it looks at its ring: after 1 ms first, then each time after twice as long.
+ * (Polling until GRANT takes the CPU from a sender that shares it.) A receiver that was woken by something else stays
+ * GRANTED and may sleep again without a word.
+ */
+#include "transport/rdma/internal.h"
+
+#include "base/clock.h"
+
+#include <string.h>
+#include <sys/timerfd.h>
+
+#define LOOK_NS_MIN RF_NS_PER_MS
+#define LOOK_NS_MAX (64 * RF_NS_PER_MS)
+
+rf_err_t rdma_ring_make(rdma_path_t *path)
+{
+    uint32_t slots = path->link->in_max < RDMA_RING_SLOTS ? path->link->in_max : RDMA_RING_SLOTS;
+    size_t size = (slots + 1) * sizeof(rf_slot_t);
+    rf_err_t err = rdma_memory_make(path->domain->pd, size, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE,
+                                    &path->ring);
+    if (err != RF_OK) {
+        rdma_memory_refused(path->device->endpoint, size);
+        return err;
+    }
+    path->ring_slots = slots;
+    path->ring_first = path->link->accepted;
+    return RF_OK;
+}
+
+void rdma_ring_info(const rdma_path_t *path, rdma_path_info_t *out)
+{
+    if (!path->ring.base) return;
+    out->ring = (uintptr_t)path->ring.base;
+    out->ring_key = out->line_key = path->ring.mr->rkey;
+    out->ring_slots = path->ring_slots;
+    out->line = out->ring + path->ring_slots * sizeof(rf_slot_t);
+}
+
+uint64_t rdma_ring_parity(uint64_t number, uint32_t slots)
+{
+    return number & slots ? 0 : RF_CONTROL_PARITY; /* the first lap differs from memory never written */
+}
+
+bool rdma_ring_take(rdma_link_t *link, rdma_path_t *path)
+{
+    rf_slot_t *ring = (rf_slot_t *)path->ring.base;
+    uint64_t before = link->accepted, last = before - 1;
+    while (!link->wrong && link->accepted != last) {
+        last = link->accepted;
+        uint64_t number = link->accepted - path->ring_first;
+        const rf_slot_t *slot = &ring[number & (path->ring_slots - 1)];
+        uint64_t control = __atomic_load_n(&slot->control, __ATOMIC_ACQUIRE);
+        if ((control & RF_CONTROL_PARITY) != rdma_ring_parity(number, path->ring_slots)) break;
+        rf_slot_t copy; /* before it is looked at: the peer may write it again */
+        memcpy(copy.words, slot->words, sizeof copy.words);
+        copy.control = control & ~RF_CONTROL_PARITY;
+        rdma_link_accept(link, path, &copy, 1);
+    }
+    return link->accepted != before;
+}
+
+/* --- the line ----------------------------------------------------------------------------------------------- */
+
+uint64_t rdma_line_read(const rdma_path_t *path)
+{
+    const uint8_t *line = path->ring.base + path->ring_slots * sizeof(rf_slot_t);
+    return __atomic_load_n((const uint64_t *)(const void *)line, __ATOMIC_ACQUIRE);
+}
+
+bool rdma_line_write(rdma_path_t *path, uint64_t delivered)
+{
+    if (rdma_path_room(path) == 0) return false;
+    struct ibv_sge part = {.addr = (uintptr_t)&delivered, .length = sizeof delivered};
+    struct ibv_send_wr request = {.sg_list = &part,
+                                  .num_sge = 1,
+                                  .opcode = IBV_WR_RDMA_WRITE,
+                                  .send_flags = IBV_SEND_INLINE,
+                                  .wr.rdma = {.remote_addr = path->peer.line, .rkey = path->peer.line_key}};
+    rdma_path_post(path, &request, 1);
+    return true;
+}
+
+/* --- sleeping ----------------------------------------------------------------------------------------------- */
+
+static void look_in(rdma_path_t *path, uint64_t ns)
+{
+    struct itimerspec at = {
+        .it_value = {.tv_sec = (time_t)(ns / RF_NS_PER_S), .tv_nsec = (long)(ns % RF_NS_PER_S)}};
+    timerfd_settime(path->device->endpoint->look, 0, &at, NULL);
+}
+
+void rdma_sleep_arm(rdma_link_t *link, rdma_path_t *path)
+{
+    if (path->sleep == RDMA_AWAKE) {
+        path->sleep = RDMA_ASKED;
+        path->look_ns = LOOK_NS_MIN;
+        link->say |= RDMA_WORD_SLEEP;
+        rdma_push(link);
+    }
+    if (path->sleep != RDMA_ASKED) return;
+    look_in(path, path->look_ns);
+    if (path->look_ns < LOOK_NS_MAX) path->look_ns *= 2;
+}
+
+void rdma_sleep_word(rdma_link_t *link, rdma_path_t *path, uint32_t flags)
+{
+    if (flags & RDMA_WORD_SLEEP) link->say |= RDMA_WORD_GRANT;
+    if ((flags & RDMA_WORD_GRANT) && path->sleep == RDMA_ASKED) path->sleep = RDMA_GRANTED;
+    if (flags & RDMA_WORD_RING) rdma_sleep_rung(path);
+}
+
+void rdma_sleep_rung(rdma_path_t *path)
+{
+    if (path->sleep == RDMA_GRANTED) path->sleep = RDMA_AWAKE;
+}
