@@ -1,7 +1,8 @@
 /*
  * Changes of membership that somebody asks for.
  *
- *   JOIN      rackfishd asks for the next incarnation of a core of its own, which it then starts
+ *   JOIN      rackfishd asks for the next incarnation of a core of its own, which it then starts. Refused while the last one
+ *             is heard (LOOKING: it may have died just now), or it would be replaced where it runs
  *   LEAVE     this core is to leave in order. DRAINING: its dispatchers end, by themselves or (KILL) by TERM and KILL; then
  *             HANDING: if this is the leader, another one takes over; then the change is proposed; when a view without this
  *             core is in force the answer is given and the core ends
@@ -11,7 +12,9 @@
 
 #define SIGNAL_TERM 15
 
-enum { PROPOSING = 1, DRAINING, HANDING };
+enum { PROPOSING = 1, DRAINING, HANDING, LOOKING };
+
+#define LOOK_NS (100 * RF_NS_PER_MS) /* within which its death is known here, if its host knows it */
 
 static void each_local(monitor_t *m, bool destroy)
 {
@@ -50,6 +53,22 @@ static bool somebody_stays(const monitor_t *m, bool whole_node)
     return false;
 }
 
+static void propose(monitor_t *m, op_t *op)
+{
+    op->state = PROPOSING;
+    op_deadline(m, op, m->now_ns + CHANGE_NS);
+    agree_queue(m, op);
+}
+
+/* Linked, and heard within the time after which its host would be given up. */
+static bool is_heard(const monitor_t *m, rf_core_t core)
+{
+    const core_t *c = &m->cores[core];
+    uint64_t deadline_ns = m->boot->host_deadline_ms * RF_NS_PER_MS;
+    return core_is_alive(c) && (core == m->core || (c->link == PEER_LINKED && c->linked == c->agreed &&
+                                                    c->heard_ns + deadline_ns > m->now_ns));
+}
+
 void join_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, rf_core_t core)
 {
     rf_err_t err = core >= m->boot->n_cores ? RF_ERR_INVALID
@@ -60,19 +79,14 @@ void join_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request
         client_reply(m, client, request->tag, request->op, err, NULL, 0);
         return;
     }
-    op_t *op = op_begin_for_client(m, OP_CHANGE, client, request, m->now_ns + CHANGE_NS);
+    op_t *op = op_begin_for_client(m, OP_CHANGE, client, request, m->now_ns + LOOK_NS);
     if (!op) return;
-    op->state = PROPOSING;
     op->change.join = true;
     op->change.core = core;
-    agree_queue(m, op);
-}
-
-static void propose_leave(monitor_t *m, op_t *op)
-{
-    op->state = PROPOSING;
-    op_deadline(m, op, m->now_ns + CHANGE_NS);
-    agree_queue(m, op);
+    if (is_heard(m, core))
+        op->state = LOOKING;
+    else
+        propose(m, op);
 }
 
 void leave_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request,
@@ -114,8 +128,7 @@ void leave_tick(monitor_t *m)
             op_deadline(m, op, m->now_ns + REQUEST_NS);
             if (m->agree.state.role == AGREEMENT_ROLE_LEADER) agree_transfer(m);
         }
-        if (op->state == HANDING && m->agree.state.role != AGREEMENT_ROLE_LEADER && m->quorum)
-            propose_leave(m, op);
+        if (op->state == HANDING && m->agree.state.role != AGREEMENT_ROLE_LEADER && m->quorum) propose(m, op);
     }
 }
 
@@ -174,8 +187,14 @@ static void timeout(monitor_t *m, op_t *op)
     if (op->state == DRAINING && op->change.kill) {
         op_deadline(m, op, RF_NEVER);
         each_local(m, true);
+    } else if (op->state == LOOKING) {
+        rf_client_joined_t none = {0};
+        if (is_heard(m, op->change.core))
+            op_reply(m, op, RF_ERR_BUSY, &none, sizeof none);
+        else
+            propose(m, op);
     } else if (op->state == HANDING) {
-        propose_leave(m, op); /* nobody took over: the change ends its reign as well */
+        propose(m, op); /* nobody took over: the change ends its reign as well */
     } else {
         op->proposing = false; /* its answer, if it still comes, finds nobody */
         proposed(m, op, RF_ERR_TIMEOUT, 0);

@@ -220,6 +220,7 @@ static void stands_in_line(monitor_t *m, op_t *op)
 
 void registry_loaded(monitor_t *m)
 {
+    m->sessions_late = true;
     for (unsigned i = 0; i < MONITOR_OPS_MAX; i++) {
         op_t *op = &m->ops[i];
         uint64_t token;

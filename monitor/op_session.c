@@ -2,8 +2,13 @@
  * Sessions: the owners of what a command line's command holds in the registry. rackfishd opens one for a connection that needs
  * it; its end, asked for or because the link to rackfishd ended, is an agreed entry behind everything it still proposes.
  * When this core dies, the entry that says so ends them all.
+ *
+ * A change whose outcome is unknown may still be on its way when its session ends, and get into the log behind the end. Whoever
+ * of my ended sessions owns something then, or in a snapshot that was loaded, is ended once more.
  */
 #include "monitor/state.h"
+
+#define NO_PLACE UINT16_MAX
 
 session_t *registry_session_find(monitor_t *m, uint32_t client, uint64_t id)
 {
@@ -30,8 +35,8 @@ void registry_session_open(monitor_t *m, uint32_t client, const rf_wire_header_t
 
 static void propose_end(monitor_t *m, op_t *op)
 {
-    op->registry_command = (registry_command_t){
-        .op = REGISTRY_SESSION_END, .session = m->sessions[op->session.place].id, .user = "root"};
+    op->registry_command =
+        (registry_command_t){.op = REGISTRY_SESSION_END, .session = op->session.id, .user = "root"};
     agree_propose_bytes(m, op, &op->registry_command, sizeof op->registry_command);
 }
 
@@ -43,6 +48,7 @@ static void go_on(monitor_t *m, session_t *s)
     if (!op) return; /* tried again when the next operation of any session ends */
     s->op = true;
     op->session.place = (uint16_t)(s - m->sessions);
+    op->session.id = s->id;
     propose_end(m, op);
 }
 
@@ -82,11 +88,43 @@ static void proposed(monitor_t *m, op_t *op, rf_err_t err, uint64_t value)
         op_deadline(m, op, m->now_ns + REGISTRY_RETRY_NS);
         return;
     }
-    session_t *s = &m->sessions[op->session.place];
-    s->used = false;
-    m->n_sessions--;
+    if (op->session.place != NO_PLACE) {
+        m->sessions[op->session.place].used = false;
+        m->n_sessions--;
+    }
+    registry_session_owns(m, op->session.id); /* again, by an entry that was applied with it */
     op_end(m, op);
     for (unsigned i = 0; i < SESSIONS_MAX && m->n_sessions > 0; i++) go_on(m, &m->sessions[i]);
+}
+
+void registry_session_owns(monitor_t *m, uint64_t id)
+{
+    bool mine = id >> 40 == registry_number_of(m->core, m->incarnation, 0) >> 40;
+    if (mine && !registry_session_find(m, NO_CLIENT, id)) m->sessions_late = true;
+}
+
+static bool is_being_ended(const monitor_t *m, uint64_t id)
+{
+    for (unsigned i = 0; i < MONITOR_OPS_MAX; i++) {
+        if (m->ops[i].kind == OP_SESSION && m->ops[i].session.id == id) return true;
+    }
+    return false;
+}
+
+void registry_sessions_tick(monitor_t *m)
+{
+    uint64_t id = 0;
+    if (!m->sessions_late || !m->formed) return;
+    m->sessions_late = false;
+    while ((id = registry_session_above(m->registry, m->core, id)) != 0) {
+        if (registry_session_find(m, NO_CLIENT, id) || is_being_ended(m, id)) continue;
+        op_t *op = op_begin(m, OP_SESSION, RF_NEVER);
+        m->sessions_late = !op; /* then when others have ended */
+        if (!op) return;
+        op->session.place = NO_PLACE;
+        op->session.id = id;
+        propose_end(m, op);
+    }
 }
 
 static void timeout(monitor_t *m, op_t *op)

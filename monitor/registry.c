@@ -462,6 +462,18 @@ void registry_core_ended(registry_t *r, rf_core_t core)
     }
 }
 
+uint64_t registry_session_above(const registry_t *r, rf_core_t core, uint64_t session)
+{
+    uint64_t least = 0;
+    for (uint32_t at = r->claims_first; at != NONE; at = r->claims[at].all_next) {
+        const owner_t *o = &r->owners[r->claims[at].owner];
+        if (o->domain == 0 && o->session >> 48 == core && o->session > session &&
+            (least == 0 || o->session < least))
+            least = o->session;
+    }
+    return least;
+}
+
 /* ---- reading ---- */
 
 uint64_t registry_revision(const registry_t *r)

@@ -166,6 +166,8 @@ rf_err_t registry_apply(registry_t *r, const void *bytes, size_t size, uint64_t 
 /* The log says that this dispatcher (domain, index) has ended, or that this core has left: sessions of it end. */
 void registry_owner_ended(registry_t *r, uint64_t domain, uint64_t session);
 void registry_core_ended(registry_t *r, rf_core_t core);
+/* The least session of that core above `session` that owns something here; 0: none. */
+uint64_t registry_session_above(const registry_t *r, rf_core_t core, uint64_t session);
 
 /* ---- reading ---- */
 
@@ -236,8 +238,10 @@ size_t registry_save(registry_t *r, void *bytes, size_t max);
  * is as it was. Afterwards no events are kept: watchers are told that they may have missed some. */
 rf_err_t registry_load(registry_t *r, const void *bytes, size_t size);
 
-/* Whether load() would take these bytes; changes nothing. */
-bool registry_fits(const registry_t *r, const void *bytes, size_t size);
+/* Whether load() would take these bytes, and every owner that they name lives; changes nothing. */
+typedef bool (*registry_owner_fn)(const void *context, uint64_t domain, uint64_t session);
+bool registry_fits(const registry_t *r, const void *bytes, size_t size, registry_owner_fn lives,
+                   const void *context);
 
 /* Asserts every invariant; for tests and fuzzers. */
 void registry_check(const registry_t *r);

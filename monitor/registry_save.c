@@ -176,6 +176,8 @@ typedef struct loading {
     save_head_t head;
     uint32_t users_named; /* of the users, so many are named so far: they come in that order */
     size_t n_blocks;
+    registry_owner_fn lives; /* NULL: nobody asks */
+    const void *context;
 } loading_t;
 
 static bool check_user(loading_t *l, uint32_t user)
@@ -261,7 +263,8 @@ static bool check_claim(const registry_t *r, loading_t *l, reader_t *in)
 {
     save_claim_t c;
     if (!read_record(in, &c, sizeof c) || c.object >= l->head.n_objects || !check_user(l, c.user) ||
-        (c.domain == 0 && c.session == 0) || c.reserved != 0)
+        (c.domain == 0 && c.session == 0) || c.reserved != 0 ||
+        (l->lives && !l->lives(l->context, c.domain, c.session)))
         return false;
     loaded_t *o = &r->loaded[c.object];
     bool permits = o->kind == REGISTRY_LOCK || o->kind == REGISTRY_SEMAPHORE;
@@ -352,9 +355,10 @@ static void build(registry_t *r, const loading_t *l, reader_t in)
     events_forget(r);
 }
 
-bool registry_fits(const registry_t *r, const void *bytes, size_t size)
+bool registry_fits(const registry_t *r, const void *bytes, size_t size, registry_owner_fn lives,
+                   const void *context)
 {
-    loading_t l = {0};
+    loading_t l = {.lives = lives, .context = context};
     return check(r, &l, (reader_t){.at = bytes, .left = size});
 }
 

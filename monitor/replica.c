@@ -202,7 +202,10 @@ static rf_err_t apply_registry(monitor_t *m, const void *bytes, size_t size, uin
         return RF_ERR_PEER_DEAD;
     if (c.domain == RF_DOMAIN_NONE && c.session != 0 && !session_is_of_member(m, c.session))
         return RF_ERR_PEER_DEAD;
-    return registry_apply(m->registry, bytes, size, value);
+    rf_err_t err = registry_apply(m->registry, bytes, size, value);
+    if (c.domain == RF_DOMAIN_NONE && c.session != 0 && c.op != REGISTRY_SESSION_END)
+        registry_session_owns(m, c.session); /* sets only what this monitor does next */
+    return err;
 }
 
 rf_err_t replica_apply(monitor_t *m, const void *bytes, size_t size, uint64_t *value)

@@ -185,6 +185,7 @@ static bool take(reader_t *r, void *out, size_t size)
 
 typedef struct sections {
     reader_t cores, domains, names, registry;
+    const uint8_t *domain_at[MONITOR_DOMAINS_MAX]; /* by place, once they have been checked; NULL: none */
 } sections_t;
 
 static bool split(const void *bytes, size_t size, sections_t *out)
@@ -255,38 +256,32 @@ static bool domain_fits(const monitor_t *m, const sections_t *s, const saved_dom
     return true;
 }
 
-static bool domains_fit(const monitor_t *m, const sections_t *s)
+static bool domains_fit(const monitor_t *m, sections_t *s)
 {
     reader_t r = s->domains;
     saved_domains_t all;
-    uint64_t used[MONITOR_DOMAINS_MAX / 64] = {0};
     if (!take(&r, &all, sizeof all) || all.n > MONITOR_DOMAINS_MAX) return false;
     for (uint32_t i = 0; i < all.n; i++) {
         saved_domain_t d;
         rf_core_t cores[RF_DISPATCHERS_PER_DOMAIN_MAX];
+        const uint8_t *at = r.at;
         if (!take_domain(&r, &d, cores) || d.id > all.last || !domain_fits(m, s, &d, cores)) return false;
         unsigned place = d.id % MONITOR_DOMAINS_MAX;
-        if (used[place / 64] >> (place % 64) & 1) return false;
-        used[place / 64] |= 1ull << (place % 64);
+        if (s->domain_at[place]) return false;
+        s->domain_at[place] = at;
     }
     return r.at == r.end;
 }
 
 /* Whether a dispatcher of the snapshot lives, and where. */
-static bool find_alive(const sections_t *s, rf_domain_t domain, unsigned index, rf_core_t *core)
+static bool find_alive(const sections_t *s, rf_domain_t domain, uint64_t index, rf_core_t *core)
 {
-    reader_t r = s->domains;
-    saved_domains_t all;
-    take(&r, &all, sizeof all);
-    for (uint32_t i = 0; i < all.n; i++) {
-        saved_domain_t d;
-        rf_core_t cores[RF_DISPATCHERS_PER_DOMAIN_MAX];
-        take_domain(&r, &d, cores);
-        if (d.id != domain) continue;
-        *core = index < d.n_dispatchers ? cores[index] : RF_CORE_NONE;
-        return index < d.n_dispatchers && (d.alive >> index & 1);
-    }
-    return false;
+    saved_domain_t d;
+    rf_core_t cores[RF_DISPATCHERS_PER_DOMAIN_MAX];
+    reader_t r = {.at = s->domain_at[domain % MONITOR_DOMAINS_MAX], .end = s->domains.end};
+    if (!r.at || !take_domain(&r, &d, cores) || d.id != domain || index >= d.n_dispatchers) return false;
+    *core = cores[index];
+    return d.alive >> index & 1;
 }
 
 static bool names_fit(const sections_t *s)
@@ -309,6 +304,18 @@ static bool names_fit(const sections_t *s)
     return true;
 }
 
+/* As replica_apply() would have had it: a dispatcher that lives, or a session of a core's incarnation that is a member. */
+static bool owner_lives(const void *context, uint64_t domain, uint64_t session)
+{
+    const sections_t *s = context;
+    rf_core_t core = (rf_core_t)(session >> 48);
+    saved_core_t saved;
+    if (domain != RF_DOMAIN_NONE) return find_alive(s, domain, session, &core);
+    if (core >= (size_t)(s->cores.end - s->cores.at) / sizeof saved) return false;
+    memcpy(&saved, s->cores.at + core * sizeof saved, sizeof saved);
+    return saved.member && registry_number_of(core, saved.incarnation, session) == session;
+}
+
 /* Leaves the registry's own bytes in s->registry. */
 static bool registry_section_fits(const monitor_t *m, sections_t *s)
 {
@@ -318,7 +325,7 @@ static bool registry_section_fits(const monitor_t *m, sections_t *s)
     size_t left = (size_t)(r->end - r->at);
     if (saved.size > left || left - saved.size >= 8) return false;
     r->end = r->at + saved.size;
-    return registry_fits(m->registry, r->at, saved.size);
+    return registry_fits(m->registry, r->at, saved.size, owner_lives, s);
 }
 
 /* ---- loading ---- */
@@ -344,7 +351,7 @@ static void load_domains(monitor_t *m, reader_t r)
     m->domain_last = all.last;
     m->n_domains_live = 0;
     for (uint32_t i = 0; i < all.n; i++) {
-        saved_domain_t saved;
+        saved_domain_t saved = {0};
         rf_core_t cores[RF_DISPATCHERS_PER_DOMAIN_MAX];
         take_domain(&r, &saved, cores);
         domain_t *d = &m->domains[saved.id % MONITOR_DOMAINS_MAX];

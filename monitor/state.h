@@ -300,7 +300,8 @@ typedef struct op {
             char name[REGISTRY_NAME_MAX], from[REGISTRY_NAME_MAX];
         } read; /* OP_READ, OP_WATCH */
         struct {
-            uint16_t place;
+            uint64_t id;
+            uint16_t place; /* NO_PLACE: it had ended, and owns again */
         } session;
         struct {
             uint64_t from;
@@ -408,6 +409,7 @@ struct monitor {
     } slots[REGISTRY_SLOTS_MAX];
     session_t sessions[SESSIONS_MAX];
     unsigned n_sessions, n_watches;
+    bool sessions_late;        /* one of mine that has ended may own something again */
     uint64_t registry_next;    /* waits and sessions are numbered */
     uint64_t registry_watched; /* watchers have been told of everything up to this revision */
 
@@ -620,6 +622,9 @@ session_t *registry_session_find(monitor_t *m, uint32_t client,
                                  uint64_t id); /* open; NO_CLIENT: of whomever, in any state */
 void registry_session_client_gone(monitor_t *m, uint32_t client);
 void registry_session_proposed(monitor_t *m, uint64_t id); /* one less that it proposes */
+/* A change of that session has been applied: one of mine that has ended is ended again. */
+void registry_session_owns(monitor_t *m, uint64_t id);
+void registry_sessions_tick(monitor_t *m);
 void links_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, uint64_t from);
 void links_pong(monitor_t *m, rf_core_t core, const uint8_t *bytes, size_t size);
 void links_tick(monitor_t *m);

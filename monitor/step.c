@@ -323,6 +323,7 @@ void monitor_step(monitor_t *m, const monitor_event_t *event, monitor_output_t *
     fence_tick(m);
     leave_tick(m);
     links_tick(m);
+    registry_sessions_tick(m);
     agree_tick(m);
     machine_events_deliver(m);
     registry_watches_deliver(m);
