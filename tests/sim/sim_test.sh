@@ -37,6 +37,9 @@ seeds)
     # Cut to pieces: members that are expelled before they have heard that they are in; sessions whose opening is lost
     "$sim" --seed 226 --seeds $(($3 / 10)) --monitors 5 --hosts 5 --voters 5 --clients 20 --ops 600 \
         --faults none,crash=0,partition=20,flap=15,isolate=5,loss=20,effect_stall=1,transfer=10
+    # New leaders cut off one after the other: logs that fill up with what nobody could commit
+    "$sim" --seed 100 --seeds $(($3 / 20)) --monitors 3 --hosts 3 --voters 3 --clients 60 --ops 6000 \
+        --faults none,depose=98,flap=3,transfer=5,loss=40,reorder=50,tail=20,restart=2
     "$sim" --seed 86 --seeds $(($3 / 20)) --monitors 3 --hosts 3 --leases on --clients 40 --ops 4000 \
         --faults none,one_way=6,flap=12,isolate=3,loss=20,tail=20,full=5
     ;;
@@ -109,6 +112,12 @@ command)
     expect 3 "$sim" --check-history "$scratch/bad"
     echo nonsense >"$scratch/none"
     expect 1 "$sim" --check-history "$scratch/none"
+    "$root/sim/nightly.py" --seeds 40 --build "$build" --folder "$scratch/night" >"$scratch/out" || fail "a short night"
+    sed -i '2,$d' "$scratch/night/pieces" # it was stopped
+    "$root/sim/nightly.py" --seeds 40 --build "$build" --folder "$scratch/night" >"$scratch/again" || fail "the same night, resumed"
+    grep -q '^all:' "$scratch/again" && fail "a resumed night runs again what was done"
+    [[ $(sed -n 's/^total *\(.*\)$/\1/p' "$scratch/out") == "$(sed -n 's/^total *\(.*\)$/\1/p' "$scratch/again")" ]] ||
+        fail "a resumed night differs"
     for model in "$root"/sim/models/*.model; do
         expect 0 "$sim" --model "$model" --monitors 3 --clients 1 --ops 2000
         grep 'ordered change' "$scratch/out"
