@@ -1,7 +1,7 @@
 /*
  * VOTE_REQUEST: from a candidate, or from the leader to its successor (STAND).
  *
- * A vote is refused by an incarnation that no view it holds names: it has not been caught up (AGREEMENT.md, incarnations). While the leader was heard of late, or may hold a lease by this voter's promise, only the
+ * A vote is one incarnation's, which one process has (AGREEMENT.md, incarnations): by that it is counted. While the leader was heard of late, or may hold a lease by this voter's promise, only the
  * kernel's evidence of that leader's death, or its own wish, makes it vote (Raft 4.2.3, 6.4.1).
  */
 #include "consensus/engine.h"
@@ -69,11 +69,15 @@ void recv_vote_request(agreement_t *e, agreement_member_t from, const uint8_t *b
         return;
     }
     bool careless = defect(e, AGREEMENT_DEFECT_NEW_INCARNATION_VOTES);
-    /* A member that does not vote yet in the log it holds may be a voter in the candidate's, whose change must be able to
-     * end: it is no other than it was when that view was agreed on, and gives one vote a term like all. */
-    bool may = config_self_votes(e) || (e->formed && !e->expelled && member_in(e, e->params.self));
+    /*
+     * One that does not vote in the log it holds, or that its log does not name yet, may be a voter in the candidate's, which may
+     * need its vote to go on: to form, or to end a change whose entries have not come here. It is the only process that this
+     * incarnation was ever given to, and so has forgotten nothing; a log that is short, or empty, is a follower's. Only
+     * candidates whose sets name this very incarnation count it.
+     */
+    bool may = !e->expelled;
     if (!may && !careless) {
-        engine_ignore(e, "ignoring VOTE_REQUEST: no voter");
+        engine_ignore(e, "ignoring VOTE_REQUEST: I have been expelled");
         return;
     }
     if ((m.flags & VOTE_EVIDENCE) && m.dead.core < e->params.n_cores && !member_dead(e, from_wire(m.dead))) {

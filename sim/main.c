@@ -366,6 +366,7 @@ static void merge(share_t *into, const share_t *from)
     const uint64_t *add = (const uint64_t *)b;
     for (size_t i = 0; i < offsetof(sim_statistics_t, engine_bytes) / sizeof *to; i++) to[i] += add[i];
     if (b->engine_bytes > a->engine_bytes) a->engine_bytes = b->engine_bytes;
+    if (b->resident_bytes > a->resident_bytes) a->resident_bytes = b->resident_bytes;
     rf_histogram_merge(&a->latency, &b->latency);
     if (from->failed > 0 && (into->failed == 0 || from->first_failed < into->first_failed))
         into->first_failed = from->first_failed;
@@ -449,7 +450,8 @@ static void print_json(const share_t *t, double seconds)
            "\"snapshots\":%llu,"
            "\"duplicates\":%llu,\"expulsions\":%llu,\"lost_machines\":%llu,\"undecided\":%llu,\"virtual_s\":%"
            ".3f,"
-           "\"engine_bytes\":%llu,\"latency_p50_ns\":%llu,\"latency_p99_ns\":%llu}\n",
+           "\"engine_bytes\":%llu,\"resident_bytes\":%llu,\"cpu_s\":%.3f,\"latency_p50_ns\":%llu,\"latency_"
+           "p99_ns\":%llu}\n",
            verdict_text(t->verdict), (unsigned long long)s->seeds, (unsigned long long)t->failed,
            (unsigned long long)s->events, seconds, (double)s->events / seconds, (unsigned long long)t->hash,
            (unsigned long long)s->operations, (unsigned long long)s->unknown, (unsigned long long)s->refused,
@@ -458,6 +460,7 @@ static void print_json(const share_t *t, double seconds)
            (unsigned long long)s->views, (unsigned long long)s->snapshots, (unsigned long long)s->duplicates,
            (unsigned long long)s->expulsions, (unsigned long long)s->lost_machines,
            (unsigned long long)s->undecided, (double)s->virtual_ns / 1e9, (unsigned long long)s->engine_bytes,
+           (unsigned long long)s->resident_bytes, (double)s->cpu_ns / 1e9,
            (unsigned long long)rf_histogram_percentile(&s->latency, 50),
            (unsigned long long)rf_histogram_percentile(&s->latency, 99));
 }
@@ -465,9 +468,9 @@ static void print_json(const share_t *t, double seconds)
 static void print_text(const command_line_t *line, const share_t *t, double seconds)
 {
     const sim_statistics_t *s = &t->statistics;
-    printf("%llu seeds: %s (%llu failed); %llu events in %.2f s, %.2f M/s; hash %016llx\n",
+    printf("%llu seeds: %s (%llu failed); %llu events in %.2f s, %.2f M/s of a CPU's time; hash %016llx\n",
            (unsigned long long)s->seeds, verdict_text(t->verdict), (unsigned long long)t->failed,
-           (unsigned long long)s->events, seconds, (double)s->events / seconds / 1e6,
+           (unsigned long long)s->events, seconds, (double)s->events / ((double)s->cpu_ns / 1e3 + 1e-9),
            (unsigned long long)t->hash);
     printf("%llu operations (%llu unknown, %llu refused), %llu linearizable reads, %llu duplicates seen\n",
            (unsigned long long)s->operations, (unsigned long long)s->unknown, (unsigned long long)s->refused,
@@ -481,6 +484,9 @@ static void print_text(const command_line_t *line, const share_t *t, double seco
            (unsigned long long)s->undecided);
     printf("%.3f s of virtual time, %llu messages, %llu bytes an engine\n", (double)s->virtual_ns / 1e9,
            (unsigned long long)s->messages, (unsigned long long)s->engine_bytes);
+    if (s->resident_bytes > 0)
+        printf("%llu bytes of memory in use a monitor, with all that the simulator holds\n",
+               (unsigned long long)s->resident_bytes);
     const sim_model_t *m = line->options.model;
     if (!m) return;
     printf("%s (%s): ordered change p50 %llu ns, p99 %llu ns; %.3f M/s\n", m->name, m->machine,

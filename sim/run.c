@@ -10,8 +10,11 @@
 
 #include <stdarg.h>
 #include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
 
 #define PROCESSES_SHOWN 16 /* when a run fails */
+#define LARGE           64 /* cores; a larger machine has small logs, and its memory is counted */
 
 static _Thread_local sim_world_t *current;
 
@@ -140,11 +143,11 @@ static void draw_parameters(sim_world_t *w)
         p->plan = (agreement_plan_t)(o->plan >= 0 ? o->plan : AGREEMENT_PLAN_BROADCAST);
         p->lease_ns = 0;
     }
-    if (w->n_cores > 64) {
+    if (w->n_cores > LARGE) {
         p->log_max = 32;
         p->entry_max = 256;
         p->proposals_max = 4;
-        p->sessions_max = 16;
+        p->sessions_max = w->n_cores > 1024 ? 4 : 16; /* each holds results three times over */
         p->lease_ns = 0;
         p->resend_ns = 20 * RF_NS_PER_MS;
     }
@@ -516,9 +519,28 @@ static void write_history(const sim_world_t *w)
     fclose(out);
 }
 
+/* Of this process, as the kernel has it. */
+static uint64_t resident_bytes(void)
+{
+    unsigned long long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (!file) return 0;
+    if (fscanf(file, "%*u %llu", &pages) != 1) pages = 0;
+    fclose(file);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static uint64_t cpu_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * RF_NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
 sim_verdict_t sim_run(const sim_options_t *options, uint64_t seed, sim_statistics_t *statistics,
                       uint64_t *hash)
 {
+    uint64_t started_cpu_ns = cpu_ns();
     sim_world_t *w = calloc(1, sizeof *w);
     rf_assert(w);
     w->options = options;
@@ -532,6 +554,9 @@ sim_verdict_t sim_run(const sim_options_t *options, uint64_t seed, sim_statistic
     if (w->verdict == SIM_OK) check_end(w);
     if (w->verdict != SIM_OK && !options->quiet) report_failure(w);
     write_history(w);
+    uint64_t each = w->n_cores > LARGE ? resident_bytes() / w->n_cores : 0;
+    if (each > statistics->resident_bytes) statistics->resident_bytes = each;
+    statistics->cpu_ns += cpu_ns() - started_cpu_ns;
     statistics->seeds++;
     statistics->events += w->n_events;
     statistics->virtual_ns += w->now_ns;

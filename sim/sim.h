@@ -493,8 +493,9 @@ typedef enum sim_verdict { SIM_OK = 0, SIM_USAGE = 1, SIM_UNSAFE = 3, SIM_STUCK 
 typedef struct sim_statistics {
     uint64_t seeds, events, messages, operations, unknown, refused, virtual_ns, work_ns;
     uint64_t elections, views, crashes, restarts, snapshots, duplicates, expulsions, lost_machines, undecided;
-    uint64_t reads, local_reads, faults;
+    uint64_t reads, local_reads, faults, cpu_ns;
     uint64_t engine_bytes;
+    uint64_t resident_bytes; /* of all memory in use at the end, for each monitor; of large machines only */
     rf_histogram_t latency;
 } sim_statistics_t;
 

@@ -3,6 +3,7 @@
 # sim_test.sh BUILD storm N      N seeds of the log, and N of groups, where much goes wrong at once
 # sim_test.sh BUILD monitors N   N seeds of whole monitors, and some of each preset
 # sim_test.sh BUILD defects      the deliberate defects listed are each caught within a bounded number of seeds
+# sim_test.sh BUILD large        16,384 monitors on 256 hosts, within 256 KiB each
 # sim_test.sh BUILD builds       a build by the other compiler, without optimisation, replays seeds to the same bits
 # sim_test.sh BUILD command      the command line: statuses, replay, histories, models
 set -euo pipefail
@@ -37,6 +38,10 @@ seeds)
     # Cut to pieces: members that are expelled before they have heard that they are in; sessions whose opening is lost
     "$sim" --seed 226 --seeds $(($3 / 10)) --monitors 5 --hosts 5 --voters 5 --clients 20 --ops 600 \
         --faults none,crash=0,partition=20,flap=15,isolate=5,loss=20,effect_stall=1,transfer=10
+    # Voters whose logs do not name them yet, and who are needed
+    "$sim" --seed 10003085 --faults all
+    "$sim" --seeds $(($3 / 10)) --hosts 5 --ops 300 \
+        --faults none,crash=10,host_crash=5,restart=3000,partition=20,isolate=10,loss=20
     # New leaders cut off one after the other: logs that fill up with what nobody could commit
     "$sim" --seed 100 --seeds $(($3 / 20)) --monitors 3 --hosts 3 --voters 3 --clients 60 --ops 6000 \
         --faults none,depose=98,flap=3,transfer=5,loss=40,reorder=50,tail=20,restart=2
@@ -63,6 +68,13 @@ defects)
         expect 0 "$sim" --seed "${seed%%:*}" $arguments
         printf '%-24s %s\n' "$name" "$found"
     done <"$root/tests/sim/defects.txt"
+    ;;
+large)
+    # A rack of racks, formed, worked on, and come to rest, in at most 256 KiB a monitor
+    expect 0 "$sim" --monitors 16384 --hosts 256 --ops 100 --faults none --plan tree --events-max 1000000000
+    cat "$scratch/out"
+    each=$(sed -n 's/^\([0-9]*\) bytes of memory in use a monitor.*/\1/p' "$scratch/out")
+    [[ -n $each && $each -le $((256 * 1024)) ]] || fail "$each bytes a monitor"
     ;;
 builds)
     # The other compiler, without optimisation: what leans on either, or on memory that was not set, differs.
