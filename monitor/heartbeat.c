@@ -116,7 +116,8 @@ void heartbeat_frozen(monitor_t *m, bool frozen)
             frozen ? "this host has no contact with the machine: its dispatchers are frozen"
                    : "this host has contact with the machine again: its dispatchers go on");
     rf_kernel_freeze_all_t body = {.frozen = frozen};
-    kernel_invoke(m, 0, RF_KERNEL_FREEZE_ALL, &body, sizeof body, NULL, 0);
+    if (!(m->defects & MONITOR_DEFECT_NOT_FROZEN))
+        kernel_invoke(m, 0, RF_KERNEL_FREEZE_ALL, &body, sizeof body, NULL, 0);
     agree_note_state(m);
 }
 

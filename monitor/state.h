@@ -370,6 +370,7 @@ typedef enum monitor_defect {
     MONITOR_DEFECT_LEFT_HEARD = 1 << 3,     /* who has left is listened to all the same */
     MONITOR_DEFECT_OUTCOME_DENIED =
         1 << 4, /* of a change whose outcome is unknown it says that nothing happened */
+    MONITOR_DEFECT_NOT_FROZEN = 1 << 5, /* a host without contact lets its dispatchers run on */
 } monitor_defect_t;
 
 struct monitor {

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #define REAL_NS        (1000000000ull * RF_NS_PER_S)
+#define DRIFT_MAX      40000 /* parts per million */
 #define SAME_TICK_MAX  10000
 #define CHECK_INTERVAL 1024 /* events of a world between two looks at every invariant of a monitor */
 
@@ -141,6 +142,7 @@ static void start(sim_world_t *w, sim_process_t *p)
     m->n_asked = 0;
     m->checked_term = 0;
     m->checked_role = AGREEMENT_ROLE_LEARNER;
+    memset(m->fenced, 0, sizeof m->fenced);
     memset(m->told_lives, 0, sizeof m->told_lives);
     memset(m->last_ns, 0, sizeof m->last_ns);
     sim_links_start(w, p->core);
@@ -234,6 +236,7 @@ static void step_once(sim_world_t *w, sim_process_t *p, monitor_event_t *event)
     m->checked_term = term;
     m->checked_role = role;
     if (changed || (w->n_events & 255) == 0) check_leader(w, p);
+    check_still_stepped(w, p);
     if (w->n_events % CHECK_INTERVAL == 0) monitor_check(m->monitor);
     if (p->slow_until_ns > w->now_ns) p->cost_ns += sim_between(&w->faults, 20, 500) * RF_NS_PER_US;
     if (m->output->next_tick_ns <= event->now_ns || m->output->more) {
@@ -352,6 +355,10 @@ static void draw_boot(sim_world_t *w)
     w->params.election_ns = b->election_ms * RF_NS_PER_MS;
     w->params.silence_ns = b->host_deadline_ms * RF_NS_PER_MS;
     w->params.lease_ns = 0;
+    for (unsigned h = 0; h < w->n_hosts; h++) { /* a tenth between two is what a fence by time allows for */
+        int64_t *rate_ppm = &w->clocks[h].rate_ppm;
+        *rate_ppm = *rate_ppm > DRIFT_MAX ? DRIFT_MAX : *rate_ppm < -DRIFT_MAX ? -DRIFT_MAX : *rate_ppm;
+    }
     uint32_t spare_ms = 2 * heartbeat_ms; /* as monitor/conn.c has it */
     all->deadline_ns = (b->host_deadline_ms - spare_ms) * RF_NS_PER_MS;
 }

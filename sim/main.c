@@ -95,6 +95,7 @@ static const struct {
     {"ephemeral-kept", MONITOR_DEFECT_EPHEMERAL_KEPT, OF_MONITOR},
     {"read-stale", MONITOR_DEFECT_READ_STALE, OF_MONITOR},
     {"left-heard", MONITOR_DEFECT_LEFT_HEARD, OF_MONITOR},
+    {"not-frozen", MONITOR_DEFECT_NOT_FROZEN, OF_MONITOR},
     {"outcome-denied", MONITOR_DEFECT_OUTCOME_DENIED, OF_MONITOR},
 };
 #define DEFECTS (sizeof defects / sizeof defects[0])

@@ -8,6 +8,7 @@
  *      client_monitor.c         commands, dispatchers and watchers, which ask through client links
  *      client_monitor_said.c    ... and what they make of the answers
  *      check_registry.c         what was acknowledged, read and watched, by the log
+ *      check_still.c            who is taken for fenced runs no more
  *      check_owned.c            locks, queues, barriers, what vanishes
  *      check_monitors.c         replicas are equal; everything is back when faults have stopped
  *
@@ -64,7 +65,8 @@ typedef struct sim_monitor {
     agreement_machine_t machine;               /* of the monitor; the simulator's looks on */
     uint64_t checked_term;
     agreement_role_t checked_role;
-    uint64_t told_lives[SIM_HOSTS_MAX]; /* which cores of each host it has the addresses of */
+    rf_incarnation_t fenced[SIM_MONITORS_MAX]; /* by core: the last that it has taken for fenced */
+    uint64_t told_lives[SIM_HOSTS_MAX];        /* which cores of each host it has the addresses of */
     struct {
         uint32_t tag;
         rf_core_t core; /* who is to join */
@@ -251,6 +253,7 @@ void check_registry_read(sim_world_t *w, sim_process_t *p, const char *prefix, b
                          const uint8_t *body, size_t size);
 void check_registry_watched(sim_world_t *w, sim_process_t *p, sim_mclient_t *c, const uint8_t *body,
                             size_t size);
+void check_still_stepped(sim_world_t *w, sim_process_t *p);
 void check_owned_applied(sim_world_t *w, sim_process_t *p, const agreement_apply_t *entry);
 void check_owned_acquired(sim_world_t *w, sim_process_t *p, sim_mclient_t *c, uint64_t token);
 void check_owned_popped(sim_world_t *w, sim_mclient_t *c, uint32_t value);
