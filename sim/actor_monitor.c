@@ -10,6 +10,7 @@
 
 #define REAL_NS        (1000000000ull * RF_NS_PER_S)
 #define DRIFT_MAX      40000 /* parts per million */
+#define LATE_ONE_IN    16
 #define SAME_TICK_MAX  10000
 #define CHECK_INTERVAL 1024 /* events of a world between two looks at every invariant of a monitor */
 
@@ -379,6 +380,15 @@ void sim_monitors_set_up(sim_world_t *w)
     all->fake.exited = sim_mclient_exited;
     all->fake.fence = sim_monitors_fence;
     w->statistics->engine_bytes = all->memory_size;
+}
+
+void sim_monitors_begin(sim_world_t *w)
+{
+    /* In some machines one core does not come: the others wait for it as long as they do, and form without it. */
+    if (w->n_cores < 4 || rf_prng_below(&w->choices, LATE_ONE_IN) != 0) return;
+    rf_core_t late = (rf_core_t)sim_between(&w->choices, 1, w->n_cores - 1); /* core 0 is who forms */
+    sim_process_kill(w, late);
+    sim_host_died(w, late, rf_prng_below(&w->choices, 2));
 }
 
 void sim_monitors_free(sim_world_t *w)

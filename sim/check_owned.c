@@ -1,7 +1,7 @@
 /*
  * What belongs to somebody. A lock has one holder at a time: tokens rise, whoever is told of a grant has been granted it by
  * the log, and nobody else holds the lock by then whose core is still a member. An element of the queue is taken once. No
- * more than its parties pass a barrier at one opening. And what an owner has goes with it, in the entry that says that
+ * more than its parties pass a barrier at one opening. A name is exported by one dispatcher. And what an owner has goes with it, in the entry that says that
  * it has ended.
  */
 #include "sim/monitors.h"
@@ -102,6 +102,21 @@ void check_owned_acquired(sim_world_t *w, sim_process_t *p, sim_mclient_t *c, ui
             sim_violation(w, "lock", "lock %u is client %u's by token %llu, and client %u's by %llu", c->lock,
                           c->number, (unsigned long long)token, other->number,
                           (unsigned long long)other->token);
+    }
+}
+
+/* ---- names ---- */
+
+void check_owned_named(sim_world_t *w, const sim_mclient_t *c)
+{
+    for (unsigned i = 0; i < w->n_clients && w->left[c->core] < w->processes[c->core].incarnation; i++) {
+        const sim_mclient_t *other = &w->monitors->clients[i];
+        if (other == c || !other->up || !other->named || other->name != c->name) continue;
+        const sim_process_t *q = &w->processes[other->core];
+        if (other->state == SIM_M_WAITING && other->op == SIM_M_UNNAME) continue;
+        if (q->alive && q->life == other->life && w->left[other->core] < q->incarnation)
+            sim_violation(w, "name", "name %u is client %u's and client %u's", c->name, c->number,
+                          other->number);
     }
 }
 

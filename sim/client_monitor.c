@@ -11,6 +11,8 @@
 #define RETRY_NS      (20 * RF_NS_PER_MS)
 #define HANDLES_FIRST 1
 #define SETTLE_NS     (120 * RF_NS_PER_S) /* a monitor is patient: with a join 10 s, a spawn 30 s */
+#define NAMES         2
+#define CANCEL_ONE_IN 6  /* waits that are given up before their time */
 #define END_ONE_IN    40 /* operations: then it ends itself, and all that it owns is to vanish */
 
 static sim_mclient_t *client_at(sim_world_t *w, rf_core_t core, uint32_t handle)
@@ -61,6 +63,7 @@ static void go_home(sim_world_t *w, sim_mclient_t *c, uint64_t delay_ns)
     c->state = SIM_M_HOMELESS;
     c->up = false;
     c->session = c->domain = c->token = 0;
+    c->named = false;
     sim_mclient_arm(w, c, delay_ns);
 }
 
@@ -243,6 +246,7 @@ static const uint8_t mix[] = {
     SIM_M_GET,       SIM_M_GET,       SIM_M_GET,     SIM_M_GET_LOCAL, SIM_M_LIST,    SIM_M_SEQUENTIAL,
     SIM_M_EPHEMERAL, SIM_M_EPHEMERAL, SIM_M_ACQUIRE, SIM_M_ACQUIRE,   SIM_M_ACQUIRE, SIM_M_CREATE_QUEUE,
     SIM_M_PUSH,      SIM_M_PUSH,      SIM_M_POP,     SIM_M_POP,       SIM_M_BARRIER, SIM_M_SPAWN,
+    SIM_M_NAME,
 };
 
 static sim_m_op_t draw(sim_world_t *w, const sim_mclient_t *c)
@@ -252,6 +256,8 @@ static sim_m_op_t draw(sim_world_t *w, const sim_mclient_t *c)
     if (c->child != 0 && rf_prng_below(&w->work, 4) == 0) return c->killed ? SIM_M_WAIT : SIM_M_KILL;
     sim_m_op_t op = (sim_m_op_t)mix[rf_prng_below(&w->work, sizeof mix)];
     if (op == SIM_M_ACQUIRE && c->token != 0) op = SIM_M_RELEASE;
+    if (op == SIM_M_NAME && c->kind != SIM_DISPATCHER) op = SIM_M_SPAWN;
+    if (op == SIM_M_NAME && c->named) op = SIM_M_UNNAME;
     if (op == SIM_M_SPAWN && c->child != 0) op = c->killed ? SIM_M_WAIT : SIM_M_KILL;
     return op;
 }
@@ -368,6 +374,9 @@ static void ask_about_object(sim_world_t *w, sim_mclient_t *c)
         break;
     }
     request(w, c, RF_CLIENT_REGISTRY_CHANGE, head, name, value, "");
+    bool waits = c->op == SIM_M_ACQUIRE || c->op == SIM_M_POP || c->op == SIM_M_BARRIER;
+    if (waits && rf_prng_below(&w->work, CANCEL_ONE_IN) == 0)
+        sim_mclient_arm(w, c, sim_exponential(&w->work, w->params.election_ns));
 }
 
 static void ask_about_domain(sim_world_t *w, sim_mclient_t *c)
@@ -375,6 +384,13 @@ static void ask_about_domain(sim_world_t *w, sim_mclient_t *c)
     if (c->op == SIM_M_SPAWN) {
         rf_core_t core = (rf_core_t)rf_prng_below(&w->work, w->n_cores);
         c->tag = spawn(w, c->core, c->handle, core);
+    } else if (c->op == SIM_M_NAME || c->op == SIM_M_UNNAME) {
+        rf_client_name_request_t body = {0};
+        if (c->op == SIM_M_NAME) c->name = (uint32_t)rf_prng_below(&w->work, NAMES);
+        snprintf(body.name, sizeof body.name, "name%u", c->name);
+        c->tag = sim_monitors_ask(w, c->core, c->handle,
+                                  c->op == SIM_M_NAME ? RF_CLIENT_NAME_PUT : RF_CLIENT_NAME_DELETE, &body,
+                                  sizeof body);
     } else if (c->op == SIM_M_KILL) {
         rf_client_kill_t kill = {.domain = c->child, .signo = 9, .user = "alice"};
         c->tag = sim_monitors_ask(w, c->core, c->handle, RF_CLIENT_KILL, &kill, sizeof kill);
@@ -434,6 +450,11 @@ void sim_mclient_timer(sim_world_t *w, const sim_event_t *event)
         else
             begin(w, c);
         break;
+    case SIM_M_WAITING: {
+        rf_client_target_t target = {.domain = c->tag};
+        sim_monitors_ask(w, c->core, c->handle, RF_CLIENT_CANCEL, &target, sizeof target);
+        break;
+    }
     default:
         break;
     }

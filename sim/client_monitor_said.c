@@ -131,6 +131,14 @@ static void domain_done(sim_world_t *w, sim_mclient_t *c, rf_err_t err, const ui
     finish(w, c, err == RF_OK ? SIM_DONE : SIM_UNKNOWN, true, 0);
 }
 
+static void name_done(sim_world_t *w, sim_mclient_t *c, rf_err_t err)
+{
+    if (c->op == SIM_M_NAME && err == RF_OK) check_owned_named(w, c);
+    if (err == RF_OK) c->named = c->op == SIM_M_NAME;
+    if (c->op == SIM_M_UNNAME && err == RF_ERR_NOT_FOUND) c->named = false;
+    finish(w, c, err == RF_OK ? SIM_DONE : SIM_UNKNOWN, true, 0);
+}
+
 static void failed(sim_world_t *w, sim_mclient_t *c, sim_process_t *p, rf_err_t err)
 {
     bool waits = c->op == SIM_M_ACQUIRE || c->op == SIM_M_POP || c->op == SIM_M_BARRIER;
@@ -167,6 +175,8 @@ void sim_mclient_answered(sim_world_t *w, sim_mclient_t *c, sim_process_t *p, rf
                c->op == SIM_M_SEQUENTIAL || c->op == SIM_M_EPHEMERAL;
     if (c->op == SIM_M_WATCH) {
         watched(w, c, p, err, body, size);
+    } else if (c->op == SIM_M_NAME || c->op == SIM_M_UNNAME) {
+        name_done(w, c, err);
     } else if (c->op >= SIM_M_SPAWN) {
         domain_done(w, c, err, body, size);
     } else if (err != RF_OK) {

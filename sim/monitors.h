@@ -107,6 +107,8 @@ typedef enum sim_m_op {
     SIM_M_SPAWN,
     SIM_M_KILL,
     SIM_M_WAIT,
+    SIM_M_NAME,
+    SIM_M_UNNAME,
     SIM_M_WATCH,
 } sim_m_op_t;
 
@@ -129,7 +131,9 @@ typedef struct sim_mclient {
     uint64_t token; /* of the lock that it holds; 0: none */
     uint32_t lock;
     bool may_be_released;
-    uint64_t watched;  /* the revision to go on from */
+    uint64_t watched; /* the revision to go on from */
+    uint32_t name;    /* that it has exported, and 1; 0: none. While it asks: the one that it asks for */
+    bool named;
     rf_domain_t child; /* a domain that it has started */
     bool killed;
 } sim_mclient_t;
@@ -190,6 +194,8 @@ extern const sim_actor_t sim_actor_monitor;
 /* actor_monitor.c */
 void sim_monitors_set_up(sim_world_t *w);
 void sim_monitors_free(sim_world_t *w);
+/* All processes have been started. */
+void sim_monitors_begin(sim_world_t *w);
 /* Faults have stopped: everybody asks once more. */
 void sim_monitors_settle(sim_world_t *w);
 /* An event for a monitor, on its way from now on. */
@@ -257,6 +263,7 @@ void check_still_stepped(sim_world_t *w, sim_process_t *p);
 void check_owned_applied(sim_world_t *w, sim_process_t *p, const agreement_apply_t *entry);
 void check_owned_acquired(sim_world_t *w, sim_process_t *p, sim_mclient_t *c, uint64_t token);
 void check_owned_popped(sim_world_t *w, sim_mclient_t *c, uint32_t value);
+void check_owned_named(sim_world_t *w, const sim_mclient_t *c);
 void check_owned_barrier(sim_world_t *w, sim_mclient_t *c, uint64_t revision);
 sim_element_t *check_owned_element(sim_world_t *w, uint32_t value);
 bool check_monitors_at_rest(sim_world_t *w, char *why, size_t why_size);

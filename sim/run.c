@@ -196,7 +196,9 @@ static void set_up(sim_world_t *w)
     for (unsigned i = 0; i < w->n_cores; i++) sim_process_start(w, (rf_core_t)i, 1);
     if (o->groups) {
         sim_groups_begin(w);
-    } else if (!o->whole) {
+    } else if (o->whole) {
+        sim_monitors_begin(w);
+    } else {
         sim_event_t *form = sim_push(w, RF_NS_PER_US, SIM_EVENT_FORM);
         form->core = 0;
         form->life = w->processes[0].life;
