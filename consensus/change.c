@@ -390,7 +390,8 @@ void change_died(agreement_t *e, agreement_member_t m, agreement_evidence_t evid
     change_heard(e, m);
     if (leads(e)) believe(e, m);
     role_update_lost(e);
-    if (same(e->leader, m)) role_leader_died(e);
+    if (same(e->leader, m) || (e->leader.core == RF_CORE_NONE && same(e->dead_leader, m)))
+        role_leader_died(e);
 }
 
 void change_tick(agreement_t *e)

@@ -188,7 +188,7 @@ struct agreement {
     bool stands_on_evidence, stands_by_transfer;
     bool quorum, lost, expelled, formed;
     bool hears_candidate; /* is about to judge a VOTE_REQUEST */
-    bool leader_dead;     /* kernel evidence about dead_leader, and no leader since */
+    bool leader_dead;     /* kernel evidence about dead_leader, who led last, and no leader since */
     agreement_member_t dead_leader, promised_to;
     bool transferring; /* leader: a successor is asked to stand; nothing new is taken on meanwhile */
     bool lease_over;   /* leader: this term has no lease any more */

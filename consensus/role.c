@@ -368,20 +368,29 @@ void role_leader_unheard(agreement_t *e)
     earlier(&e->election_at_ns, e->now_ns + STAGGER_NS + turn_ns(e));
 }
 
-/* The leader is dead, the kernel says so: the first rank stands now. */
+/* The leader is dead, or the one that led last while nobody does: the kernel says so. The first rank stands now. */
 void role_leader_died(agreement_t *e)
 {
-    e->leader_dead = true;
-    e->dead_leader = e->leader;
-    if (same(e->promised_to, e->leader)) e->promise_until_ns = 0;
-    if (e->role != AGREEMENT_ROLE_FOLLOWER && e->role != AGREEMENT_ROLE_CANDIDATE) return;
+    bool led = e->leader.core != RF_CORE_NONE;
     unsigned r = rank(e);
-    if (e->hears_candidate) /* its request first */
+    e->leader_dead = true;
+    if (led) e->dead_leader = e->leader;
+    if (same(e->promised_to, e->dead_leader)) e->promise_until_ns = 0;
+    if (e->role != AGREEMENT_ROLE_FOLLOWER && e->role != AGREEMENT_ROLE_CANDIDATE) return;
+    if (e->role == AGREEMENT_ROLE_CANDIDATE &&
+        !e->pre) { /* by suspicion until now: it gives the reason, and has less patience */
+        e->stands_on_evidence = true;
+        e->due |= DUE_VOTES;
+        earlier(&e->election_at_ns, e->now_ns + STAGGER_NS * EVIDENCE_TURNS + turn_ns(e));
+    } else if (!led && e->voted.core != RF_CORE_NONE) { /* for one whom it gives time, as role_voted() does */
+        earlier(&e->election_at_ns, e->now_ns + STAGGER_NS * (16 + 8 * r));
+    } else if (e->hears_candidate) { /* its request first */
         earlier(&e->election_at_ns, e->now_ns + STAGGER_NS + turn_ns(e));
-    else if (r == 0)
+    } else if (r == 0) {
         role_stand(e, false, true, false);
-    else
+    } else {
         earlier(&e->election_at_ns, e->now_ns + turn_ns(e));
+    }
 }
 
 /* To the best other voter: caught up most, no witness if there is a choice. */
