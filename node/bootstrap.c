@@ -144,6 +144,7 @@ static void on_stranger_hello(stranger_t *stranger, const Rackfish__Node__PeerHe
         err = RF_ERR_PROTOCOL;
         snprintf(why, sizeof why, "a relayed session names no user");
     }
+    if (err == RF_OK && control && rf_peers_are_two(daemon, hello, why, sizeof why)) err = RF_ERR_EXISTS;
     if (err == RF_OK && !control) err = rf_peers_take(daemon, conn, hello, why, sizeof why);
     if (err != RF_OK) {
         rf_peer_send_refusal(conn, err, why);

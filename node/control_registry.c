@@ -234,9 +234,14 @@ static void on_changed(void *context, rf_err_t err, const void *body, size_t siz
 static void change(registry_query_t *q, rf_local_core_t *core)
 {
     size_t size = sizeof q->head + q->head.name_size + q->head.value_size + q->head.compare_size;
-    rf_err_t err =
-        core ? rf_monitor_call(core, &q->call, q->op, &q->head, size, NULL, 0, q->timeout_ns, on_changed, q)
-             : RF_ERR_PEER_DEAD;
+    rf_daemon_t *daemon = q->operation.client->daemon;
+    rf_err_t err = RF_ERR_PEER_DEAD;
+    while (core && err != RF_OK) {
+        err = rf_monitor_call(core, &q->call, q->op, &q->head, size, NULL, 0, q->timeout_ns, on_changed, q);
+        /* One that does not take it has not heard of it: another may, unless the connection's session is at this one. */
+        if (err != RF_OK)
+            core = q->head.session ? NULL : rf_monitor_first(daemon, (unsigned)(core - daemon->cores) + 1);
+    }
     if (err != RF_OK) fail(q, err);
 }
 

@@ -359,10 +359,16 @@ static void dial(peer_t *peer)
 
 /* A standing connection of a node that has one already: the old one is of an earlier life that the kernel has not reported
  * dead yet, or two hosts claim one index. The old one counts as long as it is up; the other side dials again. */
-static bool is_claimed(peer_t *peer, const Rackfish__Node__PeerHello *hello)
+bool rf_peers_are_two(const rf_daemon_t *daemon, const Rackfish__Node__PeerHello *hello, char *why,
+                      size_t why_max)
 {
-    return peer->accepted && !(hello->instance.len == sizeof peer->instance &&
-                               memcmp(hello->instance.data, peer->instance, sizeof peer->instance) == 0);
+    const peer_t *peer = &daemon->peers->peers[hello->node];
+    bool same = hello->instance.len == sizeof peer->instance &&
+                memcmp(hello->instance.data, peer->instance, sizeof peer->instance) == 0;
+    if (!peer->accepted || same) return false;
+    snprintf(why, why_max, "a living node is %s already; give each host its own name (--node)",
+             hello->node_name);
+    return true;
 }
 
 rf_err_t rf_peers_take(rf_daemon_t *daemon, rf_conn_t *conn, const Rackfish__Node__PeerHello *hello,
@@ -373,11 +379,7 @@ rf_err_t rf_peers_take(rf_daemon_t *daemon, rf_conn_t *conn, const Rackfish__Nod
         snprintf(why, why_max, "the node with the higher index dials, not %s", hello->node_name);
         return RF_ERR_PROTOCOL;
     }
-    if (is_claimed(peer, hello)) {
-        snprintf(why, why_max, "a living node is %s already; give each host its own name (--node)",
-                 hello->node_name);
-        return RF_ERR_EXISTS;
-    }
+    if (rf_peers_are_two(daemon, hello, why, why_max)) return RF_ERR_EXISTS;
     rf_peer_send_hello(daemon, conn, false, NULL, false);
     rf_conn_close(peer->conn);
     peer->conn = conn;

@@ -26,6 +26,10 @@ void rf_peers_form(rf_daemon_t *daemon);
 /* Another node is of another machine, `why` says which. A node that has nothing running yet cannot come up, and says so at once. */
 void rf_peers_other_machine(rf_daemon_t *daemon, const char *why);
 
+/* Another living rackfishd than the one that says this hello is that node: two hosts claim one name. One line in `why`. */
+bool rf_peers_are_two(const rf_daemon_t *daemon, const Rackfish__Node__PeerHello *hello, char *why,
+                      size_t why_max);
+
 /* True when every other node has told its cores' addresses. */
 bool rf_peers_all_known(const rf_daemon_t *daemon);
 
