@@ -11,7 +11,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/rackfish/lab
-objects_about=3050 # lines that the build prints, for its progress
+objects_about=1670 # lines that the build prints, for its progress
 disk_mib=3000
 
 say() { printf 'kernel: %s\n' "$*" >&2; }

@@ -154,15 +154,16 @@ say "        clocks are known within $(awk '$2 == "clock" && $4 > most { most = 
 check "there were operations" test "$(wc -l <"$work/history")" -gt $((rounds * 50))
 check "what all clients saw is linearizable" rackfish sim --check-history "$work/history"
 
-if [[ $transport == rdma ]]; then
-    say "-- a device is removed"
-    survivor=$(leader 1)
-    victim=$(other_than "$survivor")
-    check "of guest $victim" in_guest "$victim" rdma link delete "${device}0"
-    check "the others go on" on "$survivor" registry put removed yes
-    check "it is given back" in_guest "$victim" rdma link add "${device}0" type "$device" netdev lan0
-    within "and the machine is whole again" 90 cores_up "$survivor" 3
-fi
+# (A device in use cannot be pulled out here: rxe and siw lack what that takes of a driver, disassociate_ucontext, and
+# `rdma link delete` waits until nobody uses it.)
+say "-- a network interface goes down and comes back"
+survivor=$(leader 1)
+victim=$(other_than "$survivor")
+check "guest $victim's goes down" in_guest "$victim" ip link set lan0 down
+within "the others know" 60 cores_up "$survivor" 2
+check "and go on" on "$survivor" registry put down yes
+check "it comes up" in_guest "$victim" ip link set lan0 up
+within "and the machine is whole again" 90 cores_up "$survivor" 3
 
 say "-- the end"
 if ((failures != 0)); then
