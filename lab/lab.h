@@ -54,6 +54,9 @@ int lab_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Finds the places for a lab of that name; false with a message printed. */
 bool lab_place_find(const char *name, lab_place_t *place);
 
+/* Removes a lab's folder with what is in it; false and errno when it is still there. */
+bool lab_place_clear(const lab_place_t *place);
+
 /* Runs the supervisor until the lab is down. Writes one byte to `ready` once its socket is there, and closes it. */
 int lab_supervise(const lab_options_t *options, const lab_place_t *place, const char *kernel, int ready);
 

@@ -28,17 +28,6 @@
 #define LINK_TIMEOUT_MS 20000
 #define CONSOLE_TAIL    2000
 
-int lab_error(const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    fputs("rf-lab: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
-    va_end(args);
-    return LAB_FAILED;
-}
-
 static void print_help(FILE *out)
 {
     fputs(
@@ -228,40 +217,7 @@ static int parse_options(rf_lab_t *lab, int argc, char **argv)
     return LAB_OK;
 }
 
-/* ---- places ---- */
-
-bool lab_place_find(const char *name, lab_place_t *place)
-{
-    char base[LAB_PATH_MAX / 2], self[LAB_PATH_MAX / 2];
-    const char *runtime = getenv("XDG_RUNTIME_DIR");
-    if (geteuid() == 0)
-        snprintf(base, sizeof base, "/run/rackfish-lab");
-    else if (runtime && *runtime == '/')
-        snprintf(base, sizeof base, "%s/rackfish-lab", runtime);
-    else
-        snprintf(base, sizeof base, "/tmp/rackfish-lab-%u", (unsigned)geteuid());
-    struct stat st;
-    if ((mkdir(base, 0700) < 0 && errno != EEXIST) || lstat(base, &st) < 0 || !S_ISDIR(st.st_mode) ||
-        st.st_uid != geteuid()) {
-        lab_error("%s is not a folder of ours: %s", base, strerror(errno));
-        return false;
-    }
-    snprintf(place->folder, sizeof place->folder, "%s/%s", base, name);
-    snprintf(place->socket, sizeof place->socket, "%s/lab.sock", place->folder);
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n <= 0) return false;
-    self[n] = '\0';
-    *strrchr(self, '/') = '\0';
-    static const char *const folders[] = {"lab", "../lab"}; /* installed; in a build folder */
-    for (unsigned i = 0; i < sizeof folders / sizeof folders[0]; i++) {
-        char program[LAB_PATH_MAX], folder[LAB_PATH_MAX];
-        snprintf(folder, sizeof folder, "%s/%s", self, folders[i]);
-        snprintf(program, sizeof program, "%.900s/rf-lab-guest", folder);
-        if (access(program, X_OK) == 0 && realpath(folder, place->lib)) return true;
-    }
-    lab_error("rf-lab-guest is neither in %s/lab nor in %s/../lab; is Rackfish installed whole?", self, self);
-    return false;
-}
+/* ---- the kernel, and PATH ---- */
 
 /* Programs in guests get our PATH: the `rackfish` that belongs to us comes first in it. */
 static void put_rackfish_into_path(const lab_place_t *place)
@@ -431,7 +387,6 @@ static int command_ask(rf_lab_t *lab)
 
 static int command_down(rf_lab_t *lab)
 {
-    char path[LAB_PATH_MAX + 32];
     /* The supervisor closes the connection when nothing is left; one that was killed leaves a folder to be cleared. */
     if (access(lab->place.socket, F_OK) == 0) {
         int null = open("/dev/null", O_WRONLY | O_CLOEXEC), before = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
@@ -441,16 +396,7 @@ static int command_down(rf_lab_t *lab)
         close(null);
         close(before);
     }
-    for (unsigned g = 0; g <= LAB_HOSTS_MAX; g++) {
-        snprintf(path, sizeof path, "%s/console-%u.log", lab->place.folder, g);
-        unlink(path);
-    }
-    snprintf(path, sizeof path, "%s/hosts", lab->place.folder);
-    unlink(path);
-    unlink(lab->place.socket);
-    return rmdir(lab->place.folder) == 0 || errno == ENOENT
-               ? LAB_OK
-               : lab_error("%s: %s", lab->place.folder, strerror(errno));
+    return lab_place_clear(&lab->place) ? LAB_OK : lab_error("%s: %s", lab->place.folder, strerror(errno));
 }
 
 /* The last lines of each guest's console: why it did not boot. */

@@ -512,13 +512,7 @@ static void end_everything(void)
                 ;
         }
     }
-    for (unsigned g = 1; g <= lab.options->hosts; g++) {
-        char path[LAB_PATH_MAX + 32];
-        snprintf(path, sizeof path, "%s/console-%u.log", lab.place->folder, g);
-        unlink(path);
-    }
-    unlink(lab.place->socket);
-    rmdir(lab.place->folder);
+    lab_place_clear(lab.place);
 }
 
 int lab_supervise(const lab_options_t *options, const lab_place_t *place, const char *kernel, int ready)

@@ -14,6 +14,16 @@ source "$(dirname "${BASH_SOURCE[0]}")/../../cluster/lib.sh" "$1"
 lab_name=t$$
 export RACKFISH_MACHINE=lab
 
+# Also what a lab leaves whose supervisor was killed.
+# shellcheck disable=SC2317 # reached through the trap
+lab_cleanup() {
+    local status=$?
+    rackfish lab down --name "$lab_name" >/dev/null 2>&1
+    (exit "$status")
+    cleanup
+}
+trap lab_cleanup EXIT
+
 # Where a kernel has to be built first, that is what takes long: a test of its own (lab_kernel) has done it.
 for program in ib_write_lat rping ibv_devinfo; do
     command -v "$program" >/dev/null || skip "no $program; apt-get install perftest rdmacm-utils ibverbs-utils ibverbs-providers"
