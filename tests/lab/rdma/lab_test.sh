@@ -26,10 +26,10 @@ guest_expect "nor can it be" 1 1 sh -c 'mkdir /run/host && mount -t hostfs none 
 say "-- RDMA"
 matches "guest 2 has rxe0, active" "$(in_guest 2 rdma link show rxe0/1)" "state ACTIVE"
 for program in ib_write_lat ib_send_lat ib_read_lat; do
-    check "$program on rxe0" perftest_pair $program -d rxe0 -x 1 -s 8 -n 200
+    check "$program on rxe0" perftest_pair $program -d rxe0 -x 1 -s 8 -n 100
     say "        at best $(perftest_figure 3) us, median $(perftest_figure 5) us"
 done
-check "ib_write_bw on rxe0" perftest_pair ib_write_bw -d rxe0 -x 1 -s 65536 -n 200
+check "ib_write_bw on rxe0" perftest_pair ib_write_bw -d rxe0 -x 1 -s 65536 -n 100
 matches "its figure" "$(perftest_figure 4)" '^[0-9.]+$'
 
 say "-- faults"
@@ -77,7 +77,7 @@ check "and its folder is cleared" lab down
 check "down once more is no error" lab down
 lab_up --hosts 5 --memory 128 --device siw
 for program in ib_write_lat ib_send_lat; do
-    check "$program on siw0, by rdma_cm" perftest_pair $program -d siw0 -R -s 8 -n 200
+    check "$program on siw0, by rdma_cm" perftest_pair $program -d siw0 -R -s 8 -n 100
     say "        at best $(perftest_figure 3) us, median $(perftest_figure 5) us"
 done
 for guest in 1 2 3 4 5; do
