@@ -103,6 +103,10 @@ void tcp_conn_tune(int fd, uint64_t deadline_ns)
     if (timeout_ms == 0) timeout_ms = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof timeout_ms);
+    /* An idle connection learns too that its peer has reset it while the path was cut. */
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &one, sizeof one);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &one, sizeof one);
 }
 
 void tcp_conn_free(tcp_endpoint_t *ep, tcp_conn_t *conn)
