@@ -484,7 +484,10 @@ static int work_in_lab(rf_lab_t *lab)
     }
     static const char *const shell[] = {"/bin/bash", "-i"};
     if (n == 0)
-        fprintf(stderr, "rf-lab: a shell in guest 1; the others are lab2 to lab%u; `exit` ends the lab\n",
+        fprintf(stderr,
+                "rf-lab: a shell in guest 1 of %u; in others, from elsewhere: rackfish lab exec -t 2 -- "
+                "bash; `exit` ends the "
+                "lab\n",
                 lab->options.hosts);
     lab_program_t program = {.guest = 1,
                              .terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO),
