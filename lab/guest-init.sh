@@ -7,9 +7,10 @@
 set -u
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
+# The kernel panics without its first process, and ends.
 die() {
     echo "lab: $*"
-    exec /usr/bin/busybox poweroff -f 2>/dev/null
+    exit 1
 }
 
 if [ "${1:-}" != inside ]; then
