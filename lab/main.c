@@ -26,7 +26,7 @@
 #define ASK_TIMEOUT_MS  30000
 #define BOOT_TIMEOUT_MS 120000
 #define LINK_TIMEOUT_MS 20000
-#define CONSOLE_TAIL    2000
+#define CONSOLE_TAIL    4000
 
 static void print_help(FILE *out)
 {
