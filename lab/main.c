@@ -72,6 +72,8 @@ static void print_help(FILE *out)
         out);
 }
 
+#define DEVICE_ROOM 8
+
 /* ---- options ---- */
 
 typedef struct rf_lab {
@@ -310,14 +312,19 @@ static int run_in_guest(const rf_lab_t *lab, unsigned guest, unsigned timeout_ms
     return lab_run_program(&lab->place, &program);
 }
 
-/* How many guests the running lab has; 0 with a message when there is none. */
-static unsigned hosts_of(const rf_lab_t *lab)
+/* How many guests the running lab has, 0 with a message when there is none; and their device. */
+static unsigned hosts_of(const rf_lab_t *lab, char device[DEVICE_ROOM])
 {
-    char path[LAB_PATH_MAX + 16], text[32] = "";
+    char path[LAB_PATH_MAX + 16], text[32] = "", *space = NULL;
     snprintf(path, sizeof path, "%s/hosts", lab->place.folder);
     unsigned hosts = 0;
-    if (rf_file_read(path, text, sizeof text) < 0 || !number(text, 2, LAB_HOSTS_MAX, &hosts))
+    if (rf_file_read(path, text, sizeof text) > 0) space = strchr(text, ' ');
+    if (space) *space = '\0';
+    if (!space || !number(text, 2, LAB_HOSTS_MAX, &hosts)) {
         lab_error("no lab \"%s\" runs here; start one with `rackfish lab rdma -d`", lab->options.name);
+        return 0;
+    }
+    snprintf(device, DEVICE_ROOM, "%s", space + 1);
     return hosts;
 }
 
@@ -361,7 +368,8 @@ static int set_port(const rf_lab_t *lab, unsigned a, unsigned b, bool joined)
 static int command_cable(rf_lab_t *lab)
 {
     bool joined = strcmp(lab->words[0], "heal") == 0;
-    unsigned hosts = hosts_of(lab), a, b = 0;
+    char device[DEVICE_ROOM];
+    unsigned hosts = hosts_of(lab, device), a, b = 0;
     if (!hosts) return LAB_NO_LAB;
     if (!guest_word(lab, 1, &a) || (lab->n_words > 2 && !guest_word(lab, 2, &b))) return LAB_USAGE;
     if (a > hosts || b > hosts || a == b) return usage("%s: there is no such cable", lab->words[0]);
@@ -449,9 +457,11 @@ static int join_machine(const rf_lab_t *lab, unsigned g, unsigned hosts, const c
 
 static int command_machine(rf_lab_t *lab)
 {
-    unsigned hosts = hosts_of(lab);
+    char device[DEVICE_ROOM];
+    unsigned hosts = hosts_of(lab, device);
     if (!hosts) return LAB_NO_LAB;
-    const char *transport = lab->transport ? lab->transport : has_rdma(lab) ? "rdma" : "tcp";
+    bool rdma = has_rdma(lab) && strcmp(device, "rxe") == 0;
+    const char *transport = lab->transport ? lab->transport : rdma ? "rdma" : "tcp";
     pid_t children[LAB_HOSTS_MAX + 1];
     for (unsigned g = 1; g <= hosts; g++) {
         fflush(NULL);
@@ -515,7 +525,7 @@ static int command_rdma(rf_lab_t *lab)
     }
     char path[LAB_PATH_MAX + 16];
     snprintf(path, sizeof path, "%s/hosts", lab->place.folder);
-    snprintf(text, sizeof text, "%u", lab->options.hosts);
+    snprintf(text, sizeof text, "%u %s", lab->options.hosts, lab->options.device);
     if (rf_file_write(path, text, strlen(text)) != RF_OK) return lab_error("%s: %s", path, strerror(errno));
     if (!lab->options.background && !lab->options.owner) lab->options.owner = getpid();
     fprintf(stderr, "rf-lab: booting %u guests (%s)\n", lab->options.hosts, lab->options.device);
