@@ -2,6 +2,7 @@
 
 #include "base/os.h"
 #include "transport/registry.h"
+#include "transport/shm/shm.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -79,7 +80,7 @@ static void progress(agree_host_t *host)
     host->progress_ns = RF_NEVER;
     if (host->endpoint)
         host->node->transport->endpoint_progress(host->endpoint, rf_clock_ns(), &host->progress_ns);
-    if (host->local) host->shm->endpoint_progress(host->local, rf_clock_ns(), &local_ns);
+    if (host->local) rf_transport_shm.endpoint_progress(host->local, rf_clock_ns(), &local_ns);
     if (local_ns < host->progress_ns) host->progress_ns = local_ns;
 }
 
@@ -114,10 +115,8 @@ static void join_local(agree_host_t *host, bool client)
         if (rf_doorbell_create(&host->bell) != RF_OK) give_up("no doorbell");
         params.doorbell = &host->bell;
     }
-    char why[256] = "";
-    if (rf_transport_find("shm", &host->shm, why, sizeof why) != RF_OK) give_up(why);
-    if (host->shm->endpoint_open(&params, &host->local) != RF_OK ||
-        host->shm->connect(host->local, &to, &link) != RF_OK)
+    if (rf_transport_shm.endpoint_open(&params, &host->local) != RF_OK ||
+        rf_transport_shm.connect(host->local, &to, &link) != RF_OK)
         give_up("no link over shared memory");
 }
 
@@ -259,7 +258,7 @@ static void sleep_on_links(agree_host_t *host)
     }
     fds[0] = (struct pollfd){.fd = node->transport->endpoint_fd(host->endpoint), .events = POLLIN};
     fds[1] = (struct pollfd){.fd = -1, .events = POLLIN};
-    if (host->local) fds[1].fd = host->shm->endpoint_fd(host->local);
+    if (host->local) fds[1].fd = rf_transport_shm.endpoint_fd(host->local);
     for (unsigned i = 0; i < node->n; i++) {
         if (host->pidfds[i] < 0) continue;
         watched[n_fds] = i;

@@ -85,8 +85,7 @@ struct agree_host {
     agree_node_t *node;
     rf_endpoint_t *endpoint; /* over TCP; NULL: none */
     rf_endpoint_t *local;    /* over shared memory; NULL: none */
-    const rf_transport_t *shm;
-    rf_doorbell_t bell; /* of a client over shared memory */
+    rf_doorbell_t bell;      /* of a client over shared memory */
     rf_wait_t wait;
     uint64_t progress_ns;        /* when the endpoint wants to be called */
     unsigned idle;               /* looks in vain since the endpoint was */
