@@ -206,7 +206,16 @@ static bool hostile_bulk(world_t *world, unsigned way)
         t->poll(b->link, &none, 1);
         hang_check(since_ns, "the bulk lane");
     }
-    post(rdma_link_of(a->link)->lanes[RDMA_LANE_BULK].path, &bad[way], sizeof bad[way]);
+    rdma_path_t *path = rdma_link_of(a->link)->lanes[RDMA_LANE_BULK].path;
+    struct ibv_mr *mr = ibv_reg_mr(path->domain->pd, bad, sizeof bad, 0);
+    assert_non_null(mr);
+    struct ibv_sge part = {.addr = (uintptr_t)&bad[way], .length = sizeof bad[way], .lkey = mr->lkey};
+    struct ibv_send_wr request = {
+        .sg_list = &part, .num_sge = 1, .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED};
+    uint32_t done = path->posted + 1;
+    rdma_path_post(path, &request, 1);
+    while ((int32_t)(path->completed - done) < 0 && !path->failed) rdma_device_drain(path->device);
+    ibv_dereg_mr(mr);
     return true;
 }
 

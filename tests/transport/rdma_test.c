@@ -21,9 +21,9 @@ static rdma_gid_t gid(const char *device, int port, int index, rdma_gid_kind_t k
     return g;
 }
 
-static rdma_route_t route(const char *address, uint32_t netdev)
+static rdma_source_t route(const char *address, uint32_t netdev)
 {
-    rdma_route_t r = {.netdev = netdev};
+    rdma_source_t r = {.netdev = netdev};
     assert_int_equal(inet_pton(AF_INET6, address, r.gid), 1);
     return r;
 }
@@ -32,7 +32,7 @@ static rdma_route_t route(const char *address, uint32_t netdev)
 
 static const rdma_options_t any = {.gid_index = -1};
 
-static unsigned chosen(const rdma_options_t *options, const rdma_route_t *r, const rdma_gid_t *table,
+static unsigned chosen(const rdma_options_t *options, const rdma_source_t *r, const rdma_gid_t *table,
                        unsigned n, const char *reason)
 {
     char why[256] = "";
@@ -53,7 +53,7 @@ static void kinds_have_their_order(void **state)
         gid("roce0", 1, 3, RDMA_GID_ROCE_V2, "2001:db8::1", 5),
         gid("roce0", 1, 4, RDMA_GID_ROCE_V2, "::ffff:10.0.0.1", 5),
     };
-    rdma_route_t r = route("::ffff:10.0.0.1", 5);
+    rdma_source_t r = route("::ffff:10.0.0.1", 5);
     assert_int_equal(chosen(&any, &r, table, 5, "RoCE v2, IPv4"), 4);
     assert_int_equal(chosen(&any, &r, table, 4, "RoCE v2, global IPv6"), 3);
     assert_int_equal(chosen(&any, &r, table, 3, "RoCE v2, link-local"), 1);
@@ -69,7 +69,7 @@ static void the_route_comes_first(void **state)
         gid("c", 1, 1, RDMA_GID_ROCE_V2, "::ffff:10.0.2.1", 7),
         gid("c", 1, 2, RDMA_GID_ROCE_V2, "::ffff:10.0.2.2", 7),
     };
-    rdma_route_t r = route("::ffff:10.0.1.1", 6);
+    rdma_source_t r = route("::ffff:10.0.1.1", 6);
     assert_int_equal(chosen(&any, &r, table, N(table), "by the route to the peer"), 1);
     r = route("::ffff:10.0.2.2", 7); /* of two addresses of one device, the one that the route uses */
     assert_int_equal(chosen(&any, &r, table, N(table), "by the route to the peer"), 3);
@@ -88,7 +88,7 @@ static void options_override(void **state)
         gid("a", 2, 0, RDMA_GID_ROCE_V2, "::ffff:10.0.1.1", 6),
         gid("ib", 1, 0, RDMA_GID_IB, "fe80::7", 0),
     };
-    rdma_route_t r = route("::ffff:10.0.0.1", 5);
+    rdma_source_t r = route("::ffff:10.0.0.1", 5);
     rdma_options_t o = any;
     o.gid_index = 0;
     assert_int_equal(chosen(&o, &r, table, N(table), "as configured"), 0);
@@ -105,7 +105,7 @@ static void refused(const rdma_options_t *options, const rdma_gid_t *table, unsi
 {
     char why[256] = "";
     unsigned at;
-    rdma_route_t r = {.netdev = 1};
+    rdma_source_t r = {.netdev = 1};
     assert_int_equal(rdma_choose(options, &r, table, n, &at, why, sizeof why), err);
     if (!strstr(why, mend)) fail_msg("'%s' is not in '%s'", mend, why);
 }

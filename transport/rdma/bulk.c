@@ -117,6 +117,13 @@ static void tail_post(rdma_path_t *path, rdma_write_t *write, uint64_t number)
                                   .num_sge = 1,
                                   .opcode = IBV_WR_SEND,
                                   .send_flags = IBV_SEND_INLINE | IBV_SEND_SIGNALED};
+    if (path->tails.base) { /* its place is free again when the write is done */
+        rdma_placed_t *place = (rdma_placed_t *)path->tails.base + number % RDMA_WRITES_MAX;
+        memcpy(place, &tail, sizeof tail);
+        part.addr = (uintptr_t)place;
+        part.lkey = path->tails.mr->lkey;
+        request.send_flags = IBV_SEND_SIGNALED;
+    }
     rdma_path_post(path, &request, 1);
     write->end = path->posted;
 }

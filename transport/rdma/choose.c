@@ -40,7 +40,7 @@ const char *rdma_gid_text(const rdma_gid_t *gid)
     return texts[rank_of_kind(gid)];
 }
 
-static bool on_route(const rdma_route_t *route, const rdma_gid_t *gid)
+static bool on_route(const rdma_source_t *route, const rdma_gid_t *gid)
 {
     return route->netdev != 0 && gid->netdev == route->netdev;
 }
@@ -53,7 +53,7 @@ static bool allowed(const rdma_options_t *options, const rdma_gid_t *gid)
 }
 
 /* Lower is better; ties go to the one that comes first. */
-static unsigned rank_of(const rdma_route_t *route, const rdma_gid_t *gid)
+static unsigned rank_of(const rdma_source_t *route, const rdma_gid_t *gid)
 {
     unsigned rank = rank_of_kind(gid) + (on_route(route, gid) ? 0 : RANK_OFF_ROUTE);
     return rank * 2 + (memcmp(route->gid, gid->gid, RDMA_GID) == 0 ? 0 : 1);
@@ -96,7 +96,7 @@ static rf_err_t explain(const rdma_options_t *options, const rdma_gid_t *gids, u
     return RF_ERR_NOT_FOUND;
 }
 
-rf_err_t rdma_choose(const rdma_options_t *options, const rdma_route_t *route, const rdma_gid_t *gids,
+rf_err_t rdma_choose(const rdma_options_t *options, const rdma_source_t *route, const rdma_gid_t *gids,
                      unsigned n, unsigned *out, char *why, size_t why_max)
 {
     const rdma_gid_t *best = NULL, *down = NULL;
@@ -112,8 +112,9 @@ rf_err_t rdma_choose(const rdma_options_t *options, const rdma_route_t *route, c
     bool told = options->device[0] || options->port || options->gid_index >= 0;
     snprintf(why, why_max, "%s port %d GID %d (%s), %s%s", best->device, best->port, best->index,
              rdma_gid_text(best),
-             on_route(route, best) ? "by the route to the peer"
-                                   : "though the route to the peer goes over none of the active ports",
+             best->kind == RDMA_GID_IWARP ? "the connection manager finds the route"
+             : on_route(route, best)      ? "by the route to the peer"
+                                          : "though the route to the peer goes over none of the active ports",
              told ? ", as configured" : "");
     *out = (unsigned)(best - gids);
     return RF_OK;

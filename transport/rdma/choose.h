@@ -29,16 +29,16 @@ typedef struct rdma_gid {
 } rdma_gid_t;
 
 /* How packets to the peer leave this host. */
-typedef struct rdma_route {
+typedef struct rdma_source {
     uint32_t netdev;       /* interface index; 0: not known */
     uint8_t gid[RDMA_GID]; /* the source address as a GID: IPv4 is ::ffff:a.b.c.d */
-} rdma_route_t;
+} rdma_source_t;
 
 /*
  * RF_OK: *out is the index into `gids`, `why` the reason. RF_ERR_NOT_FOUND: there is none (`why` says what is missing and
  * how to mend it); RF_ERR_AGAIN: there is one, but its port is down.
  */
-rf_err_t rdma_choose(const rdma_options_t *options, const rdma_route_t *route, const rdma_gid_t *gids,
+rf_err_t rdma_choose(const rdma_options_t *options, const rdma_source_t *route, const rdma_gid_t *gids,
                      unsigned n, unsigned *out, char *why, size_t why_max);
 
 /* "RoCE v2, IPv4" and so on. */

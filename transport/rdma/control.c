@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/prng.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -39,24 +40,24 @@ static bool complains(rdma_link_t *link)
 
 /* --- making paths ------------------------------------------------------------------------------------------- */
 
-static void route_of(const rdma_link_t *link, rdma_route_t *out)
+static void route_of(const rdma_link_t *link, rdma_source_t *out)
 {
     const rdma_endpoint_t *ep = rdma_endpoint_of(link);
     if (link->dialer)
-        rdma_route_to(link->address_text, out);
+        rdma_source_to(link->address_text, out);
     else
         *out = ep->listen_route;
 }
 
 /* The route by which a dialer's GID is reached, where it is an address and listening said nothing. */
-static void route_back(const rdma_link_t *link, const rdma_path_info_t *peer, rdma_route_t *out)
+static void route_back(const rdma_link_t *link, const rdma_path_info_t *peer, rdma_source_t *out)
 {
     route_of(link, out);
     if (out->netdev != 0 || !peer->ethernet) return;
     char address[RF_ADDRESS_MAX];
     const uint8_t *g = peer->gid;
     snprintf(address, sizeof address, "%u.%u.%u.%u:1", g[12], g[13], g[14], g[15]);
-    rdma_route_to(address, out);
+    rdma_source_to(address, out);
 }
 
 static void offer_later(rdma_link_t *link, rdma_lane_t *lane, uint64_t now_ns)
@@ -94,7 +95,7 @@ static void path_refused(rdma_link_t *link, unsigned lane, rf_err_t err, uint64_
 static void offer(rdma_link_t *link, unsigned lane, uint64_t now_ns)
 {
     rdma_lane_t *l = &link->lanes[lane];
-    rdma_route_t route;
+    rdma_source_t route;
     rdma_place_t place;
     rdma_path_t *path;
     l->offer_ns = RF_NEVER;
@@ -194,7 +195,7 @@ static void offered(rdma_link_t *link, const rdma_path_info_t *info, uint64_t no
     if (link->buried || link->end_pending) return;
     lane->generation = info->generation;
     lane->lost_due = false;
-    rdma_route_t route;
+    rdma_source_t route;
     rdma_place_t place;
     rdma_path_t *path;
     route_back(link, info, &route);
@@ -213,7 +214,12 @@ static void offered(rdma_link_t *link, const rdma_path_info_t *info, uint64_t no
     path->stage = RDMA_STAGE_ANSWERED;
     rdma_path_info_t answer;
     rdma_path_info(path, &answer);
-    if (rdma_path_join(path, info) != RF_OK ||
+    if (place.device->iwarp) {
+        rf_random_secret(path->token, sizeof path->token);
+        memcpy(answer.token, path->token, sizeof answer.token);
+        err = rdma_cm_listen(rdma_endpoint_of(link), &answer.port);
+    }
+    if (err != RF_OK || rdma_path_join(path, info) != RF_OK ||
         !rdma_control_say(link, RDMA_CONTROL_ANSWER, &answer, sizeof answer)) {
         rdma_path_kill(path);
         lane->lost_due = true;
@@ -229,8 +235,11 @@ static void answered(rdma_link_t *link, const rdma_path_info_t *info, uint64_t n
     if (!path || path->stage != RDMA_STAGE_OFFERED || path->generation != info->generation)
         return; /* to an offer that was given up */
     rdma_word_t hello = {.flags = RDMA_WORD_HELLO, .generation = path->generation};
-    path->stage = RDMA_STAGE_HELLO;
-    if (rdma_path_join(path, info) == RF_OK && rdma_path_say(path, &hello)) return;
+    if (rdma_path_join(path, info) == RF_OK) {
+        if (path->device->iwarp) return; /* HELLO is said when the connection is there */
+        path->stage = RDMA_STAGE_HELLO;
+        if (rdma_path_say(path, &hello)) return;
+    }
     rdma_path_kill(path);
     offer_later(link, lane, now_ns);
 }

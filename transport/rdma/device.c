@@ -297,7 +297,7 @@ static enum ibv_mtu mtu_at_most(enum ibv_mtu port, int bytes)
     return mtu;
 }
 
-rf_err_t rdma_place_find(rdma_endpoint_t *ep, const rdma_route_t *route, rdma_place_t *out)
+rf_err_t rdma_place_find(rdma_endpoint_t *ep, const rdma_source_t *route, rdma_place_t *out)
 {
     char why[256] = "";
     rdma_gid_t *gids = calloc(RDMA_GIDS_MAX, sizeof *gids);

@@ -224,6 +224,8 @@ static void refresh(rdma_endpoint_t *ep)
         } else if (events[i].data.ptr == &ep->look) {
             ssize_t ignored = read(ep->look, &count, sizeof count);
             (void)ignored;
+        } else if (events[i].data.ptr == &ep->cm) {
+            rdma_cm_heard(ep);
         } else if (events[i].data.ptr) {
             rdma_device_heard(events[i].data.ptr);
             rdma_device_async(events[i].data.ptr);
@@ -323,7 +325,7 @@ void rdma_endpoint_progress(rf_endpoint_t *endpoint, uint64_t now_ns, uint64_t *
 
 /* --- routes ------------------------------------------------------------------------------------------------- */
 
-static bool address_take(const char *address, struct sockaddr_storage *out, socklen_t *size)
+bool rdma_address_take(const char *address, struct sockaddr_storage *out, socklen_t *size)
 {
     char host[RF_ADDRESS_MAX];
     const char *colon = strrchr(address, ':');
@@ -349,12 +351,12 @@ static void gid_of(const struct sockaddr *address, uint8_t gid[RDMA_GID])
     }
 }
 
-void rdma_route_to(const char *address, rdma_route_t *out)
+void rdma_source_to(const char *address, rdma_source_t *out)
 {
     struct sockaddr_storage at;
     socklen_t size;
     memset(out, 0, sizeof *out);
-    if (!address_take(address, &at, &size)) return;
+    if (!rdma_address_take(address, &at, &size)) return;
     int fd = socket(at.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     bool found = fd >= 0 && connect(fd, (struct sockaddr *)&at, size) == 0 &&
                  getsockname(fd, (struct sockaddr *)&at, &size) == 0;
@@ -407,7 +409,7 @@ rf_err_t rdma_endpoint_open(const rf_endpoint_params_t *params, rf_endpoint_t **
     }
     /* A host without a device is told so at once; a port that is down may come up. */
     rdma_place_t place;
-    if (params->address) rdma_route_to(params->address, &ep->listen_route);
+    if (params->address) rdma_source_to(params->address, &ep->listen_route);
     err = rdma_place_find(ep, &ep->listen_route, &place);
     if (err != RF_OK && err != RF_ERR_AGAIN) goto close_all;
     rf_endpoint_params_t control = *params;
@@ -449,6 +451,7 @@ void rdma_endpoint_close(rf_endpoint_t *endpoint)
         if (ep->paths[i - 1]) rdma_path_destroy(ep->paths[i - 1]);
     }
     reap(ep);
+    rdma_cm_close(ep);
     for (unsigned i = 0; i < ep->n_devices; i++) rdma_device_close(ep->devices[i]);
     close(ep->epoll);
     close(ep->kick);
@@ -467,7 +470,7 @@ int rdma_endpoint_fd(rf_endpoint_t *endpoint)
     return endpoint_of(endpoint)->epoll;
 }
 
-rf_err_t rdma_connect(rf_endpoint_t *endpoint, const rf_link_params_t *params, rf_link_t **out)
+rf_err_t rdma_link_connect(rf_endpoint_t *endpoint, const rf_link_params_t *params, rf_link_t **out)
 {
     rdma_endpoint_t *ep = endpoint_of(endpoint);
     if (!params->address) return RF_ERR_INVALID;
@@ -491,7 +494,7 @@ rf_err_t rdma_connect(rf_endpoint_t *endpoint, const rf_link_params_t *params, r
     return RF_OK;
 }
 
-rf_err_t rdma_accept(rf_link_t *incoming, const rf_link_params_t *params)
+rf_err_t rdma_link_accept_incoming(rf_link_t *incoming, const rf_link_params_t *params)
 {
     rdma_link_t *link = rdma_link_of(incoming);
     if (!link->incoming || !link->control) return RF_ERR_INVALID;
@@ -511,7 +514,7 @@ rf_err_t rdma_accept(rf_link_t *incoming, const rf_link_params_t *params)
     return RF_OK;
 }
 
-void rdma_reject(rf_link_t *incoming, rf_err_t why)
+void rdma_link_reject(rf_link_t *incoming, rf_err_t why)
 {
     rdma_link_t *link = rdma_link_of(incoming);
     rdma_endpoint_t *ep = rdma_endpoint_of(link);

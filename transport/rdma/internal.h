@@ -9,7 +9,7 @@
  *   device.c   devices, buffers, completions         control.c   offers and answers, over the control link
  *   path.c     queue pairs                           link.c      slots out and in, acknowledgements
  *   ring.c     slots by WRITE, sleeping              bulk.c      regions and remote writes
- *   endpoint.c progress, timers, life and death
+ *   cm.c       iWARP paths, by rdma_cm               endpoint.c  progress, timers, life and death
  *   choose.c, options.c, placement.c                 which device, port, GID and mode
  *
  * Invariants
@@ -35,6 +35,7 @@
 #include "transport/rdma/rdma.h"
 
 #include <infiniband/verbs.h>
+#include <sys/socket.h>
 
 #define RDMA_DEVICES_MAX 4
 #define RDMA_GIDS_MAX    256
@@ -149,6 +150,9 @@ typedef enum rdma_stage {
 
 typedef enum rdma_sleep { RDMA_AWAKE, RDMA_ASKED, RDMA_GRANTED } rdma_sleep_t;
 
+struct rdma_cm_id;
+struct rdma_event_channel;
+
 struct rdma_path {
     uint16_t id; /* its place in the endpoint's table */
     rdma_stage_t stage;
@@ -173,10 +177,13 @@ struct rdma_path {
     rdma_memory_t retired;   /* a smaller ring, until the path ends */
     rdma_memory_t ring;      /* where the peer writes slots, and the line behind it; none: it sends them */
     uint32_t ring_slots;
-    uint64_t ring_first; /* number of the first slot that comes over this path */
-    uint64_t first;      /* ... that goes */
-    rdma_sleep_t sleep;  /* of this end: see ring.c */
-    bool peer_sleeps;    /* the next flush is to ring */
+    uint64_t ring_first;   /* number of the first slot that comes over this path */
+    uint64_t first;        /* ... that goes */
+    rdma_sleep_t sleep;    /* of this end: see ring.c */
+    rdma_memory_t tails;   /* bulk: rdma_placed_t of each write, where they are too large to go inline */
+    struct rdma_cm_id *cm; /* iWARP: its connection */
+    uint8_t token[RDMA_TOKEN];
+    bool peer_sleeps; /* the next flush is to ring */
     uint64_t look_ns;
     uint64_t destroy_ns; /* dying: when */
 };
@@ -298,10 +305,12 @@ struct rdma_endpoint {
     uint16_t version_minor;
     rdma_options_t options;
     rf_endpoint_t *control; /* of transport/tcp */
-    rdma_route_t listen_route;
+    rdma_source_t listen_route;
     bool listens;
-    int epoll, kick; /* kick: an eventfd in the set, written when progress() is due at once */
-    int look;        /* a timerfd in the set: a sleeper whose SLEEP is not granted looks at its rings */
+    int epoll, kick;               /* kick: an eventfd in the set, written when progress() is due at once */
+    struct rdma_event_channel *cm; /* iWARP; NULL: not used yet */
+    struct rdma_cm_id *cm_listener;
+    int look; /* a timerfd in the set: a sleeper whose SLEEP is not granted looks at its rings */
     rdma_device_t *devices[RDMA_DEVICES_MAX];
     unsigned n_devices;
     rdma_path_t *paths[RDMA_PATHS_MAX];
@@ -327,7 +336,7 @@ void rdma_domain_release(rdma_domain_t *domain);
 /* Lists the GIDs of all devices; returns how many. */
 unsigned rdma_gids(rdma_gid_t *out, unsigned max);
 /* Chooses and opens. RF_ERR_AGAIN: the port is down; RF_ERR_NOT_FOUND: there is no such device, port or GID. */
-rf_err_t rdma_place_find(rdma_endpoint_t *ep, const rdma_route_t *route, rdma_place_t *out);
+rf_err_t rdma_place_find(rdma_endpoint_t *ep, const rdma_source_t *route, rdma_place_t *out);
 void rdma_device_close(rdma_device_t *device);
 /* Buffers for one more link at the shared receive queue. */
 rf_err_t rdma_device_grow(rdma_device_t *device);
@@ -424,6 +433,13 @@ void rdma_sleep_arm(rdma_link_t *link, rdma_path_t *path);
 void rdma_sleep_word(rdma_link_t *link, rdma_path_t *path, uint32_t flags);
 void rdma_sleep_rung(rdma_path_t *path);
 
+/* cm.c */
+rf_err_t rdma_cm_listen(rdma_endpoint_t *ep, uint16_t *port);
+/* Connects the path to what its peer's ANSWER said; HELLO follows. */
+rf_err_t rdma_cm_dial(rdma_path_t *path);
+void rdma_cm_heard(rdma_endpoint_t *ep);
+void rdma_cm_close(rdma_endpoint_t *ep);
+
 /* bulk.c */
 rf_err_t rdma_bulk_need(rdma_link_t *link);
 /* The lane is up: the peer has so many writes. False: it cannot have. */
@@ -472,15 +488,17 @@ void rdma_link_closed(rdma_link_t *link);
 void rdma_link_bury(rdma_link_t *link);
 /* The peer sent nonsense. Runs no callback. */
 void rdma_link_wrong(rdma_link_t *link, const char *what);
-void rdma_route_to(const char *address, rdma_route_t *out);
+/* Reads "host:port", numbers. */
+bool rdma_address_take(const char *address, struct sockaddr_storage *out, socklen_t *size);
+void rdma_source_to(const char *address, rdma_source_t *out);
 rf_err_t rdma_endpoint_open(const rf_endpoint_params_t *params, rf_endpoint_t **out);
 void rdma_endpoint_close(rf_endpoint_t *endpoint);
 rf_err_t rdma_endpoint_address(rf_endpoint_t *endpoint, char *out, size_t max);
 int rdma_endpoint_fd(rf_endpoint_t *endpoint);
 void rdma_endpoint_progress(rf_endpoint_t *endpoint, uint64_t now_ns, uint64_t *next_ns);
-rf_err_t rdma_connect(rf_endpoint_t *endpoint, const rf_link_params_t *params, rf_link_t **out);
-rf_err_t rdma_accept(rf_link_t *incoming, const rf_link_params_t *params);
-void rdma_reject(rf_link_t *incoming, rf_err_t why);
+rf_err_t rdma_link_connect(rf_endpoint_t *endpoint, const rf_link_params_t *params, rf_link_t **out);
+rf_err_t rdma_link_accept_incoming(rf_link_t *incoming, const rf_link_params_t *params);
+void rdma_link_reject(rf_link_t *incoming, rf_err_t why);
 void rdma_fence(rf_link_t *link);
 void rdma_close(rf_link_t *link);
 

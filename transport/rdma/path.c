@@ -6,6 +6,7 @@
 #include "base/prng.h"
 
 #include <errno.h>
+#include <rdma/rdma_cma.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -128,6 +129,9 @@ static rf_err_t path_fill(rdma_path_t *path)
         err = rdma_buffers_make(path, RDMA_RING_WORDS, sizeof(rf_slot_t));
     for (unsigned i = 0; path->buffers && i < path->buffers->n; i++)
         rdma_buffer_post(device, &path->buffers->of[i]);
+    if (err == RF_OK && path->lane == RDMA_LANE_BULK && path->inline_max < sizeof(rdma_placed_t))
+        err = rdma_memory_make(path->domain->pd, RDMA_WRITES_MAX * sizeof(rdma_placed_t),
+                               IBV_ACCESS_LOCAL_WRITE, &path->tails);
     if (err == RF_OK && path->written) err = rdma_ring_make(path);
     if (err == RF_OK && path->lane == RDMA_LANE_SLOTS) err = rdma_link_attach(path->link, path);
     if (err != RF_OK) return err;
@@ -137,10 +141,12 @@ static rf_err_t path_fill(rdma_path_t *path)
 static void path_free(rdma_path_t *path)
 {
     if (path->ring_mr) ibv_dereg_mr(path->ring_mr);
+    if (path->cm) rdma_destroy_id(path->cm);
     if (path->qp) ibv_destroy_qp(path->qp);
     rdma_buffers_free(path->buffers);
     rdma_memory_free(&path->retired);
     rdma_memory_free(&path->ring);
+    rdma_memory_free(&path->tails);
     rdma_domain_release(path->domain);
     free(path);
 }
@@ -211,6 +217,7 @@ rf_err_t rdma_path_join(rdma_path_t *path, const rdma_path_info_t *peer)
 {
     const rdma_options_t *options = &path->device->endpoint->options;
     path->peer = *peer;
+    if (path->device->iwarp) return path->stage == RDMA_STAGE_OFFERED ? rdma_cm_dial(path) : RF_OK;
     struct ibv_qp_attr receive = {
         .qp_state = IBV_QPS_RTR,
         .path_mtu = peer->mtu < path->place.mtu ? (enum ibv_mtu)peer->mtu : (enum ibv_mtu)path->place.mtu,
