@@ -7,6 +7,7 @@
 #define BENCHES(X)                                                                                           \
     X(limits)                                                                                                \
     X(link)                                                                                                  \
+    X(link_hosts)                                                                                            \
     X(urpc)                                                                                                  \
     X(poll)                                                                                                  \
     X(channel)                                                                                               \
