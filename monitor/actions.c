@@ -216,7 +216,7 @@ static void count_links(shell_t *s, const monitor_action_t *action)
         monitor_link_stats_t *r = &out[a->event.n++];
         r->core = core;
         r->state = (uint16_t)conn->link->state;
-        r->encrypted = s->boot->encrypt && !(conn->link->transport->flags & RF_TRANSPORT_LOCAL);
+        r->encrypted = s->boot->encrypt && (conn->link->transport->flags & RF_TRANSPORT_ENCRYPTS);
         snprintf(r->medium, sizeof r->medium, "%s", conn->link->transport->name);
         memcpy(r->address, conn->address, sizeof r->address);
         r->slots_sent = stats.slots_sent;

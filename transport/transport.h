@@ -144,7 +144,8 @@ struct rf_region {
 #define RF_TRANSPORT_LOCAL        1u /* both ends on one host */
 #define RF_TRANSPORT_REMOTE_WRITE 2u
 #define RF_TRANSPORT_PASS_FDS     4u
-#define RF_TRANSPORT_POLLS_MEMORY 8u /* poll() makes no system call */
+#define RF_TRANSPORT_POLLS_MEMORY 8u  /* poll() makes no system call */
+#define RF_TRANSPORT_ENCRYPTS     16u /* what it carries is encrypted where there is a key */
 
 struct rf_transport {
     uint32_t abi;

@@ -142,6 +142,7 @@ void rdma_control_hello(rdma_path_t *path)
     }
     path->stage = RDMA_STAGE_UP;
     lane->overdue_ns = RF_NEVER;
+    lane->overdue = 0;
     lane->wanted = false;
     rdma_word_t hello = {.flags = RDMA_WORD_HELLO, .generation = path->generation};
     if (answers) rdma_path_say(path, &hello);
@@ -312,7 +313,10 @@ static void message_take(rdma_link_t *link, uint8_t type, const uint8_t *bytes, 
     default:
         break;
     }
-    if (!right) rdma_link_wrong(link, "a control message that makes no sense");
+    if (!right)
+        rdma_link_wrong(link, link->was_up
+                                  ? "a control message that makes no sense"
+                                  : "what no RDMA endpoint says (are both ends' transports the same?)");
 }
 
 void rdma_control_poll(rdma_link_t *link)
@@ -436,7 +440,7 @@ void rdma_control_timers(rdma_link_t *link, uint64_t now_ns)
         rdma_lane_t *lane = &link->lanes[i];
         if (lane->overdue_ns <= now_ns) {
             lane->overdue_ns = RF_NEVER;
-            if (complains(link))
+            if (lane->overdue++ > 0 && complains(link)) /* the first time the peer may just be busy */
                 rf_log(RF_LOG_WARN,
                        "rdma: %s is reached by TCP, but the path for %s does not come up: check that GIDs "
                        "reach each "

@@ -74,7 +74,7 @@
 
 /* Of a queue pair: about 0.5 s until a peer that answers nothing is an error; not ready to receive is no error. */
 #define RDMA_ACK_TIMEOUT  14 /* 4.096 us << 14 = 67 ms */
-#define RDMA_RETRIES      7
+#define RDMA_RETRIES      6  /* 7 would be for ever on rxe */
 #define RDMA_RNR_FOR_EVER 7
 #define RDMA_RNR_TIMER    1 /* 10 us */
 #define RDMA_HOP_LIMIT    64
@@ -195,6 +195,7 @@ typedef struct rdma_lane {
     bool lost_due; /* the peer is to be told LOST, with `lost_err` */
     rf_err_t lost_err;
     uint64_t offer_ns;   /* dialer: when to offer next; RF_NEVER */
+    unsigned overdue;    /* times in a row that it was given up */
     uint64_t overdue_ns; /* when to give up this path's making; RF_NEVER */
     uint64_t backoff_ns;
 } rdma_lane_t;

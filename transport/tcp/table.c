@@ -4,7 +4,7 @@
 const rf_transport_t rf_transport_tcp = {
     .abi = RF_TRANSPORT_ABI,
     .name = "tcp",
-    .flags = RF_TRANSPORT_REMOTE_WRITE,
+    .flags = RF_TRANSPORT_REMOTE_WRITE | RF_TRANSPORT_ENCRYPTS,
     .endpoint_open = tcp_endpoint_open,
     .endpoint_close = tcp_endpoint_close,
     .endpoint_address = tcp_endpoint_address,
