@@ -3,12 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SLOT_BYTES 56
-
 typedef struct queued {
     uint32_t size;
     uint8_t from, to, type;
-    uint8_t bytes[AGREEMENT_MESSAGE_MAX];
+    const uint8_t *bytes; /* where the engine made it, or saved */
+    uint8_t saved[AGREEMENT_MESSAGE_MAX];
 } queued_t;
 
 struct agree_direct {
@@ -17,7 +16,11 @@ struct agree_direct {
     uint64_t value; /* of the last answer */
     uint64_t messages, bytes;
     bool failed;
+    unsigned lent[AGREE_REPLICAS_MAX]; /* messages that the queue names where that replica made them */
+    agreement_t *engines[AGREE_REPLICAS_MAX];
     agreement_member_t members[AGREE_REPLICAS_MAX];
+    agreement_event_t handed,
+        taken; /* a message handed on at once, and one from the queue; what never differs is set */
     agree_replica_t replicas[AGREE_REPLICAS_MAX];
     queued_t queue[AGREE_QUEUE_MAX];
 };
@@ -37,6 +40,8 @@ uint64_t agree_direct_bytes(const agree_direct_t *direct)
     return direct->bytes;
 }
 
+static const agreement_event_t rest = {.kind = AGREEMENT_TICK, .now_ns = 1};
+
 static inline void take_completions(agree_direct_t *d, const agreement_output_t *out)
 {
     for (unsigned i = 0; i < out->n_completions; i++) {
@@ -45,13 +50,22 @@ static inline void take_completions(agree_direct_t *d, const agreement_output_t 
     }
 }
 
-/* What fits a slot of a link is mostly as long as one, and is copied without a call, as links do. */
-static inline void copy(uint8_t *to, const uint8_t *from, size_t size)
+/* Before a replica is stepped: what it has sent, and nobody has had yet, would be gone. */
+static void save(agree_direct_t *d, unsigned from)
 {
-    if (size == SLOT_BYTES)
-        memcpy(to, from, SLOT_BYTES);
-    else
-        memcpy(to, from, size);
+    for (unsigned i = d->head; i != d->tail && d->lent[from] > 0; i++) {
+        queued_t *q = &d->queue[i % AGREE_QUEUE_MAX];
+        if (q->from != from || q->bytes == q->saved) continue;
+        memcpy(q->saved, q->bytes, q->size);
+        q->bytes = q->saved;
+        d->lent[from]--;
+    }
+}
+
+static inline const agreement_output_t *step(agree_direct_t *d, unsigned i, const agreement_event_t *event)
+{
+    if (d->lent[i]) save(d, i);
+    return agreement_step(d->engines[i], event);
 }
 
 static inline void enqueue(agree_direct_t *d, unsigned from, const agreement_output_t *out)
@@ -61,7 +75,7 @@ static inline void enqueue(agree_direct_t *d, unsigned from, const agreement_out
         d->messages += m->n_to;
         d->bytes += m->n_to * m->size;
         for (unsigned k = 0; k < m->n_to; k++) {
-            if (d->tail - d->head == AGREE_QUEUE_MAX) {
+            if (d->tail - d->head == AGREE_QUEUE_MAX - 1) { /* the place of the one just taken stays */
                 d->failed = true;
                 return;
             }
@@ -70,65 +84,53 @@ static inline void enqueue(agree_direct_t *d, unsigned from, const agreement_out
             q->to = (uint8_t)m->to[k].core;
             q->type = m->type;
             q->size = (uint32_t)m->size;
-            copy(q->bytes, m->bytes, m->size);
+            q->bytes = m->bytes;
+            d->lent[from]++;
         }
     }
 }
 
-/* Only what is read is set: clearing a whole event takes as long as a good part of a step. */
-static inline void received(agreement_event_t *event, agreement_member_t from, uint8_t type,
-                            const void *bytes, size_t size)
+/* Steps who gets it, where it lies; what that one sends goes into the queue. */
+static inline void hand_over(agree_direct_t *d, unsigned from, const agreement_message_t *m)
 {
-    event->kind = AGREEMENT_RECEIVE;
-    event->now_ns = 1;
-    event->hold = false;
-    event->receive.from = from;
-    event->receive.type = type;
-    event->receive.bytes = bytes;
-    event->receive.size = size;
-}
-
-/* One event, and what is sent because of it handed over; what comes back is in the queue then. */
-static inline void step_one(agree_direct_t *d, unsigned i, const agreement_event_t *event)
-{
-    static const agreement_event_t more = {.kind = AGREEMENT_TICK, .now_ns = 1};
-    const agreement_output_t *out = agreement_step(d->replicas[i].engine, event);
-    for (;;) {
-        take_completions(d, out);
-        for (unsigned m = 0; m < out->n_messages; m++) {
-            const agreement_message_t *message = &out->messages[m];
-            d->messages += message->n_to;
-            d->bytes += message->n_to * message->size;
-            for (unsigned k = 0; k < message->n_to; k++) {
-                unsigned to = message->to[k].core;
-                agreement_event_t in;
-                received(&in, d->members[i], message->type, message->bytes, message->size);
-                const agreement_output_t *back = agreement_step(d->replicas[to].engine, &in);
-                for (;;) {
-                    take_completions(d, back);
-                    enqueue(d, to, back);
-                    if (!back->more) break;
-                    back = agreement_step(d->replicas[to].engine, &more);
-                }
-            }
+    d->messages += m->n_to;
+    d->bytes += m->n_to * m->size;
+    d->handed.receive.from = d->members[from];
+    d->handed.receive.type = m->type;
+    d->handed.receive.bytes = m->bytes;
+    d->handed.receive.size = m->size;
+    for (unsigned k = 0; k < m->n_to; k++) {
+        unsigned to = m->to[k].core;
+        const agreement_output_t *out = step(d, to, &d->handed);
+        for (;;) {
+            take_completions(d, out);
+            enqueue(d, to, out);
+            if (!out->more) break;
+            out = step(d, to, &rest);
         }
-        if (!out->more) return;
-        out = agreement_step(d->replicas[i].engine, &more);
     }
 }
 
 unsigned agree_direct_step(agree_direct_t *d, unsigned i, const agreement_event_t *event)
 {
-    agreement_event_t in;
     d->answered = 0;
     for (;;) {
-        step_one(d, i, event);
-        if (event == &in) d->head++; /* its place is free only now: the step has read it */
+        const agreement_output_t *out = step(d, i, event);
+        for (;;) {
+            take_completions(d, out);
+            for (unsigned m = 0; m < out->n_messages; m++) hand_over(d, i, &out->messages[m]);
+            if (!out->more) break;
+            out = step(d, i, &rest);
+        }
         if (d->head == d->tail || d->failed) break;
-        const queued_t *q = &d->queue[d->head % AGREE_QUEUE_MAX];
-        received(&in, d->members[q->from], q->type, q->bytes, q->size);
+        const queued_t *q = &d->queue[d->head++ % AGREE_QUEUE_MAX];
         i = q->to;
-        event = &in;
+        event = &d->taken;
+        d->lent[q->from] -= q->bytes != q->saved;
+        d->taken.receive.from = d->members[q->from];
+        d->taken.receive.type = q->type;
+        d->taken.receive.bytes = q->bytes;
+        d->taken.receive.size = q->size;
     }
     d->head = d->tail = 0; /* the same few places again, which are in the cache */
     return d->failed ? 0 : d->answered;
@@ -151,9 +153,11 @@ agree_direct_t *agree_direct_open(const agree_config_t *config)
     agree_direct_t *d = calloc(1, sizeof *d);
     if (!d) return NULL;
     bool ok = true;
+    d->handed = d->taken = (agreement_event_t){.kind = AGREEMENT_RECEIVE, .now_ns = 1};
     while (ok && d->n < config->n) {
         d->members[d->n] = (agreement_member_t){.core = (rf_core_t)d->n, .incarnation = 1};
         ok = agree_replica_init(&d->replicas[d->n], (rf_core_t)d->n, config);
+        d->engines[d->n] = d->replicas[d->n].engine;
         d->n += ok;
     }
     if (ok && form(d, config)) return d;

@@ -461,11 +461,10 @@ static inline void engine_complete_proposal(agreement_t *e, uint64_t session, ui
     c->value = value;
 }
 
-/* Of what is mostly short: no call for what fits registers. */
+/* Of what is mostly short: no call for it. */
 static inline void copy_bytes(void *to, const void *from, size_t size)
 {
     typedef uint64_t pair __attribute__((vector_size(16), aligned(1), may_alias));
-    typedef uint64_t word __attribute__((aligned(1), may_alias));
     uint8_t *t = to;
     const uint8_t *f = from;
     if (size - 16 <= 16) { /* 16 to 32 */
@@ -480,8 +479,6 @@ static inline void copy_bytes(void *to, const void *from, size_t size)
         *(pair *)(void *)(t + 16) = b;
         *(pair *)(void *)(t + size - 32) = c;
         *(pair *)(void *)(t + size - 16) = d;
-    } else if (size == 8) {
-        *(word *)(void *)t = *(const word *)(const void *)f;
     } else {
         memcpy(t, f, size);
     }

@@ -244,16 +244,18 @@ static inline bool append(agreement_t *e, const agreement_event_t *event)
         }
         copy_bytes(e->log + e->log_end, entries, used);
         uint32_t offset = e->log_end;
-        for (uint64_t index = e->last + 1; index <= last; index++) {
+        for (uint64_t index = e->last + 1;; index++) {
             e->offsets[index & (log_max - 1)] = offset;
+            if (index == last) break;
             const wire_entry_t *entry = (const wire_entry_t *)(const void *)(e->log + offset);
             offset += (uint32_t)(sizeof *entry + padded(entry->size));
         }
-        e->log_end = offset;
+        e->log_end += used;
         e->last = e->matched = last;
         e->last_term = e->term;
     }
-    e->ack_to = e->parent = from;
+    e->ack_to = e->parent =
+        e->leader; /* which is who sent it; but whole in memory, not just written in parts */
     e->ack_flags = 0;
     e->ack_round = head->round;
     if (n > 0 || (head->flags & APPEND_ASK)) e->ack_due = true;
