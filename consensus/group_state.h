@@ -211,16 +211,20 @@ typedef struct wire_member {
 } wire_member_t;
 
 typedef struct wire {
-    uint8_t kind, stage, phase, err;
-    uint8_t n_groups, n_entries, n_ops, flags;
+    uint8_t kind;
+    uint8_t stage : 4, phase : 4; /* low bits first */
+    uint8_t err, flags;
+    uint8_t n_groups : 4, n_ops : 4;
+    uint8_t n_entries;
+    uint16_t size;
     uint64_t group, epoch;
     uint64_t number;  /* of an operation; INSTALL, REPORT: the last */
     uint64_t value;   /* mask, nonce, lock id or cookie, by kind; INSTALL, REPORT: carried out up to here */
     uint64_t counter; /* of an operation; COLLECT, REPORT: view */
     wire_member_t member;
-    uint32_t size, zero;
 } wire_t;
-_Static_assert(sizeof(wire_t) == 64, "no padding");
+_Static_assert(sizeof(wire_t) == 56, "no padding, and one slot of a link");
+_Static_assert(GROUP_OBJECTS_MAX < 16 && PAST_MAX < 16 && GROUP_WINDOW < 16, "four bits each");
 
 typedef struct wire_entry {
     wire_member_t member;
