@@ -10,6 +10,7 @@ echo "rackfish lab: joined by cables that nobody else can reach" | sha256sum | c
     echo "machine: lab"
     echo "key_file: lab.key"
     echo "allow_root: on"
+    echo "host_deadline_ms: 2500" # guests wait for a CPU like any process of a busy host
     echo "nodes:"
     echo "  - {hosts: 'lab[1-$hosts]', address: '10.77.0.[1-$hosts]', cores: all}"
     echo "transports:"
