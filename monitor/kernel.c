@@ -55,6 +55,16 @@ void kernel_reconcile(monitor_t *m)
         const domain_t *d = domain_find(m, l->domain);
         if (!d || !(d->alive >> l->index & 1)) local_kill_domain(m, l->domain);
     }
+    /* What was agreed for this core by an entry that the snapshot has passed over: whoever asked was told that the outcome is
+     * unknown, so it never starts. */
+    const core_t *self = &m->cores[m->core];
+    for (unsigned i = 0; i < MONITOR_DOMAINS_MAX && self->member && self->agreed == m->incarnation; i++) {
+        const domain_t *d = &m->domains[i];
+        for (unsigned k = 0; d->id != RF_DOMAIN_NONE && k < d->n_dispatchers; k++) {
+            if ((d->alive >> k & 1) && d->cores[k] == m->core && !local_find(m, d->id, k))
+                end_orphan(m, d->id, k);
+        }
+    }
 }
 
 void kernel_up(monitor_t *m)

@@ -75,6 +75,10 @@ void end_local(monitor_t *m, local_t *local, int32_t wait_status, rf_err_t reaso
 
 void end_orphan(monitor_t *m, rf_domain_t domain, unsigned index)
 {
+    for (unsigned i = 0; i < MONITOR_OPS_MAX; i++) {
+        const op_t *known = &m->ops[i];
+        if (known->kind == OP_END && known->end.domain == domain && known->end.index == index) return;
+    }
     op_t *op = op_begin(m, OP_END, RF_NEVER);
     if (!op) return; /* it stays "starting", until this core leaves */
     op->state = PROPOSING;

@@ -10,12 +10,8 @@ static bool clients_rest(const sim_world_t *w, char *why, size_t why_size)
 {
     for (unsigned i = 0; i < w->n_clients; i++) {
         const sim_mclient_t *c = &w->monitors->clients[i];
-        if (c->kind == SIM_WATCHER ? c->up && c->watched == w->monitors->revision + 1
-                                   : c->state == SIM_M_REST)
+        if (c->kind == SIM_WATCHER ? c->up && check_registry_all_told(w, c) : c->state == SIM_M_REST)
             continue;
-        if (c->kind == SIM_WATCHER && w->monitors->n_changes == 0) continue;
-        size_t n = w->monitors->n_changes;
-        if (c->kind == SIM_WATCHER && c->up && c->watched > w->monitors->changes[n - 1].revision) continue;
         snprintf(why, why_size,
                  "client %u is in state %d, operation %d since %.3f ms, through core %u; watched up to %llu "
                  "of %llu",

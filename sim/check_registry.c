@@ -142,13 +142,26 @@ void check_registry_read(sim_world_t *w, sim_process_t *p, const char *prefix, b
 
 /* ---- watching ---- */
 
+/* The first change that a watcher of that prefix is to be told of, at that place or behind it. */
+static size_t next_told(const sim_monitors_t *all, const char *prefix, size_t at)
+{
+    while (at < all->n_changes && !begins(all->changes[at].name, prefix)) at++;
+    return at;
+}
+
+bool check_registry_all_told(const sim_world_t *w, const sim_mclient_t *c)
+{
+    const sim_monitors_t *all = w->monitors;
+    return next_told(all, c->prefix, change_at(all, c->watched)) == all->n_changes;
+}
+
 void check_registry_watched(sim_world_t *w, sim_process_t *p, sim_mclient_t *c, const uint8_t *body,
                             size_t size)
 {
     const sim_monitors_t *all = w->monitors;
     rf_client_registry_events_t head = {0};
     memcpy(&head, body, size < sizeof head ? size : sizeof head);
-    size_t at = sizeof head, next = change_at(all, c->watched);
+    size_t at = sizeof head, next = next_told(all, c->prefix, change_at(all, c->watched));
     if (head.next <= c->watched || head.next > all->revision + 1)
         sim_violation(w, "watch", "client %u watches from revision %llu and is sent on to %llu of %llu",
                       c->number, (unsigned long long)c->watched, (unsigned long long)head.next,
@@ -156,7 +169,8 @@ void check_registry_watched(sim_world_t *w, sim_process_t *p, sim_mclient_t *c, 
     if (head.missed && registry_events_first(all->monitors[p->core].monitor->registry) <= c->watched)
         sim_violation(w, "watch", "core %u says that it lacks changes from revision %llu on, and has them",
                       p->core, (unsigned long long)c->watched);
-    for (unsigned i = 0; i < head.n && at + sizeof(rf_client_registry_event_t) <= size; i++, next++) {
+    for (unsigned i = 0; i < head.n && at + sizeof(rf_client_registry_event_t) <= size;
+         i++, next = next_told(all, c->prefix, next + 1)) {
         rf_client_registry_event_t e;
         char name[SIM_NAME_MAX];
         memcpy(&e, body + at, sizeof e);

@@ -43,6 +43,7 @@ void sim_mclient_start(sim_world_t *w, unsigned number)
     sim_mclient_t *c = &w->monitors->clients[number];
     *c = (sim_mclient_t){.number = number, .watched = 1};
     c->kind = number % 4 == 3 ? SIM_WATCHER : number % 2 ? SIM_DISPATCHER : SIM_COMMAND;
+    c->prefix = number % 8 == 7 ? "k/" : "";
     sim_mclient_arm(w, c, sim_exponential(&w->work, RF_NS_PER_MS));
 }
 
@@ -422,7 +423,7 @@ static void begin(sim_world_t *w, sim_mclient_t *c)
                                      .kind = RF_REGISTRY_KIND_KEY,
                                      .number = c->watched,
                                      .timeout_ns = patience_ns(w)};
-        request(w, c, RF_CLIENT_REGISTRY_WATCH, head, "", "", "");
+        request(w, c, RF_CLIENT_REGISTRY_WATCH, head, c->prefix, "", "");
     } else if (c->op <= SIM_M_EPHEMERAL) {
         ask_about_key(w, c);
     } else if (c->op <= SIM_M_BARRIER) {

@@ -128,6 +128,7 @@ static void print_help(void)
            "  rackfish sim --seeds 2000                                     as in ./check\n"
            "  rackfish sim --seeds 10000 --jobs 16 --keep-going             more; sim/nightly.py of the "
            "sources runs a night's\n"
+           "  rackfish sim --actor monitor --ops 300 --seeds 1000           whole monitors\n"
            "  rackfish sim --monitors 16384 --hosts 256 --ops 100 --faults none --plan tree --events-max "
            "1000000000\n"
            "  rackfish sim --model amd-4x4 --monitors 3 --clients 1         latency of an ordered change\n");

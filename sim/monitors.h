@@ -131,8 +131,9 @@ typedef struct sim_mclient {
     uint64_t token; /* of the lock that it holds; 0: none */
     uint32_t lock;
     bool may_be_released;
-    uint64_t watched; /* the revision to go on from */
-    uint32_t name;    /* that it has exported, and 1; 0: none. While it asks: the one that it asks for */
+    const char *prefix; /* a watcher's */
+    uint64_t watched;   /* the revision to go on from */
+    uint32_t name;      /* that it has exported, and 1; 0: none. While it asks: the one that it asks for */
     bool named;
     rf_domain_t child; /* a domain that it has started */
     bool killed;
@@ -260,6 +261,7 @@ void check_registry_read(sim_world_t *w, sim_process_t *p, const char *prefix, b
 void check_registry_watched(sim_world_t *w, sim_process_t *p, sim_mclient_t *c, const uint8_t *body,
                             size_t size);
 void check_still_stepped(sim_world_t *w, sim_process_t *p);
+bool check_registry_all_told(const sim_world_t *w, const sim_mclient_t *c);
 void check_owned_applied(sim_world_t *w, sim_process_t *p, const agreement_apply_t *entry);
 void check_owned_acquired(sim_world_t *w, sim_process_t *p, sim_mclient_t *c, uint64_t token);
 void check_owned_popped(sim_world_t *w, sim_mclient_t *c, uint32_t value);
