@@ -2,7 +2,7 @@
 # Searches the Spin models of the agreement protocol, and shows that each deliberate defect is found.
 #
 #   consensus/model/check.sh quick    small bounds, exhaustive, and the defects: a minute of one CPU
-#   consensus/model/check.sh full     the bounds of doc/agreement.md, exhaustive: about 5 minutes of one CPU, 4 GB
+#   consensus/model/check.sh full     the bounds of doc/agreement.md, exhaustive: about 10 minutes of one CPU, 5 GB
 #   consensus/model/check.sh night    larger bounds, by bitstate: not exhaustive, hours; RF_MODEL_MINUTES for each (60)
 #
 # Exit status: 0 all as it should be, 1 a model is wrong or a defect was not found, 77 spin or a C compiler is missing.
@@ -37,7 +37,7 @@ build() {
 # search PAN_OPTION...: runs ./pan, so that it ends when this script is ended.
 search() {
     TIMEFORMAT=%U
-    { time { ./pan -E -m100000 "$@" >pan.log 2>&1 & searcher=$!; wait "$searcher" || true; searcher=; }; } 2>time.log
+    { time { ./pan -E -m1000000 "$@" >pan.log 2>&1 & searcher=$!; wait "$searcher" || true; searcher=; }; } 2>time.log
 }
 
 field() {
@@ -50,10 +50,11 @@ report() {
 }
 
 # holds MODEL WHAT SPIN_OPTIONS PAN_OPTION...: no violation, and the search was complete
+compress= # COLLAPSE: half the memory, twice the time
 holds() {
     local model=$1 what=$2 options=$3
     shift 3
-    build "$model" "-DREDUCE $options" "" || { failed=1; return; }
+    build "$model" "-DREDUCE $options" "${compress:+-D$compress}" || { failed=1; return; }
     search "$@"
     if grep -q 'errors: 0' pan.log && ! grep -qE 'out of memory|max search depth|not completed|aborting' pan.log; then
         report "$model" "$what" holds
@@ -83,6 +84,11 @@ defects() {
     finds log CHANGE_BEFORE_TERM "-DENTRIES=1"
     finds log OLD_TERM_COMMIT "-DTERMS=4 -DENTRIES=1 -DCHANGES=0"
     finds log SINGLE_MAJORITY "-DENTRIES=1"
+    finds log SEAL_NOT_NOTED "-DTERMS=4 -DENTRIES=1 -DCHANGES=0 -DSEALS=1"
+    finds lease ELECT_IN_LEASE ""
+    finds lease NO_DRIFT ""
+    finds lease SETS_OF_THEN ""
+    finds lease SINCE_ARRIVAL ""
     finds group REPLY_BEFORE_STABLE "-DDEPARTURES=1"
     finds group REPORT_BEFORE_WEDGE "-DDEPARTURES=1"
     finds group ONE_PHASE_UNNUMBERED "-DDEPARTURES=1"
@@ -107,6 +113,9 @@ case $mode in
 quick)
     holds log "3 terms, 2 entries, 2 crashes" "-DCHANGES=0 -DCRASHES=2" -w22
     holds log "3 terms, 1 change of voters" "-DENTRIES=0" -w22
+    holds log "3 terms, 2 entries, 2 sealed logs" "-DCHANGES=0 -DSEALS=2" -w22
+    holds log "4 terms, 1 entry, 1 sealed log" "-DTERMS=4 -DENTRIES=1 -DCHANGES=0 -DSEALS=1" -w22
+    holds lease "a change of voters under a lease" "" -w22
     holds group "1 operation, 2 departures, a join" "-DOPERATIONS=1" -w22
     defects
     ;;
@@ -115,6 +124,13 @@ full)
     holds log "3 terms, 2 entries, 2 crashes" "-DCHANGES=0 -DCRASHES=2" -w22
     holds log "3 terms, 1 change of voters, 2 crashes" "-DENTRIES=0 -DCRASHES=2" -w24
     holds log "3 terms, 1 entry, 1 change of voters" "-DENTRIES=1" -w24
+    holds log "3 terms, 1 change of voters, 1 sealed log" "-DENTRIES=0 -DSEALS=1" -w22
+    memory_mb_max=6000 compress=COLLAPSE
+    holds log "3 terms, 2 entries, 1 change of voters" "" -w26
+    memory_mb_max=4000 compress=
+    holds log "3 terms, 2 entries, 2 sealed logs" "-DCHANGES=0 -DSEALS=2" -w22
+    holds log "4 terms, 1 entry, 1 sealed log" "-DTERMS=4 -DENTRIES=1 -DCHANGES=0 -DSEALS=1" -w22
+    holds lease "a change of voters under a lease" "" -w22
     holds group "1 operation, 2 departures, a join" "-DOPERATIONS=1" -w22
     holds group "2 one-phase operations, 2 departures" "-DNO_JOIN -DONLY_ONE_PHASE" -w22
     defects
@@ -123,7 +139,7 @@ night)
     level=2
     memory_mb_max=8000
     bitstate log "4 terms, 3 entries, 2 changes of voters, 1 restart" "-DTERMS=4 -DENTRIES=3 -DCHANGES=2 -DCRASHES=2 -DRESTARTS=1"
-    bitstate log "3 terms, 2 entries, 1 change of voters" ""
+    bitstate log "3 terms, 2 entries, 1 change of voters, 2 sealed logs" "-DSEALS=2"
     bitstate log "3 terms, 2 entries, 2 changes of voters" "-DCHANGES=2"
     bitstate group "2 two-phase operations, 2 departures" "-DNO_JOIN -DONLY_TWO_PHASE"
     bitstate group "2 operations of both kinds, 2 departures, a join" ""

@@ -21,8 +21,11 @@
  * With -DTRACE the engine's steps decide: trace.pml (trace.sh makes it from what tests/consensus/consensus_trace.c saw) names one
  * step after the other, each is taken only if the model can take it, and "accepted" is printed if all were.
  *
+ * With SEALS so many leaders seal their log instead of writing a TERM entry (consensus/log.c, log_seal): whoever holds all of it and
+ * nothing beyond notes the term, `seal`, for that length, `sealed`, and votes as if its last entry were of that term.
+ *
  * Deliberate defects: -DNEW_INCARNATION_VOTES -DRESET_ON_PARTITION -DCHANGE_BEFORE_TERM -DOLD_TERM_COMMIT
- * -DSINGLE_MAJORITY.
+ * -DSINGLE_MAJORITY -DSEAL_LEAVES_MORE (who holds more acknowledges, and keeps it) -DSEAL_NOT_NOTED.
  */
 
 #ifndef TERMS
@@ -39,6 +42,9 @@
 #endif
 #ifndef RESTARTS
 #define RESTARTS 0
+#endif
+#ifndef SEALS
+#define SEALS 0
 #endif
 
 #define N      5
@@ -81,6 +87,13 @@ byte length[N];
 byte old[N];    /* the newest configuration in its log */
 byte new[N];
 byte votes[N];  /* candidate: who granted */
+#if SEALS > 0
+byte seal[N];   /* a term, noted when the log was `sealed` long */
+byte sealed[N];
+#define VOTE_TERM(i) (sealed[i] == length[i] && seal[i] > last[i] -> seal[i] : last[i])
+#else
+#define VOTE_TERM(i) last[i]
+#endif
 
 /* Each term: the log of its leader, what was acknowledged to it and what it has committed while it leads. */
 byte kinds[TERMS * LENGTH];
@@ -89,6 +102,13 @@ byte said[TERMS + 1];      /* length of the leader's log; 0: no leader yet */
 byte accepted[(TERMS + 1) * N];
 byte committed[TERMS + 1]; /* 0: nothing in its own term */
 byte leads[TERMS + 1];     /* 1 + who leads it; 0: nobody yet, or no more */
+#if SEALS > 0
+byte ends[TERMS + 1];      /* its leader has sealed a log so long; 0: has not */
+byte seals;
+#define ENDS(e) ends[e]
+#else
+#define ENDS(e) 0
+#endif
 
 /* What was committed first by anybody: a log (term of last entry, length), and in which term. */
 byte chosen_last, chosen_length, chosen_in;
@@ -127,6 +147,9 @@ static void reduce_logs(void)
         for (int later = e + 1; later <= TERMS; later++)
             for (int n = 1; n <= now.said[later]; n++)
                 if (now.terms[AT(later, n)] == e && n > need) need = n;
+#if SEALS > 0
+        now.ends[e] = 0;
+#endif
         for (int n = need; n < now.said[e]; n++) now.kinds[AT(e, n + 1)] = now.terms[AT(e, n + 1)] = 0;
         if (need < now.said[e]) now.said[e] = need;
     }
@@ -174,6 +197,10 @@ static void reduce(void)
     MOVE(now.old);
     MOVE(now.new);
     MOVE(now.votes);
+#if SEALS > 0
+    MOVE(now.seal);
+    MOVE(now.sealed);
+#endif
     for (int e = 1; e <= TERMS; e++) {
         MOVE(now.accepted + e * N);
         if (now.leads[e]) now.leads[e] = 1 + to[now.leads[e] - 1];
@@ -238,7 +265,7 @@ inline resign(i) {
 #ifdef OLD_TERM_COMMIT
 #define OWN(i, n) true
 #else
-#define OWN(i, n) (terms[AT(term[i], n)] == term[i])
+#define OWN(i, n) (terms[AT(term[i], n)] == term[i] || (n) == ENDS(term[i]))
 #endif
 inline commit(i) {
     k = said[term[i]];
@@ -315,7 +342,7 @@ inline vote(v, c) {
     d_step {
         role[c] == CANDIDATE && UP(v) && IN(v, c) &&
         (term[v] < term[c] || (term[v] == term[c] && !voted[v])) &&
-        (last[c] > last[v] || (last[c] == last[v] && length[c] >= length[v])) ->
+        (VOTE_TERM(c) > VOTE_TERM(v) || (VOTE_TERM(c) == VOTE_TERM(v) && length[c] >= length[v])) ->
         resign(v);
         term[v] = term[c];
         voted[v] = true;
@@ -324,33 +351,84 @@ inline vote(v, c) {
     }
 }
 
+inline become_leader(i) {
+    assert(said[term[i]] == 0); /* one leader a term */
+    if
+    :: term[i] > chosen_in ->
+        common(last[i], length[i], chosen_last, chosen_length);
+        assert(m == chosen_length) /* leader completeness */
+    :: else
+    fi;
+    role[i] = LEADER;
+    leads[term[i]] = 1 + i;
+    votes[i] = 0;
+    said[term[i]] = length[i];
+    m = 0;
+    do
+    :: m < length[i] ->
+        m++;
+        kinds[AT(term[i], m)] = kinds[AT(last[i], m)];
+        terms[AT(term[i], m)] = terms[AT(last[i], m)]
+    :: else -> break
+    od;
+    m = 0
+}
+
 inline lead(i) {
     d_step {
         role[i] == CANDIDATE && QUORUM(votes[i], i) ->
-        assert(said[term[i]] == 0); /* one leader a term */
-        if
-        :: term[i] > chosen_in ->
-            common(last[i], length[i], chosen_last, chosen_length);
-            assert(m == chosen_length) /* leader completeness */
-        :: else
-        fi;
-        role[i] = LEADER;
-        leads[term[i]] = 1 + i;
-        votes[i] = 0;
-        said[term[i]] = length[i];
-        m = 0;
-        do
-        :: m < length[i] ->
-            m++;
-            kinds[AT(term[i], m)] = kinds[AT(last[i], m)];
-            terms[AT(term[i], m)] = terms[AT(last[i], m)]
-        :: else -> break
-        od;
+        become_leader(i);
         write(i, TERM);
-        m = 0;
         REDUCED
     }
 }
+
+#if SEALS > 0
+inline lead_sealed(i) {
+    d_step {
+        role[i] == CANDIDATE && QUORUM(votes[i], i) && seals < SEALS ->
+        seals++;
+        become_leader(i);
+        ends[term[i]] = length[i];
+        seal[i] = term[i];
+        sealed[i] = length[i];
+        accepted[term[i] * N + i] = length[i];
+        commit(i);
+        REDUCED
+    }
+}
+
+/* f holds m entries of term e's leader, all that it has sealed: what f holds beyond them goes, unless they are the leader's own,
+ * and this an old message. */
+inline take_seal(f, e) {
+    if
+    :: ends[e] && m == ends[e] ->
+        if
+#ifndef SEAL_LEAVES_MORE
+        :: length[f] > m && terms[AT(last[f], m + 1)] != e ->
+            length[f] = m;
+            last[f] = terms[AT(e, m)];
+            configure(f);
+            s = 0
+#endif
+        :: else
+        fi;
+        if
+        :: sealed[f] > length[f] -> sealed[f] = 0
+        :: else
+        fi;
+#ifndef SEAL_NOT_NOTED
+        if
+        :: length[f] == m -> seal[f] = e; sealed[f] = m
+        :: else
+        fi
+#endif
+    :: else
+    fi
+}
+#else
+#define take_seal(f, e) skip
+#endif
 
 /* f takes an APPEND of term t: first acknowledges what it holds already, then takes the next entry, which ends what it
  * holds beyond the common part. One entry at a time: a message of several is several steps. */
@@ -366,6 +444,7 @@ inline append(f, e) {
         :: role[f] == CANDIDATE -> resign(f)
         :: else
         fi;
+        take_seal(f, e);
         if
         :: leads[e] && accepted[e * N + f] < m -> accepted[e * N + f] = m; commit(leads[e] - 1)
         :: !(leads[e] && accepted[e * N + f] < m) && m < said[e] ->
@@ -374,12 +453,19 @@ inline append(f, e) {
             :: m <= length[f] || kinds[AT(e, m)] >= FINAL -> s = 1
             :: else -> s = 0
             fi;
+#if SEALS > 0
+            if
+            :: sealed[f] >= m -> sealed[f] = 0
+            :: else
+            fi;
+#endif
             length[f] = m;
             last[f] = terms[AT(e, m)];
             if
             :: s -> configure(f)
             :: else
             fi;
+            take_seal(f, e);
             if
             :: leads[e] -> accepted[e * N + f] = m; commit(leads[e] - 1)
             :: else
@@ -394,7 +480,7 @@ inline append(f, e) {
 
 inline propose(i) {
     d_step {
-        role[i] == LEADER && commands < ENTRIES ->
+        role[i] == LEADER && commands < ENTRIES && committed[term[i]] >= ENDS(term[i]) ->
         commands++;
         write(i, COMMAND);
         REDUCED
@@ -460,6 +546,10 @@ inline forget(i) {
     voted[i] = false;
     last[i] = 0;
     length[i] = 0;
+#if SEALS > 0
+    seal[i] = 0;
+    sealed[i] = 0;
+#endif
     old[i] = 0;
     new[i] = 0
 }
@@ -593,6 +683,9 @@ init {
 #else
     do
     EACH(lead)
+#if SEALS > 0
+    EACH(lead_sealed)
+#endif
     EACH_AND(stand, 2)
     EACH_AND(append, 1)
     EACH_AND(append, 2)
