@@ -1,4 +1,4 @@
-/* Deaths of cores and hosts, of the orderer, and of the machine itself: who learns what, and what goes on. */
+/* Deaths of cores and hosts, of the leader, and of the machine itself: who learns what, and what goes on. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -418,7 +418,7 @@ static void a_short_stall_costs_nothing(void **state)
     world_free(w);
 }
 
-static void spawns_under_way_when_the_orderer_dies(void **state)
+static void spawns_under_way_when_the_leader_dies(void **state)
 {
     (void)state;
     for (uint64_t seed = 0; seed < 50; seed++) {
@@ -636,7 +636,7 @@ int main(void)
         cmocka_unit_test(all_cut_off_and_healed),
         cmocka_unit_test(a_core_leaves_in_order),
         cmocka_unit_test(the_last_core_stays),
-        cmocka_unit_test(spawns_under_way_when_the_orderer_dies),
+        cmocka_unit_test(spawns_under_way_when_the_leader_dies),
         cmocka_unit_test(a_partition_leaves_one_side),
         cmocka_unit_test(shutdown_ends_domains_first),
         cmocka_unit_test(a_dial_that_fails_is_no_death),

@@ -300,21 +300,21 @@ static void run(uint64_t seed)
     world_form(w);
     bool hurts = seed % 2;
     unsigned deaths = (unsigned)below(&l, hurts ? 12 : 4);
-    bool orderer_may_die = below(&l, 3) == 0;
+    bool leader_may_die = below(&l, 3) == 0;
     w->fake.block_size = below(&l, 2) ? 100 : 9000;
     for (unsigned i = 0; i < 4; i++) l.clients[l.n_clients++] = world_node_client(w, a_core(&l));
     for (unsigned i = 0; i < 400; i++) {
         switch (below(&l, 40)) {
         case 0: {
             rf_core_t core = a_core(&l);
-            if (deaths == 0 || (core == 0 && !orderer_may_die)) break;
+            if (deaths == 0 || (core == 0 && !leader_may_die)) break;
             deaths--;
             world_kill(w, core);
             break;
         }
         case 1: {
             rf_node_t node = (rf_node_t)below(&l, shape[0]);
-            if (deaths == 0 || (node == 0 && !orderer_may_die) || below(&l, 3)) break;
+            if (deaths == 0 || (node == 0 && !leader_may_die) || below(&l, 3)) break;
             deaths--;
             world_kill_node(w, node);
             break;
