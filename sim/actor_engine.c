@@ -101,27 +101,13 @@ static void complete(sim_world_t *w, sim_process_t *p, const agreement_completio
     sim_client_completed(w, p, c);
 }
 
-static uint64_t send_cost(const sim_world_t *w, const sim_process_t *p, rf_core_t to)
-{
-    const sim_model_t *m = w->options->model;
-    return m ? m->send[sim_model_edge(m, p->core, to)].ns[1] : 0;
-}
-
 /* False: it has stalled on the way, and goes on from there. */
 static bool carry_out(sim_world_t *w, sim_process_t *p)
 {
     const agreement_output_t *out = p->output;
-    for (; p->next_message < out->n_messages; p->next_message++, p->next_to = 0) {
+    for (; p->next_message < out->n_messages; p->next_message++) {
         const agreement_message_t *m = &out->messages[p->next_message];
-        if (!p->sending) p->sending = sim_message_new(w, m->type, m->bytes, m->size);
-        while (p->next_to < m->n_to) {
-            agreement_member_t to = m->to[p->next_to++];
-            p->cost_ns += send_cost(w, p, to.core);
-            sim_network_send(w, p, to, p->sending, w->now_ns + p->cost_ns);
-            if (sim_process_stalls_here(w, p)) return false;
-        }
-        sim_message_release(w, p->sending);
-        p->sending = NULL;
+        if (!sim_process_send(w, p, m->type, m->bytes, m->size, m->to, m->n_to)) return false;
     }
     while (p->next_completion < out->n_completions) {
         complete(w, p, &out->completions[p->next_completion++]);
@@ -232,11 +218,7 @@ static void handle(sim_world_t *w, sim_process_t *p, const sim_event_t *event)
         handle_message(w, p, event);
         return;
     case SIM_EVENT_TICK:
-        if (event->x == p->tick_pushed_ns) p->tick_pushed_ns = RF_NEVER;
-        if (sim_clock_local(w, w->host[p->core]) < p->tick_local_ns) {
-            sim_process_arm_tick(w, p);
-            return;
-        }
+        if (!sim_process_ticks(w, p, event)) return;
         e.kind = AGREEMENT_TICK;
         break;
     case SIM_EVENT_ROOM:

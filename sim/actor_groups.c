@@ -18,9 +18,11 @@ typedef struct pending { /* an action that is to be answered */
     uint32_t op;
     uint64_t groups[GROUP_OBJECTS_MAX];
     unsigned n_groups;
+    uint64_t number;
 } pending_t;
 
 #define PENDING_MAX 32
+#define FORMING     0xffu /* cookies of clients end in their numbers */
 
 typedef struct state { /* of a process; the machine's memory follows it */
     groups_t *groups;
@@ -109,7 +111,10 @@ static void start(sim_world_t *w, sim_process_t *p)
     rf_err_t err = groups_init((uint8_t *)p->memory + head, size, &params, &s->groups);
     rf_assert(err == RF_OK);
     s->view = w->groups->n_views;
-    for (unsigned i = 0; i < SIM_GROUPS_MAX; i++) s->holds_since_ns[i] = RF_NEVER;
+    for (unsigned i = 0; i < SIM_GROUPS_MAX; i++) {
+        s->holds_since_ns[i] = RF_NEVER;
+        check_access_ended(w, p, i + 1);
+    }
 }
 
 static void stop(sim_world_t *w, sim_process_t *p)
@@ -120,6 +125,39 @@ static void stop(sim_world_t *w, sim_process_t *p)
 
 /* ---- carrying out ---- */
 
+/* The owner of a group that has changed: all members hold it now, and those that are new may be told what is mapped. */
+static void send_mappings(sim_world_t *w, sim_process_t *p, uint64_t group)
+{
+    group_info_t info;
+    if (!sim_group_members(p, group, &info) || info.owner.core != p->core) return;
+    uint64_t mean_ns = rf_prng_below(&w->choices, 4) ? 30 * RF_NS_PER_US : 2 * RF_NS_PER_MS;
+    for (unsigned i = 1; i < info.n_members; i++) {
+        const sim_process_t *to = &w->processes[info.members[i].core];
+        if (!to->alive || to->incarnation != info.members[i].incarnation) continue;
+        sim_event_t *event =
+            sim_push(w, w->now_ns + sim_exponential(&w->network, mean_ns), SIM_EVENT_MAPPINGS);
+        event->core = to->core;
+        event->life = to->life;
+        event->peer.incarnation = (rf_incarnation_t)group;
+        event->x = info.epoch;
+        event->message =
+            sim_message_new(w, 0, w->groups->mappings[p->core][group - 1], sizeof w->groups->mappings[0][0]);
+        w->in_flight++;
+    }
+}
+
+/* Of an epoch that has passed: it may have left and joined again since, and asks for nothing that old. */
+static void handle_mappings(sim_world_t *w, sim_process_t *p, const sim_event_t *event)
+{
+    sim_mapping_t pages[SIM_GROUP_PAGES];
+    uint64_t group = event->peer.incarnation;
+    group_info_t info;
+    memcpy(pages, event->message->bytes, sizeof pages);
+    bool holds = state_of(p)->holds_since_ns[group - 1] != RF_NEVER;
+    if (holds && sim_group_members(p, group, &info) && info.epoch == event->x)
+        check_access_copied(w, p, group, pages);
+}
+
 static void act(sim_world_t *w, sim_process_t *p, const group_action_t *a)
 {
     state_t *s = state_of(p);
@@ -128,10 +166,14 @@ static void act(sim_world_t *w, sim_process_t *p, const group_action_t *a)
             uint64_t group = a->groups[i];
             if (group == 0 || group > SIM_GROUPS_MAX) continue;
             uint64_t *since = &s->holds_since_ns[group - 1];
-            if (a->kind == GROUP_ACTION_ENDED)
+            if (a->kind == GROUP_ACTION_ENDED) {
                 *since = RF_NEVER;
-            else if (*since == RF_NEVER)
-                *since = w->now_ns;
+                s->applied[group - 1] = 0;
+                check_access_ended(w, p, group);
+                continue;
+            }
+            if (*since == RF_NEVER) *since = w->now_ns;
+            send_mappings(w, p, group);
         }
         return;
     }
@@ -146,7 +188,12 @@ static void act(sim_world_t *w, sim_process_t *p, const group_action_t *a)
     for (unsigned i = 0; i < PENDING_MAX; i++) {
         if (s->pending[i].used) continue;
         pending_t *q = &s->pending[i];
-        *q = (pending_t){.used = true, .kind = a->kind, .token = a->token, .op = op, .n_groups = a->n_groups};
+        *q = (pending_t){.used = true,
+                         .kind = a->kind,
+                         .token = a->token,
+                         .op = op,
+                         .n_groups = a->n_groups,
+                         .number = a->number};
         memcpy(q->groups, a->groups, sizeof q->groups);
         uint64_t mean_ns = rf_prng_below(&w->choices, 8) ? 5 * RF_NS_PER_US : 500 * RF_NS_PER_US;
         sim_event_t *event = sim_push(w, w->now_ns + sim_exponential(&w->choices, mean_ns), SIM_EVENT_ANSWER);
@@ -161,16 +208,22 @@ static void act(sim_world_t *w, sim_process_t *p, const group_action_t *a)
 static void completed(sim_world_t *w, sim_process_t *p, const group_completion_t *c)
 {
     unsigned client = (unsigned)(c->cookie & 0xff);
+    if (client == FORMING) {
+        if (c->err == RF_OK) w->groups->formed_ns[(c->cookie >> 32) - 1] = w->now_ns;
+        return;
+    }
     w->statistics->operations++;
     if (c->cookie >> 8 & 1) { /* OPERATE */
         bool phase_two = c->cookie >> 9 & 1;
         uint32_t op = op_of(w, &c->id, phase_two ? GROUP_TWO_PHASE : GROUP_ONE_PHASE);
         if (c->err == RF_OK) {
             rf_histogram_add(&w->statistics->latency, w->now_ns - w->clients[client].started_ns);
-            if (phase_two)
+            if (phase_two) {
                 check_two_phase_completed(w, p, op);
-            else
+            } else {
+                check_access_answered(w, op);
                 check_one_phase_completed(w, p, op);
+            }
         } else if (c->err == RF_ERR_UNKNOWN_OUTCOME) {
             w->statistics->unknown++;
         } else {
@@ -185,20 +238,13 @@ static bool carry_out(sim_world_t *w, sim_process_t *p)
 {
     state_t *s = state_of(p);
     const group_output_t *out = s->output;
-    for (; p->next_message < out->n_messages; p->next_message++, p->next_to = 0) {
-        const group_message_t *m = &out->messages[p->next_message];
-        if (!p->sending) p->sending = sim_message_new(w, m->type, m->bytes, m->size);
-        while (p->next_to < m->n_to) {
-            agreement_member_t to = m->to[p->next_to++];
-            sim_network_send(w, p, to, p->sending, w->now_ns);
-            if (sim_process_stalls_here(w, p)) return false;
-        }
-        sim_message_release(w, p->sending);
-        p->sending = NULL;
-    }
     while (s->next_action < out->n_actions) {
         act(w, p, &out->actions[s->next_action++]);
         if (sim_process_stalls_here(w, p)) return false;
+    }
+    for (; p->next_message < out->n_messages; p->next_message++) {
+        const group_message_t *m = &out->messages[p->next_message];
+        if (!sim_process_send(w, p, m->type, m->bytes, m->size, m->to, m->n_to)) return false;
     }
     while (p->next_completion < out->n_completions) {
         completed(w, p, &out->completions[p->next_completion++]);
@@ -339,6 +385,9 @@ static void handle_answer(sim_world_t *w, sim_process_t *p, const sim_event_t *e
         }
         w->groups->ops[q.op].applied[p->core] = p->incarnation;
         w->groups->ops[q.op].is_applied = true;
+        bool holds = q.n_groups == 1 && q.groups[0] <= SIM_GROUPS_MAX &&
+                     s->holds_since_ns[q.groups[0] - 1] != RF_NEVER;
+        if (holds) check_access_applied(w, p, q.op, q.groups[0], q.number);
     }
     if (e.kind == GROUP_APPLIED && e.done.token == 0) return;
     step(w, p, &e);
@@ -359,7 +408,7 @@ static void handle_form(sim_world_t *w, sim_process_t *p, const sim_event_t *eve
     }
     group_event_t e = {.kind = GROUP_FORM};
     e.form.group = event->peer.incarnation;
-    e.form.cookie = 0xff;
+    e.form.cookie = e.form.group << 32 | FORMING;
     e.form.members = members;
     e.form.n_members = n;
     step(w, p, &e);
@@ -387,11 +436,7 @@ static void handle(sim_world_t *w, sim_process_t *p, const sim_event_t *event)
         carry_on(w, p);
         return;
     case SIM_EVENT_TICK:
-        if (event->x == p->tick_pushed_ns) p->tick_pushed_ns = RF_NEVER;
-        if (sim_clock_local(w, w->host[p->core]) < p->tick_local_ns) {
-            sim_process_arm_tick(w, p);
-            return;
-        }
+        if (!sim_process_ticks(w, p, event)) return;
         e.kind = GROUP_TICK;
         break;
     case SIM_EVENT_ROOM:
@@ -406,6 +451,9 @@ static void handle(sim_world_t *w, sim_process_t *p, const sim_event_t *event)
         return;
     case SIM_EVENT_ANSWER:
         handle_answer(w, p, event);
+        return;
+    case SIM_EVENT_MAPPINGS:
+        handle_mappings(w, p, event);
         return;
     case SIM_EVENT_FORM:
         handle_form(w, p, event);

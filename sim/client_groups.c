@@ -20,7 +20,6 @@ void sim_groups_begin(sim_world_t *w)
         event->life = w->processes[event->core].life;
         event->peer.incarnation = g + 1;
         event->x = rf_prng_next(&w->work);
-        l->formed_ns[g] = RF_NS_PER_S;
     }
 }
 
@@ -80,6 +79,23 @@ void sim_groups_client_done(sim_world_t *w, unsigned client, uint32_t stamp)
     arm(w, c, sim_exponential(&w->work, rf_prng_below(&w->work, 2) ? w->think_ns / 100 : w->think_ns * 2));
 }
 
+/* A domain comes to this core: it joins one of the groups through somebody who holds it. */
+static bool join(sim_world_t *w, sim_client_t *c, group_event_t *out)
+{
+    out->kind = GROUP_JOIN;
+    out->change.group = 1 + rf_prng_below(&w->work, w->groups->n_groups);
+    out->change.cookie = c->sequence << 32 | c->number;
+    for (unsigned tries = 0; tries < 2 * w->n_cores; tries++) {
+        const sim_process_t *p = &w->processes[rf_prng_below(&w->work, w->n_cores)];
+        group_info_t info;
+        if (p->core == c->core || !p->alive || !sim_group_members(p, out->change.group, &info)) continue;
+        out->change.through = (agreement_member_t){.core = p->core, .incarnation = p->incarnation};
+        return true;
+    }
+    sim_groups_client_done(w, c->number, (uint32_t)c->sequence); /* nobody has it any more */
+    return false;
+}
+
 bool sim_groups_client_request(sim_world_t *w, sim_process_t *p, const sim_event_t *event, group_event_t *out)
 {
     static _Thread_local uint64_t groups[GROUP_OBJECTS_MAX];
@@ -92,9 +108,12 @@ bool sim_groups_client_request(sim_world_t *w, sim_process_t *p, const sim_event
         group_info_t info;
         if (sim_group_members(p, g, &info)) held[n++] = g;
     }
-    if (n == 0) { /* no group here: ask one of the others for one, by joining */
-        sim_groups_client_done(w, c->number, (uint32_t)c->sequence);
-        return false;
+    if (n == 0 || rf_prng_below(&w->work, 16) == 0) return join(w, c, out);
+    if (rf_prng_below(&w->work, 32) == 0) {
+        out->kind = GROUP_LEAVE; /* refused if it is the owner */
+        out->change.group = held[rf_prng_below(&w->work, n)];
+        out->change.cookie = c->sequence << 32 | c->number;
+        return true;
     }
     bool two = rf_prng_below(&w->work, 2);
     out->kind = GROUP_OPERATE;

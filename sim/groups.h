@@ -6,16 +6,23 @@
 
 #define SIM_GROUPS_MAX      6
 #define SIM_GROUP_CORES_MAX 64
+#define SIM_GROUP_PAGES     8
 
 /* An operation, over all processes. By core: the incarnation that has done it; 0: none. */
 typedef struct sim_group_op {
     group_op_id_t id;
     group_phase_t phase;
     uint64_t first_ns;
+    uint64_t position;            /* its number in the group; 0: nobody has done it */
     bool is_applied, is_aborted;  /* somewhere */
     bool is_answered, is_refused; /* the caller was told that it is done; that nothing has happened */
     rf_incarnation_t prepared[SIM_GROUP_CORES_MAX], applied[SIM_GROUP_CORES_MAX];
 } sim_group_op_t;
+
+typedef struct sim_mapping { /* of a page, at one process: by the operation of that number */
+    uint64_t number;
+    uint64_t is_mapped;
+} sim_mapping_t;
 
 typedef struct sim_groups {
     sim_group_op_t *ops;
@@ -27,6 +34,9 @@ typedef struct sim_groups {
         *order[SIM_GROUPS_MAX]; /* operations in the order of application, as whoever came first had it */
     uint32_t n_order[SIM_GROUPS_MAX], max_order[SIM_GROUPS_MAX];
     uint64_t formed_ns[SIM_GROUPS_MAX]; /* members that hold it by then hold it from the beginning */
+    sim_mapping_t mappings[SIM_GROUP_CORES_MAX][SIM_GROUPS_MAX][SIM_GROUP_PAGES];
+    uint64_t revoked[SIM_GROUPS_MAX]
+                    [SIM_GROUP_PAGES]; /* number of the last answered operation that unmaps it */
 } sim_groups_t;
 
 /* actor_groups.c */
@@ -60,5 +70,12 @@ void check_two_phase_refused(sim_world_t *w, sim_process_t *p, uint32_t op, rf_e
 void check_one_phase_completed(sim_world_t *w, sim_process_t *p, uint32_t op);
 void check_group_order_applied(sim_world_t *w, sim_process_t *p, uint32_t op, uint64_t group,
                                uint64_t position, uint64_t holds_since_ns);
+
+/* check_access.c */
+void check_access_applied(sim_world_t *w, const sim_process_t *p, uint32_t op, uint64_t group,
+                          uint64_t position);
+void check_access_answered(sim_world_t *w, uint32_t op);
+void check_access_copied(sim_world_t *w, const sim_process_t *p, uint64_t group, const sim_mapping_t *pages);
+void check_access_ended(sim_world_t *w, const sim_process_t *p, uint64_t group);
 
 #endif

@@ -151,9 +151,10 @@ const char *sim_event_name(unsigned kind)
         [SIM_EVENT_RESUME] = "resume", [SIM_EVENT_ROOM] = "room",         [SIM_EVENT_DEATH] = "death",
         [SIM_EVENT_FENCED] = "fenced", [SIM_EVENT_FORM] = "form",         [SIM_EVENT_REQUEST] = "request",
         [SIM_EVENT_CHANGE] = "change", [SIM_EVENT_TRANSFER] = "transfer", [SIM_EVENT_REFUSED] = "refused",
-        [SIM_EVENT_VIEW] = "view",     [SIM_EVENT_ANSWER] = "answer",     [SIM_EVENT_CLIENT] = "client",
-        [SIM_EVENT_FAULT] = "fault",   [SIM_EVENT_HEAL] = "heal",         [SIM_EVENT_HOST] = "host",
-        [SIM_EVENT_KILL] = "kill",     [SIM_EVENT_EXPEL] = "expel",       [SIM_EVENT_PHASE] = "phase",
+        [SIM_EVENT_VIEW] = "view",     [SIM_EVENT_MAPPINGS] = "mappings", [SIM_EVENT_ANSWER] = "answer",
+        [SIM_EVENT_CLIENT] = "client", [SIM_EVENT_FAULT] = "fault",       [SIM_EVENT_HEAL] = "heal",
+        [SIM_EVENT_HOST] = "host",     [SIM_EVENT_KILL] = "kill",         [SIM_EVENT_EXPEL] = "expel",
+        [SIM_EVENT_PHASE] = "phase",
     };
     return kind < sizeof names / sizeof names[0] ? names[kind] : "?";
 }

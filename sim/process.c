@@ -81,6 +81,36 @@ bool sim_process_stalls_here(sim_world_t *w, sim_process_t *p)
     return true;
 }
 
+static uint64_t send_cost(const sim_world_t *w, const sim_process_t *p, rf_core_t to)
+{
+    const sim_model_t *m = w->options->model;
+    return m ? m->send[sim_model_edge(m, p->core, to)].ns[1] : 0;
+}
+
+bool sim_process_send(sim_world_t *w, sim_process_t *p, uint8_t type, const void *bytes, size_t size,
+                      const agreement_member_t *to, unsigned n_to)
+{
+    if (!p->sending) p->sending = sim_message_new(w, type, bytes, size);
+    while (p->next_to < n_to) {
+        agreement_member_t receiver = to[p->next_to++];
+        p->cost_ns += send_cost(w, p, receiver.core);
+        sim_network_send(w, p, receiver, p->sending, w->now_ns + p->cost_ns);
+        if (sim_process_stalls_here(w, p)) return false;
+    }
+    sim_message_release(w, p->sending);
+    p->sending = NULL;
+    p->next_to = 0;
+    return true;
+}
+
+bool sim_process_ticks(sim_world_t *w, sim_process_t *p, const sim_event_t *event)
+{
+    if (event->x == p->tick_pushed_ns) p->tick_pushed_ns = RF_NEVER;
+    if (sim_clock_local(w, w->host[p->core]) >= p->tick_local_ns) return true;
+    sim_process_arm_tick(w, p);
+    return false;
+}
+
 /* ---- life and death ---- */
 
 void sim_process_start(sim_world_t *w, rf_core_t core, rf_incarnation_t incarnation)

@@ -215,6 +215,7 @@ typedef enum sim_event_kind {
     SIM_EVENT_TRANSFER, /* the leader is to hand over */
     SIM_EVENT_VIEW,     /* groups: a process hears of the next view */
     SIM_EVENT_ANSWER,   /* groups: what was asked of a domain or CPU driver is done; x: which */
+    SIM_EVENT_MAPPINGS, /* groups: the owner's mappings reach one that has joined; x: epoch */
     SIM_EVENT_REFUSED,  /* a process hears from a link that it has been fenced */
     SIM_EVENT_PROCESS_LAST = SIM_EVENT_REFUSED, /* up to here: for a process, in its inbox while it is busy */
     SIM_EVENT_CLIENT,                           /* a client's timer */
@@ -341,6 +342,11 @@ uint64_t sim_process_sequence(sim_process_t *p, sim_wait_kind_t kind, uint32_t w
 void sim_process_step(sim_world_t *w, sim_process_t *p, agreement_event_t *event);
 bool sim_process_stalled(const sim_world_t *w, const sim_process_t *p);
 
+/* Sends one message to what is left of its receivers, from p->next_to on. False: it has stalled on the way. */
+bool sim_process_send(sim_world_t *w, sim_process_t *p, uint8_t type, const void *bytes, size_t size,
+                      const agreement_member_t *to, unsigned n_to);
+/* A TICK has come: false: too early by the host's clock, and asked for again. */
+bool sim_process_ticks(sim_world_t *w, sim_process_t *p, const sim_event_t *event);
 /* Asks for a TICK when the host's clock shows `tick_local_ns`. */
 void sim_process_arm_tick(sim_world_t *w, sim_process_t *p);
 /* After an effect: whether the process stands still before the next. */
