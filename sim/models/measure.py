@@ -15,10 +15,15 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BENCH = os.path.join(sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, "build/release"), "bin/rf-bench")
 
 
-def bench(*words):
-    """The results of one bench, by what they measure."""
+def bench_all(*words):
+    """The results of one bench."""
     out = subprocess.run([BENCH, *words, *sys.argv[2:], "--json"], capture_output=True, text=True, check=False).stdout
-    return {r["what"]: r for r in map(json.loads, filter(lambda line: line.startswith("{"), out.splitlines()))}
+    return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+
+
+def bench(*words):
+    """The same, by what they measure."""
+    return {r["what"]: r for r in bench_all(*words)}
 
 
 def nanoseconds(result, key):
@@ -45,11 +50,14 @@ def main():
     rate = find(bench("urpc", "--slots", "64", "--batch", "64", "rate"), "", ("M/s",))
     tcp = bench("link", "--transport", "tcp", "one-way")
     between = find(tcp, "one", times)
+    # A commit of three by direct calls is five steps: the proposal, two entries taken, two acknowledgements.
+    direct = bench_all("ordered", "direct")
+    step = next(max(1, round(r["p50"] / 5)) for r in direct if r.get("replicas") == 3 and r.get("batch") == 1)
     poll = bench("poll")
     looked = find(poll, "look", ("ns",))  # at all links of the last piece, the one with the most
     look = max(1, round(looked["p50"] / looked["links"]))
     gap = max(1, round(1000 / rate["p50"]))
-    print("# Made by sim/models/measure.py out of `rackfish bench`: urpc, link (loopback TCP) and poll.")
+    print("# Made by sim/models/measure.py out of `rackfish bench`: urpc, link (loopback TCP), ordered direct and poll.")
     print(f"machine {os.cpu_count()} CPUs, {os.uname().machine}, Linux {os.uname().release}")
     print(f"shape 2 1 {max(2, os.cpu_count() or 2)}")
     print(f"edge same-package latency {distribution(one_way, 2 * gap)}")
@@ -60,7 +68,7 @@ def main():
     print("edge other-host send 1000")
     print("edge other-host receive 1000")
     print("edge other-host gap 1000")
-    print("step 60")
+    print(f"step {step}")
     print(f"poll {look}")
 
 
