@@ -295,7 +295,9 @@ void role_behind(agreement_t *e)
 
 void role_outrun(agreement_t *e)
 {
-    if (e->leader_dead && e->role == AGREEMENT_ROLE_FOLLOWER && e->leader.core == RF_CORE_NONE)
+    /* Also when no death is known, as of one that led in between: who asks for a vote, and not only whether it would be given, has been
+     * told that no leader is heard, or why; it cannot win, and this one may. Without a death it asks first (pre-vote). */
+    if (e->role == AGREEMENT_ROLE_FOLLOWER && e->leader.core == RF_CORE_NONE)
         earlier(&e->election_at_ns, e->now_ns + STAGGER_NS * (1 + rank(e)));
 }
 
