@@ -28,7 +28,8 @@ typedef uint64_t rf_domain_t;
 #define RF_NODES_MAX                  64
 #define RF_CORES_MAX                  1024
 #define RF_CORES_PER_NODE_MAX         256
-#define RF_NAME_MAX                   64 /* bytes of a name with its final zero: channels, nodes, machines */
+#define RF_NAME_MAX                   64  /* bytes of a name with its final zero: channels, nodes, machines */
+#define RF_RDMA_OPTIONS_MAX           192 /* bytes of an RDMA endpoint's options: transport/rdma/rdma.h */
 #define RF_DISPATCHERS_PER_DOMAIN_MAX 64
 
 typedef struct rf_machine_id {

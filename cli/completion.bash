@@ -25,6 +25,9 @@ _rackfish()
         --config|-f|--output|-o)
             mapfile -t COMPREPLY < <(compgen -f -- "$word")
             return ;;
+        --transport)
+            mapfile -t COMPREPLY < <(compgen -W "tcp rdma" -- "$word")
+            return ;;
         --chdir)
             mapfile -t COMPREPLY < <(compgen -d -- "$word")
             return ;;

@@ -46,7 +46,7 @@ const cli_option_t cli_up_options[] = {
     {"node", OPTION_NODE, "NAME", "... this entry, when the host's name does not tell"},
     {"launch", OPTION_LAUNCH, "HOW", "... and the other hosts: ssh, srun or none (default none)"},
     {"remote-path", OPTION_REMOTE_PATH, "PATH", "... with rackfish at this path there (default: as here)"},
-    {"transport", OPTION_TRANSPORT, "NAME", "between emulated nodes (default tcp)"},
+    {"transport", OPTION_TRANSPORT, "NAME", "between emulated nodes: tcp or rdma (default tcp)"},
     {"encrypt", OPTION_ENCRYPT, "on|off", "links between emulated nodes (default on)"},
     {"allow-root", OPTION_ALLOW_ROOT, NULL, "root may run programs (default when root emulates)"},
     {"no-allow-root", OPTION_NO_ALLOW_ROOT, NULL, "root may not"},
@@ -109,8 +109,8 @@ static int parse_option(const cli_t *cli, up_options_t *o, int c)
         o->remote_path = optarg;
         return CLI_OK;
     case OPTION_TRANSPORT:
-        if (strcmp(optarg, "tcp") != 0)
-            return cli_usage(cli, "no transport \"%s\" between nodes; this version has tcp", optarg);
+        if (strcmp(optarg, "tcp") != 0 && strcmp(optarg, "rdma") != 0)
+            return cli_usage(cli, "no transport \"%s\" between nodes; there are tcp and rdma", optarg);
         o->transport = optarg;
         return CLI_OK;
     case OPTION_ENCRYPT:
@@ -398,6 +398,7 @@ static int start_emulated(up_t *up)
     }
     if (status == CLI_OK) status = up_write_emulated(up);
     if (status == CLI_OK) status = load_config(up);
+    if (status == CLI_OK) status = cli_doctor_media(up->cli, up->config, RF_NODE_NONE);
     for (rf_node_t i = 0; status == CLI_OK && i < up->config->n_nodes; i++)
         status = up_start_node(up, i, i == 0);
     return status;
@@ -437,7 +438,8 @@ static int start_configured(up_t *up)
     /* A node that once was part of a machine joins; only node 0 of a new one forms it. */
     snprintf(path, sizeof path, "%s/%s/machine", up->dir.path, up->config->nodes[this_node].name);
     bool form = this_node == 0 && access(path, F_OK) < 0;
-    status = up_start_node(up, this_node, form);
+    status = cli_doctor_media(up->cli, up->config, this_node);
+    if (status == CLI_OK) status = up_start_node(up, this_node, form);
     if (status != CLI_OK) return status;
     /* Its rackfishd has a lock of its own now; other nodes may have this host and folder. */
     close(up->lock);

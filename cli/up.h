@@ -59,6 +59,10 @@ int up_add_node(cli_t *cli, const char *node, const char *config);
 /* Starts the other hosts' rackfishds through the launcher. */
 int up_launch_others(up_t *up, rf_node_t this_node);
 
+/* doctor.c: what keeps this host from having the links that the configuration wants, told on stderr with what mends it.
+ * `node`: which of its nodes this host is; RF_NODE_NONE: all. Returns an exit status. */
+int cli_doctor_media(const cli_t *cli, const rf_config_t *config, rf_node_t node);
+
 /* A program that comes with this one: beside it, or in ../libexec/rackfish; false with its message printed. */
 bool up_find_program(const cli_t *cli, const char *name, char *path, size_t max);
 

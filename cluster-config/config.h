@@ -21,6 +21,8 @@
  *       cores: 0-7,16-23             # host CPUs: all, a count such as 8, or a list; may repeat one when emulated
  *       memory: 64G                  # a core's share is memory / cores; optional
  *       port: 7117                   # of the bootstrap
+ *       rdma: {device: mlx5_0, port: 1, gid_index: 3, traffic_class: 106, service_level: 3, mtu: 4096, pkey_index: 0,
+ *              mode: auto}           # of this host's RDMA links; what is not said is chosen
  *   transports:                      # between pairs of nodes; first match wins; default tcp
  *     - {between: [rack[01-08], rack[09-16]], use: tcp}
  */
@@ -51,9 +53,12 @@ typedef struct rf_config_node {
         cpus[RF_CORES_PER_NODE_MAX]; /* of another host with a count: 0, 1, ..., as good a guess as any */
     uint16_t cores_form;             /* RF_CONFIG_CORES_* */
     uint64_t memory_bytes;           /* 0: no limit */
-    int line;                        /* where it stands in the file */
-    int cores_line,
-        port_line; /* where its cores and port do; those of `defaults` or of the node when not given */
+    char rdma
+        [RF_RDMA_OPTIONS_MAX]; /* "device=mlx5_0,mtu=4096", as transport/rdma takes it; "": all is chosen */
+    char rdma_device[RF_NAME_MAX]; /* "": any */
+    int line;                      /* where it stands in the file */
+    int cores_line, port_line,
+        rdma_line; /* where its cores, port and rdma do; those of `defaults` or of the node when not given */
 } rf_config_node_t;
 
 typedef struct rf_config {
@@ -95,7 +100,7 @@ typedef struct rf_config_emulation {
     unsigned nodes, cores;
     const uint16_t *ports;
     const char *key_file;
-    const char *transport; /* "tcp" */
+    const char *transport; /* "tcp", "rdma" */
     bool encrypt, allow_root;
     const char *const *users;
     unsigned n_users;

@@ -133,13 +133,21 @@ void rf_doctor_need(const rf_config_t *config, rf_node_t node, rf_doctor_need_t 
     }
 }
 
+static bool is_asked_for(const rf_doctor_options_t *options, const char *check)
+{
+    for (unsigned i = 0; options->only && options->only[i]; i++) {
+        if (strcmp(options->only[i], check) == 0) return true;
+    }
+    return !options->only;
+}
+
 void rf_doctor_run(const rf_doctor_options_t *options, rf_doctor_report_t *report)
 {
     report->n = 0;
     doctor_t doctor = {.options = options, .report = report, .root = geteuid() == 0};
     for (unsigned i = 0; i < sizeof checks / sizeof *checks; i++) {
         doctor.check = checks[i].name;
-        checks[i].run(&doctor);
+        if (is_asked_for(options, doctor.check)) checks[i].run(&doctor);
     }
 }
 

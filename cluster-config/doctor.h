@@ -19,7 +19,7 @@ typedef enum rf_doctor_severity { RF_DOCTOR_GOOD, RF_DOCTOR_NOTE, RF_DOCTOR_FAIL
 typedef struct rf_doctor_finding {
     rf_doctor_severity_t severity;
     char check[32]; /* which check, a word to grep for: "memlock", "files", "ports", ... */
-    char what[240]; /* what was seen, one line */
+    char what[600]; /* what was seen, one line */
     char mend[240]; /* what to do, one line; "" when good */
 } rf_doctor_finding_t;
 
@@ -37,10 +37,11 @@ typedef struct rf_doctor_options {
     rf_node_t node;            /* which of its nodes this host is; RF_NODE_NONE: not known */
     const char *run_base;      /* folder of all machines' run directories, "/run/rackfish" */
     rf_doctor_transport_fn transport; /* NULL: not checked */
+    const char *const *only;          /* names of checks, ended by NULL: no others; NULL: every one */
     const char *sys_root; /* a folder to look for /sys and /dev/infiniband in instead of /; NULL: / */
 } rf_doctor_options_t;
 
-/* Runs every check. Takes up to a few seconds where host names must be resolved. One thread; it forks. */
+/* Runs the checks. Takes up to a few seconds where host names must be resolved. One thread; it forks. */
 void rf_doctor_run(const rf_doctor_options_t *options, rf_doctor_report_t *report);
 
 /* Whether users other than root and the owner can get to `path`: every folder on the way lets them. When not, `closed`

@@ -130,11 +130,11 @@ void doctor_check_transports(doctor_t *doctor)
         }
     }
     for (unsigned i = 0; i < n; i++) {
-        char why[160] = "";
+        char why[512] = "";
         if (doctor->options->transport(seen[i], why, sizeof why) == RF_OK)
             doctor_good(doctor, "transport %s can be loaded", seen[i]);
         else
-            doctor_finding(doctor, RF_DOCTOR_FAIL, "install the module, or use tcp in 'transports'",
+            doctor_finding(doctor, RF_DOCTOR_FAIL, "install what it needs, or have tcp between the nodes",
                            "transport %s cannot be loaded: %s", seen[i], why[0] ? why : "no reason given");
     }
 }

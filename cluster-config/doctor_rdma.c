@@ -278,26 +278,53 @@ static void say_cgroup(doctor_t *doctor)
     }
 }
 
-void doctor_check_rdma(doctor_t *doctor)
+/* Nothing that the configuration wants is there: which device it named, or none. */
+static void say_missing(doctor_t *doctor, const rdma_port_t *ports, unsigned n, const char *device)
 {
-    rdma_port_t ports[DEVICES_MAX];
-    unsigned n = list_ports(doctor, ports, DEVICES_MAX);
-    bool wanted = doctor_medium_used(doctor, "rdma");
-    rf_doctor_severity_t bad = wanted ? RF_DOCTOR_FAIL : RF_DOCTOR_NOTE;
-    if (n == 0 && wanted)
+    char seen[160] = "";
+    const rf_config_t *config = doctor->options->config;
+    for (unsigned i = 0; i < n; i++) {
+        size_t used = strlen(seen);
+        if (i == 0 || strcmp(ports[i].device, ports[i - 1].device) != 0)
+            snprintf(seen + used, sizeof seen - used, "%s%.40s", used ? ", " : "", ports[i].device);
+    }
+    if (n > 0)
+        doctor_finding(doctor, RF_DOCTOR_FAIL, "correct 'device' there, or leave it out",
+                       "%.80s:%d: rdma: this host has no device '%.40s', but %.60s", config->path,
+                       config->nodes[doctor->options->node].rdma_line, device, seen);
+    else
         doctor_finding(doctor, RF_DOCTOR_FAIL,
                        "load the adapter's driver; without one, over any network: rdma link add rxe0 type "
                        "rxe netdev NETDEV",
                        "the configuration wants rdma, and this host has no RDMA device");
+}
+
+void doctor_check_rdma(doctor_t *doctor)
+{
+    rdma_port_t ports[DEVICES_MAX];
+    const rf_config_t *config = doctor->options->config;
+    rf_node_t node = doctor->options->node;
+    const char *device = config && node < config->n_nodes ? config->nodes[node].rdma_device : "";
+    unsigned n = list_ports(doctor, ports, DEVICES_MAX), meant = 0, usable = 0;
+    bool wanted = doctor_medium_used(doctor, "rdma");
+    for (unsigned i = 0; i < n; i++) {
+        if (device[0] && strcmp(ports[i].device, device) != 0) continue;
+        meant++;
+        usable += ports[i].active && ports[i].gid.kind != GID_NONE;
+    }
+    if (meant == 0 && wanted)
+        say_missing(doctor, ports, n, device);
     else if (n == 0)
         doctor_good(doctor, "no RDMA device, and none is wanted; to try it: rackfish lab rdma");
     for (unsigned i = 0; i < n; i++) {
-        say_port(doctor, &ports[i], bad);
+        /* A port that lies idle harms nobody as long as another can be used. */
+        bool needed = wanted && usable == 0 && (device[0] == 0 || strcmp(ports[i].device, device) == 0);
+        say_port(doctor, &ports[i], needed ? RF_DOCTOR_FAIL : RF_DOCTOR_NOTE);
         if (!ports[i].active || ports[i].gid.kind == GID_NONE) continue;
         say_mtu(doctor, &ports[i]);
         say_lossless(doctor, &ports[i]);
     }
     if (n == 0) return;
-    say_access(doctor, bad);
+    say_access(doctor, wanted ? RF_DOCTOR_FAIL : RF_DOCTOR_NOTE);
     say_cgroup(doctor);
 }

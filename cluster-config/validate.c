@@ -30,6 +30,7 @@ typedef Rackfish__Config__Machine machine_t;
 typedef Rackfish__Config__NodeDefaults defaults_t;
 typedef Rackfish__Config__NodeGroup group_t;
 typedef Rackfish__Config__TransportRule rule_t;
+typedef Rackfish__Config__Rdma rdma_t;
 
 static bool name_is_valid(const char *name)
 {
@@ -163,6 +164,52 @@ static const char *cores_decode(const char *text, bool emulated, rf_config_node_
     return NULL;
 }
 
+/* `rdma` of a group, or else of `defaults`, as a whole; written as transport/rdma takes it. */
+static rf_err_t rdma_validate(rf_reader_t *reader, const rdma_t *rdma, rf_config_node_t *node)
+{
+    const struct {
+        const char *name;
+        bool given;
+        uint32_t value, least, most;
+    } numbers[] = {
+        {"port", rdma->has_port, rdma->port, 1, 254},
+        {"gid_index", rdma->has_gid_index, rdma->gid_index, 0, 1023},
+        {"traffic_class", rdma->has_traffic_class, rdma->traffic_class, 0, 255},
+        {"service_level", rdma->has_service_level, rdma->service_level, 0, 15},
+        {"mtu", rdma->has_mtu, rdma->mtu, 256, 4096},
+        {"pkey_index", rdma->has_pkey_index, rdma->pkey_index, 0, 65535},
+    };
+    static const char *const modes[] = {"auto", "send", "write"};
+    char *text = node->rdma;
+    size_t used = 0;
+    if (rdma->device) {
+        if (!name_is_valid(rdma->device))
+            return rf_reader_fail(
+                reader, rf_reader_line(reader, rdma, "device", 0),
+                "rdma: device: '%.70s' is no name of a device; write one that `ibv_devices` lists",
+                rdma->device);
+        snprintf(node->rdma_device, sizeof node->rdma_device, "%s", rdma->device);
+        used = (size_t)snprintf(text, sizeof node->rdma, "device=%s", rdma->device);
+    }
+    for (unsigned i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        uint32_t value = numbers[i].value;
+        bool size = strcmp(numbers[i].name, "mtu") == 0;
+        if (!numbers[i].given) continue;
+        if (value < numbers[i].least || value > numbers[i].most || (size && (value & (value - 1)) != 0))
+            return rf_reader_fail(reader, rf_reader_line(reader, rdma, numbers[i].name, 0),
+                                  size ? "rdma: %s: %u is no size of a packet; write %u to %u, a power of two"
+                                       : "rdma: %s: %u is out of range; write %u to %u",
+                                  numbers[i].name, value, numbers[i].least, numbers[i].most);
+        used += (size_t)snprintf(text + used, sizeof node->rdma - used, "%s%s=%u", used ? "," : "",
+                                 numbers[i].name, value);
+    }
+    if (rdma->has_mode)
+        used += (size_t)snprintf(text + used, sizeof node->rdma - used, "%smode=%s", used ? "," : "",
+                                 modes[rdma->mode]);
+    rf_assert(used < sizeof node->rdma);
+    return RF_OK;
+}
+
 /* The parts of a group that all its nodes share, from the group or else from `defaults`. */
 static rf_err_t group_common_validate(rf_reader_t *reader, const machine_t *m, const group_t *group,
                                       rf_config_node_t *node)
@@ -193,7 +240,11 @@ static rf_err_t group_common_validate(rf_reader_t *reader, const machine_t *m, c
     if (port > UINT16_MAX || (port == 0 && !m->emulated))
         return rf_reader_fail(reader, node->port_line, "port: %u is out of range; write 1 to 65535", port);
     node->port = (uint16_t)port;
-    return RF_OK;
+
+    where = group->rdma || !defaults || !defaults->rdma ? (const void *)group : defaults;
+    const rdma_t *rdma = group->rdma ? group->rdma : defaults ? defaults->rdma : NULL;
+    node->rdma_line = rf_reader_line(reader, where, "rdma", 0);
+    return rdma ? rdma_validate(reader, rdma, node) : RF_OK;
 }
 
 /* Same host: names differ at most in case, or one port at one address. */

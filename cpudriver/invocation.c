@@ -79,6 +79,7 @@ static void identify_invoke(rf_cpudriver_t *driver, rf_dispatcher_t *caller, rf_
              boot->machine_name);
     snprintf(identity->node_name, sizeof identity->node_name, "%.*s", RF_NAME_MAX - 1, node->name);
     snprintf(identity->host_address, sizeof identity->host_address, "%.63s", node->address);
+    snprintf(identity->rdma, sizeof identity->rdma, "%.*s", RF_RDMA_OPTIONS_MAX - 1, boot->rdma);
     snprintf(identity->scheduler, sizeof identity->scheduler, "%s", driver->scheduler_text);
     snprintf(identity->isolation, sizeof identity->isolation, "%s", driver->isolation.text);
     memcpy(identity->span_args, caller->span_args, caller->span_args_size);

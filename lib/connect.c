@@ -72,6 +72,7 @@ static rf_err_t open_endpoint(rf_channel_t *channel, const char *address)
         .key_size = key_wanted() ? sizeof channel->about.key : 0,
         .deadline_ns = network_deadline_ns(),
     };
+    if (strcmp(transport->name, "rdma") == 0 && rf_me.identity.rdma[0]) params.medium = rf_me.identity.rdma;
     rf_endpoint_t *endpoint;
     err = transport->endpoint_open(&params, &endpoint);
     if (err != RF_OK) return rf_lib_fail(err, "no %s endpoint: %s", channel->about.medium, rf_err_text(err));

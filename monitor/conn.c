@@ -444,6 +444,9 @@ network_t *conn_network(shell_t *s, const char *medium, rf_err_t *err)
         .key_size = s->boot->encrypt ? sizeof s->boot->link_key : 0,
         .deadline_ns = link_deadline_ns(s->boot),
     };
+    char options[RF_RDMA_OPTIONS_MAX];
+    snprintf(options, sizeof options, "%.*s", RF_RDMA_OPTIONS_MAX - 1, s->boot->rdma);
+    if (strcmp(medium, "rdma") == 0 && options[0]) params.medium = options;
     *err = network->transport->endpoint_open(&params, &network->endpoint);
     if (*err != RF_OK) {
         rf_log(RF_LOG_ERROR, "cannot listen on %s for other hosts: %s", listen, rf_err_text(*err));

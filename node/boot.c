@@ -241,6 +241,7 @@ static rf_err_t publish(rf_daemon_t *daemon, int *boot_fd)
     snprintf(boot.run_dir, sizeof boot.run_dir, "%s", daemon->node_dir);
     snprintf(boot.libexec_dir, sizeof boot.libexec_dir, "%s", daemon->libexec_dir);
     snprintf(boot.module_dir, sizeof boot.module_dir, "%s", daemon->module_dir);
+    snprintf(boot.rdma, sizeof boot.rdma, "%s", config->nodes[daemon->node].rdma);
     snprintf(boot.cgroup, sizeof boot.cgroup, "%s", daemon->cgroup);
     fill_nodes(daemon, &boot);
     if (config->n_voters > 0) memset(boot.no_vote, 1, sizeof boot.no_vote);

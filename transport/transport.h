@@ -96,7 +96,7 @@ typedef struct rf_endpoint_params {
     const uint8_t *key;  /* tcp: pre-shared key for TLS 1.3; NULL: not encrypted */
     size_t key_size;
     uint64_t deadline_ns; /* how long a link may stay without contact before it is DEAD */
-    void *medium;         /* extra parameters of one medium (sim: its network), else NULL */
+    void *medium;         /* extra parameters of one medium (sim: its network; rdma: a text), else NULL */
 } rf_endpoint_params_t;
 
 typedef struct rf_link_params {

@@ -70,10 +70,11 @@ typedef struct rf_boot {
     uint64_t memory_bytes_per_core; /* 0: no limit */
     uint8_t
         link_key[32]; /* pre-shared key of the machine's TCP links, derived from cluster key and machine id */
-    char medium[RF_NODES_MAX][16]; /* medium towards each other node, "tcp" */
-    char run_dir[256];             /* this node's: sockets, logs; 0700 */
-    char libexec_dir[256];         /* rf-cpudriver, rf-monitor */
-    char module_dir[256];          /* loadable transports */
+    char medium[RF_NODES_MAX][16];  /* medium towards each other node, "tcp" */
+    char rdma[RF_RDMA_OPTIONS_MAX]; /* options of this node's RDMA endpoints; "": all is chosen */
+    char run_dir[256];              /* this node's: sockets, logs; 0700 */
+    char libexec_dir[256];          /* rf-cpudriver, rf-monitor */
+    char module_dir[256];           /* loadable transports */
     char cgroup
         [256]; /* "" or a folder below /sys/fs/cgroup whose cpu controller is this machine's to use and that
                                    the system user may write; best one folder for all nodes of a machine on one host,

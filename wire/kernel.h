@@ -80,11 +80,12 @@ typedef struct rf_kernel_identity {
     rf_node_t nodes;
     rf_core_t node_first_core; /* this node's cores are [first, first+node_cores) */
     rf_core_t node_cores;
-    uint16_t cpu;           /* the host CPU this core is */
-    uint16_t cpu_shared;    /* 1: other cores of the machine are emulated on the same CPU */
-    uint16_t encrypt;       /* 1: TCP links of this machine are encrypted */
-    char host_address[64];  /* numeric address other nodes reach this host by */
-    uint8_t span_args[256]; /* what rf_span was given; zero for index 0 */
+    uint16_t cpu;                   /* the host CPU this core is */
+    uint16_t cpu_shared;            /* 1: other cores of the machine are emulated on the same CPU */
+    uint16_t encrypt;               /* 1: TCP links of this machine are encrypted */
+    char host_address[64];          /* numeric address other nodes reach this host by */
+    char rdma[RF_RDMA_OPTIONS_MAX]; /* options of RDMA endpoints of this node, as of rf_boot */
+    uint8_t span_args[256];         /* what rf_span was given; zero for index 0 */
     uint16_t span_args_size;
     uint16_t host_deadline_ms; /* a peer on another host that is out of reach this long is dead; 0: 1000 */
     uint16_t reserved[2];

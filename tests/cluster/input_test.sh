@@ -110,6 +110,21 @@ equal "a missing module: up fails" $? 1
 matches "... naming it, and the mend" "$output" "cannot listen.*rackfish-tcp.so.*install Rackfish as a whole"
 check "... and leaves nothing" test ! -e "$base/t$$-bare"
 
+# RDMA without a device, or without its module: at once, with the mend. (Where there is a device this is no mistake.)
+export RACKFISH_MACHINE="t$$-rdma"
+machines+=("$RACKFISH_MACHINE")
+if [[ ! -d /sys/class/infiniband || -z $(ls /sys/class/infiniband) ]]; then
+    output=$(timeout 60 rackfish up --nodes 2 --cores 1 --transport rdma 2>&1)
+    equal "rdma without a device: up fails" $? 1
+    matches "... naming it, and the mend" "$output" "this host has no RDMA device; mend: .*rdma link add rxe0"
+    check "... and leaves nothing" test ! -e "$base/$RACKFISH_MACHINE"
+fi
+output=$(PATH=$work/bare/bin:$PATH timeout 60 rackfish up --nodes 2 --cores 1 --transport rdma 2>&1)
+equal "rdma without its module: up fails" $? 1
+matches "... naming what to install" "$output" "rackfish-rdma.so is not in.*install libibverbs1, librdmacm1 and ibverbs-providers"
+check "... and leaves nothing" test ! -e "$base/$RACKFISH_MACHINE"
+expect "a transport that is none" 2 rackfish up --transport rmda
+
 # Three nodes of a configuration; an even number of voters warns.
 export RACKFISH_MACHINE="t$$-three"
 dir=$base/$RACKFISH_MACHINE

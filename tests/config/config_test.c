@@ -264,6 +264,8 @@ static void test_digest(void **state)
     assert_false(digests_equal(base, "key_file: k\nencrypt: off\nnodes: [{hosts: \"a[1-2]\", cores: 2}]\n"));
     assert_false(
         digests_equal(base, "key_file: k\nheartbeat_ms: 50\nnodes: [{hosts: \"a[1-2]\", cores: 2}]\n"));
+    assert_false(
+        digests_equal(base, "key_file: k\nnodes: [{hosts: \"a[1-2]\", cores: 2, rdma: {mtu: 1024}}]\n"));
 }
 
 static void test_reload_names_what_cannot_change(void **state)
@@ -278,6 +280,10 @@ static void test_reload_names_what_cannot_change(void **state)
     fresh = parse("machine: other\nheartbeat_ms: 50\nnodes: [{hosts: a, cores: 3}]\n");
     rf_config_not_reloadable(running, fresh, names, sizeof names);
     assert_string_equal(names, "machine, heartbeat_ms, nodes");
+    free(fresh);
+    fresh = parse("nodes: [{hosts: a, cores: 2, rdma: {mode: send}}]\n");
+    rf_config_not_reloadable(running, fresh, names, sizeof names);
+    assert_string_equal(names, "nodes");
     free(fresh);
     free(running);
 }
@@ -313,6 +319,43 @@ static void test_first_rule_wins(void **state)
     free(config);
 }
 
+static void test_rdma_options(void **state)
+{
+    (void)state;
+    rf_config_t *config =
+        parse("defaults:\n"
+              "  rdma: {mode: send}\n"
+              "nodes:\n"
+              "  - {hosts: a, cores: 1}\n"
+              "  - hosts: \"b[1-2]\"\n"
+              "    cores: 1\n"
+              "    rdma: {mode: write, pkey_index: 7, mtu: 4096, service_level: 3, device: mlx5_0,\n"
+              "           port: 2, traffic_class: 106, gid_index: 0}\n");
+    assert_string_equal(config->nodes[0].rdma, "mode=send");
+    assert_string_equal(config->nodes[0].rdma_device, "");
+    assert_int_equal(config->nodes[0].rdma_line, 2);
+    assert_string_equal(config->nodes[2].rdma,
+                        "device=mlx5_0,port=2,gid_index=0,traffic_class=106,service_level=3,mtu=4096,"
+                        "pkey_index=7,mode=write");
+    assert_string_equal(config->nodes[2].rdma_device, "mlx5_0");
+    assert_int_equal(config->nodes[2].rdma_line, 7);
+    free(config);
+    config = parse("nodes: [{hosts: a, cores: 1, rdma: {}}]\n");
+    assert_string_equal(config->nodes[0].rdma, "");
+    free(config);
+    /* The longest there can be. */
+    char longest[300], name[RF_NAME_MAX] = "";
+    memset(name, 'd', sizeof name - 1);
+    snprintf(
+        longest, sizeof longest,
+        "nodes: [{hosts: a, cores: 1, rdma: {device: %s, port: 254, gid_index: 1023, traffic_class: 255, "
+        "service_level: 15, mtu: 4096, pkey_index: 65535, mode: write}}]\n",
+        name);
+    config = parse(longest);
+    assert_non_null(strstr(config->nodes[0].rdma, ",mode=write"));
+    free(config);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -326,6 +369,7 @@ int main(void)
         cmocka_unit_test(test_reload_names_what_cannot_change),
         cmocka_unit_test(test_remote_cores_are_counted_later),
         cmocka_unit_test(test_first_rule_wins),
+        cmocka_unit_test(test_rdma_options),
     };
     return cmocka_run_group_tests(tests, folder_setup, folder_teardown);
 }

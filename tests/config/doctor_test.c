@@ -272,6 +272,45 @@ static void test_need_grows_with_cores(void **state)
     free(config);
 }
 
+/* The file names a device: that one counts, and a port of another that lies idle does not. */
+static void test_rdma_device_by_name(void **state)
+{
+    (void)state;
+    rdma_device("4: ACTIVE\n", "9000\n");
+    rdma_ipv4();
+    rdma_file("sys/class/infiniband/idle0/ports/1/state", "1: DOWN\n");
+    rdma_run(true);
+    assert_null(finding("rdma", RF_DOCTOR_FAIL));
+    static const char text[] = "nodes:\n"
+                               "  - hosts: \"a,b\"\n"
+                               "    cores: 1\n"
+                               "    rdma: {device: %s}\n"
+                               "transports: [{between: [a, b], use: rdma}]\n";
+    static const struct {
+        const char *device, *says;
+    } cases[] = {{"rxe0", NULL},
+                 {"idle0", "idle0 port 1 is not active"},
+                 {"mlx5_9", ":4: rdma: this host has no device 'mlx5_9', but "}};
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char file[200];
+        snprintf(file, sizeof file, text, cases[i].device);
+        rf_config_t *config = parse(file);
+        rf_doctor_options_t options = {
+            .config = config, .node = 0, .run_base = "/tmp", .sys_root = rdma_root};
+        rf_doctor_run(&options, &report);
+        if (cases[i].says)
+            assert_true(rdma_says(RF_DOCTOR_FAIL, cases[i].says));
+        else
+            assert_null(finding("rdma", RF_DOCTOR_FAIL));
+        free(config);
+    }
+    static const char *const only[] = {"ports", NULL};
+    rf_doctor_options_t options = {.node = RF_NODE_NONE, .sys_root = rdma_root, .only = only};
+    rf_doctor_run(&options, &report);
+    assert_null(finding("rdma", RF_DOCTOR_NOTE));
+    rdma_remove();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -284,6 +323,7 @@ int main(void)
         cmocka_unit_test(test_rdma_says_what_is_less),
         cmocka_unit_test(test_rdma_port_down_and_no_device),
         cmocka_unit_test(test_rdma_wanted_and_not_to_be_had),
+        cmocka_unit_test(test_rdma_device_by_name),
         cmocka_unit_test(test_need_grows_with_cores),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

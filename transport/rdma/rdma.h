@@ -5,7 +5,8 @@
  * Addresses are those of transport/tcp: the connection there, with TLS if there is a key, is the link's *control link*.
  * Over it the two ends show who they are, and exchange what is secret about their queue pairs.
  *
- * Options of an endpoint are a string, `rf_endpoint_params_t.medium`, else the environment's RACKFISH_RDMA:
+ * Options of an endpoint are a string, `rf_endpoint_params_t.medium` (in a machine: `rdma` of the node's entry in the
+ * configuration), else the environment's RACKFISH_RDMA:
  *
  *   device=mlx5_0,port=1,gid_index=3,traffic_class=106,service_level=3,mtu=4096,pkey_index=0,mode=send
  *
