@@ -1,14 +1,22 @@
 #include "conformance.h"
 
+#include "base/os.h"
+
+#include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 bool conformance_doorbell = true;
 
 static void end_event(void *context, rf_link_t *link, rf_link_event_t event, const rf_link_event_info_t *info)
 {
     end_t *end = context;
+    end->event_link = link;
     switch (event) {
     case RF_LINK_INCOMING:
         end->incoming++;
@@ -61,7 +69,7 @@ rf_endpoint_params_t world_params(world_t *world, unsigned side)
     params.self.version_major = RF_VERSION_MAJOR;
     params.self.version_minor = RF_VERSION_MINOR;
     params.self.kind = 5;
-    params.self.core = (rf_core_t)(100 + side);
+    params.self.core = (rf_core_t)(100 + side % 2);
     params.self.incarnation = 7 + side;
     memset(params.self.machine.bytes, 0x5a, sizeof params.self.machine.bytes);
     memset(params.self.token, (int)(0x10 + side), sizeof params.self.token);
@@ -121,8 +129,7 @@ world_t *world_open_until(uint64_t deadline_ns)
 
 void world_close(world_t *world)
 {
-    end_close(&world->end[0]);
-    end_close(&world->end[1]);
+    for (unsigned side = 0; side < 3; side++) end_close(&world->end[side]);
     if (world->fixture->close) world->fixture->close(world);
     free(world);
 }
@@ -173,8 +180,7 @@ void end_progress(end_t *end)
 
 void world_pump(world_t *world)
 {
-    end_progress(&world->end[0]);
-    end_progress(&world->end[1]);
+    for (unsigned side = 0; side < 3; side++) end_progress(&world->end[side]);
     if (world->fixture->step) world->fixture->step(world);
 }
 
@@ -259,6 +265,54 @@ void world_stream(world_t *world, unsigned from, uint64_t n)
     }
 }
 
+child_t child_start(world_t *world, void (*serve)(world_t *world, const child_t *parent, unsigned argument),
+                    unsigned argument)
+{
+    int down[2], up[2];
+    assert_int_equal(pipe(down), 0);
+    assert_int_equal(pipe(up), 0);
+    pid_t parent = getpid();
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != parent) _exit(2);
+        close(down[1]);
+        close(up[0]);
+        child_t self = {.pid = parent, .from = down[0], .to = up[1]};
+        serve(world, &self, argument);
+        _exit(4);
+    }
+    close(down[0]);
+    close(up[1]);
+    return (child_t){.pid = pid, .from = up[0], .to = down[1]};
+}
+
+void child_say(const child_t *child, const void *bytes, size_t size)
+{
+    if (rf_write_all(child->to, bytes, size) != RF_OK) _exit(3);
+}
+
+void child_hear(const child_t *child, void *bytes, size_t size)
+{
+    char *at = bytes;
+    while (size > 0) {
+        ssize_t n = read(child->from, at, size);
+        if (n < 0 && errno == EINTR) continue;
+        assert_true(n > 0);
+        at += n;
+        size -= (size_t)n;
+    }
+}
+
+void child_reap(child_t *child)
+{
+    kill(child->pid, SIGKILL);
+    waitpid(child->pid, NULL, 0);
+    close(child->from);
+    close(child->to);
+}
+
 int main(int argc, char **argv)
 {
     const struct {
@@ -267,6 +321,7 @@ int main(int argc, char **argv)
     } groups[] = {
         {cases_slots, cases_slots_n}, {cases_life, cases_life_n}, {cases_break, cases_break_n},
         {cases_bulk, cases_bulk_n},   {cases_wait, cases_wait_n}, {cases_process, cases_process_n},
+        {cases_fence, cases_fence_n},
     };
     struct CMUnitTest all[128];
     size_t n = 0;

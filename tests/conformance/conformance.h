@@ -15,6 +15,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include <cmocka.h>
 
@@ -57,14 +58,27 @@ struct fixture {
     /* Makes `side` hostile on an UP link, way number `way`: the other end must end its link with RF_ERR_PROTOCOL, or go
      * on unharmed (*harmless). False: no such way. */
     bool (*hostile)(world_t *world, unsigned side, unsigned way, bool *harmless);
+    /* Stops `side` as SIGSTOP does a process, and lets it go on. Only where FIXTURE_PROCESSES is not set. */
+    void (*stop)(world_t *world, unsigned side, bool stopped);
+    /* Says half of what comes next on the UP link of `side`: some words of a slot, some bytes of a frame. NULL: the
+     * medium has no halves. */
+    void (*half)(world_t *world, unsigned side);
+    /* All or none: neighbours of this medium map memory of each other. memory_of() names what an UP link shares with
+     * its peer, whoever made it; the same memory has the same name in every link, and other memory another.
+     * keep_mapped() keeps a second mapping of all that the UP link of `side` maps to write, for as long as the process
+     * lives; overwrite_kept() writes slots that look right into every such ring, and other bytes everywhere else. */
+    unsigned (*memory_of)(const rf_link_t *link, uint64_t *out, unsigned max);
+    void (*keep_mapped)(world_t *world, unsigned side);
+    void (*overwrite_kept)(world_t *world);
 };
 
 /* One end, and what its events said. */
 typedef struct end {
     world_t *world;
-    unsigned side; /* 0: a, connects; 1: b, listens */
+    unsigned side; /* 0: a, connects; 1: b, listens; 2: a later life of a's core, connects */
     rf_endpoint_t *endpoint;
     rf_link_t *link;
+    rf_link_t *event_link; /* of the event that on_event is told of */
     rf_doorbell_t doorbell;
     unsigned incoming, up, broken, room, fds, written, closed, dead;
     rf_err_t why; /* of DEAD */
@@ -80,7 +94,7 @@ typedef struct end {
 struct world {
     const fixture_t *fixture;
     void *medium;
-    end_t end[2];
+    end_t end[3]; /* the third: opened by who needs it */
     char address[RF_ADDRESS_MAX];
     unsigned slots, slots_max; /* of both links; 0: the medium's defaults */
     uint64_t deadline_ns;      /* 0: the fixture's */
@@ -91,7 +105,7 @@ extern const fixture_t *conformance_fixture;
 extern bool
     conformance_doorbell; /* endpoints opened from now on have one; they do unless a case changes it */
 
-/* Opens both endpoints; with the fixture's deadline, or another. */
+/* Opens endpoints a and b; with the fixture's deadline, or another. */
 world_t *world_open(void);
 world_t *world_open_until(uint64_t deadline_ns);
 /* ... and a link between them, UP at both ends. */
@@ -106,7 +120,7 @@ void end_open(world_t *world, unsigned side);
 void end_close(end_t *end);
 void end_progress(end_t *end);
 
-/* Progress at both ends, and virtual time. */
+/* Progress at all ends, and virtual time. */
 void world_pump(world_t *world);
 /* Pumps until `condition(world)`; fails the case when nothing comes of it. */
 void world_until(world_t *world, bool (*condition)(world_t *), const char *what);
@@ -128,9 +142,23 @@ bool is_a_ended(world_t *world);
 
 bool fixture_can(unsigned flag, const char *what);
 
+/* A process that lives on one end of the world; killed with this one. `serve` does not return. */
+typedef struct child {
+    pid_t pid;
+    int from, to; /* pipes */
+} child_t;
+
+child_t child_start(world_t *world, void (*serve)(world_t *world, const child_t *parent, unsigned argument),
+                    unsigned argument);
+/* Both wait for all of it; a child whose parent is gone ends. */
+void child_say(const child_t *child, const void *bytes, size_t size);
+void child_hear(const child_t *child, void *bytes, size_t size);
+void child_reap(child_t *child);
+
 /* The cases, by subject. */
 extern const struct CMUnitTest cases_slots[], cases_life[], cases_break[], cases_bulk[], cases_wait[],
-    cases_process[];
-extern const size_t cases_slots_n, cases_life_n, cases_break_n, cases_bulk_n, cases_wait_n, cases_process_n;
+    cases_process[], cases_fence[];
+extern const size_t cases_slots_n, cases_life_n, cases_break_n, cases_bulk_n, cases_wait_n, cases_process_n,
+    cases_fence_n;
 
 #endif

@@ -115,6 +115,94 @@ static bool shm_hostile(world_t *world, unsigned side, unsigned way, bool *harml
     }
 }
 
+/* ---- what a fenced peer has in its hands ---- */
+
+/* The words of a slot, and not yet the word that says it is there. */
+static void shm_half(world_t *world, unsigned side)
+{
+    shm_link_t *link = (shm_link_t *)world->end[side].link;
+    for (unsigned k = 0; k < 7; k++) atomic_store(&link->out.next->words[k], UINT64_MAX);
+}
+
+/* The inode of the memory object at `memory`. */
+static uint64_t inode_at(const void *memory)
+{
+    char line[512];
+    uint64_t inode = 0;
+    FILE *maps = fopen("/proc/self/maps", "r");
+    assert_non_null(maps);
+    while (inode == 0 && fgets(line, sizeof line, maps)) {
+        unsigned long from, to, found;
+        if (sscanf(line, "%lx-%lx %*s %*s %*s %lu", &from, &to, &found) == 3 && (uintptr_t)memory >= from &&
+            (uintptr_t)memory < to)
+            inode = found;
+    }
+    fclose(maps);
+    assert_true(inode != 0);
+    return inode;
+}
+
+static unsigned shm_memory_of(const rf_link_t *of, uint64_t *out, unsigned max)
+{
+    const shm_link_t *link = (const shm_link_t *)of;
+    unsigned n = 0;
+    assert_true(max >= 4 + 2 * SHM_REGIONS_MAX);
+    out[n++] = inode_at(link->head);
+    out[n++] = inode_at(link->out.cells);
+    out[n++] = inode_at(link->out.peer_head);
+    out[n++] = inode_at(link->in_cells);
+    for (unsigned i = 0; i < SHM_REGIONS_MAX; i++) {
+        if (link->regions[i]) out[n++] = inode_at(link->regions[i]->base.base);
+        if (link->peer_regions[i].memory) out[n++] = inode_at(link->peer_regions[i].memory);
+    }
+    return n;
+}
+
+static struct {
+    void *memory;
+    size_t size;
+    size_t cells_at, cells; /* slots in it: where, and how many */
+} kept[4 * SHM_REGIONS_MAX];
+static unsigned n_kept;
+
+/* A second mapping: the link unmaps its own when it learns that it is over. */
+static void keep(void *memory, size_t size, size_t cells_at, size_t cells)
+{
+    assert_true(n_kept < sizeof kept / sizeof *kept);
+    void *again = mremap(memory, 0, size, MREMAP_MAYMOVE);
+    assert_ptr_not_equal(again, MAP_FAILED);
+    kept[n_kept].memory = again;
+    kept[n_kept].size = size;
+    kept[n_kept].cells_at = cells_at;
+    kept[n_kept++].cells = cells;
+}
+
+static void shm_keep_mapped(world_t *world, unsigned side)
+{
+    shm_link_t *link = (shm_link_t *)world->end[side].link;
+    keep(link->head, sizeof *link->head, SHM_NOTIFY_OFFSET, SHM_NOTIFY_SLOTS);
+    keep(link->out.cells, link->out_slots * sizeof(shm_cell_t), 0, link->out_slots);
+    keep((void *)(uintptr_t)link->in_cells, link->in_slots * sizeof(shm_cell_t), 0, link->in_slots);
+    for (unsigned i = 0; i < SHM_REGIONS_MAX; i++) {
+        const shm_peer_region_t *region = &link->peer_regions[i];
+        if (region->memory) keep(region->memory, (region->size + RF_PAGE - 1) & ~(size_t)(RF_PAGE - 1), 0, 0);
+    }
+}
+
+static void shm_overwrite_kept(world_t *world)
+{
+    (void)world;
+    static unsigned times; /* slots are fresh in every second round of a ring: one of two times these are */
+    const uint64_t parity = times++ % 2 ? RF_CONTROL_PARITY : 0;
+    for (unsigned i = 0; i < n_kept; i++) {
+        shm_cell_t *cells = (shm_cell_t *)(void *)((char *)kept[i].memory + kept[i].cells_at);
+        memset(kept[i].memory, 0x66, kept[i].size);
+        for (size_t k = 0; k < kept[i].cells; k++)
+            atomic_store(&cells[k].control,
+                         rf_control_make(CONFORMANCE_SLOT, RF_SLOT_PAYLOAD, false, 0) | parity);
+    }
+}
+
 static const fixture_t fixture = {
     .name = "shm",
     .transport = &rf_transport_shm,
@@ -124,6 +212,10 @@ static const fixture_t fixture = {
     .address = shm_address,
     .garbage = shm_garbage,
     .hostile = shm_hostile,
+    .half = shm_half,
+    .memory_of = shm_memory_of,
+    .keep_mapped = shm_keep_mapped,
+    .overwrite_kept = shm_overwrite_kept,
 };
 
 const fixture_t *conformance_fixture = &fixture;

@@ -55,6 +55,11 @@ static void sim_break(world_t *world)
     rf_sim_break(world->medium, world->end[0].endpoint, world->end[1].endpoint);
 }
 
+static void sim_stop(world_t *world, unsigned side, bool stopped)
+{
+    rf_sim_stall(world->end[side].endpoint, stopped);
+}
+
 static const fixture_t fixture = {
 #ifdef CONFORMANCE_FAULTS
     .name = "sim-faults",
@@ -71,6 +76,7 @@ static const fixture_t fixture = {
     .step = sim_step,
     .now_ns = sim_now,
     .break_connections = sim_break,
+    .stop = sim_stop,
 };
 
 const fixture_t *conformance_fixture = &fixture;

@@ -162,6 +162,13 @@ static bool tcp_hostile(world_t *world, unsigned side, unsigned way, bool *harml
     return hostile_bulk(world, way - frames - junk);
 }
 
+static void tcp_half(world_t *world, unsigned side)
+{
+    tcp_link_t *link = tcp_link_of(world->end[side].link);
+    tcp_frame_t frame = {.slots = 1, .sequence = link->slots_head};
+    say(link->conn, &frame, sizeof frame / 2);
+}
+
 static const fixture_t fixture = {
 #ifdef CONFORMANCE_TLS
     .name = "tcp-tls",
@@ -176,6 +183,7 @@ static const fixture_t fixture = {
     .break_connections = tcp_break,
     .garbage = tcp_garbage,
     .hostile = tcp_hostile,
+    .half = tcp_half,
 };
 
 const fixture_t *conformance_fixture = &fixture;

@@ -1,7 +1,7 @@
 /*
  * A real monitor process and two lives of its neighbour, played by this test, over each medium between monitors: once the
  * machine has named the later life, nothing that the earlier one still sends is heard, it cannot link again, and no memory that
- * it still maps is used for anything.
+ * it still maps is used for anything. (What fence() itself has to keep, for every medium: tests/conformance/cases_fence.c.)
  */
 #include <setjmp.h>
 #include <stdarg.h>
