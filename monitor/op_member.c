@@ -57,12 +57,22 @@ static void say_ready(monitor_t *m)
     m->phase = PHASE_READY;
 }
 
+/* Core 0 was there and has gone: the others know whether it had formed the machine, and whether that goes on without me. */
+static bool core_0_has_gone(const monitor_t *m)
+{
+    bool waits = !is_joining(m) && (m->phase == PHASE_LINKING || m->phase == PHASE_READY);
+    return waits && m->core != 0 && m->cores[0].linked != 0 && m->cores[0].link != PEER_LINKED;
+}
+
 void member_linked(monitor_t *m, rf_core_t core)
 {
     if (m->phase == PHASE_READY && core == 0) m->phase = PHASE_LINKING; /* a new link: say it again */
+    if (core == 0 || same_node(m, core) || !core_0_has_gone(m)) return;
+    peer_core_t self = {.core = m->core, .incarnation = m->incarnation};
+    peer_send(m, core, PEER_READY, &self, sizeof self, NULL, 0); /* who is in the machine answers */
 }
 
-/* Core 0 is asked to form. Once it has, whoever comes too late is to join as a new incarnation. */
+/* Core 0 is asked to form. Once it has, whoever comes too late is to join as a new incarnation; any member says so. */
 void member_ready(monitor_t *m, rf_core_t core)
 {
     core_t *c = &m->cores[core];
@@ -121,7 +131,9 @@ static bool is_mine_to_dial(const monitor_t *m, rf_core_t core)
 {
     if (core == m->core) return false;
     if (is_joining(m)) return same_node(m, core);
-    return same_node(m, core) ? core < m->core : core == 0;
+    if (same_node(m, core)) return core < m->core;
+    bool first = core == m->boot->nodes[m->boot->cores[core].node].first_core;
+    return core == 0 || (first && core_0_has_gone(m));
 }
 
 /*

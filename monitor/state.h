@@ -148,7 +148,7 @@ typedef struct core {
     monitor_process_t process;
     /* peer link */
     enum { PEER_NONE, PEER_DIALING, PEER_LINKED, PEER_GONE } link;
-    rf_incarnation_t linked; /* LINKED: with whom */
+    rf_incarnation_t linked; /* LINKED: with whom; else with whom last, 0: never */
     uint16_t unanswered;     /* requests at it */
     bool ready;              /* core 0: it has said READY */
     uint8_t death_due;       /* AGREEMENT_EVIDENCE_*: the engine is to be told */

@@ -21,6 +21,16 @@
 #define ACCEPTS_PER_TURN 16
 #define DYING_TRIES      50 /* of 10 ms */
 
+/*
+ * What the network does to a connection. After a cut it must be found out soon, by both ends, that the other one has given up:
+ * an idle end asks every second, and is told so. An end with unanswered bytes asks ever more rarely, so a standing connection
+ * is given up before the pauses get long; one that carries a session is kept for as long as a person may pull a cable.
+ */
+#define KEEPALIVE_S         1
+#define KEEPALIVE_PROBES    20
+#define SESSION_TIMEOUT_MS  20000
+#define STANDING_TIMEOUT_MS 3000
+
 /* A connection that came in and has not said who it is. */
 typedef struct stranger {
     rf_daemon_t *daemon;
@@ -42,16 +52,22 @@ struct rf_bootstrap {
 
 static void socket_options(int fd)
 {
-    int on = 1, idle = 10, interval = 5, count = 3, timeout_ms = 20000;
+    int on = 1, every_s = KEEPALIVE_S, count = KEEPALIVE_PROBES, timeout_ms = SESSION_TIMEOUT_MS;
     /* Else what remains of a connection keeps a restarted rackfishd from the port: a listening socket that was handed over
      * may not have had it. */
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &every_s, sizeof every_s);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every_s, sizeof every_s);
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof timeout_ms);
+}
+
+void rf_bootstrap_set_standing(rf_conn_t *conn)
+{
+    int timeout_ms = STANDING_TIMEOUT_MS;
+    setsockopt(conn->source.fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof timeout_ms);
 }
 
 static socklen_t address_of(const rf_daemon_t *daemon, rf_node_t node, struct sockaddr_storage *out)
@@ -154,6 +170,7 @@ static void on_stranger_hello(stranger_t *stranger, const Rackfish__Node__PeerHe
     }
     stranger_free(stranger);
     if (control) {
+        rf_peers_heard(daemon, (rf_node_t)hello->node);
         rf_peer_send_hello(daemon, conn, false, NULL, false);
         rf_control_adopt(daemon, conn, hello->user, hello->privileged_user);
     }

@@ -63,6 +63,12 @@ static inline size_t rf_conn_queued(const rf_conn_t *conn)
     return conn->out_end - conn->out_start;
 }
 
+/* Its connect() has not been answered yet. */
+static inline bool rf_conn_is_connecting(const rf_conn_t *conn)
+{
+    return conn->connecting;
+}
+
 /* True: callers should hold on until on_room(). */
 bool rf_conn_full(rf_conn_t *conn);
 

@@ -7,13 +7,14 @@
 #include "node/cores.h"
 #include "node/monitors.h"
 #include "node/peer_hello.h"
+#include "node/rejoin.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define REDIAL_FIRST_NS (50 * RF_NS_PER_MS)
-#define REDIAL_MAX_NS   (1000 * RF_NS_PER_MS)
+#define REDIAL_MAX_NS   (500 * RF_NS_PER_MS)
 #define LOG_AGAIN_NS    (30 * RF_NS_PER_S)
 #define FINISH_MS       1000
 
@@ -25,7 +26,7 @@ typedef struct peer {
     bool accepted;   /* both hellos are fine */
     uint8_t instance[16];
     rf_timer_t redial, late;
-    uint64_t redial_ns; /* the next pause */
+    uint64_t dialed_ns, redial_ns; /* the last dial, and how long after it the next one may be */
     uint64_t logged_ns;
     /* What it told. */
     unsigned n_addresses;
@@ -176,6 +177,8 @@ void rf_peers_core_dead(rf_daemon_t *daemon, rf_core_t core, rf_incarnation_t in
         if (peer->conn && peer->accepted) rf_peer_send_frame(peer->conn, &frame);
     }
     tell_dead(daemon, core, incarnation);
+    /* It may have been told by a machine that went on without it: then the cut has just healed. */
+    for (unsigned i = 0; i < daemon->config->n_nodes; i++) rf_peers_heard(daemon, (rf_node_t)i);
 }
 
 /* Of its own cores alone a node speaks. */
@@ -239,7 +242,8 @@ static void peer_drop(peer_t *peer)
     if (peer->daemon->node < peer->node || peer->daemon->phase == RF_PHASE_GONE)
         return; /* the other side dials */
     if (peer->redial_ns < REDIAL_FIRST_NS) peer->redial_ns = REDIAL_FIRST_NS;
-    rf_timer_set(&peer->daemon->loop, &peer->redial, rf_clock_ns() + peer->redial_ns, redial, peer);
+    uint64_t earliest_ns = rf_clock_ns() + REDIAL_FIRST_NS, at_ns = peer->dialed_ns + peer->redial_ns;
+    rf_timer_set(&peer->daemon->loop, &peer->redial, at_ns > earliest_ns ? at_ns : earliest_ns, redial, peer);
     peer->redial_ns = peer->redial_ns * 2 < REDIAL_MAX_NS ? peer->redial_ns * 2 : REDIAL_MAX_NS;
 }
 
@@ -252,6 +256,7 @@ static void peer_accept(peer_t *peer, const Rackfish__Node__PeerHello *hello)
     peer->accepted = true;
     peer->redial_ns = REDIAL_FIRST_NS;
     rf_timer_clear(&peer->late);
+    rf_bootstrap_set_standing(peer->conn);
     rf_log(RF_LOG_INFO, "node %s is connected", daemon->config->nodes[peer->node].name);
     if (daemon->places[peer->node].n_cores == 0) {
         daemon->places[peer->node].n_cores = (rf_core_t)hello->n_cores;
@@ -268,6 +273,7 @@ static void peer_accept(peer_t *peer, const Rackfish__Node__PeerHello *hello)
     learn_machine(daemon, &hello->machine_id);
     if (daemon->machine_known && hello->machine_id.len == 0) send_machine(peer);
     send_cores(peer);
+    rf_rejoin_node_connected(daemon);
     rf_boot_step(daemon);
 }
 
@@ -335,10 +341,19 @@ static void on_peer_closed(void *context, rf_err_t err, const char *why)
     peer_drop(peer);
 }
 
+/* The kernel would try a lost connect() again after 1, 3, 7 seconds; a new one goes out sooner. */
 static void on_peer_late(void *context)
 {
     peer_t *peer = context;
+    uint64_t hello_ns = peer->dialed_ns + RF_PEER_HELLO_NS;
+    if (!rf_conn_is_connecting(peer->conn) && rf_clock_ns() < hello_ns) {
+        rf_timer_set(&peer->daemon->loop, &peer->late, hello_ns, on_peer_late, peer);
+        return;
+    }
     say(peer, "it does not answer on its bootstrap port");
+    rf_conn_close(
+        peer->conn); /* at once: its hello must not arrive yet and take the place of the next dial */
+    peer->conn = NULL;
     peer_drop(peer);
 }
 
@@ -348,13 +363,27 @@ static void dial(peer_t *peer)
 {
     rf_daemon_t *daemon = peer->daemon;
     if (peer->conn) return;
+    rf_timer_clear(&peer->redial);
+    peer->dialed_ns = rf_clock_ns();
     if (rf_bootstrap_dial(daemon, peer->node, &peer_handlers, peer, &peer->conn) != RF_OK) {
         peer->conn = NULL;
         peer_drop(peer);
         return;
     }
+    rf_bootstrap_set_standing(peer->conn);
     rf_peer_send_hello(daemon, peer->conn, false, NULL, false);
-    rf_timer_set(&daemon->loop, &peer->late, rf_clock_ns() + RF_PEER_HELLO_NS, on_peer_late, peer);
+    rf_timer_set(&daemon->loop, &peer->late, peer->dialed_ns + RF_CONNECT_NS, on_peer_late, peer);
+}
+
+void rf_peers_heard(rf_daemon_t *daemon, rf_node_t node)
+{
+    if (!daemon->peers || daemon->node <= node || daemon->phase == RF_PHASE_GONE) return;
+    peer_t *peer = &daemon->peers->peers[node];
+    if (peer->conn && !rf_conn_is_connecting(peer->conn)) return;
+    if (rf_clock_ns() - peer->dialed_ns < REDIAL_FIRST_NS) return;
+    rf_conn_close(peer->conn);
+    peer->conn = NULL;
+    dial(peer);
 }
 
 /* A standing connection of a node that has one already: the old one is of an earlier life that the kernel has not reported

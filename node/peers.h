@@ -48,6 +48,9 @@ void rf_peers_cores_changed(rf_daemon_t *daemon);
 /* The monitor of a core of this node is dead, the kernel says: tell the monitors here and the other nodes. */
 void rf_peers_core_dead(rf_daemon_t *daemon, rf_core_t core, rf_incarnation_t incarnation);
 
+/* It has just proved, or there is reason to hope, that it can be reached: if this node is to dial it, that need not wait. */
+void rf_peers_heard(rf_daemon_t *daemon, rf_node_t node);
+
 /* Is the standing connection to this node up? (True of this node.) */
 bool rf_peer_is_connected(const rf_daemon_t *daemon, rf_node_t node);
 

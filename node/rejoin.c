@@ -4,6 +4,7 @@
 #include "node/boot.h"
 #include "node/cores.h"
 #include "node/monitors.h"
+#include "node/peers.h"
 #include "node/remote.h"
 #include "node/run_dir.h"
 
@@ -22,7 +23,7 @@ typedef struct rf_rejoin {
     rf_timer_t timer;
     rf_monitor_call_t call;
     rf_remote_t *remote;
-    unsigned tried; /* places asked: the cores of this node, then the other nodes */
+    unsigned tried; /* places asked: the cores of this node, the nodes that are connected, then the others */
     uint64_t pause_ns, again_ns, up_ns;
 } rejoin_t;
 
@@ -143,7 +144,8 @@ static void ask(rf_local_core_t *core)
     rf_daemon_t *daemon = core->daemon;
     rejoin_t *r = core->rejoin;
     if (rf_monitor_call_is_under_way(&r->call) || r->remote) return;
-    for (; r->tried < daemon->n_cores + daemon->config->n_nodes; r->tried++) {
+    unsigned n_nodes = daemon->config->n_nodes;
+    for (; r->tried < daemon->n_cores + 2 * n_nodes; r->tried++) {
         if (r->tried < daemon->n_cores) {
             rf_local_core_t *other = &daemon->cores[r->tried];
             rf_client_join_t join = {.core = core->core};
@@ -152,8 +154,9 @@ static void ask(rf_local_core_t *core)
                                 on_monitor_answer, core) == RF_OK)
                 return;
         } else {
-            rf_node_t node = (rf_node_t)(r->tried - daemon->n_cores);
-            if (node != daemon->node && ask_node(core, node) == RF_OK) return;
+            rf_node_t node = (rf_node_t)((r->tried - daemon->n_cores) % n_nodes);
+            bool connected = rf_peer_is_connected(daemon, node), first = r->tried < daemon->n_cores + n_nodes;
+            if (node != daemon->node && connected == first && ask_node(core, node) == RF_OK) return;
         }
     }
     again(core);
@@ -175,6 +178,7 @@ void rf_rejoin_core_ended(rf_local_core_t *core)
                                                    : PAUSE_MAX_NS;
     r->up_ns = 0;
     r->tried = 0;
+    r->again_ns = 0;
 }
 
 void rf_rejoin_now(rf_local_core_t *core)
@@ -185,6 +189,18 @@ void rf_rejoin_now(rf_local_core_t *core)
     r->tried = 0;
     rf_timer_clear(&r->timer);
     ask(core);
+}
+
+void rf_rejoin_node_connected(rf_daemon_t *daemon)
+{
+    for (unsigned i = 0; i < daemon->n_cores; i++) {
+        rf_local_core_t *core = &daemon->cores[i];
+        if (!core->rejoin || core->rejoin->again_ns == 0 || !is_wanted(core)) continue;
+        core->rejoin->again_ns = 0;
+        core->rejoin->tried = 0;
+        rf_timer_clear(&core->rejoin->timer);
+        ask(core);
+    }
 }
 
 void rf_rejoin_core_up(rf_local_core_t *core)

@@ -20,6 +20,9 @@ void rf_rejoin_now(rf_local_core_t *core);
 /* A core is in reach again. */
 void rf_rejoin_core_up(rf_local_core_t *core);
 
+/* Another node is connected: cores that found nobody to ask need not wait any longer. */
+void rf_rejoin_node_connected(rf_daemon_t *daemon);
+
 void rf_rejoin_close(rf_daemon_t *daemon);
 
 /* Requests. They are passed on to the node whose core it is. */

@@ -2,17 +2,20 @@
 
 #include "node/bootstrap.h"
 #include "node/peer_hello.h"
+#include "node/peers.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define CONNECT_NS (2 * RF_NS_PER_S) /* one lost packet is made good within it */
 
 struct rf_remote {
     rf_garbage_t garbage;
     rf_daemon_t *daemon;
     rf_conn_t *conn;
     rf_node_t node;
-    bool accepted;
+    bool accepted, late_again;
     rf_timer_t late;
     const rf_remote_handlers_t *handlers;
     void *context;
@@ -45,6 +48,7 @@ static void on_first_frame(rf_remote_t *remote, const uint8_t *bytes, size_t siz
     }
     remote->accepted = true;
     rf_timer_clear(&remote->late);
+    rf_peers_heard(remote->daemon, remote->node);
 }
 
 static void on_frame(void *context, const uint8_t *bytes, size_t size)
@@ -69,6 +73,13 @@ static void on_closed(void *context, rf_err_t err, const char *why)
 
 static void on_late(void *context)
 {
+    rf_remote_t *remote = context;
+    if (!rf_conn_is_connecting(remote->conn) && !remote->late_again) {
+        remote->late_again = true;
+        uint64_t hello_ns = rf_clock_ns() + RF_PEER_HELLO_NS - CONNECT_NS;
+        rf_timer_set(&remote->daemon->loop, &remote->late, hello_ns, on_late, remote);
+        return;
+    }
     ended(context, RF_ERR_TIMEOUT, "it does not answer");
 }
 
@@ -90,7 +101,7 @@ rf_err_t rf_remote_open(rf_daemon_t *daemon, rf_node_t node, const char *user, b
         return err;
     }
     rf_peer_send_hello(daemon, remote->conn, true, user, privileged);
-    rf_timer_set(&daemon->loop, &remote->late, rf_clock_ns() + RF_PEER_HELLO_NS, on_late, remote);
+    rf_timer_set(&daemon->loop, &remote->late, rf_clock_ns() + CONNECT_NS, on_late, remote);
     *out = remote;
     return RF_OK;
 }

@@ -399,6 +399,32 @@ static void a_joiner_that_is_forgotten_gives_up(void **state)
     world_free(w);
 }
 
+/* A first life that came too late for the forming is told so by any member when core 0 is dead. */
+static void a_late_comer_is_told_when_core_0_is_dead(void **state)
+{
+    (void)state;
+    world_t *w = world_new(5, 1, 49);
+    world_settle(w);
+    world_introduce(w, 0);
+    world_introduce(w, 4);
+    world_settle(w);
+    assert_int_equal(w->monitor[4]->phase, PHASE_READY);
+    for (rf_node_t node = 0; node < 4; node++) world_cut(w, node, 4, true);
+    for (rf_core_t core = 1; core < 4; core++) world_introduce(w, core);
+    world_pass(w, BOOT_NS + RF_NS_PER_S);
+    assert_int_equal(world_status(w, world_node_client(w, 1)).cores_up, 4);
+    world_kill_node(w, 0);
+    world_pass(w, 5 * RF_NS_PER_S);
+    assert_int_equal(world_status(w, world_node_client(w, 1)).cores_up, 3);
+    assert_true(w->alive[4]);
+    assert_false(w->monitor[4]->formed);
+    for (rf_node_t node = 0; node < 4; node++) world_cut(w, node, 4, false);
+    world_pass(w, 5 * RF_NS_PER_S);
+    assert_true(w->exited[4]);
+    assert_int_equal(w->exit_status[4], MONITOR_EXIT_EXPELLED);
+    world_free(w);
+}
+
 /* Short of the timeout nothing happens. */
 static void a_short_stall_costs_nothing(void **state)
 {
@@ -632,6 +658,7 @@ int main(void)
         cmocka_unit_test(a_stalled_gateway_leaves_its_host_running),
         cmocka_unit_test(a_late_comer_joins),
         cmocka_unit_test(a_joiner_that_is_forgotten_gives_up),
+        cmocka_unit_test(a_late_comer_is_told_when_core_0_is_dead),
         cmocka_unit_test(a_short_stall_costs_nothing),
         cmocka_unit_test(all_cut_off_and_healed),
         cmocka_unit_test(a_core_leaves_in_order),
