@@ -182,6 +182,7 @@ static void placement_is_tested_or_told(void **state)
     (void)state;
     const char *why = "";
     assert_int_equal(rdma_placement(RDMA_MODE_AUTO, "rxe", false, &why), RDMA_MODE_WRITE);
+    assert_non_null(strstr(why, "litmus test looked at"));
     assert_int_equal(rdma_placement(RDMA_MODE_AUTO, "other", false, &why), RDMA_MODE_SEND);
     assert_int_equal(rdma_placement(RDMA_MODE_AUTO, "siw", true, &why), RDMA_MODE_SEND);
     assert_int_equal(rdma_placement(RDMA_MODE_WRITE, "siw", true, &why), RDMA_MODE_WRITE);
