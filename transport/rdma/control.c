@@ -38,6 +38,12 @@ static bool complains(rdma_link_t *link)
     return !link->user_closed && rf_log_once_per(&rdma_endpoint_of(link)->log_path_ns, RDMA_LOG_INTERVAL_NS);
 }
 
+/* Ended or closed: it makes no path any more, whatever the peer asks for. */
+static bool is_over(const rdma_link_t *link)
+{
+    return link->head.state == RF_LINK_STATE_DEAD || link->end_pending;
+}
+
 /* --- making paths ------------------------------------------------------------------------------------------- */
 
 static void route_of(const rdma_link_t *link, rdma_source_t *out)
@@ -99,6 +105,7 @@ static void offer(rdma_link_t *link, unsigned lane, uint64_t now_ns)
     rdma_place_t place;
     rdma_path_t *path;
     l->offer_ns = RF_NEVER;
+    if (is_over(link)) return;
     route_of(link, &route);
     rf_err_t err = rdma_place_find(rdma_endpoint_of(link), &route, &place);
     if (err == RF_OK) err = rdma_path_make(link, lane, l->generation + 1, &place, &path);
@@ -121,7 +128,7 @@ static void offer(rdma_link_t *link, unsigned lane, uint64_t now_ns)
 void rdma_control_need(rdma_link_t *link, unsigned lane, uint64_t now_ns)
 {
     rdma_lane_t *l = &link->lanes[lane];
-    if (l->path || !link->control) return;
+    if (l->path || !link->control || is_over(link)) return;
     if (link->dialer) {
         if (l->offer_ns == RF_NEVER) offer_later(link, l, now_ns);
     } else {
@@ -251,6 +258,7 @@ static void lost(rdma_link_t *link, const rdma_lost_t *said, uint64_t now_ns)
         rdma_link_wrong(link, "a loss of nothing");
         return;
     }
+    if (is_over(link)) return;
     if (said->err != RF_OK) {
         if (complains(link))
             rf_log(RF_LOG_WARN, "rdma: %s has no path for this link: %s; its log says more",

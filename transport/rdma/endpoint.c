@@ -299,6 +299,7 @@ static void links_push(rdma_endpoint_t *ep)
 {
     for (rdma_link_t *link = ep->links; link; link = link->next) {
         if (link->user_closed) rdma_link_take(link);
+        if (link->room_wanted != 0 || link->posted != link->slots_head) rdma_line_hear(link);
         if (link->posted != link->slots_head || link->say || link->say_ack) rdma_push(link);
         if (link->control) rdma_control_push(link);
     }

@@ -403,6 +403,8 @@ bool rdma_link_resume(rdma_link_t *link, uint64_t peer_accepted);
 void rdma_link_message(rdma_link_t *link, rdma_path_t *path, const uint8_t *bytes, uint32_t size);
 /* Takes in what has come. Runs no callback. True: there were slots. */
 bool rdma_link_take(rdma_link_t *link);
+/* What the line says more than slots and words have, where it is one. Runs no callback. */
+void rdma_line_hear(rdma_link_t *link);
 /* Sends what is due. Runs no callback. */
 void rdma_push(rdma_link_t *link);
 /* Tells the owner what is due. */

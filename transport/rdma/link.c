@@ -147,7 +147,8 @@ static uint32_t request_slots(const rdma_link_t *link, const rdma_path_t *path)
 {
     const rdma_path_info_t *peer = &path->peer;
     uint32_t room = peer->ring ? peer->ring_slots : peer->slots_max;
-    uint64_t n = link->slots_head - link->posted, left = link->acked + room - link->posted;
+    uint64_t n = link->slots_head - link->posted, out = link->posted - link->acked;
+    uint64_t left = out < room ? room - out : 0; /* this path's peer may take less than the one before */
     uint32_t run = link->ring_size - ((uint32_t)link->posted & (link->ring_size - 1));
     uint32_t most = peer->ring ? RDMA_WRITE_SLOTS : RDMA_MESSAGE_SLOTS;
     uint32_t messages = peer->messages < RDMA_MESSAGES ? peer->messages : RDMA_MESSAGES;
@@ -210,6 +211,8 @@ static void word_say(rdma_link_t *link, rdma_path_t *path)
                         .count = link->posted};
     if (!rdma_path_say(path, &word)) return;
     link->say &= ~flags;
+    if (flags & RDMA_WORD_WANT_ACK)
+        link->ack_asked_at = link->posted; /* what is posted later is asked for later */
     if (flags & RDMA_WORD_GRANT) path->peer_sleeps = true;
     ack_said(link);
 }
@@ -242,12 +245,13 @@ void rdma_push(rdma_link_t *link)
         if (n == 0) break;
         sent = true;
         if (path->peer_sleeps && path->peer.ring) ring_peer(link, path, &requests[n - 1]);
+        if (link->posted > link->sent_max)
+            link->sent_max = link->posted; /* it may be acknowledged from here on */
         rdma_path_post(path, requests, n);
         if (path->failed) return;
         if (n == room && !rdma_device_drain(path->device)) break;
         if (path_up(link) != path) return;
     }
-    if (link->posted > link->sent_max) link->sent_max = link->posted;
     if (sent) {
         link->stats.flushes++;
         ack_said(link);
@@ -264,8 +268,7 @@ static void room_ask(rdma_link_t *link)
     rdma_push(link);
 }
 
-/* The line says more than slots and words have. Runs no callback. */
-static void line_hear(rdma_link_t *link)
+void rdma_line_hear(rdma_link_t *link)
 {
     const rdma_path_t *path = path_up(link);
     if (!path || !path->written) return;
@@ -277,7 +280,7 @@ static void line_hear(rdma_link_t *link)
 unsigned rdma_room(rf_link_t *link_head, unsigned want)
 {
     rdma_link_t *link = rdma_link_of(link_head);
-    if (want > ring_free(link)) line_hear(link);
+    if (want > ring_free(link)) rdma_line_hear(link);
     if ((link_head->state != RF_LINK_STATE_UP && link_head->state != RF_LINK_STATE_BROKEN) ||
         link->end_pending)
         return 0;
@@ -457,7 +460,7 @@ bool rdma_link_take(rdma_link_t *link)
     rdma_device_drain(path->device);
     if (path_up(link) == path && path->written) {
         rdma_ring_take(link, path);
-        if (link->room_wanted != 0 || link->posted != link->slots_head) line_hear(link);
+        if (link->room_wanted != 0 || link->posted != link->slots_head) rdma_line_hear(link);
     }
     return link->accepted != before;
 }
@@ -543,7 +546,10 @@ bool rdma_ready(rf_link_t *link_head)
     if (link->fenced) return false;
     if (link->delivered == link->accepted && !rdma_link_take(link) && link->device)
         rdma_device_drain(link->device);
-    return link->delivered != link->accepted || link->attention || ep->attention ||
+    const rdma_path_t *path = path_up(link);
+    bool rung = link->armed && path && path->written &&
+                path->sleep == RDMA_AWAKE; /* since arm(), and that was all the ringing there is */
+    return link->delivered != link->accepted || link->attention || ep->attention || rung ||
            (link->end_pending && rdma_link_served(link)) || (link->bulk && rdma_bulk_ready(link));
 }
 
@@ -572,7 +578,7 @@ void rdma_link_settle(rdma_link_t *link)
         rdma_link_broken(link, path->why == IBV_WC_RETRY_EXC_ERR ? RF_ERR_TIMEOUT : RF_ERR_CLOSED);
         if (link->buried) return;
     }
-    if (link->up_due) {
+    if (link->up_due && link->head.state != RF_LINK_STATE_DEAD) {
         link->up_due = false;
         const rf_hello_t peer = link->head.peer;
         link->head.state = RF_LINK_STATE_UP;
