@@ -128,7 +128,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         messages(link, &path, data[0] & 1, data + 1, size - 1);
         break;
     default:
-        rdma_control_poll(link);
+        rdma_control_poll(link, UINT32_MAX);
         break;
     }
     for (unsigned i = 0; i < 4 && link->attention && !link->buried; i++) rdma_link_settle(link);

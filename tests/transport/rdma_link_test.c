@@ -87,6 +87,11 @@ void rdma_device_close(rdma_device_t *dev)
     (void)dev;
 }
 
+void rdma_devices_sweep(rdma_endpoint_t *ep)
+{
+    (void)ep;
+}
+
 void rdma_buffer_post(rdma_device_t *dev, rdma_buffer_t *buffer)
 {
     (void)dev, (void)buffer;
@@ -166,9 +171,10 @@ rf_err_t rdma_path_confirm(const rdma_path_t *path)
     return RF_OK;
 }
 
-void rdma_path_destroy(rdma_path_t *path)
+bool rdma_path_destroy(rdma_path_t *path)
 {
     (void)path;
+    return true;
 }
 
 void rdma_path_post(rdma_path_t *path, struct ibv_send_wr *requests, unsigned n)
@@ -215,6 +221,7 @@ static struct {
     rf_link_t head;
     rf_slot_t in[CONTROL_IN];
     unsigned n, at;
+    bool full;
 } control;
 
 static bool control_ready(rf_link_t *link)
@@ -234,13 +241,13 @@ static unsigned control_poll(rf_link_t *link, rf_slot_t *out, unsigned max)
 static unsigned control_room(rf_link_t *link, unsigned want)
 {
     (void)link;
-    return want;
+    return control.full ? 0 : want;
 }
 
 static unsigned control_send(rf_link_t *link, const rf_slot_t *slots, unsigned n)
 {
     (void)link, (void)slots;
-    return n;
+    return control.full ? 0 : n;
 }
 
 static rf_err_t control_flush(rf_link_t *link)
@@ -274,7 +281,8 @@ static void control_says(uint8_t type, const void *bytes, size_t size)
         from += part;
         size -= part;
     } while (size > 0);
-    rdma_control_poll(the_link);
+    while (rdma_control_poll(the_link, 1)) {
+    }
 }
 
 /* --- links -------------------------------------------------------------------------------------------------- */
@@ -502,6 +510,61 @@ static void a_closed_link_makes_no_path(void **state)
     link_over(link);
 }
 
+static void offers_in_a_row_make_one_path(void **state)
+{
+    (void)state;
+    rdma_link_t *link = link_up(64, RING);
+    link->dialer = false;
+    for (uint32_t generation = 2; generation < 12; generation++) {
+        rdma_path_info_t offer = info_of(generation);
+        control.n = control.at = 0;
+        control_says(RDMA_CONTROL_OFFER, &offer, sizeof offer);
+    }
+    assert_null(link->wrong);
+    assert_in_range(n_paths, 2, 3);
+    assert_int_equal(link->lanes[RDMA_LANE_SLOTS].generation, 11);
+    link_over(link);
+}
+
+/* Another format may be of another size. */
+static void another_format_is_called_so(void **state)
+{
+    (void)state;
+    rdma_link_t *link = link_up(64, RING);
+    link->dialer = false;
+    uint8_t offer[sizeof(rdma_path_info_t) + 8] = RDMA_MAGIC;
+    offer[offsetof(rdma_path_info_t, format)] = RDMA_FORMAT + 1;
+    control_says(RDMA_CONTROL_OFFER, offer, sizeof offer);
+    assert_null(link->wrong);
+    assert_int_equal(link->end_err, RF_ERR_VERSION);
+    link_over(link);
+    link = link_up(64, RING);
+    link->dialer = false;
+    offer[offsetof(rdma_path_info_t, format)] = RDMA_FORMAT;
+    control_says(RDMA_CONTROL_OFFER, offer, sizeof offer);
+    assert_non_null(link->wrong);
+    link_over(link);
+}
+
+/* The peer frees a region before it can know that the region is to go. */
+static void a_region_is_not_freed_before_it_was_asked_for(void **state)
+{
+    (void)state;
+    static struct ibv_pd pd;
+    static rdma_domain_t domain = {.pd = &pd, .holders = 1};
+    rdma_link_t *link = link_up(64, RING);
+    rf_region_t *region;
+    link->domain = &domain;
+    assert_int_equal(rdma_region_create(&link->head, RF_PAGE, &region), RF_OK);
+    control.full = true;
+    rdma_region_destroy(&link->head, region);
+    rdma_region_gone_t gone = {.region = 0};
+    control_says(RDMA_CONTROL_REGION_FREE, &gone, sizeof gone);
+    assert_non_null(link->wrong);
+    assert_non_null(link->bulk->regions[0].memory.base);
+    link_over(link);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -512,6 +575,9 @@ int main(void)
         cmocka_unit_test(a_smaller_ring_is_not_overrun),
         cmocka_unit_test(a_ring_between_poll_and_arm_is_not_lost),
         cmocka_unit_test(a_closed_link_makes_no_path),
+        cmocka_unit_test(offers_in_a_row_make_one_path),
+        cmocka_unit_test(another_format_is_called_so),
+        cmocka_unit_test(a_region_is_not_freed_before_it_was_asked_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -166,7 +166,7 @@ bool rdma_bulk_resume(rdma_link_t *link, uint64_t peer_placed)
 {
     rdma_bulk_t *bulk = link->bulk;
     if (peer_placed < bulk->done || peer_placed > bulk->posted) return false;
-    bulk->done = bulk->posted = peer_placed;
+    bulk->done = bulk->posted = bulk->told = peer_placed;
     for (uint64_t i = bulk->posted; i < bulk->head; i++) bulk->writes[i % RDMA_WRITES_MAX].sent = 0;
     return true;
 }
@@ -187,7 +187,8 @@ void rdma_bulk_settle(rdma_link_t *link)
     rdma_bulk_t *bulk = link->bulk;
     rdma_path_t *path = link->lanes[RDMA_LANE_BULK].path;
     if (path) pieces_release(bulk, path);
-    while (path && !path->device->iwarp && bulk->done < bulk->posted &&
+    /* The device reads the bytes until the message's completion; with iWARP they may be on their way still. */
+    while (path && bulk->done < bulk->posted && (!path->device->iwarp || bulk->done < bulk->told) &&
            (int32_t)(path->completed - bulk->writes[bulk->done % RDMA_WRITES_MAX].end) >= 0 && !path->failed)
         bulk->done++;
     gone_say(link);
@@ -202,8 +203,8 @@ bool rdma_bulk_placed(rdma_link_t *link, uint64_t placed)
 {
     rdma_bulk_t *bulk = link->bulk;
     if (!bulk || placed > bulk->posted) return false;
-    if (placed > bulk->done) {
-        bulk->done = placed;
+    if (placed > bulk->told) {
+        bulk->told = placed;
         rdma_attention(link);
     }
     return true;
@@ -301,12 +302,21 @@ void rdma_bulk_region_free(rdma_link_t *link, uint64_t region)
 {
     for (unsigned i = 0; link->bulk && i < RDMA_REGIONS_MAX; i++) {
         rdma_region_t *r = &link->bulk->regions[i];
-        if (!r->gone || r->id != region) continue;
+        if (!r->gone || r->gone_due || r->id != region) continue;
         rdma_memory_free(&r->memory);
         r->used = r->gone = false;
         return;
     }
     rdma_link_wrong(link, "of a region that was never destroyed");
+}
+
+void rdma_bulk_shut(rdma_link_t *link)
+{
+    for (unsigned i = 0; i < RDMA_REGIONS_MAX; i++) {
+        rdma_memory_t *memory = &link->bulk->regions[i].memory;
+        if (memory->mr) ibv_dereg_mr(memory->mr);
+        memory->mr = NULL;
+    }
 }
 
 void rdma_bulk_push_control(rdma_link_t *link)

@@ -153,6 +153,11 @@ static void event_take(rdma_endpoint_t *ep, enum rdma_cm_event_type event, struc
         requested(ep, id, token, size);
         return;
     }
+    if (event == RDMA_CM_EVENT_DEVICE_REMOVAL && id == ep->cm_listener) { /* the next offer listens anew */
+        rdma_destroy_id(id);
+        ep->cm_listener = NULL;
+        return;
+    }
     if (!path || path->stage == RDMA_STAGE_DYING) return;
     switch (event) {
     case RDMA_CM_EVENT_ADDR_RESOLVED:

@@ -11,10 +11,12 @@
 #include "base/log.h"
 #include "base/prng.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
 
 #define CONTROL_BATCH 16
+#define POLL_ALL      UINT32_MAX
 
 static const rf_transport_t *control_of(const rdma_link_t *link)
 {
@@ -62,7 +64,14 @@ static void route_back(const rdma_link_t *link, const rdma_path_info_t *peer, rd
     if (out->netdev != 0 || !peer->ethernet) return;
     char address[RF_ADDRESS_MAX];
     const uint8_t *g = peer->gid;
-    snprintf(address, sizeof address, "%u.%u.%u.%u:1", g[12], g[13], g[14], g[15]);
+    static const uint8_t ipv4[12] = {[10] = 0xff, 0xff};
+    char text[INET6_ADDRSTRLEN];
+    if (memcmp(g, ipv4, sizeof ipv4) == 0)
+        snprintf(address, sizeof address, "%u.%u.%u.%u:1", g[12], g[13], g[14], g[15]);
+    else if (inet_ntop(AF_INET6, g, text, sizeof text))
+        snprintf(address, sizeof address, "[%s]:1", text);
+    else
+        return;
     rdma_source_to(address, out);
 }
 
@@ -85,7 +94,7 @@ static void overdue_set(rdma_link_t *link, rdma_lane_t *lane, uint64_t now_ns)
 static void path_refused(rdma_link_t *link, unsigned lane, rf_err_t err, uint64_t now_ns)
 {
     rdma_lane_t *l = &link->lanes[lane];
-    if (err == RF_ERR_AGAIN || link->was_up || lane == RDMA_LANE_BULK) {
+    if (err == RF_ERR_AGAIN || err == RF_ERR_LIMIT || link->was_up || lane == RDMA_LANE_BULK) {
         if (link->dialer)
             offer_later(link, l, now_ns);
         else
@@ -203,6 +212,13 @@ static void offered(rdma_link_t *link, const rdma_path_info_t *info, uint64_t no
     if (link->buried || link->end_pending) return;
     lane->generation = info->generation;
     lane->lost_due = false;
+    /* An honest dialer waits so long between two; each costs a queue pair here, for as long as it dies. */
+    bool early = lane->offered_ns != 0 && now_ns - lane->offered_ns < RDMA_BACKOFF_NS_MIN / 2;
+    lane->offered_ns = now_ns;
+    if (early) {
+        path_refused(link, info->lane, RF_ERR_AGAIN, now_ns);
+        return;
+    }
     rdma_source_t route;
     rdma_place_t place;
     rdma_path_t *path;
@@ -288,10 +304,12 @@ static void message_take(rdma_link_t *link, uint8_t type, const uint8_t *bytes, 
     switch (type) {
     case RDMA_CONTROL_OFFER:
     case RDMA_CONTROL_ANSWER:
-        right = size == sizeof info && (type == RDMA_CONTROL_ANSWER) == link->dialer;
+        right = size >= offsetof(rdma_path_info_t, lane) && (type == RDMA_CONTROL_ANSWER) == link->dialer;
         if (!right) break;
-        memcpy(&info, bytes, sizeof info);
+        memset(&info, 0, sizeof info);
+        memcpy(&info, bytes, size < sizeof info ? size : sizeof info);
         err = info_check(link, &info);
+        if (err == RF_OK && size != sizeof info) err = RF_ERR_PROTOCOL; /* another format's size differs */
         if (err == RF_ERR_VERSION)
             path_misfit(link, RDMA_LANE_SLOTS, err, "the peer has another version of this medium");
         right = err != RF_ERR_PROTOCOL;
@@ -327,10 +345,11 @@ static void message_take(rdma_link_t *link, uint8_t type, const uint8_t *bytes, 
                                   : "what no RDMA endpoint says (are both ends' transports the same?)");
 }
 
-void rdma_control_poll(rdma_link_t *link)
+bool rdma_control_poll(rdma_link_t *link, unsigned batches)
 {
     rf_slot_t slots[CONTROL_BATCH];
     while (link->control && !link->buried && control_of(link)->ready(link->control)) {
+        if (batches-- == 0) return true;
         unsigned n = control_of(link)->poll(link->control, slots, CONTROL_BATCH);
         for (unsigned i = 0; i < n && link->control && !link->buried; i++) {
             rf_assembler_t *in = link->control_in;
@@ -342,6 +361,7 @@ void rdma_control_poll(rdma_link_t *link)
         }
         if (n == 0) break;
     }
+    return false;
 }
 
 void rdma_control_push(rdma_link_t *link)
@@ -393,7 +413,7 @@ static void control_up(rdma_link_t *link, const rf_hello_t *hello)
 static void control_ended(rdma_link_t *link, rf_err_t err)
 {
     rf_link_t *control = link->control;
-    rdma_control_poll(link); /* what it said last */
+    rdma_control_poll(link, POLL_ALL); /* what it said last */
     if (link->control != control) return;
     link->control = NULL;
     control->user = NULL;

@@ -290,6 +290,27 @@ void rdma_device_close(rdma_device_t *device)
     free(device);
 }
 
+static bool device_is_used(const rdma_device_t *device)
+{
+    if (device->n_paths > 0) return true;
+    for (const rdma_link_t *link = device->endpoint->links; link; link = link->next) {
+        if (link->device == device || (link->domain && link->domain->pd->context == device->context))
+            return true;
+    }
+    return false;
+}
+
+void rdma_devices_sweep(rdma_endpoint_t *ep)
+{
+    if (ep->graveyard) return;
+    for (unsigned i = ep->n_devices; i > 0; i--) {
+        rdma_device_t *device = ep->devices[i - 1];
+        if (!device->gone || device_is_used(device)) continue;
+        ep->devices[i - 1] = ep->devices[--ep->n_devices];
+        rdma_device_close(device);
+    }
+}
+
 static enum ibv_mtu mtu_at_most(enum ibv_mtu port, int bytes)
 {
     enum ibv_mtu mtu = port;
@@ -393,13 +414,13 @@ static void request_came(rdma_device_t *device, const struct ibv_wc *wc)
     if (!buffer->path || (path->stage != RDMA_STAGE_DYING && !path->failed)) rdma_buffer_post(device, buffer);
 }
 
-bool rdma_device_drain(rdma_device_t *device)
+static bool drain(rdma_device_t *device, unsigned rounds)
 {
     struct ibv_wc wc[RDMA_POLL_BATCH];
     bool any = false;
     if (device->gone || device->draining) return false; /* order: what was taken first is dealt with first */
     device->draining = true;
-    for (unsigned round = 0; round < DRAIN_ROUNDS_MAX; round++) {
+    for (unsigned round = 0; round < rounds; round++) {
         int n = ibv_poll_cq(device->cq, RDMA_POLL_BATCH, wc);
         for (int i = 0; i < n; i++) {
             if (wc[i].wr_id & 1)
@@ -412,6 +433,16 @@ bool rdma_device_drain(rdma_device_t *device)
     }
     device->draining = false;
     return any;
+}
+
+bool rdma_device_drain(rdma_device_t *device)
+{
+    return drain(device, DRAIN_ROUNDS_MAX);
+}
+
+void rdma_device_drain_all(rdma_device_t *device)
+{
+    drain(device, (unsigned)device->cq->cqe / RDMA_POLL_BATCH + 1);
 }
 
 void rdma_device_arm(rdma_device_t *device)
@@ -453,7 +484,9 @@ void rdma_device_async(rdma_device_t *device)
         case IBV_EVENT_DEVICE_FATAL:
             rf_log(RF_LOG_WARN, "rdma: %s is gone", device->name);
             paths_fail(device, 0, IBV_WC_FATAL_ERR);
-            device->gone = true;
+            device->gone = true; /* its descriptors stay readable for ever */
+            epoll_ctl(ep->epoll, EPOLL_CTL_DEL, device->channel->fd, NULL);
+            epoll_ctl(ep->epoll, EPOLL_CTL_DEL, device->context->async_fd, NULL);
             break;
         case IBV_EVENT_PORT_ERR:
             rf_log(RF_LOG_WARN, "rdma: port %d of %s is down", port, device->name);

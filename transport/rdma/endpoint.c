@@ -30,6 +30,7 @@
 #define EVENTS_MAX        16
 #define STEADY_NS         (20 * RF_NS_PER_MS) /* a path that lasted so long starts the back-off anew */
 #define CONTROL_SLOTS_MAX 1024
+#define CONTROL_BATCHES   4 /* of control messages' slots, of one link in one call */
 #define OPTIONS_VARIABLE  "RACKFISH_RDMA"
 
 static rdma_endpoint_t *endpoint_of(rf_endpoint_t *endpoint)
@@ -245,13 +246,16 @@ static void links_settle(rdma_endpoint_t *ep)
     }
 }
 
-static void links_hear(rdma_endpoint_t *ep)
+/* A peer that says much is heard in turn with the others. True: there is more. */
+static bool links_hear(rdma_endpoint_t *ep)
 {
+    bool more = false;
     for (rdma_link_t *link = ep->links; link;) {
         bool heard = link->control && link->control->transport->ready(link->control);
-        if (heard) rdma_control_poll(link);
+        if (heard) more |= rdma_control_poll(link, CONTROL_BATCHES);
         link = heard && link->buried ? ep->links : link->next;
     }
+    return more;
 }
 
 static void link_timers(rdma_link_t *link, uint64_t now_ns)
@@ -315,11 +319,12 @@ void rdma_endpoint_progress(rf_endpoint_t *endpoint, uint64_t now_ns, uint64_t *
     ep->control->transport->endpoint_progress(ep->control, now_ns, &control_ns);
     devices_drain(
         ep); /* before the control links: what came over a path comes before what is said about it */
-    links_hear(ep);
+    bool more = links_hear(ep);
     links_push(ep);
     if (ep->attention) links_settle(ep);
     if (ep->timer_ns <= now_ns) timers_run(ep, now_ns);
-    *next_ns = ep->attention ? now_ns : ep->timer_ns < control_ns ? ep->timer_ns : control_ns;
+    rdma_devices_sweep(ep);
+    *next_ns = ep->attention || more ? now_ns : ep->timer_ns < control_ns ? ep->timer_ns : control_ns;
     ep->in_progress = false;
     rdma_leave(ep);
 }
@@ -527,25 +532,34 @@ void rdma_link_reject(rf_link_t *incoming, rf_err_t why)
     rdma_leave(ep);
 }
 
+/* Of a link's own domain: where its peer may write. Paths that die are among them; those that only SEND into shared
+ * buffers are not, and nothing that comes over them is looked at. False: some may still be there. */
+static bool paths_destroy(rdma_endpoint_t *ep, const rdma_domain_t *domain)
+{
+    bool all = true;
+    for (unsigned i = ep->paths_end; domain && i > 0; i--) {
+        rdma_path_t *path = i <= ep->paths_end ? ep->paths[i - 1] : NULL;
+        if (path && path->domain == domain) all = rdma_path_destroy(path) && all;
+    }
+    return all;
+}
+
 void rdma_fence(rf_link_t *link_head)
 {
     rdma_link_t *link = rdma_link_of(link_head);
     rdma_endpoint_t *ep = rdma_endpoint_of(link);
     rdma_enter(ep);
     uint64_t before_ns = rf_clock_ns();
-    bool confirmed = true;
-    for (unsigned i = 0; i < RDMA_LANES; i++) {
-        rdma_path_t *path = link->lanes[i].path;
-        if (path) confirmed = rdma_path_confirm(path) == RF_OK && confirmed;
-    }
+    paths_drop(link);
+    bool certain = paths_destroy(ep, link->domain);
+    if (!certain && link->bulk) rdma_bulk_shut(link);
     uint64_t took_ns = rf_clock_ns() - before_ns;
-    rf_log(confirmed ? RF_LOG_INFO : RF_LOG_WARN,
+    rf_log(certain ? RF_LOG_INFO : RF_LOG_WARN,
            "rdma: the link to %s is fenced: its queue pairs %s, after %llu us", link->address_text,
-           confirmed ? "are in error"
-                     : "do not say that they are in error; nothing is read from them any more",
+           certain ? "are no more"
+                   : "are not known to be gone; nothing is read from them any more, and its regions are shut",
            (unsigned long long)(took_ns / RF_NS_PER_US));
     link->fenced = true;
-    paths_drop(link);
     if (link->control) link->control->transport->fence(link->control);
     link->end_pending = link->attention = false;
     link->dead_ns = RF_NEVER;
@@ -577,6 +591,10 @@ void rdma_close(rf_link_t *link_head)
         lingering_limit(ep);
         rdma_path_kill(link->lanes[RDMA_LANE_BULK].path); /* the device reads the owner's buffers no more */
         rdma_bulk_fail(link, RF_ERR_CLOSED);
+        if (link->user_closed || link->buried) { /* by the owner, while it was told */
+            rdma_leave(ep);
+            return;
+        }
         link->user_closed = true;
         ep->n_lingering++;
         link->delivered = link->accepted;

@@ -21,7 +21,7 @@
  *   - What comes over a queue pair that is not its lane's path any more is dropped. A path is told `accepted` when it
  *     is made, after the one before was in error: so each slot comes once.
  *   - A queue pair is destroyed, and its number free to be used again, RDMA_DYING_NS after it was put in error, when
- *     all that it completed has been taken from the queue.
+ *     all that it completed has been taken from the queue; by a fence at once, if a peer may write by it.
  *   - Memory that a peer may write lies in the protection domain of its link alone.
  */
 #ifndef RF_TRANSPORT_RDMA_INTERNAL_H
@@ -163,6 +163,7 @@ struct rdma_path {
     bool written; /* slots come by WRITE, into `ring` */
     uint32_t generation;
     struct ibv_qp *qp;
+    uint32_t qpn;
     rdma_path_t *qpn_next; /* in the endpoint's bucket */
     rdma_place_t place;
     uint32_t psn;
@@ -198,6 +199,7 @@ typedef struct rdma_lane {
     unsigned overdue;    /* times in a row that it was given up */
     uint64_t overdue_ns; /* when to give up this path's making; RF_NEVER */
     uint64_t backoff_ns;
+    uint64_t offered_ns; /* listener: when the last offer came; 0: none has */
 } rdma_lane_t;
 
 typedef struct rdma_region {
@@ -235,6 +237,7 @@ typedef struct rdma_bulk {
     /* Out. acked <= done <= posted <= head: counts of writes whose owner was told, that are placed, wholly posted, and
      * taken; [acked, head) are in the queue. */
     uint64_t acked, done, posted, head;
+    uint64_t told; /* iWARP: so many have come, the peer says */
     rdma_write_t writes[RDMA_WRITES_MAX];
     rdma_piece_t pieces[RDMA_PIECES_MAX];
     uint32_t pieces_head, pieces_tail;
@@ -339,6 +342,8 @@ unsigned rdma_gids(rdma_gid_t *out, unsigned max);
 /* Chooses and opens. RF_ERR_AGAIN: the port is down; RF_ERR_NOT_FOUND: there is no such device, port or GID. */
 rf_err_t rdma_place_find(rdma_endpoint_t *ep, const rdma_source_t *route, rdma_place_t *out);
 void rdma_device_close(rdma_device_t *device);
+/* Closes devices that are gone and that nothing here belongs to any more. */
+void rdma_devices_sweep(rdma_endpoint_t *ep);
 /* Buffers for one more link at the shared receive queue. */
 rf_err_t rdma_device_grow(rdma_device_t *device);
 /* Buffers for one path's own receive queue. */
@@ -347,6 +352,8 @@ void rdma_buffers_free(rdma_buffers_t *buffers);
 void rdma_buffer_post(rdma_device_t *device, rdma_buffer_t *buffer);
 /* Takes all completions. Runs no callback. True: there were some. */
 bool rdma_device_drain(rdma_device_t *device);
+/* ... that are in the queue now, however many. */
+void rdma_device_drain_all(rdma_device_t *device);
 void rdma_device_arm(rdma_device_t *device);
 /* Takes what the channel says. */
 void rdma_device_heard(rdma_device_t *device);
@@ -360,9 +367,10 @@ void rdma_path_info(const rdma_path_t *path, rdma_path_info_t *out);
 rf_err_t rdma_path_join(rdma_path_t *path, const rdma_path_info_t *peer);
 /* Puts it in error and cuts it from its link; it is destroyed later. NULL is fine. */
 void rdma_path_kill(rdma_path_t *path);
-/* In error for certain: what a fence needs. */
+/* In error, the device says. */
 rf_err_t rdma_path_confirm(const rdma_path_t *path);
-void rdma_path_destroy(rdma_path_t *path);
+/* At once; nothing of its peer comes from here on. False: the device did not say so. */
+bool rdma_path_destroy(rdma_path_t *path);
 rdma_path_t *rdma_path_find(rdma_endpoint_t *ep, uint32_t qpn);
 static inline uint32_t rdma_path_room(const rdma_path_t *path)
 {
@@ -378,8 +386,8 @@ bool rdma_path_say(rdma_path_t *path, const rdma_word_t *word);
 /* control.c */
 void rdma_control_event(void *context, rf_link_t *control, rf_link_event_t event,
                         const rf_link_event_info_t *info);
-/* Takes what came over the control link. */
-void rdma_control_poll(rdma_link_t *link);
+/* Takes what came over the control link, at most so many batches. True: there is more. */
+bool rdma_control_poll(rdma_link_t *link, unsigned batches);
 /* What is due by time: offers, paths that do not come up. */
 void rdma_control_timers(rdma_link_t *link, uint64_t now_ns);
 uint64_t rdma_control_next(const rdma_link_t *link);
@@ -466,6 +474,8 @@ void rdma_bulk_fail(rdma_link_t *link, rf_err_t err);
 void rdma_bulk_free(rdma_link_t *link);
 void rdma_bulk_region_gone(rdma_link_t *link, uint64_t region);
 void rdma_bulk_region_free(rdma_link_t *link, uint64_t region);
+/* Nobody writes its regions any more; the memory stays. */
+void rdma_bulk_shut(rdma_link_t *link);
 /* Tells the peer which regions are gone, and which of its own are free. */
 void rdma_bulk_push_control(rdma_link_t *link);
 rf_err_t rdma_region_create(rf_link_t *link, size_t size, rf_region_t **out);

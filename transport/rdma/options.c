@@ -16,7 +16,7 @@ typedef struct option_number {
 
 static const option_number_t numbers[] = {
     {"port", offsetof(rdma_options_t, port), 1, 254},
-    {"gid_index", offsetof(rdma_options_t, gid_index), 0, 1023},
+    {"gid_index", offsetof(rdma_options_t, gid_index), 0, 255},
     {"traffic_class", offsetof(rdma_options_t, traffic_class), 0, 255},
     {"service_level", offsetof(rdma_options_t, service_level), 0, 15},
     {"mtu", offsetof(rdma_options_t, mtu), 256, 4096},

@@ -20,7 +20,7 @@ static rdma_path_t **bucket_of(rdma_endpoint_t *ep, uint32_t qpn)
 rdma_path_t *rdma_path_find(rdma_endpoint_t *ep, uint32_t qpn)
 {
     rdma_path_t *path = *bucket_of(ep, qpn);
-    while (path && path->qp->qp_num != qpn) path = path->qpn_next;
+    while (path && path->qpn != qpn) path = path->qpn_next;
     return path;
 }
 
@@ -31,7 +31,7 @@ static bool path_enter(rdma_endpoint_t *ep, rdma_path_t *path)
         path->id = (uint16_t)id;
         ep->paths[id] = path;
         if (ep->paths_end <= id) ep->paths_end = id + 1;
-        rdma_path_t **bucket = bucket_of(ep, path->qp->qp_num);
+        rdma_path_t **bucket = bucket_of(ep, path->qpn);
         path->qpn_next = *bucket;
         *bucket = path;
         return true;
@@ -41,7 +41,7 @@ static bool path_enter(rdma_endpoint_t *ep, rdma_path_t *path)
 
 static void path_leave(rdma_endpoint_t *ep, rdma_path_t *path)
 {
-    rdma_path_t **at = bucket_of(ep, path->qp->qp_num);
+    rdma_path_t **at = bucket_of(ep, path->qpn);
     while (*at && *at != path) at = &(*at)->qpn_next;
     if (*at) *at = path->qpn_next;
     ep->paths[path->id] = NULL;
@@ -122,6 +122,13 @@ static rf_err_t path_fill(rdma_path_t *path)
             rf_log(RF_LOG_ERROR, "rdma: %s gives no queue pair: %m", device->name);
         return RF_ERR_OS;
     }
+    path->qpn = path->qp->qp_num;
+    if (path->lane == RDMA_LANE_SLOTS && path->inline_max < sizeof(rf_slot_t)) { /* words go inline */
+        if (rf_log_once_per(&ep->log_path_ns, RDMA_LOG_INTERVAL_NS))
+            rf_log(RF_LOG_ERROR, "rdma: %s takes %u bytes inline; a word needs %zu", device->name,
+                   path->inline_max, sizeof(rf_slot_t));
+        return RF_ERR_NOT_SUPPORTED;
+    }
     rf_err_t err = RF_OK;
     if (path->lane == RDMA_LANE_BULK)
         err = rdma_buffers_make(path, RDMA_BULK_BUFFERS, sizeof(rdma_placed_t));
@@ -138,11 +145,20 @@ static rf_err_t path_fill(rdma_path_t *path)
     return path_enter(ep, path) ? RF_OK : RF_ERR_LIMIT;
 }
 
+/* False: the device keeps it. */
+static bool queue_pair_end(rdma_path_t *path)
+{
+    if (path->cm) rdma_destroy_id(path->cm);
+    bool ended = !path->qp || ibv_destroy_qp(path->qp) == 0;
+    path->cm = NULL;
+    path->qp = NULL;
+    return ended;
+}
+
 static void path_free(rdma_path_t *path)
 {
     if (path->ring_mr) ibv_dereg_mr(path->ring_mr);
-    if (path->cm) rdma_destroy_id(path->cm);
-    if (path->qp) ibv_destroy_qp(path->qp);
+    queue_pair_end(path);
     rdma_buffers_free(path->buffers);
     rdma_memory_free(&path->retired);
     rdma_memory_free(&path->ring);
@@ -289,13 +305,19 @@ rf_err_t rdma_path_confirm(const rdma_path_t *path)
     return attr.qp_state == IBV_QPS_ERR ? RF_OK : RF_ERR_OS;
 }
 
-void rdma_path_destroy(rdma_path_t *path)
+bool rdma_path_destroy(rdma_path_t *path)
 {
     rdma_device_t *device = path->device;
+    /* A driver may drop what is left of it, and shared buffers with that. */
+    rdma_device_drain_all(device);
+    bool ended = queue_pair_end(path);
+    /* What it completed names buffers that end here. */
+    rdma_device_drain_all(device);
     path_leave(device->endpoint, path);
     device->n_paths--;
     device->cq_promised -= completions_of(path);
     path_free(path);
+    return ended;
 }
 
 /* --- sending ------------------------------------------------------------------------------------------------ */

@@ -60,7 +60,8 @@ bool rdma_ring_take(rdma_link_t *link, rdma_path_t *path)
 {
     rf_slot_t *ring = (rf_slot_t *)path->ring.base;
     uint64_t before = link->accepted, last = before - 1;
-    while (!link->wrong && link->accepted != last) {
+    /* Once around: the peer of a closed link is acknowledged as it writes, and might never stop. */
+    while (!link->wrong && link->accepted != last && link->accepted - before < path->ring_slots) {
         last = link->accepted;
         uint64_t number = link->accepted - path->ring_first;
         const rf_slot_t *slot = &ring[number & (path->ring_slots - 1)];
@@ -97,8 +98,14 @@ bool rdma_line_write(rdma_path_t *path, uint64_t delivered)
 
 /* --- sleeping ----------------------------------------------------------------------------------------------- */
 
+/* One timer for all: the earliest of what they want. */
 static void look_in(rdma_path_t *path, uint64_t ns)
 {
+    struct itimerspec due;
+    if (timerfd_gettime(path->device->endpoint->look, &due) == 0) {
+        uint64_t left = (uint64_t)due.it_value.tv_sec * RF_NS_PER_S + (uint64_t)due.it_value.tv_nsec;
+        if (left != 0 && left < ns) return;
+    }
     struct itimerspec at = {
         .it_value = {.tv_sec = (time_t)(ns / RF_NS_PER_S), .tv_nsec = (long)(ns % RF_NS_PER_S)}};
     timerfd_settime(path->device->endpoint->look, 0, &at, NULL);
