@@ -103,10 +103,14 @@ void tcp_conn_tune(int fd, uint64_t deadline_ns)
     if (timeout_ms == 0) timeout_ms = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof timeout_ms);
-    /* An idle connection learns too that its peer has reset it while the path was cut. */
+    /* An idle connection learns too that its peer has reset it while the path was cut. Probes go with the deadline, so
+     * that patient links are quiet: from a quarter of it on, a few until the time above has passed. */
+    int idle_s = (int)(deadline_ns / 4 / RF_NS_PER_S), interval_s = (int)(deadline_ns / 16 / RF_NS_PER_S);
+    if (idle_s < 1) idle_s = 1;
+    if (interval_s < 1) interval_s = 1;
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &one, sizeof one);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &one, sizeof one);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
 }
 
 void tcp_conn_free(tcp_endpoint_t *ep, tcp_conn_t *conn)
