@@ -2,6 +2,8 @@
 # The kernel of the lab's guests: User-Mode Linux from Debian's kernel source, with Soft-RoCE and soft-iWARP built in, one
 # program of 7 MB. Built once, in about 7 minutes on two CPUs, and kept in ~/.cache/rackfish/lab (XDG_CACHE_HOME counts)
 # under a name of the source's version and this configuration's hash. Two that want it at the same time build it once.
+# For root it is in root's own ~/.cache where a folder on that path is another user's (sudo that keeps HOME), and a kernel is
+# taken only if it is ours or root's: it runs with the rights of whoever starts a lab.
 #
 #   kernel.sh build    prints where it is; builds it first if there is none
 #   kernel.sh find     prints where it is, or ends with status 1
@@ -10,7 +12,19 @@
 # Exit status: 0 there it is; 1 no; 77 it cannot be built here, with the reason.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+# Is this folder, as far as it is there, and are all above it root's?
+all_of_root() {
+    local at
+    at=$(realpath -m "$1")
+    while [[ $at != / ]]; do
+        [[ ! -e $at || $(stat -c %u "$at") == 0 ]] || return 1
+        at=$(dirname "$at")
+    done
+}
+
 cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/rackfish/lab
+((EUID != 0)) || all_of_root "$cache" || cache=~root/.cache/rackfish/lab
 objects_about=1670 # lines that the build prints, for its progress
 disk_mib=3000
 
@@ -52,13 +66,10 @@ config_hash() { sha256sum <"$here/kernel.config" | cut -c1-12; }
 
 # The kernel that fits: of the source that is here; without source, any of this configuration.
 find_kernel() {
-    local archive=$1 kernel
-    if [[ -n $archive ]]; then
-        kernel=$cache/linux-$(source_version "$archive")-$(config_hash)
-        [[ -x $kernel ]] && printf '%s\n' "$kernel"
-    else
-        find "$cache" -maxdepth 1 -name "linux-*-$(config_hash)" -perm -u+x 2>/dev/null | sort -V | tail -n 1 | grep .
-    fi
+    local archive=$1 version='*'
+    [[ -z $archive ]] || version=$(source_version "$archive")
+    find "$cache" -maxdepth 1 -type f -name "linux-$version-$(config_hash)" -perm -u+x \
+        \( -uid "$EUID" -o -uid 0 \) 2>/dev/null | sort -V | tail -n 1 | grep .
 }
 
 # One line that moves on a terminal, else one a minute.
@@ -79,11 +90,16 @@ show_progress() {
 }
 
 build=
+builder=
 progress=
 # shellcheck disable=SC2317 # reached through traps
 clean_up() {
     trap - EXIT INT TERM HUP
     [[ -z $progress ]] || kill "$progress" 2>/dev/null || true
+    if [[ -n $builder ]]; then
+        kill -- "-$builder" 2>/dev/null || true
+        wait "$builder" 2>/dev/null || true
+    fi
     [[ -z $build ]] || rm -rf "$build"
 }
 
@@ -114,7 +130,13 @@ build_kernel() {
     say "building the guests' kernel once, from $archive: about 7 minutes on two CPUs (log: $log)"
     show_progress "$log" &
     progress=$!
-    (compile "$archive") </dev/null >"$log" 2>&1 || status=$?
+    # A process group of its own, and not waited for in the foreground: who is told to end takes it along at once.
+    set -m
+    (compile "$archive") </dev/null >"$log" 2>&1 &
+    builder=$!
+    set +m
+    wait "$builder" || status=$?
+    builder=
     kill "$progress" 2>/dev/null || true
     wait "$progress" 2>/dev/null || true
     progress=
@@ -151,7 +173,7 @@ build)
     find_kernel "$archive"
     ;;
 *)
-    sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
     ;;
 esac
