@@ -22,6 +22,12 @@ equal "stderr is apart" "$(in_guest 1 sh -c 'echo no >&2; echo yes' 2>/dev/null)
 check "what a guest writes" in_guest 1 sh -c "echo guest >/etc/rf-lab-test && test -s /etc/rf-lab-test"
 check "is not written here" test ! -e /etc/rf-lab-test
 guest_expect "nor can it be" 1 1 sh -c 'mkdir /run/host && mount -t hostfs none /run/host -o / && touch /run/host/tmp/rf-lab-test'
+# The host's own value: were it written, nothing would have changed.
+guest_expect "nor this host's settings, in /proc/sys" 1 1 sh -c '
+    mkdir /run/settings && mount -t hostfs none /run/settings -o /proc/sys || exit 3
+    test -e /run/settings/kernel/core_pattern || exit 4
+    (printf "%s\n" "$1" >/run/settings/kernel/core_pattern) && exit 0
+    exit 1' sh "$(cat /proc/sys/kernel/core_pattern)"
 
 say "-- RDMA"
 matches "guest 2 has rxe0, active" "$(in_guest 2 rdma link show rxe0/1)" "state ACTIVE"
