@@ -43,7 +43,7 @@ static void print_help(FILE *out)
         "  exec N -- COMMAND runs a command in guest N as if it were here; its exit status\n"
         "  machine           makes one Rackfish machine of the guests (in the foreground `rdma` does it "
         "itself)\n"
-        "  status            shows the guests\n"
+        "  status            shows the guests; with --json as one object\n"
         "  cut A [B]         cuts the cable between guests A and B, or all cables of A\n"
         "  heal A [B]        mends it\n"
         "  kill N  boot N    pulls the plug of a guest, and starts it again with nothing kept\n"
@@ -64,6 +64,7 @@ static void print_help(FILE *out)
         "      --while PID       rdma -d: end the lab when that process ends\n"
         "  -t, --terminal        exec: give the command a terminal\n"
         "      --timeout SECONDS exec: kill the command when that has passed (status 124)\n"
+        "      --json            status: as JSON\n"
         "\n"
         "The first lab builds its kernel, in about 7 minutes on two CPUs, and keeps it below "
         "~/.cache/rackfish.\n"
@@ -80,7 +81,7 @@ typedef struct rf_lab {
     lab_options_t options;
     lab_place_t place;
     const char *transport; /* NULL: rdma if it is there */
-    bool machine, terminal;
+    bool machine, terminal, json;
     unsigned timeout_s;
     char **words; /* after the options */
     unsigned n_words;
@@ -96,6 +97,7 @@ enum {
     OPTION_NO_MACHINE,
     OPTION_WHILE,
     OPTION_TIMEOUT,
+    OPTION_JSON,
 };
 
 static int usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -178,6 +180,9 @@ static int parse_option(rf_lab_t *lab, int c)
         if (!number(optarg, 1, 1000000, &lab->timeout_s))
             return usage("--timeout takes seconds, not \"%s\"", optarg);
         break;
+    case OPTION_JSON:
+        lab->json = true;
+        break;
     case ':':
         return usage("option %s needs an argument", lab->words[optind - 1]);
     default:
@@ -201,6 +206,7 @@ static int parse_options(rf_lab_t *lab, int argc, char **argv)
         {"while", required_argument, NULL, OPTION_WHILE},
         {"terminal", no_argument, NULL, 't'},
         {"timeout", required_argument, NULL, OPTION_TIMEOUT},
+        {"json", no_argument, NULL, OPTION_JSON},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
@@ -269,11 +275,10 @@ static int find_kernel(const lab_place_t *place, char *kernel, size_t max)
 
 /* ---- commands ---- */
 
-static int ask(const rf_lab_t *lab, const char *verb, const char *first, const char *second,
-               unsigned timeout_ms)
+static int ask(const rf_lab_t *lab, const char *verb, const char *word, unsigned timeout_ms)
 {
-    const char *words[] = {verb, first, second};
-    return lab_ask(&lab->place, words, second ? 3 : first ? 2 : 1, timeout_ms);
+    const char *words[] = {verb, word};
+    return lab_ask(&lab->place, words, word ? 2 : 1, timeout_ms);
 }
 
 /* Starts the supervisor as a child (or, in the background, a process of its own) and waits until its socket is there. */
@@ -356,7 +361,7 @@ static int set_port(const rf_lab_t *lab, unsigned a, unsigned b, bool joined)
     char port[16], guest[16];
     snprintf(port, sizeof port, "vec%u", b);
     snprintf(guest, sizeof guest, "%u", a);
-    if (ask(lab, "on", guest, NULL, ASK_TIMEOUT_MS) != LAB_OK) return LAB_OK;
+    if (ask(lab, "on", guest, ASK_TIMEOUT_MS) != LAB_OK) return LAB_OK;
     const char *const words[] = {
         "/bin/sh", "-c",
         joined ? "ip link set $0 master lan0 && ip link set $0 type bridge_slave isolated on"
@@ -390,7 +395,7 @@ static int command_ask(rf_lab_t *lab)
     const char *verb = lab->words[0];
     bool alone = strcmp(verb, "status") == 0;
     if (!alone && !guest_word(lab, 1, &guest)) return LAB_USAGE;
-    return ask(lab, verb, alone ? NULL : lab->words[1], NULL, BOOT_TIMEOUT_MS);
+    return ask(lab, verb, !alone ? lab->words[1] : lab->json ? "json" : NULL, BOOT_TIMEOUT_MS);
 }
 
 static int command_down(rf_lab_t *lab)
@@ -399,7 +404,7 @@ static int command_down(rf_lab_t *lab)
     if (access(lab->place.socket, F_OK) == 0) {
         int null = open("/dev/null", O_WRONLY | O_CLOEXEC), before = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
         dup2(null, STDERR_FILENO);
-        (void)ask(lab, "down", NULL, NULL, ASK_TIMEOUT_MS);
+        (void)ask(lab, "down", NULL, ASK_TIMEOUT_MS);
         dup2(before, STDERR_FILENO);
         close(null);
         close(before);
@@ -518,7 +523,7 @@ static int command_rdma(rf_lab_t *lab)
     if (status != LAB_OK) return status;
     if (mkdir(lab->place.folder, 0700) < 0) {
         if (errno != EEXIST) return lab_error("%s: %s", lab->place.folder, strerror(errno));
-        if (access(lab->place.socket, F_OK) == 0 && ask(lab, "hosts", NULL, NULL, ASK_TIMEOUT_MS) == LAB_OK)
+        if (access(lab->place.socket, F_OK) == 0 && ask(lab, "hosts", NULL, ASK_TIMEOUT_MS) == LAB_OK)
             return lab_error("a lab \"%s\" runs already; `rackfish lab down` ends it, --name makes another",
                              lab->options.name);
         if ((status = command_down(lab)) != LAB_OK || mkdir(lab->place.folder, 0700) < 0) return LAB_FAILED;
@@ -530,7 +535,7 @@ static int command_rdma(rf_lab_t *lab)
     if (!lab->options.background && !lab->options.owner) lab->options.owner = getpid();
     fprintf(stderr, "rf-lab: booting %u guests (%s)\n", lab->options.hosts, lab->options.device);
     status = start_supervisor(lab, kernel);
-    if (status == LAB_OK) status = ask(lab, "ready", NULL, NULL, BOOT_TIMEOUT_MS);
+    if (status == LAB_OK) status = ask(lab, "ready", NULL, BOOT_TIMEOUT_MS);
     if (status == LAB_OK && lab->options.background) return LAB_OK;
     if (status == LAB_OK)
         status = work_in_lab(lab);
@@ -569,6 +574,7 @@ int main(int argc, char **argv)
     if (status != LAB_OK) return status < 0 ? LAB_OK : status;
     *--lab.words = name; /* over the option before it, which is done */
     lab.n_words++;
+    if (lab.json && strcmp(name, "status") != 0) return usage("%s: --json goes with status", name);
     if (!lab_place_find(lab.options.name, &lab.place)) return LAB_FAILED;
     put_rackfish_into_path(&lab.place);
     for (unsigned i = 0; i < sizeof commands / sizeof commands[0]; i++) {

@@ -165,12 +165,12 @@ static void answer_those_who_wait(void)
     }
 }
 
-/* Its process has ended, or is to. */
+/* Its process has ended (then pid is 0: the number may be another's), or is to. */
 static void guest_off(unsigned g)
 {
     guest_t *guest = &lab.guests[g];
     if (guest->state == STATE_OFF) return;
-    kill(guest->pid, SIGKILL);
+    if (guest->pid > 0) kill(guest->pid, SIGKILL);
     close(guest->line);
     guest->line = -1;
     guest->state = STATE_OFF;
@@ -193,10 +193,9 @@ static void reap(void)
     }
     for (pid_t pid; (pid = waitpid(-1, NULL, WNOHANG)) > 0;) {
         for (unsigned g = 1; g <= lab.options->hosts; g++) {
-            if (lab.guests[g].pid == pid) {
-                guest_off(g);
-                lab.guests[g].pid = 0;
-            }
+            if (lab.guests[g].pid != pid) continue;
+            lab.guests[g].pid = 0;
+            guest_off(g);
         }
     }
 }
@@ -217,7 +216,7 @@ static void on_guest_frame(unsigned g, const lab_frame_t *frame)
         return;
     }
     if (frame->type == LAB_READY) {
-        lab.guests[g].state = STATE_READY;
+        if (lab.guests[g].state == STATE_BOOTING) lab.guests[g].state = STATE_READY;
         answer_those_who_wait();
         return;
     }
@@ -247,15 +246,54 @@ static void guest_read(unsigned g)
 
 /* ---- questions to the supervisor ---- */
 
-static void answer_status(connection_t *c)
+static void status_text(FILE *out)
 {
-    say(c, LAB_OUTPUT, "lab %s: %u hosts, %s, %u MiB each, supervisor %d, consoles in %s\n",
-        lab.options->name, lab.options->hosts, lab.options->device, lab.options->memory_mib, (int)getpid(),
-        lab.place->folder);
+    fprintf(out, "lab %s: %u hosts, %s, %u MiB each, supervisor %d, consoles in %s\n", lab.options->name,
+            lab.options->hosts, lab.options->device, lab.options->memory_mib, (int)getpid(),
+            lab.place->folder);
     for (unsigned g = 1; g <= lab.options->hosts; g++)
-        say(c, LAB_OUTPUT, "guest %u  lab%u  10.77.0.%u  %-7s  pid %d  boots %u\n", g, g, g,
-            state_names[lab.guests[g].state], (int)lab.guests[g].pid, lab.guests[g].boots);
-    finish(c, LAB_OK);
+        fprintf(out, "guest %u  lab%u  10.77.0.%u  %-7s  pid %d  boots %u\n", g, g, g,
+                state_names[lab.guests[g].state], (int)lab.guests[g].pid, lab.guests[g].boots);
+}
+
+/* Names and devices are made of letters and digits (main.c); only the folder's path can hold what wants an escape. */
+static void status_json(FILE *out)
+{
+    fprintf(
+        out,
+        "{\"lab\":\"%s\",\"hosts\":%u,\"device\":\"%s\",\"memory_mib\":%u,\"supervisor\":%d,\"consoles\":\"",
+        lab.options->name, lab.options->hosts, lab.options->device, lab.options->memory_mib, (int)getpid());
+    for (const char *at = lab.place->folder; *at; at++) {
+        if (*at == '"' || *at == '\\')
+            fprintf(out, "\\%c", *at);
+        else if ((unsigned char)*at < ' ')
+            fprintf(out, "\\u%04x", (unsigned)*at);
+        else
+            fputc(*at, out);
+    }
+    fputs("\",\"guests\":[", out);
+    for (unsigned g = 1; g <= lab.options->hosts; g++)
+        fprintf(out,
+                "%s{\"guest\":%u,\"name\":\"lab%u\",\"address\":\"10.77.0.%u\",\"state\":\"%s\",\"pid\":%d,"
+                "\"boots\":%u}",
+                g > 1 ? "," : "", g, g, g, state_names[lab.guests[g].state], (int)lab.guests[g].pid,
+                lab.guests[g].boots);
+    fputs("]}\n", out);
+}
+
+static void answer_status(connection_t *c, void (*print)(FILE *out))
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    if (out) print(out);
+    if (!out || fclose(out) != 0)
+        refuse(c, LAB_FAILED, "out of memory");
+    else {
+        (void)lab_put(&c->out, LAB_OUTPUT, c->session, text, size);
+        finish(c, LAB_OK);
+    }
+    free(text);
 }
 
 static void on_guest_command(connection_t *c, const char *verb, unsigned g)
@@ -280,11 +318,13 @@ static void on_guest_command(connection_t *c, const char *verb, unsigned g)
     if (strcmp(verb, "kill") == 0) {
         /* Answered when it is gone for good: its cables are silent from then on. */
         kill(guest->pid, SIGKILL);
-        pid_t pid = guest->pid;
-        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        while (waitpid(guest->pid, NULL, 0) < 0 && errno == EINTR)
             ;
-        guest_off(g);
         guest->pid = 0;
+        guest_off(g);
+    } else if (guest->state == STATE_BOOTING) {
+        refuse(c, LAB_FAILED, "that guest is booting; try again when `status` calls it ready");
+        return;
     } else if (strcmp(verb, "freeze") == 0) {
         kill(guest->pid, LAB_SIGNAL_FREEZE);
         guest->state = STATE_FROZEN;
@@ -297,19 +337,19 @@ static void on_guest_command(connection_t *c, const char *verb, unsigned g)
 
 static void on_ask(connection_t *c, const lab_frame_t *frame)
 {
-    char words[3][32] = {"", "", ""};
+    char words[2][32] = {"", ""};
     const char *at = (const char *)frame->payload, *end = at + frame->length;
-    for (unsigned i = 0; i < 3 && at < end; i++) {
+    for (unsigned i = 0; i < 2 && at < end; i++) {
         size_t n = strnlen(at, (size_t)(end - at));
         snprintf(words[i], sizeof words[i], "%.*s", (int)n, at);
         at += n + 1;
     }
-    unsigned long g = strtoul(words[1], NULL, 10), other = strtoul(words[2], NULL, 10);
+    unsigned long g = strtoul(words[1], NULL, 10);
     const char *verb = words[0];
     bool of_guest = strcmp(verb, "boot") == 0 || strcmp(verb, "kill") == 0 || strcmp(verb, "freeze") == 0 ||
                     strcmp(verb, "thaw") == 0 || strcmp(verb, "on") == 0;
     if (strcmp(verb, "status") == 0) {
-        answer_status(c);
+        answer_status(c, strcmp(words[1], "json") == 0 ? status_json : status_text);
     } else if (strcmp(verb, "hosts") == 0) {
         finish(c, LAB_OK);
     } else if (strcmp(verb, "ready") == 0) {
@@ -323,12 +363,6 @@ static void on_ask(connection_t *c, const lab_frame_t *frame)
         refuse(c, LAB_USAGE, "there is no guest of that number");
     } else if (strcmp(verb, "on") == 0) {
         finish(c, lab.guests[g].state == STATE_OFF ? LAB_FAILED : LAB_OK);
-    } else if (strcmp(verb, "drain") == 0) {
-        if (other >= 1 && other <= lab.options->hosts && other != g) {
-            drain_cable(lab.cables[g][other]);
-            drain_cable(lab.cables[other][g]);
-        }
-        finish(c, LAB_OK);
     } else {
         on_guest_command(c, verb, (unsigned)g);
     }

@@ -28,6 +28,13 @@ guest_expect "nor this host's settings, in /proc/sys" 1 1 sh -c '
     test -e /run/settings/kernel/core_pattern || exit 4
     (printf "%s\n" "$1" >/run/settings/kernel/core_pattern) && exit 0
     exit 1' sh "$(cat /proc/sys/kernel/core_pattern)"
+lab status --json >"$work/status.json"
+equal "the lab's state as JSON" "$(python3 -c '
+import json, sys
+lab = json.load(open(sys.argv[1]))
+print(lab["lab"], lab["hosts"], lab["device"], *(guest["name"] + "=" + guest["state"] for guest in lab["guests"]))' "$work/status.json")" \
+    "$lab_name 2 rxe lab1=ready lab2=ready"
+expect "--json elsewhere is wrong usage" 2 rackfish lab down --name "$lab_name" --json
 
 say "-- RDMA"
 matches "guest 2 has rxe0, active" "$(in_guest 2 rdma link show rxe0/1)" "state ACTIVE"
@@ -54,6 +61,7 @@ check "a device is removed" in_guest 2 rdma link delete rxe0
 guest_expect "and gone" 1 2 test -e /sys/class/infiniband/rxe0
 check "and given back" in_guest 2 rdma link add rxe0 type rxe netdev lan0
 lab freeze 2
+matches "a guest freezes" "$(lab status)" "lab2 .* frozen "
 guest_timeout=2 guest_expect "a frozen guest does nothing" 124 2 true
 lab thaw 2
 check "thawed it goes on" in_guest 2 true
