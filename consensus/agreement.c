@@ -380,6 +380,7 @@ static void finish(agreement_t *e)
                 apply_committed(e);
             }
         }
+        if (e->due & DUE_LOADED) proposal_after_load(e);
         if (e->due & DUE_REFUSED) proposal_finish_refused(e);
         if (e->due & DUE_READS) read_finish(e);
         if ((e->due & DUE_SERVED) && leads(e)) {

@@ -207,7 +207,16 @@ static bool start_request(agreement_t *e)
      * neither be committed nor taken back. It waits until the dead one has been expelled. */
     agreement_member_t voters[AGREEMENT_VOTERS_MAX];
     unsigned n = n_leaving > 0 ? choose(e, &plan, voters) : 0;
-    if (n > 0 && !majority_is_there(e, voters, n)) return false;
+    if (n > 0 && !majority_is_there(e, voters, n)) {
+        for (unsigned i = 0; i < n; i++) { /* who learns says nothing of itself while nothing happens */
+            progress_t *p = progress_find(e, voters[i]);
+            if (p && !p->dead && add_ns(p->heard_ns, e->params.election_ns) <= e->now_ns) {
+                p->ask = true;
+                e->due |= DUE_FEED;
+            }
+        }
+        return false;
+    }
     if (start(e, &plan, plan.in_order)) {
         e->request.used = false;
         return true;
@@ -388,7 +397,10 @@ void change_died(agreement_t *e, agreement_member_t m, agreement_evidence_t evid
     progress_t *p = progress_find(e, m);
     if (p && same(p->member, m)) p->dead = true;
     change_heard(e, m);
-    if (leads(e)) believe(e, m);
+    if (leads(e)) {
+        believe(e, m);
+        e->due |= DUE_CHANGE; /* also if its silence was believed: a change that needs it is given up */
+    }
     role_update_lost(e);
     if (same(e->leader, m) || (e->leader.core == RF_CORE_NONE && same(e->dead_leader, m)))
         role_leader_died(e);

@@ -159,6 +159,7 @@ enum {                    /* what the epilogue has to look at beyond the ordinar
        DUE_FAIL = 512,    /* no quorum: answer what is outstanding */
        DUE_FETCH = 1024,  /* learner: ask for what is missing */
        DUE_LEFT = 2048,   /* leader: tell members that left in order */
+       DUE_LOADED = 4096, /* own proposals that a snapshot passed over are to be answered */
 };
 
 typedef enum steady {

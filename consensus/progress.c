@@ -54,6 +54,7 @@ static void keep(agreement_t *e, const progress_t *was, const transfer_t *transf
         break;
     }
     p->sets = (uint8_t)sets;
+    p->candidate = false; /* said of those who are, after this */
     p->dead = member_dead(e, m);
 }
 

@@ -407,7 +407,13 @@ void proposal_fail(agreement_t *e)
 /* Those whose entries went by in a snapshot: their results are not known here. */
 void proposal_after_load(agreement_t *e)
 {
-    for (unsigned place = e->oldest, after; place != 0 && completion_room(e) > 0; place = after) {
+    e->due &= ~(uint32_t)DUE_LOADED;
+    for (unsigned place = e->oldest, after; place != 0; place = after) {
+        if (completion_room(e) == 0) {
+            e->due |= DUE_LOADED;
+            e->output.more = true;
+            return;
+        }
         const proposal_t *p = proposal_at(e, place);
         after = p->after;
         const session_t *s = session_find(e, p->session);

@@ -395,7 +395,20 @@ void role_leader_died(agreement_t *e)
     }
 }
 
-/* To the best other voter: caught up most, no witness if there is a choice. */
+/* The better successor: no witness; on another host, if it was heard of late; caught up most. */
+static bool succeeds_better(const agreement_t *e, const progress_t *a, const progress_t *b)
+{
+    const progress_t *p[2] = {a, b};
+    bool away[2];
+    if (is_witness(e, a->member.core) != is_witness(e, b->member.core)) return is_witness(e, b->member.core);
+    for (unsigned i = 0; i < 2; i++)
+        away[i] = e->params.host &&
+                  e->params.host[p[i]->member.core] != e->params.host[e->params.self.core] &&
+                  add_ns(p[i]->heard_ns, e->params.election_ns) > e->now_ns;
+    return away[0] != away[1] ? away[0] : a->match > b->match;
+}
+
+/* To the best other voter: on another host if there is one, for what is wrong with this one may be wrong with its host. */
 void role_transfer(agreement_t *e)
 {
     const progress_t *best = NULL;
@@ -406,9 +419,7 @@ void role_transfer(agreement_t *e)
     for (unsigned i = 0; i < e->n_voters; i++) {
         const progress_t *p = &e->progress[i];
         if (p->dead || !(p->sets & SET_NEW)) continue;
-        if (!best || is_witness(e, p->member.core) < is_witness(e, best->member.core) ||
-            (is_witness(e, p->member.core) == is_witness(e, best->member.core) && p->match > best->match))
-            best = p;
+        if (!best || succeeds_better(e, p, best)) best = p;
     }
     if (!best) {
         engine_ignore(e, "ignoring: there is no other voter");

@@ -332,6 +332,114 @@ static void a_snapshot_waits_for_what_is_to_be_applied(void **state)
     net_free(n);
 }
 
+/* Silent voters that turn out to be dead: the change that needs them is given up then, not when something else happens. */
+static void silence_becomes_death(void **state)
+{
+    (void)state;
+    net_t *n = formed((net_knobs_t){.cores = 5, .voters_max = 3, .no_timeouts = true});
+    agreement_state_t s = net_state(n, 0);
+    assert_int_equal(net_leader(n), 0);
+    agreement_member_t leave[2];
+    for (unsigned i = 0, k = 0; i < 3; i++) {
+        if (s.voters[i].core != 0) leave[k++] = s.voters[i];
+    }
+    net_isolate(n, 0, true);
+    net_change(n, 0, NULL, 0, leave, 2);
+    assert_true(net_state(n, 0).joint);
+    for (unsigned told = 0; told < 2; told++) {
+        for (rf_core_t c = 1; c < 5; c++) {
+            if (c == leave[0].core || c == leave[1].core) continue;
+            net_kill(n, c);
+            net_tell_death(n, 0, c, told ? AGREEMENT_EVIDENCE_KERNEL : AGREEMENT_EVIDENCE_SILENCE);
+        }
+        if (told) break;
+        net_run(n, 40 * MS);
+        assert_int_equal(net_state(n, 0).role, AGREEMENT_ROLE_LEADER);
+    }
+    assert_int_not_equal(net_state(n, 0).role, AGREEMENT_ROLE_LEADER);
+    net_free(n);
+}
+
+/* Voters that leave for learners that have had nothing to say for long: those are asked. */
+static void voters_leave_for_silent_learners(void **state)
+{
+    (void)state;
+    net_t *n = formed((net_knobs_t){.cores = 5, .voters_max = 3});
+    net_run(n, 50 * MS);
+    agreement_state_t s = net_state(n, 0);
+    assert_int_equal(net_leader(n), 0);
+    agreement_member_t leave[2];
+    for (unsigned i = 0, k = 0; i < 3; i++) {
+        if (s.voters[i].core != 0) leave[k++] = s.voters[i];
+    }
+    unsigned p = net_change(n, 0, NULL, 0, leave, 2);
+    assert_true(net_answered(n, p, 200 * MS));
+    assert_int_equal(n->proposed[p].err, RF_OK);
+    assert_int_equal(net_state(n, 0).members, 3);
+    net_free(n);
+}
+
+/* Who has become a voter is none that may become one: its answers take the short way. */
+static void who_votes_is_no_candidate(void **state)
+{
+    (void)state;
+    net_t *n = formed((net_knobs_t){.cores = 4, .voters_max = 3});
+    assert_int_equal(net_leader(n), 0);
+    agreement_state_t s = net_state(n, 0);
+    rf_core_t dead = s.voters[0].core != 0 ? s.voters[0].core : s.voters[1].core;
+    net_kill(n, dead);
+    net_tell_all(n, dead);
+    net_run(n, 50 * MS);
+    s = net_state(n, 0);
+    assert_int_equal(s.n_voters, 3);
+    for (unsigned i = 0; i < 3; i++) {
+        if (s.voters[i].core == 0) continue;
+        assert_int_not_equal(s.voters[i].core, dead);
+        assert_false(progress_find(n->cores[0].engine, s.voters[i])->candidate);
+    }
+    net_free(n);
+}
+
+static bool has_loaded(net_t *n, void *core)
+{
+    return n->cores[*(rf_core_t *)core].n_loads > 0;
+}
+
+/* A snapshot has passed over more own proposals than a step can answer: the next steps answer the rest. */
+static void a_snapshot_that_answers_much(void **state)
+{
+    (void)state;
+    const unsigned each = AGREEMENT_COMPLETIONS_MAX * 3 / 4;
+    net_t *n = formed((net_knobs_t){.cores = 4, .voters_max = 3, .log_max = 256, .proposals_max = 2 * each});
+    rf_core_t learner = 3;
+    assert_int_equal(net_leader(n), 0);
+    assert_int_equal(net_state(n, learner).role, AGREEMENT_ROLE_LEARNER);
+    unsigned opens = net_session(n, learner, AGREEMENT_SESSION_OPEN, 0);
+    assert_true(net_answered(n, opens, 50 * MS));
+    uint64_t session = n->proposed[opens].value;
+    for (rf_core_t c = 0; c < 3; c++) n->cut[c][learner] = true;
+    uint64_t before = net_state(n, 0).applied;
+    unsigned first = n->n_proposed;
+    for (unsigned i = 0; i < each; i++) {
+        net_propose(n, learner);
+        net_propose_as(n, learner, session, i + 1, ++n->next_number);
+    }
+    net_run(n, 3 * MS);
+    assert_true(net_state(n, 0).applied >= before + 2 * each);
+    for (unsigned i = 0; i < 30; i++) {
+        unsigned last = 0;
+        for (unsigned k = 0; k < 20; k++) last = net_propose(n, 0);
+        assert_true(net_answered(n, last, 10 * MS));
+    }
+    assert_true(net_state(n, 0).first > before + 2 * each);
+    for (unsigned i = 0; i < 2 * each; i++) assert_false(n->proposed[first + i].answered);
+    net_heal(n);
+    assert_true(net_until(n, has_loaded, &learner, 100 * MS));
+    for (unsigned i = 0; i < 2 * each; i++) assert_true(n->proposed[first + i].answered);
+    goes_on(n, learner);
+    net_free(n);
+}
+
 /* The lease ends before the shortest promise that clocks of that drift can make of it, also when it is short. */
 static void a_short_lease_drifts_too(void **state)
 {
@@ -363,6 +471,10 @@ int main(void)
         cmocka_unit_test(who_has_caught_up_is_let_go),
         cmocka_unit_test(a_snapshot_waits_for_what_is_to_be_applied),
         cmocka_unit_test(a_short_lease_drifts_too),
+        cmocka_unit_test(silence_becomes_death),
+        cmocka_unit_test(voters_leave_for_silent_learners),
+        cmocka_unit_test(who_votes_is_no_candidate),
+        cmocka_unit_test(a_snapshot_that_answers_much),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
