@@ -27,6 +27,8 @@ void recv_snapshot(agreement_t *e, agreement_member_t from, const uint8_t *bytes
     }
     if (m.term > e->term) role_adopt_term(e, m.term);
     if (m.term == e->term && same(from, from_wire(m.leader))) role_follow(e, from);
+    if (m.index_term == e->term && e->role == AGREEMENT_ROLE_CANDIDATE && !e->pre)
+        role_step_down(e); /* what is committed was committed by this term's leader, and that is another */
     e->parent_heard_ns = e->now_ns;
     if (m.index <= e->committed) {
         engine_ignore(e, "ignoring SNAPSHOT: that much is known to be committed");
