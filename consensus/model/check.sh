@@ -85,6 +85,8 @@ defects() {
     finds log OLD_TERM_COMMIT "-DTERMS=4 -DENTRIES=1 -DCHANGES=0"
     finds log SINGLE_MAJORITY "-DENTRIES=1"
     finds log SEAL_NOT_NOTED "-DTERMS=4 -DENTRIES=1 -DCHANGES=0 -DSEALS=1"
+    finds log SNAPSHOT_DROPS_MORE "-DENTRIES=1 -DCHANGES=0 -DSNAPSHOTS=1"
+    finds log SNAPSHOT_KEEPS_CANDIDATE "-DENTRIES=0 -DSNAPSHOTS=1"
     finds lease ELECT_IN_LEASE ""
     finds lease NO_DRIFT ""
     finds lease SETS_OF_THEN ""
@@ -115,6 +117,7 @@ quick)
     holds log "3 terms, 1 change of voters" "-DENTRIES=0" -w22
     holds log "3 terms, 2 entries, 2 sealed logs" "-DCHANGES=0 -DSEALS=2" -w22
     holds log "4 terms, 1 entry, 1 sealed log" "-DTERMS=4 -DENTRIES=1 -DCHANGES=0 -DSEALS=1" -w22
+    holds log "3 terms, 2 entries, snapshots" "-DCHANGES=0 -DSNAPSHOTS=1" -w22
     holds lease "a change of voters under a lease" "" -w22
     holds group "1 operation, 2 departures, a join" "-DOPERATIONS=1" -w22
     defects
@@ -130,6 +133,7 @@ full)
     memory_mb_max=4000 compress=
     holds log "3 terms, 2 entries, 2 sealed logs" "-DCHANGES=0 -DSEALS=2" -w22
     holds log "4 terms, 1 entry, 1 sealed log" "-DTERMS=4 -DENTRIES=1 -DCHANGES=0 -DSEALS=1" -w22
+    holds log "3 terms, 1 change of voters, snapshots" "-DENTRIES=0 -DSNAPSHOTS=1" -w22
     holds lease "a change of voters under a lease" "" -w22
     holds group "1 operation, 2 departures, a join" "-DOPERATIONS=1" -w22
     holds group "2 one-phase operations, 2 departures" "-DNO_JOIN -DONLY_ONE_PHASE" -w22

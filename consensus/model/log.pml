@@ -24,8 +24,11 @@
  * With SEALS so many leaders seal their log instead of writing a TERM entry (consensus/log.c, log_seal): whoever holds all of it and
  * nothing beyond notes the term, `seal`, for that length, `sealed`, and votes as if its last entry were of that term.
  *
+ * With SNAPSHOTS anybody may at any time be given the first entries, as many as are committed, `load`: those of up to 4 entries.
+ *
  * Deliberate defects: -DNEW_INCARNATION_VOTES -DRESET_ON_PARTITION -DCHANGE_BEFORE_TERM -DOLD_TERM_COMMIT
- * -DSINGLE_MAJORITY -DSEAL_LEAVES_MORE (who holds more acknowledges, and keeps it) -DSEAL_NOT_NOTED.
+ * -DSINGLE_MAJORITY -DSEAL_LEAVES_MORE (who holds more acknowledges, and keeps it) -DSEAL_NOT_NOTED -DSNAPSHOT_DROPS_MORE
+ * -DSNAPSHOT_KEEPS_CANDIDATE (in the term of its entries).
  */
 
 #ifndef TERMS
@@ -45,6 +48,9 @@
 #endif
 #ifndef SEALS
 #define SEALS 0
+#endif
+#ifndef SNAPSHOTS
+#define SNAPSHOTS 0 /* 1: there are some */
 #endif
 
 #define N      5
@@ -478,6 +484,40 @@ inline append(f, e) {
     }
 }
 
+/* f takes a snapshot of the first `upto` entries, which are committed, whenever it was sent: it may be of an earlier term. The log
+ * that lacks them is gone; one that holds them stays as it is, for what follows may have been acknowledged.
+ * A candidate of a later term than theirs stays one. */
+inline load(f, upto) {
+    d_step {
+        UP(f) && role[f] != LEADER && (upto) <= chosen_length ->
+        common(last[f], length[f], chosen_last, upto);
+        if
+#ifdef SNAPSHOT_DROPS_MORE
+        :: m < (upto) || length[f] > (upto) ->
+#else
+        :: m < (upto) ->
+#endif
+            if
+#ifndef SNAPSHOT_KEEPS_CANDIDATE
+            :: terms[AT(chosen_last, upto)] == term[f] && role[f] == CANDIDATE -> resign(f)
+#endif
+            :: terms[AT(chosen_last, upto)] > term[f] -> resign(f); term[f] = terms[AT(chosen_last, upto)]; voted[f] = false
+            :: else
+            fi;
+            length[f] = upto;
+            last[f] = terms[AT(chosen_last, upto)];
+#if SEALS > 0
+            sealed[f] = 0;
+#endif
+            configure(f);
+            s = 0
+        :: else
+        fi;
+        m = 0;
+        REDUCED
+    }
+}
+
 inline propose(i) {
     d_step {
         role[i] == LEADER && commands < ENTRIES && committed[term[i]] >= ENDS(term[i]) ->
@@ -602,7 +642,14 @@ inline restart(i) {
 #define HOLDS  6 /* acknowledges: engine, term, index */
 #define COMMIT 7 /* its leader has committed: term, index */
 #define KNOWS  8 /* knows to be committed: engine, index */
-#define END    9
+#define CRASH  9  /* engine */
+#define JOIN   10 /* engine, for which one that has crashed: as a learner */
+#define VOTERS_JOINT 11 /* its leader appends a joint configuration: term, index, new set */
+#define VOTERS_FINAL 12 /* or one that is not joint: term, index, set */
+#define LOAD   13 /* takes a snapshot: engine, index */
+#define END    14
+
+byte stood[TERMS + 1]; /* set of those who have stood in the term */
 
 chan steps = [0] of {byte, byte, byte, byte};
 #include "trace.pml"
@@ -618,7 +665,7 @@ inline hold(f, e, n) {
     od
 }
 
-/* v votes for who leads already: of no use to it, and a promise that takes nothing but v's own choices away, so it is no
+/* v votes for who leads already, or is no candidate any more: of no use to it, and a promise that takes nothing but v's own choices away, so it is no
  * step of the search. */
 inline vote_late(v, e) {
     d_step {
@@ -629,20 +676,50 @@ inline vote_late(v, e) {
     }
 }
 
-inline follow_trace() {
-    byte what, a, b, c;
-    do
-    :: steps?what,a,b,c;
+/* i, leader, starts to replace its voters by `set`: change() for any set, of learners that have joined. */
+inline change_to(i, set) {
+    d_step {
+        role[i] == LEADER && changes < CHANGES && SETTLED(i, 1) && old[i] == new[i] && new[i] != (set) ->
+        configure(i);
         if
-        :: what == STAND -> stand(a, b)
-        :: what == VOTE && leads[c] == b + 1 -> vote_late(a, c)
-        :: what == VOTE && leads[c] != b + 1 -> term[b] == c; vote(a, b)
-        :: what == LEAD -> term[a] == b; lead(a)
-        :: what == ENTRY -> leads[a] && said[a] == b - 1; propose(leads[a] - 1)
-        :: what == SENT -> said[a] >= b && terms[AT(a, b)] == c
-        :: what == HOLDS -> hold(a, b, c)
-        :: what == COMMIT -> committed[a] >= b
-        :: what == KNOWS -> chosen_length >= b
+        :: SETTLED(i, s) -> changes++; write(i, (JOINT | (set)))
+        :: else
+        fi;
+        s = 0
+    }
+}
+
+/* f has an empty log: a new incarnation, for which one must have crashed. */
+inline join(f, crashed) {
+    restart(crashed);
+    d_step { f == FRESH && role[f] == ABSENT -> role[f] = FOLLOWER }
+}
+
+inline follow_trace() {
+    byte what, x, y, z;
+    do
+    :: steps?what,x,y,z;
+        if
+        :: what == STAND -> stand(x, y); stood[y] = stood[y] | BIT(x)
+        :: what == VOTE && role[y] == CANDIDATE && term[y] == z -> vote(x, y)
+        :: what == VOTE && !(role[y] == CANDIDATE && term[y] == z) -> stood[z] & BIT(y); vote_late(x, z)
+        :: what == LEAD -> term[x] == y; lead(x)
+        :: what == ENTRY -> leads[x] && said[x] == y - 1; propose(leads[x] - 1)
+        :: what == SENT -> said[x] >= y && terms[AT(x, y)] == z
+        :: what == HOLDS -> hold(x, y, z)
+        :: what == COMMIT -> committed[x] >= y
+        :: what == KNOWS -> chosen_length >= y
+        :: what == LOAD -> load(x, y)
+        :: what == CRASH -> crash(x)
+        :: what == JOIN -> join(x, y)
+        :: what == VOTERS_JOINT -> leads[x] && said[x] == y - 1; change_to(leads[x] - 1, z); said[x] == y
+        :: what == VOTERS_FINAL ->
+            leads[x] && said[x] == y - 1 && new[leads[x] - 1] == z;
+            if /* the voters stay: other members come or go, of which the model knows nothing */
+            :: old[leads[x] - 1] == z -> propose(leads[x] - 1)
+            :: else -> finish(leads[x] - 1)
+            fi;
+            said[x] == y
         :: what == END -> break
         fi
     od;
@@ -679,6 +756,7 @@ init {
         j = 0
     }
 #ifdef TRACE
+    role[SPARE] = FOLLOWER; /* a learner from the start */
     follow_trace()
 #else
     do
@@ -711,6 +789,11 @@ init {
 #endif
     EACH(finish)
     EACH(propose)
+#if SNAPSHOTS > 0
+    EACH_AND(load, 2)
+    EACH_AND(load, 3)
+    EACH_AND(load, 4)
+#endif
     EACH(crash)
     EACH(restart)
 #ifdef RESET_ON_PARTITION
