@@ -14,9 +14,10 @@ typedef struct sim_group_op {
     group_phase_t phase;
     uint64_t first_ns;
     uint64_t position;            /* its number in the group; 0: nobody has done it */
-    bool is_applied, is_aborted;  /* somewhere */
+    bool is_applied;              /* somewhere */
     bool is_answered, is_refused; /* the caller was told that it is done; that nothing has happened */
-    rf_incarnation_t prepared[SIM_GROUP_CORES_MAX], applied[SIM_GROUP_CORES_MAX];
+    rf_incarnation_t prepared[SIM_GROUP_CORES_MAX], applied[SIM_GROUP_CORES_MAX],
+        aborted[SIM_GROUP_CORES_MAX];
 } sim_group_op_t;
 
 typedef struct sim_mapping { /* of a page, at one process: by the operation of that number */
