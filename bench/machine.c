@@ -137,6 +137,38 @@ static bool write_config(const machine_t *m)
     return rf_file_write(path, text, (size_t)n) == RF_OK;
 }
 
+/* A shell in a session of its own, which takes everything down at the end of its input: when machine_end() closes the pipe, or when this
+ * process ends in any other way. */
+static bool keeper_begin(machine_t *m)
+{
+    static const char script[] =
+        "read -r _; \"$2\" -m \"$3\" down --grace 0; "
+        "for i in 0 1 2; do ip netns del $1-$i; ip link del $1v$i; done; ip link del $1; rm -rf \"$4\"";
+    const char *const argv[] = {"sh",       "-c",    script,    "rf-bench", m->network,
+                                m->command, m->name, m->folder, NULL};
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) < 0) return false;
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, ends[0], STDIN_FILENO);
+    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID);
+    int failed = posix_spawnp(&m->keeper, argv[0], &actions, &attributes, (char **)(uintptr_t)argv, environ);
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+    close(ends[0]);
+    if (failed) {
+        close(ends[1]);
+        m->keeper = 0;
+        return false;
+    }
+    m->keeper_end = ends[1];
+    return true;
+}
+
 bool machine_begin(machine_t *m, bool namespaces)
 {
     *m = (machine_t){.namespaces = namespaces};
@@ -149,8 +181,9 @@ bool machine_begin(machine_t *m, bool namespaces)
     snprintf(m->network, sizeof m->network, "rb%d", (int)getpid());
     snprintf(m->folder, sizeof m->folder, "/tmp/rackfish-bench.XXXXXX");
     memcpy(m->hosts, namespaces ? real_hosts : emulated_hosts, sizeof m->hosts);
-    if (!mkdtemp(m->folder)) {
-        m->folder[0] = 0;
+    if (!mkdtemp(m->folder)) return false;
+    if (!keeper_begin(m)) {
+        rmdir(m->folder);
         return false;
     }
     return !namespaces || (write_config(m) && network_up(m));
@@ -158,10 +191,11 @@ bool machine_begin(machine_t *m, bool namespaces)
 
 void machine_end(machine_t *m)
 {
-    machine_down(m);
-    if (m->namespaces) network_down(m);
-    const char *const argv[] = {"rm", "-rf", m->folder, NULL};
-    if (m->folder[0]) machine_run(argv, true, NULL, 0);
+    if (m->keeper == 0) return;
+    close(m->keeper_end);
+    while (waitpid(m->keeper, NULL, 0) < 0 && errno == EINTR) {
+    }
+    m->keeper = 0;
 }
 
 /* The far ends wait for each other, so all are started before any is waited for. */

@@ -19,6 +19,8 @@ typedef struct machine {
     char run_dir[128];
     char network[16];
     const char *hosts[MACHINE_HOSTS]; /* their names */
+    pid_t keeper; /* cleans up when keeper_end is closed: also when this process is killed */
+    int keeper_end;
 } machine_t;
 
 /* NULL: machines of this kind can be made here; else why not. */
