@@ -44,23 +44,17 @@ rf_log_level_t rf_log_level(void)
     return (rf_log_level_t)atomic_load_explicit(&log_level, memory_order_relaxed);
 }
 
-void rf_log(rf_log_level_t level, const char *format, ...)
+static void put_line(rf_log_level_t level, const struct timespec *at, const char *format, va_list args)
 {
-    if (level > rf_log_level()) return;
     int saved_errno = errno;
     char line[RF_LOG_LINE_MAX];
-    struct timespec now;
     struct tm utc;
-    clock_gettime(CLOCK_REALTIME, &now);
-    gmtime_r(&now.tv_sec, &utc);
+    gmtime_r(&at->tv_sec, &utc);
     size_t head = strftime(line, sizeof line, "%Y-%m-%dT%H:%M:%S", &utc);
-    head += (size_t)snprintf(line + head, sizeof line - head, ".%06ldZ %-5s %s ", now.tv_nsec / 1000,
+    head += (size_t)snprintf(line + head, sizeof line - head, ".%06ldZ %-5s %s ", at->tv_nsec / 1000,
                              level_names[level], log_who);
-    va_list args;
-    va_start(args, format);
     errno = saved_errno; /* for %m */
     int body = vsnprintf(line + head, sizeof line - head - 1, format, args);
-    va_end(args);
     size_t length = head + (body > 0 ? (size_t)body : 0);
     if (length > sizeof line - 2) {
         length = sizeof line - 2;
@@ -73,6 +67,28 @@ void rf_log(rf_log_level_t level, const char *format, ...)
     ssize_t ignored = write(STDERR_FILENO, line, length);
     (void)ignored;
     errno = saved_errno;
+}
+
+void rf_log(rf_log_level_t level, const char *format, ...)
+{
+    if (level > rf_log_level()) return;
+    struct timespec now;
+    va_list args;
+    clock_gettime(CLOCK_REALTIME, &now);
+    va_start(args, format);
+    put_line(level, &now, format, args);
+    va_end(args);
+}
+
+void rf_log_said(rf_log_level_t level, uint64_t real_ns, const char *format, ...)
+{
+    if (level > rf_log_level()) return;
+    const struct timespec at = {.tv_sec = (time_t)(real_ns / RF_NS_PER_S),
+                                .tv_nsec = (long)(real_ns % RF_NS_PER_S)};
+    va_list args;
+    va_start(args, format);
+    put_line(level, &at, format, args);
+    va_end(args);
 }
 
 bool rf_log_once_per(uint64_t *last_ns, uint64_t interval_ns)

@@ -27,6 +27,10 @@ bool rf_log_level_parse(const char *name, rf_log_level_t *out);
 
 void rf_log(rf_log_level_t level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* A line that was kept back: `real_ns` is when it was said (CLOCK_REALTIME). */
+void rf_log_said(rf_log_level_t level, uint64_t real_ns, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
 /* For causes that a hostile peer can repeat: true at most once per `interval_ns` per `*last_ns` (start it at 0). */
 bool rf_log_once_per(uint64_t *last_ns, uint64_t interval_ns);
 

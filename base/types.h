@@ -24,12 +24,18 @@ typedef uint64_t rf_domain_t;
 #define RF_CORE_NONE   ((rf_core_t)UINT16_MAX)
 #define RF_DOMAIN_NONE ((rf_domain_t)0)
 
+/* Who runs a privileged installation; its domains run as those who asked for them. */
+#define RF_SYSTEM_USER "rackfish"
+
 /* Named maxima of one machine. */
 #define RF_NODES_MAX                  64
 #define RF_CORES_MAX                  1024
 #define RF_CORES_PER_NODE_MAX         256
 #define RF_NAME_MAX                   64  /* bytes of a name with its final zero: channels, nodes, machines */
 #define RF_RDMA_OPTIONS_MAX           192 /* bytes of an RDMA endpoint's options: transport/rdma/rdma.h */
+#define RF_DPDK_PORTS_MAX             8   /* of a node, each with a link driver of its own */
+#define RF_DPDK_QUEUES_MAX            16u /* of a port, for receiving */
+#define RF_DPDK_OPTIONS_MAX           1280 /* bytes of a DPDK endpoint's options: transport/dpdk/dpdk.h */
 #define RF_DISPATCHERS_PER_DOMAIN_MAX 64
 
 typedef struct rf_machine_id {

@@ -62,7 +62,8 @@ typedef struct agree_hosts {
     unsigned look_us[AGREE_HOSTS_MAX]; /* 0: never by the clock */
     unsigned cpus[AGREE_HOSTS_MAX];
     int nice[AGREE_HOSTS_MAX];
-    unsigned batch, outstanding;
+    unsigned batch, outstanding; /* proposals */
+    unsigned per_proposal;       /* commands that one holds */
     size_t command_bytes;
     unsigned n_samples_max;
     agree_client_t client; /* measures, instead of host 0 */

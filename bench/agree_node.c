@@ -24,6 +24,12 @@ agreement_member_t agree_member(unsigned core)
     return (agreement_member_t){.core = (rf_core_t)core, .incarnation = 1};
 }
 
+static void fail(agree_node_t *node, const char *why)
+{
+    if (!node->failed) node->why = why;
+    node->failed = true;
+}
+
 static void send_messages(agree_node_t *node, const agreement_output_t *out)
 {
     for (unsigned i = 0; i < out->n_messages; i++) {
@@ -51,7 +57,7 @@ static void take(agree_node_t *node, const agreement_output_t *out)
         node->lazy_at_ns = node->now_ns + node->lazy_ns;
     if (node->lazy_at_ns != 0) node->next_tick_ns = node->lazy_at_ns;
     node->role_changed |= out->role_changed;
-    if (out->err != RF_OK) node->failed = true;
+    if (out->err != RF_OK) fail(node, rf_err_text(out->err));
     for (unsigned i = 0; i < out->n_completions; i++) {
         node->last_err = out->completions[i].err;
         node->last_value = out->completions[i].value;
@@ -59,6 +65,7 @@ static void take(agree_node_t *node, const agreement_output_t *out)
         node->refused_err += node->last_err != RF_OK;
         if (node->on_answer) node->on_answer(node, &out->completions[i]);
     }
+    if (out->lane && node->on_lane) node->on_lane(node, out->lane);
     send_messages(node, out);
 }
 
@@ -91,7 +98,8 @@ void agree_node_flush(agree_node_t *node)
 
 void agree_node_send_other(agree_node_t *node, unsigned to, const void *bytes, size_t size)
 {
-    if (rf_message_send(node->links[to], AGREE_OTHER, bytes, size) != RF_OK) node->failed = true;
+    if (rf_message_send(node->links[to], AGREE_OTHER, bytes, size) != RF_OK)
+        fail(node, "a link did not take a message");
     node->touched[to] = true;
 }
 
@@ -125,7 +133,7 @@ static void feed(agree_node_t *node, unsigned from, const rf_slot_t *slot, bool 
     if (err == RF_OK)
         receive(node, from, assembler->type, assembler->bytes, assembler->size, hold);
     else if (err != RF_ERR_AGAIN)
-        node->failed = true;
+        fail(node, "a message made no sense");
 }
 
 static unsigned poll_link(agree_node_t *node, unsigned from)

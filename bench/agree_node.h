@@ -28,7 +28,9 @@ struct agree_node {
     bool touched[AGREE_REPLICAS_MAX];     /* sent to, not flushed */
     bool refused[AGREE_REPLICAS_MAX];     /* a message was dropped for want of room */
     bool cut[AGREE_REPLICAS_MAX];         /* what comes from there and goes there is dropped: a partition */
-    bool failed; /* a link carried what is no message, or bytes that are not the protocol's */
+    bool
+        failed; /* a link carried what is no message, or bytes that are not the protocol's; or the engine refused an event */
+    const char *why;
     uint64_t now_ns, next_tick_ns;
     /* What the engine would say at its next tick, and that tick were due at once, waits so long for a message to ride on. */
     uint64_t lazy_ns, lazy_at_ns;
@@ -39,6 +41,8 @@ struct agree_node {
     bool role_changed;
     /* A message that is not the protocol's: from a client, or to one; `hold`: more follows at once. */
     void (*on_other)(agree_node_t *node, unsigned from, const void *bytes, size_t size, bool hold);
+    void (*on_lane)(agree_node_t *node,
+                    const agreement_lane_output_t *out); /* one-sided append; NULL: none */
     void (*on_answer)(agree_node_t *node, const agreement_completion_t *completion);
     /* A client's turn: the links have been looked at, and nothing is flushed yet. */
     void (*on_turn)(agree_node_t *node);

@@ -14,10 +14,14 @@ static rf_err_t apply(void *context, const agreement_apply_t *entry, uint64_t *v
 {
     agree_replica_t *r = context;
     if (entry->kind != AGREEMENT_ENTRY_COMMAND) return RF_OK;
-    uint64_t word = 0;
-    if (entry->size >= sizeof word) memcpy(&word, entry->bytes, sizeof word);
-    r->sum += word;
-    r->applied++;
+    size_t one = r->command_bytes ? r->command_bytes : entry->size;
+    for (size_t at = 0; at + one <= entry->size; at += one) {
+        uint64_t word = 0;
+        if (one >= sizeof word) memcpy(&word, (const uint8_t *)entry->bytes + at, sizeof word);
+        r->sum += word;
+        r->applied++;
+        if (one == 0) break;
+    }
     *value = r->sum;
     return RF_OK;
 }
@@ -56,7 +60,7 @@ static unsigned voters_of(const agree_config_t *config)
 
 bool agree_replica_init(agree_replica_t *r, rf_core_t core, const agree_config_t *config)
 {
-    *r = (agree_replica_t){.core = core};
+    *r = (agree_replica_t){.core = core, .command_bytes = config->command_bytes};
     unsigned per_host = config->per_host ? config->per_host : 1;
     for (unsigned i = 0; i < config->n; i++) {
         r->hosts[i] = (uint16_t)(i / per_host);
@@ -67,13 +71,14 @@ bool agree_replica_init(agree_replica_t *r, rf_core_t core, const agree_config_t
         .machine = {.bytes = {1}},
         .n_cores = (rf_core_t)config->n,
         .log_max = config->log_max ? config->log_max : LOG_DEFAULT,
-        .entry_max = AGREE_COMMAND_MAX,
+        .entry_max = config->entry_max ? config->entry_max : AGREE_COMMAND_MAX,
         .proposals_max = config->proposals ? config->proposals : AGREEMENT_WINDOW,
         .sessions_max = SESSIONS_MAX,
         .snapshot_max = SNAPSHOT_MAX,
         .voters_max = voters_of(config),
         .host = r->hosts,
         .plan = config->plan,
+        .lane_lines = config->lane_lines,
         .resend_ns = or_never(config->resend_ns),
         .heartbeat_ns = or_never(config->heartbeat_ns),
         .election_ns = or_never(config->election_ns),

@@ -16,8 +16,11 @@ typedef struct agree_config {
     unsigned n;      /* members, cores 0 to n - 1, each on its own host unless `per_host` */
     unsigned voters; /* how many, spread over hosts; 0: all, as far as voters go */
     unsigned per_host;
-    unsigned log_max;   /* 0: a default */
-    unsigned proposals; /* outstanding at one member; 0: those of one session */
+    unsigned log_max;       /* 0: a default */
+    unsigned entry_max;     /* bytes of a proposal; 0: AGREE_COMMAND_MAX */
+    unsigned command_bytes; /* a proposal holds several commands of so many bytes; 0: one */
+    unsigned proposals;     /* outstanding at one member; 0: those of one session */
+    unsigned lane_lines;    /* 0: no one-sided append */
     agreement_plan_t plan;
     uint64_t resend_ns, heartbeat_ns, election_ns; /* 0: never */
 } agree_config_t;
@@ -26,10 +29,11 @@ typedef struct agree_replica {
     agreement_t *engine;
     void *memory;
     rf_core_t core;
-    uint64_t sum, applied; /* the state: commands' first words, and how many there were */
-    uint64_t session;      /* opened by agree_*_open_session */
-    uint64_t sequence;     /* of `session`: used so far */
-    uint64_t own_sequence; /* of the member's own session */
+    unsigned command_bytes; /* of each of several commands in a proposal; 0: it is one */
+    uint64_t sum, applied;  /* the state: commands' first words, and how many there were */
+    uint64_t session;       /* opened by agree_*_open_session */
+    uint64_t sequence;      /* of `session`: used so far */
+    uint64_t own_sequence;  /* of the member's own session */
     uint16_t hosts[AGREE_REPLICAS_MAX];
     rf_core_t cores[AGREE_REPLICAS_MAX];
 } agree_replica_t;

@@ -8,12 +8,18 @@
     X(limits)                                                                                                \
     X(link)                                                                                                  \
     X(link_hosts)                                                                                            \
+    X(bulk)                                                                                                  \
+    X(incast)                                                                                                \
+    X(alltoall)                                                                                              \
+    X(flow)                                                                                                  \
+    X(dpdk)                                                                                                  \
     X(urpc)                                                                                                  \
     X(poll)                                                                                                  \
     X(channel)                                                                                               \
     X(lmp)                                                                                                   \
     X(spawn)                                                                                                 \
     X(ordered)                                                                                               \
+    X(ordered_hosts)                                                                                         \
     X(two_phase)                                                                                             \
     X(one_phase)
 

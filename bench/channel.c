@@ -130,7 +130,8 @@ static rf_err_t run(const bench_options_t *options)
     if (!bench_domain_cpus(own, peer, c.cpus)) err = RF_ERR_NOT_FOUND;
     if (err == RF_OK) err = bench_domain_peer(peer, &c.channel);
     if (err == RF_OK && bench_wanted(options, "one-way")) {
-        bench_result_t result = {.what = "one-way", .unit = "ns", .raw = "bare slot bounce"};
+        bench_result_t result = {
+            .what = "one-way", .unit = "ns", .size = sizeof(rf_slot_t), .raw = "bare slot bounce"};
         if (rf_self()->cpu_shared) {
             result.what = "one-way, both asleep";
             result.raw = NULL;
@@ -138,7 +139,8 @@ static rf_err_t run(const bench_options_t *options)
         err = measure(options, &c, latency, options->samples ? options->samples : LATENCY_SAMPLES, &result);
     }
     if (err == RF_OK && bench_wanted(options, "rate")) {
-        bench_result_t result = {.what = "rate", .unit = "M/s", .raw = "bare slot stream"};
+        bench_result_t result = {
+            .what = "rate", .unit = "M/s", .size = sizeof(rf_slot_t), .raw = "bare slot stream"};
         bench_result_param(&result, "batch", c.batch);
         unsigned chunks = options->samples && options->samples < RATE_CHUNKS ? options->samples : RATE_CHUNKS;
         err = measure(options, &c, rate, chunks, &result);

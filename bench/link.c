@@ -2,6 +2,7 @@
  * Links of any medium, both ends on a thread of their own, spinning, exactly as two processes would.
  *
  *   one-way    a slot there and one back; half of it
+ *   monitors   the same over DPDK, beside what it is made of: two link drivers, and URPC at either end
  *   message    a message of so many bytes there and back (message.h); half of it
  *   rate       slots one way, `batch` of them a flush
  *   pipelined  slots there and answers back, so many outstanding
@@ -9,16 +10,21 @@
  *
  * Raw limits over TCP: a bare spinning ping-pong of 64 bytes, and a bare stream with sends of as many bytes, on the
  * same path, without encryption; the encrypted link stands beside the plain one, against the same limit. In shared
- * memory: a bare slot bounce, and a bare stream of slots.
+ * memory: a bare slot bounce, and a bare stream of slots. Over DPDK: two link drivers with a wire of shared memory between them, and
+ * that wire by itself. Then four processors are wanted: with fewer, ends that find nothing sleep.
  */
 #include "bracket.h"
+#include "link_dpdk.h"
+#include "link_hosts.h"
 #include "pair.h"
 #include "raw.h"
 
 #include "base/clock.h"
+#include "base/os.h"
 #include "transport/message.h"
 #include "transport/registry.h"
 #include "transport/shm/shm.h"
+#include "transport/wait.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -38,10 +44,13 @@
 #define BULK_PER_SAMPLE 16
 #define BULK_AT_ONCE    4
 #define JOIN_NS_MAX     (10 * RF_NS_PER_S)
+#define SLEEP_NS_MAX    RF_NS_PER_MS
+#define DPDK_CPUS       4 /* two ends and two link drivers that poll */
 
 typedef struct link_pair {
     const rf_transport_t *transport;
-    bool encrypted;
+    bool encrypted, over_dpdk, sleeps;
+    rf_wait_t waits[2];
     rf_endpoint_t *endpoints[2];
     rf_link_t *links[2];
     rf_doorbell_t bells[2];
@@ -113,6 +122,8 @@ static bool join(link_pair_t *l)
         params.address = i == 1 && !local ? "127.0.0.1:0" : NULL;
         params.key = l->encrypted ? key : NULL;
         params.key_size = sizeof key;
+        rf_wait_init(&l->waits[i], RF_POLL_BUDGET_US_MAX);
+        if (l->over_dpdk) params.medium = (void *)(uintptr_t)link_dpdk_medium(i);
         if (rf_doorbell_create(&l->bells[i]) != RF_OK ||
             l->transport->endpoint_open(&params, &l->endpoints[i]) != RF_OK)
             return false;
@@ -134,6 +145,13 @@ static bool join(link_pair_t *l)
 
 /* ---- latency ---- */
 
+/* Nothing has come yet. */
+static inline void idle(link_pair_t *l, unsigned side)
+{
+    if (!l->sleeps) return;
+    (void)rf_wait_links(&l->waits[side], &l->bells[side], &l->links[side], 1, rf_clock_ns() + SLEEP_NS_MAX);
+}
+
 static inline bool send_one(link_pair_t *l, unsigned side, uint64_t number)
 {
     rf_slot_t slot = {.words = {number}, .control = rf_control_make(1, RF_SLOT_PAYLOAD, false, 0)};
@@ -149,6 +167,7 @@ static inline bool poll_one(link_pair_t *l, unsigned side, uint64_t *sum)
     rf_slot_t slot;
     while (l->transport->poll(l->links[side], &slot, 1) == 0) {
         if (l->failed) return false;
+        idle(l, side);
     }
     *sum += slot.words[0];
     return true;
@@ -179,18 +198,29 @@ static void latency_second(void *context)
 
 static bool raw_one_way(const bench_options_t *options, const link_pair_t *l, bench_samples_t *raw)
 {
+    if (l->over_dpdk) return link_dpdk_bounce(options, "one-way", raw);
     return l->transport->flags & RF_TRANSPORT_LOCAL ? raw_slot_bounce(options->cores, l->slots, raw->max, raw)
                                                     : raw_tcp_pingpong(options->cores, raw->max, raw);
+}
+
+static bool latency_run(const bench_options_t *options, link_pair_t *l, bench_samples_t *samples)
+{
+    l->out = samples;
+    l->rounds = samples->max + WARM_UP;
+    return bench_pair_run(options->cores, latency_first, latency_second, l) && !l->failed;
 }
 
 static bool latency_piece(const bench_options_t *options, void *context, bench_samples_t *samples,
                           bench_samples_t *raw)
 {
-    link_pair_t *l = context;
-    l->out = samples;
-    l->rounds = samples->max + WARM_UP;
-    return bench_pair_run(options->cores, latency_first, latency_second, l) && !l->failed &&
-           raw_one_way(options, l, raw);
+    return latency_run(options, context, samples) && raw_one_way(options, context, raw);
+}
+
+static bool monitors_piece(const bench_options_t *options, void *context, bench_samples_t *samples,
+                           bench_samples_t *raw)
+{
+    const link_pair_t *l = context;
+    return latency_run(options, context, samples) && (l->sleeps || link_dpdk_parts(options, raw));
 }
 
 static bool message_send(link_pair_t *l, unsigned side, const uint8_t *bytes)
@@ -296,6 +326,7 @@ static uint64_t send_batch(link_pair_t *l, unsigned side, const rf_slot_t *slots
     while (sent < n && !l->failed) {
         l->transport->flush(l->links[side]);
         got += l->transport->poll(l->links[side], back, BATCH_MAX);
+        if (sent < n) idle(l, side);
         sent += l->transport->send(l->links[side], slots + sent, n - sent);
     }
     l->transport->flush(l->links[side]);
@@ -322,7 +353,10 @@ static void rate_receiver(void *context)
     while (counter.got < total && !l->failed) {
         unsigned n = l->transport->poll(l->links[1], slots, BATCH_MAX);
         for (unsigned i = 0; i < n; i++) sum += slots[i].words[0] + slots[i].words[6];
-        if (n > 0) counter_add(&counter, n, l->out);
+        if (n > 0)
+            counter_add(&counter, n, l->out);
+        else
+            idle(l, 1);
     }
     l->sum += sum;
 }
@@ -330,6 +364,7 @@ static void rate_receiver(void *context)
 static bool raw_rate(const bench_options_t *options, const link_pair_t *l, unsigned batch,
                      bench_samples_t *raw)
 {
+    if (l->over_dpdk) return link_dpdk_bounce(options, "rate", raw);
     if (l->transport->flags & RF_TRANSPORT_LOCAL)
         return raw_slot_stream(options->cores, l->slots, raw->max, raw);
     if (!raw_tcp_stream(options->cores, batch * sizeof(rf_slot_t), l->chunk * sizeof(rf_slot_t), raw->max,
@@ -414,7 +449,10 @@ static void bulk_first(void *context)
         uint64_t next_ns;
         l->transport->poll(l->links[0], &none, 1);
         l->transport->endpoint_progress(l->endpoints[0], rf_clock_ns(), &next_ns);
-        if (l->written < seen + BULK_PER_SAMPLE) continue;
+        if (l->written < seen + BULK_PER_SAMPLE) {
+            idle(l, 0);
+            continue;
+        }
         uint64_t now = rf_clock_ticks();
         if (seen > 0)
             bench_samples_add(l->out, (double)(l->written - seen) * BULK_SIZE /
@@ -433,6 +471,7 @@ static void bulk_second(void *context)
         uint64_t next_ns;
         l->transport->poll(l->links[1], &none, 1);
         l->transport->endpoint_progress(l->endpoints[1], rf_clock_ns(), &next_ns);
+        idle(l, 1);
     }
 }
 
@@ -488,6 +527,8 @@ typedef struct piece {
 
 static const piece_t one_way = {"one-way",     "ns",           "bare slot bounce", "bare TCP ping-pong",
                                 latency_piece, LATENCY_SAMPLES};
+static const piece_t monitors = {
+    .what = "monitors", .unit = "ns", .run = monitors_piece, .samples = LATENCY_SAMPLES};
 static const piece_t message = {"message",     "ns",           "bare slot bounce", "bare TCP ping-pong",
                                 message_piece, LATENCY_SAMPLES};
 static const piece_t rate = {"rate", "M/s", "bare slot stream", "bare TCP stream", rate_piece, RATE_CHUNKS};
@@ -501,15 +542,27 @@ typedef struct series {
     bool encrypted;
 } series_t;
 
+static const char *raw_name(const piece_t *piece, const link_pair_t *l)
+{
+    if (l->transport->flags & RF_TRANSPORT_LOCAL) return piece->raw_local;
+    if (!l->over_dpdk || piece == &bulk) return piece->raw_tcp;
+    if (piece != &monitors) return "bare wire";
+    return l->sleeps ? NULL : "drivers and two URPC"; /* which spin */
+}
+
 static bool measure(const series_t *series, const piece_t *piece, unsigned batch, unsigned size)
 {
     const bench_options_t *options = series->options;
     link_pair_t l = {.chunk = batch > 1 ? CHUNK_BATCHED : CHUNK_SLOTS,
                      .transport = series->transport,
+                     .over_dpdk = strcmp(series->transport->name, "dpdk") == 0,
                      .encrypted = series->encrypted,
                      .batch = batch,
                      .size = size,
                      .slots = options->slots ? options->slots : SLOTS_DEFAULT};
+    unsigned cpus[DPDK_CPUS];
+    l.sleeps = l.over_dpdk && rf_cpu_allowed(cpus, DPDK_CPUS) < DPDK_CPUS;
+    if (l.sleeps) l.chunk = CHUNK_SLOTS;
     bool ok = join(&l);
     if (!ok) fprintf(stderr, "rf-bench link: cannot make a link over %s\n", series->transport->name);
     bench_samples_t samples, raw;
@@ -519,16 +572,16 @@ static bool measure(const series_t *series, const piece_t *piece, unsigned batch
     bracket_t bracket;
     ok = ok && bracket_run(options, piece->run, &l, &samples, &raw, &bracket);
     if (ok) {
-        bool local = series->transport->flags & RF_TRANSPORT_LOCAL;
         char what[64];
         snprintf(what, sizeof what, "%s %s%s", series->transport->name, piece->what,
                  series->encrypted ? ", encrypted" : "");
         bench_result_t result = {.bench = "link",
                                  .what = what,
                                  .unit = piece->unit,
+                                 .size = size > 0 ? size : sizeof(rf_slot_t),
                                  .samples = &samples,
-                                 .raw = local ? piece->raw_local : piece->raw_tcp,
-                                 .raw_p50 = bench_samples_percentile(&raw, 50),
+                                 .raw = raw_name(piece, &l),
+                                 .raw_p50 = raw.n > 0 ? bench_samples_percentile(&raw, 50) : 0,
                                  .placement = bracket.placement};
         bench_result_param(&result, "slots", l.slots);
         if (batch > 0) bench_result_param(&result, "batch", batch);
@@ -547,7 +600,9 @@ static bool run_series(const series_t *series)
     const bench_options_t *options = series->options;
     unsigned n_batches = options->batch ? 1 : 3;
     const unsigned *batches = options->batch ? &options->batch : batch_series;
+    bool dpdk = strcmp(series->transport->name, "dpdk") == 0;
     if (bench_wanted(options, one_way.what) && !measure(series, &one_way, 0, 0)) return false;
+    if (dpdk && bench_wanted(options, monitors.what) && !measure(series, &monitors, 0, 0)) return false;
     for (unsigned i = 0; i < 4 && bench_wanted(options, message.what); i++) {
         if (!measure(series, &message, 0, sizes[i])) return false;
     }
@@ -564,24 +619,50 @@ static rf_err_t run(const bench_options_t *options)
     char why[512] = "";
     const char *name = options->transport ? options->transport : "tcp";
     const rf_transport_t *transport;
+    if (bench_names_host(options)) return bench_between_hosts(options);
     if (options->batch > BATCH_MAX) {
-        fprintf(stderr, "rf-bench link: a batch is at most %u slots\n", BATCH_MAX);
-        return RF_ERR_INVALID;
+        return bench_refused("link", "a batch is at most %u slots", BATCH_MAX);
     }
     if (options->cores[0] == options->cores[1]) {
-        fprintf(stderr, "rf-bench link: two spinning sides need two different CPUs\n");
-        return RF_ERR_INVALID;
+        return bench_refused("link", "two spinning sides need two different CPUs; see --cores");
     }
     rf_transport_register(&rf_transport_shm);
-    rf_err_t err = rf_transport_find(name, &transport, why, sizeof why);
-    if (err != RF_OK) {
-        fprintf(stderr, "rf-bench link: no medium \"%s\": %s\n", name, why);
-        return err;
+    if (rf_transport_find(name, &transport, why, sizeof why) != RF_OK) {
+        return bench_refused("link", "%s", why);
+    }
+    if (strcmp(name, "rdma") == 0) {
+        return bench_refused("link",
+                             "over rdma an end is on each of two hosts: say `listen HOST:PORT` on one and "
+                             "HOST:PORT on the other");
     }
     series_t series = {.options = options, .transport = transport};
+    if (strcmp(name, "dpdk") == 0) { /* its frames are always authenticated: there is no other series */
+        bool ok = link_dpdk_start() && run_series(&series);
+        link_dpdk_stop();
+        return ok ? RF_OK : RF_ERR_OS;
+    }
     if (!run_series(&series)) return RF_ERR_OS;
     series.encrypted = true;
     return transport->flags & RF_TRANSPORT_LOCAL || run_series(&series) ? RF_OK : RF_ERR_OS;
 }
 
 const bench_t bench_link = {"link", "links of any medium (--transport): latency, sizes, rate, bulk", run};
+
+/* One piece of `link`, here or between hosts, by its own name. */
+static rf_err_t run_bulk(const bench_options_t *options)
+{
+    static char piece[] = "bulk";
+    char *words[] = {options->argc > 0 ? options->argv[0] : NULL, piece};
+    bench_options_t only = *options;
+    bool listens = options->argc > 0 && strcmp(options->argv[0], "listen") == 0;
+    if (!bench_names_host(options)) {
+        only.argc = 1;
+        only.argv = &words[1];
+    } else if (!listens) {
+        only.argc = 2;
+        only.argv = words;
+    }
+    return run(&only);
+}
+
+const bench_t bench_bulk = {"bulk", "remote writes alone, of `link`, here or between two hosts", run_bulk};

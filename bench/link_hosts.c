@@ -4,19 +4,20 @@
  *   rf-bench --transport rdma link-hosts listen 10.77.0.1:4711      on one host: serves one client, and ends with it
  *   rf-bench --transport rdma link-hosts 10.77.0.1:4711 [PIECE...]  on the other
  *
- *   one-way   a slot there and one back, both ends polling; half of it
- *   rate      slots one way, `batch` a flush
- *   bulk      remote writes of `bytes`, a few outstanding
+ *   one-way    a slot there and one back, both ends polling (--events: sleeping); half of it
+ *   rate       slots one way, `batch` a flush; all are numbered, and have to come once and in order
+ *   bulk       remote writes of `bytes` from registered memory, `depth` under way; who is written to sleeps, as that of
+ *              ib_write_bw does
+ *   read       a remote read of `bytes` (64), one after the other, into registered memory; who is read from sleeps
  *
  * The raw limit of the medium is measured by its own programs in the same minute (tests/lab/rdma/link_bench.sh runs them in
  * turn with this).
  */
-#include "result.h"
+#include "link_hosts.h"
+
+#include "hosts.h"
 
 #include "base/clock.h"
-#include "base/log.h"
-#include "transport/registry.h"
-#include "transport/transport.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -27,288 +28,346 @@
 #define RATE_SLOTS      16384
 #define BULK_SAMPLES    20
 #define BULK_PER_SAMPLE 16
-#define BULK_AT_ONCE    4
-#define BULK_MAX        (1u << 20)
-#define BATCH_MAX       256
-#define RING_SLOTS      1024
-#define WAIT_NS_MAX     (20 * RF_NS_PER_S)
+#define BULK_DEPTH      4
+#define READ_BYTES      64
 
-enum { TYPE_ECHO = 1, TYPE_SINK, TYPE_SINK_END, TYPE_REGION };
-
-typedef struct side {
-    const bench_options_t *options;
-    const rf_transport_t *transport;
-    rf_endpoint_t *endpoint;
-    rf_link_t *link;
-    bool up, ended;
-    rf_err_t why;
-    unsigned written;
-    rf_region_t *region;
-} side_t;
-
-static void on_event(void *context, rf_link_t *link, rf_link_event_t event, const rf_link_event_info_t *info)
-{
-    side_t *side = context;
-    rf_link_params_t params = {.socket = -1, .slots = RING_SLOTS, .slots_max = RING_SLOTS};
-    switch (event) {
-    case RF_LINK_INCOMING:
-        if (side->link) {
-            link->transport->reject(link, RF_ERR_BUSY);
-            break;
-        }
-        side->link = link;
-        if (link->transport->accept(link, &params) != RF_OK) side->ended = true;
-        break;
-    case RF_LINK_UP:
-        side->up = true;
-        break;
-    case RF_LINK_WRITTEN:
-        side->written++;
-        break;
-    case RF_LINK_CLOSED:
-    case RF_LINK_DEAD:
-        side->ended = true;
-        side->why = event == RF_LINK_DEAD ? info->err : RF_OK;
-        break;
-    default:
-        break;
-    }
-}
-
-static void progress(side_t *side)
-{
-    uint64_t next_ns;
-    side->transport->endpoint_progress(side->endpoint, rf_clock_ns(), &next_ns);
-}
-
-static rf_err_t side_open(side_t *side, const char *listen)
-{
-    rf_endpoint_params_t params = {.on_event = on_event, .context = side, .address = listen};
-    params.self.version_major = RF_VERSION_MAJOR;
-    return side->transport->endpoint_open(&params, &side->endpoint);
-}
-
-static bool send_all(side_t *side, const rf_slot_t *slots, unsigned n)
-{
-    const rf_transport_t *t = side->transport;
-    for (unsigned sent = 0; sent < n && !side->ended;) {
-        unsigned k = t->send(side->link, slots + sent, n - sent);
-        sent += k;
-        t->flush(side->link);
-        rf_slot_t none;
-        if (k == 0 && t->poll(side->link, &none, 1) > 0) return false;
-        if (k == 0) progress(side);
-    }
-    return !side->ended;
-}
-
-/* The next slot; polls, and now and then lets the medium do what it has to. */
-static bool receive(side_t *side, rf_slot_t *out)
-{
-    for (unsigned i = 1; !side->ended; i++) {
-        if (side->transport->poll(side->link, out, 1) == 1) return true;
-        if (i % 1024 == 0) progress(side);
-    }
-    return false;
-}
+enum { TYPE_ECHO = 1, TYPE_SINK, TYPE_SINK_END, TYPE_REGION, TYPE_BULK_END };
 
 /* ---- the end that serves ---- */
 
-static bool serve_slot(side_t *side, const rf_slot_t *slot)
+typedef struct server {
+    hosts_end_t end;
+    rf_region_t *region;
+    uint64_t next;  /* number of the next slot that is only taken */
+    uint64_t wrong; /* that had another */
+} server_t;
+
+/* The first payload word says how large. */
+static bool region_make(server_t *server, rf_slot_t *slot)
 {
-    rf_slot_t answer = *slot;
-    rf_region_key_t key;
-    switch (rf_control_type(slot->control)) {
-    case TYPE_SINK:
-        return true;
-    case TYPE_REGION:
-        if (!side->region && side->transport->region_create(side->link, BULK_AT_ONCE * (size_t)BULK_MAX,
-                                                            &side->region) != RF_OK)
-            return false;
-        key = side->region->key;
-        memcpy(answer.payload, &key, sizeof key);
-        break;
-    default: /* ECHO, SINK_END */
-        break;
-    }
-    return send_all(side, &answer, 1);
+    const rf_transport_t *t = server->end.transport;
+    uint64_t size = slot->words[0];
+    if (server->region) t->region_destroy(server->end.peers[0].link, server->region);
+    server->region = NULL;
+    if (t->region_create(server->end.peers[0].link, size, &server->region) != RF_OK) return false;
+    memset(server->region->base, 0, size);
+    memcpy(slot->payload, &server->region->key, sizeof server->region->key);
+    return true;
 }
 
-static rf_err_t serve(side_t *side, const char *address)
+static bool serve_slot(server_t *server, const rf_slot_t *slot)
 {
-    rf_err_t err = side_open(side, address);
+    hosts_end_t *end = &server->end;
+    rf_slot_t answer = *slot;
+    switch (rf_control_type(slot->control)) {
+    case TYPE_SINK:
+        server->wrong += slot->words[0] != server->next;
+        server->next = slot->words[0] + 1;
+        return true;
+    case TYPE_SINK_END:
+        answer.words[0] = server->next;
+        answer.words[1] = server->wrong;
+        server->next = server->wrong = 0;
+        break;
+    case TYPE_REGION:
+        if (!region_make(server, &answer)) return false;
+        end->sleeps = true;
+        break;
+    case TYPE_BULK_END:
+        end->sleeps = end->options->events;
+        break;
+    default: /* ECHO */
+        break;
+    }
+    return hosts_send(end, &end->peers[0], &answer, 1);
+}
+
+static rf_err_t serve(server_t *server, const bench_options_t *options, const char *address)
+{
+    hosts_end_t *end = &server->end;
+    hosts_peer_t *peer = &end->peers[0];
+    rf_err_t err = hosts_open(end, options, address, 1);
     if (err != RF_OK) return err;
-    while (!side->up && !side->ended) progress(side);
-    rf_slot_t slots[BATCH_MAX];
-    for (unsigned idle = 1; !side->ended; idle++) {
-        unsigned n = side->transport->poll(side->link, slots, BATCH_MAX);
+    end->sleeps = true;
+    while (!peer->up && !peer->ended) hosts_wait(end);
+    end->sleeps = options->events;
+    rf_slot_t slots[HOSTS_BATCH_MAX];
+    while (!peer->ended) {
+        unsigned n = end->transport->poll(peer->link, slots, HOSTS_BATCH_MAX);
         for (unsigned i = 0; i < n; i++) {
-            if (!serve_slot(side, &slots[i])) return side->ended ? RF_OK : RF_ERR_OS;
+            if (!serve_slot(server, &slots[i])) return peer->ended ? RF_OK : RF_ERR_OS;
         }
-        if (n == 0 && idle % 64 == 0) progress(side);
+        if (n == 0) hosts_wait(end);
     }
     return RF_OK;
 }
 
 /* ---- the end that measures ---- */
 
-static rf_slot_t slot_of(uint8_t type)
+static bool came_wrong(const char *what)
 {
-    return (rf_slot_t){.control = rf_control_make(type, RF_SLOT_PAYLOAD, false, 0)};
+    fprintf(stderr, "rf-bench link-hosts: %s did not come once and in order\n", what);
+    return false;
 }
 
-static bool one_way(side_t *side, bench_samples_t *samples)
+static bool one_way(hosts_end_t *end, bench_samples_t *samples)
 {
+    hosts_peer_t *peer = &end->peers[0];
     double half_ns = 0.5 * 1000 / (double)rf_clock_ticks_per_us();
     for (unsigned i = 0; i < samples->max + WARM_UP; i++) {
-        rf_slot_t slot = slot_of(TYPE_ECHO);
+        rf_slot_t slot = hosts_slot(TYPE_ECHO);
+        slot.words[0] = i;
         uint64_t before = rf_clock_ticks();
-        if (!send_all(side, &slot, 1) || !receive(side, &slot)) return false;
+        if (!hosts_send(end, peer, &slot, 1) || !hosts_receive(end, peer, &slot)) return false;
+        if (slot.words[0] != i) return came_wrong("an echo");
         if (i >= WARM_UP) bench_samples_add(samples, (double)(rf_clock_ticks() - before) * half_ns);
     }
     return true;
 }
 
 /* One sample: so many slots sent, until their last has been answered. */
-static bool rate(side_t *side, bench_samples_t *samples, unsigned batch)
+static bool rate(hosts_end_t *end, bench_samples_t *samples, unsigned batch)
 {
-    rf_slot_t slots[BATCH_MAX];
-    for (unsigned i = 0; i < BATCH_MAX; i++) slots[i] = slot_of(TYPE_SINK);
+    hosts_peer_t *peer = &end->peers[0];
+    rf_slot_t slots[HOSTS_BATCH_MAX];
+    for (unsigned i = 0; i < HOSTS_BATCH_MAX; i++) slots[i] = hosts_slot(TYPE_SINK);
     for (unsigned i = 0; i < samples->max + 1; i++) {
+        uint64_t next = 0;
         uint64_t before_ns = rf_clock_ns();
         for (unsigned sent = 0; sent < RATE_SLOTS; sent += batch) {
-            if (!send_all(side, slots, batch)) return false;
+            for (unsigned k = 0; k < batch; k++) slots[k].words[0] = next++;
+            if (!hosts_send(end, peer, slots, batch)) return false;
         }
-        rf_slot_t end = slot_of(TYPE_SINK_END);
-        if (!send_all(side, &end, 1) || !receive(side, &end)) return false;
+        rf_slot_t last = hosts_slot(TYPE_SINK_END);
+        if (!hosts_send(end, peer, &last, 1) || !hosts_receive(end, peer, &last)) return false;
+        if (last.words[0] != next || last.words[1] != 0) return came_wrong("slots");
         if (i > 0) bench_samples_add(samples, RATE_SLOTS * 1000.0 / (double)(rf_clock_ns() - before_ns));
     }
     return true;
 }
 
-static bool bulk(side_t *side, bench_samples_t *samples, unsigned bytes)
+/* Keeps `depth` writes under way, all from and to one place, as ib_write_bw does; a sample a few of them. *whole_mb_s: over all of
+ * them, which is what ib_write_bw calls its average. */
+static bool bulk_writes(hosts_end_t *end, const rf_region_key_t *key, const uint8_t *source, unsigned bytes,
+                        unsigned depth, bench_samples_t *samples, double *whole_mb_s)
 {
-    rf_slot_t slot = slot_of(TYPE_REGION);
-    rf_region_key_t key;
-    if (!send_all(side, &slot, 1) || !receive(side, &slot)) return false;
-    memcpy(&key, slot.payload, sizeof key);
-    uint8_t *source = calloc(1, BULK_MAX);
-    unsigned posted = 0, total = (samples->max + 1) * BULK_PER_SAMPLE, seen = 0;
-    uint64_t before_ns = 0;
-    side->written = 0;
-    while (source && side->written < total && !side->ended) {
-        uint64_t offset = (uint64_t)(posted % BULK_AT_ONCE) * BULK_MAX;
-        if (posted < total && posted - side->written < BULK_AT_ONCE &&
-            side->transport->remote_write(side->link, &key, offset, source, bytes, NULL, posted) == RF_OK)
+    hosts_peer_t *peer = &end->peers[0];
+    unsigned posted = 0, total = samples->max * BULK_PER_SAMPLE, seen = 0;
+    uint64_t began = rf_clock_ticks(), before = began;
+    double bytes_per_us = (double)bytes * (double)rf_clock_ticks_per_us();
+    peer->written = 0;
+    while (peer->written < total && !peer->ended) {
+        bool posts = posted < total && posted - peer->written < depth;
+        if (posts && end->transport->remote_write(peer->link, key, 0, source, bytes, NULL, posted) == RF_OK) {
             posted++;
+            continue;
+        }
         rf_slot_t none;
-        side->transport->poll(side->link, &none, 1);
-        progress(side);
-        if (side->written < seen + BULK_PER_SAMPLE) continue;
-        uint64_t now_ns = rf_clock_ns();
-        if (seen > 0)
-            bench_samples_add(samples,
-                              (double)(side->written - seen) * bytes * 1000 / (double)(now_ns - before_ns));
-        before_ns = now_ns;
-        seen = side->written;
+        if (end->transport->poll(peer->link, &none, 1) == 0 && posted - peer->written == depth)
+            hosts_wait(end);
+        if (peer->written < seen + BULK_PER_SAMPLE) continue;
+        uint64_t now = rf_clock_ticks();
+        bench_samples_add(samples, (double)(peer->written - seen) * bytes_per_us / (double)(now - before));
+        before = now;
+        seen = peer->written;
     }
-    bool done = source && side->written >= total;
-    free(source);
+    *whole_mb_s = (double)peer->written * bytes_per_us / (double)(rf_clock_ticks() - began);
+    return peer->written >= total;
+}
+
+/* One byte, until it is there: what remote writes go over is made with the first. */
+static bool bulk_opens(hosts_end_t *end, const rf_region_key_t *key, const uint8_t *source)
+{
+    hosts_peer_t *peer = &end->peers[0];
+    rf_slot_t none;
+    peer->written = 0;
+    if (end->transport->remote_write(peer->link, key, 0, source, 1, NULL, 0) != RF_OK) return false;
+    while (peer->written == 0 && !peer->ended) {
+        if (end->transport->poll(peer->link, &none, 1) == 0 && peer->written == 0) hosts_wait(end);
+    }
+    return peer->written == 1;
+}
+
+/* The peer makes a region of so many bytes, and sleeps from then on. */
+static bool region_ask(hosts_end_t *end, unsigned bytes, rf_region_key_t *key)
+{
+    hosts_peer_t *peer = &end->peers[0];
+    rf_slot_t slot = hosts_slot(TYPE_REGION);
+    slot.words[0] = bytes;
+    if (!hosts_send(end, peer, &slot, 1) || !hosts_receive(end, peer, &slot)) return false;
+    memcpy(key, slot.payload, sizeof *key);
+    return true;
+}
+
+static bool region_done(hosts_end_t *end)
+{
+    hosts_peer_t *peer = &end->peers[0];
+    rf_slot_t slot = hosts_slot(TYPE_BULK_END);
+    return !peer->refused && hosts_send(end, peer, &slot, 1) && hosts_receive(end, peer, &slot);
+}
+
+/* From memory of a region, which its device knows once and for all, as ib_write_bw writes from a registered buffer. */
+static bool bulk(hosts_end_t *end, bench_samples_t *samples, unsigned bytes, unsigned depth,
+                 double *whole_mb_s)
+{
+    rf_link_t *link = end->peers[0].link;
+    rf_region_t *source;
+    rf_region_key_t key;
+    if (!region_ask(end, bytes, &key) || end->transport->region_create(link, bytes, &source) != RF_OK)
+        return false;
+    memset(source->base, 1, bytes);
+    bool done = bulk_opens(end, &key, source->base) &&
+                bulk_writes(end, &key, source->base, bytes, depth, samples, whole_mb_s) && region_done(end);
+    end->transport->region_destroy(link, source);
     return done;
 }
 
-static bool wanted(const side_t *side, const char *piece)
+/* One after the other, as ib_read_lat does. */
+static bool reads(hosts_end_t *end, const rf_region_key_t *key, void *to, unsigned bytes,
+                  bench_samples_t *samples)
 {
-    const bench_options_t *options = side->options;
+    const rf_transport_t *t = end->transport;
+    hosts_peer_t *peer = &end->peers[0];
+    double ns = 1000 / (double)rf_clock_ticks_per_us();
+    rf_slot_t none;
+    peer->read = 0;
+    for (unsigned i = 0; i < samples->max + WARM_UP; i++) {
+        uint64_t before = rf_clock_ticks();
+        if (t->remote_read(peer->link, key, 0, to, bytes, i) != RF_OK) return false;
+        while (peer->read <= i) {
+            if (t->poll(peer->link, &none, 1) == 0 && peer->read <= i) hosts_wait(end);
+            if (peer->ended) return false;
+        }
+        if (i >= WARM_UP) bench_samples_add(samples, (double)(rf_clock_ticks() - before) * ns);
+    }
+    return true;
+}
+
+static bool read_latency(hosts_end_t *end, bench_samples_t *samples, unsigned bytes)
+{
+    const rf_transport_t *t = end->transport;
+    rf_link_t *link = end->peers[0].link;
+    rf_region_key_t key;
+    rf_region_t *to;
+    if (!region_ask(end, bytes, &key) || t->region_create(link, bytes, &to) != RF_OK) return false;
+    bool done = reads(end, &key, to->base, bytes, samples);
+    t->region_destroy(link, to);
+    return done && region_done(end);
+}
+
+static bool wanted(const bench_options_t *options, const char *piece)
+{
     for (int i = 1; i < options->argc; i++) {
         if (strcmp(options->argv[i], piece) == 0) return true;
     }
     return options->argc == 1;
 }
 
-static void report(const side_t *side, const char *piece, const char *unit, const char *parameter,
-                   unsigned value, bench_samples_t *samples)
+static bench_result_t result_of(const hosts_end_t *end, const char *piece, const char *unit, unsigned size,
+                                bench_samples_t *samples)
 {
-    char what[64];
-    snprintf(what, sizeof what, "%s %s", side->transport->name, piece);
-    bench_result_t result = {.bench = "link-hosts", .what = what, .unit = unit, .samples = samples};
-    if (parameter) bench_result_param(&result, parameter, value);
-    bench_report(side->options, &result);
+    static char what[64]; /* one at a time */
+    snprintf(what, sizeof what, "%s %s%s", end->transport->name, piece,
+             end->options->events ? ", sleeping" : "");
+    return (bench_result_t){
+        .bench = "link-hosts", .what = what, .unit = unit, .size = size, .samples = samples};
 }
 
-static bool measure(side_t *side)
+static bool measure_one_way(hosts_end_t *end)
 {
-    static const unsigned batches[] = {1, 16, 64}, sizes[] = {64u << 10, 1u << 20};
-    const bench_options_t *options = side->options;
     bench_samples_t samples;
-    bool ok = true;
-    if (wanted(side, "one-way")) {
-        bench_samples_init(&samples, options->samples ? options->samples : ONE_WAY_SAMPLES);
-        ok = one_way(side, &samples);
-        if (ok) report(side, "one-way", "ns", NULL, 0, &samples);
-        bench_samples_free(&samples);
-    }
-    for (unsigned i = 0; i < 3 && ok && wanted(side, "rate"); i++) {
-        if (options->batch && i > 0) break;
-        unsigned batch = options->batch ? options->batch : batches[i];
-        bench_samples_init(&samples, RATE_SAMPLES);
-        ok = rate(side, &samples, batch);
-        if (ok) report(side, "rate", "M/s", "batch", batch, &samples);
-        bench_samples_free(&samples);
-    }
-    for (unsigned i = 0; i < 2 && ok && wanted(side, "bulk"); i++) {
-        bench_samples_init(&samples, BULK_SAMPLES);
-        ok = bulk(side, &samples, sizes[i]);
-        if (ok) report(side, "bulk", "MB/s", "bytes", sizes[i], &samples);
-        bench_samples_free(&samples);
-    }
+    bench_samples_init(&samples, end->options->samples ? end->options->samples : ONE_WAY_SAMPLES);
+    bool ok = one_way(end, &samples);
+    bench_result_t result = result_of(end, "one-way", "ns", sizeof(rf_slot_t), &samples);
+    if (ok) bench_report(end->options, &result);
+    bench_samples_free(&samples);
     return ok;
 }
 
-static rf_err_t client(side_t *side, const char *address)
+static bool measure_rate(hosts_end_t *end, unsigned batch)
 {
-    rf_err_t err = side_open(side, NULL);
-    if (err != RF_OK) return err;
-    rf_link_params_t params = {
-        .address = address, .socket = -1, .slots = RING_SLOTS, .slots_max = RING_SLOTS};
-    err = side->transport->connect(side->endpoint, &params, &side->link);
-    if (err != RF_OK) return err;
-    uint64_t until_ns = rf_clock_ns() + WAIT_NS_MAX;
-    while (!side->up && !side->ended && rf_clock_ns() < until_ns) progress(side);
-    if (!side->up) {
-        fprintf(stderr, "rf-bench link-hosts: no link to %s: %s\n", address, rf_err_text(side->why));
-        return side->why != RF_OK ? side->why : RF_ERR_TIMEOUT;
-    }
-    if (!measure(side)) {
-        fprintf(stderr, "rf-bench link-hosts: the link to %s ended: %s\n", address, rf_err_text(side->why));
-        return RF_ERR_OS;
-    }
-    return RF_OK;
+    bench_samples_t samples;
+    bench_samples_init(&samples, end->options->samples ? end->options->samples : RATE_SAMPLES);
+    bool ok = rate(end, &samples, batch);
+    bench_result_t result = result_of(end, "rate", "M/s", sizeof(rf_slot_t), &samples);
+    bench_result_param(&result, "batch", batch);
+    if (ok) bench_report(end->options, &result);
+    bench_samples_free(&samples);
+    return ok;
 }
 
-static rf_err_t run(const bench_options_t *options)
+static bool measure_bulk(hosts_end_t *end, unsigned bytes)
 {
-    char why[512] = "";
-    const char *name = options->transport ? options->transport : "tcp";
-    side_t side = {.options = options};
-    if (options->argc < 1 || options->batch > BATCH_MAX) {
+    unsigned depth = end->options->depth ? end->options->depth : BULK_DEPTH;
+    bench_samples_t samples;
+    bench_samples_init(&samples, end->options->samples ? end->options->samples : BULK_SAMPLES);
+    double whole_mb_s = 0;
+    bool ok = bulk(end, &samples, bytes, depth, &whole_mb_s);
+    bench_result_t result = result_of(end, "bulk", "MB/s", bytes, &samples);
+    bench_result_param(&result, "bytes", bytes);
+    bench_result_param(&result, "depth", depth);
+    bench_result_param(&result, "whole_mb_s", (uint64_t)(whole_mb_s + 0.5));
+    if (ok) bench_report(end->options, &result);
+    bench_samples_free(&samples);
+    return ok;
+}
+
+static bool measure_read(hosts_end_t *end)
+{
+    unsigned bytes = end->options->bytes ? end->options->bytes : READ_BYTES;
+    bench_samples_t samples;
+    bench_samples_init(&samples, end->options->samples ? end->options->samples : ONE_WAY_SAMPLES);
+    bool ok = read_latency(end, &samples, bytes);
+    bench_result_t result = result_of(end, "read", "ns", bytes, &samples);
+    bench_result_param(&result, "bytes", bytes);
+    if (ok) bench_report(end->options, &result);
+    bench_samples_free(&samples);
+    return ok;
+}
+
+static bool measure(hosts_end_t *end)
+{
+    static const unsigned batches[] = {1, 16, 64}, sizes[] = {64u << 10, 1u << 20};
+    const bench_options_t *options = end->options;
+    bool ok = true;
+    if (wanted(options, "one-way")) ok = measure_one_way(end);
+    for (unsigned i = 0; i < 3 && ok && wanted(options, "rate"); i++) {
+        if (options->batch && i > 0) break;
+        ok = measure_rate(end, options->batch ? options->batch : batches[i]);
+    }
+    for (unsigned i = 0; i < 2 && ok && wanted(options, "bulk"); i++) {
+        if (options->bytes && i > 0) break;
+        ok = measure_bulk(end, options->bytes ? options->bytes : sizes[i]);
+    }
+    bool reads = end->transport->flags & RF_TRANSPORT_REMOTE_READ;
+    if (ok && (reads || options->argc > 1) && wanted(options, "read")) ok = measure_read(end);
+    return ok;
+}
+
+static rf_err_t client(hosts_end_t *end, const bench_options_t *options)
+{
+    rf_err_t err = hosts_open(end, options, NULL, 1);
+    if (err == RF_OK) err = hosts_connect(end, options->argv[0]);
+    if (err != RF_OK || measure(end)) return err;
+    fprintf(stderr, "rf-bench link-hosts: the link to %s ended: %s\n", options->argv[0],
+            rf_err_text(end->peers[0].why));
+    return end->peers[0].why != RF_OK ? end->peers[0].why : RF_ERR_PROTOCOL;
+}
+
+rf_err_t bench_between_hosts(const bench_options_t *options)
+{
+    bool listens = options->argc > 0 && strcmp(options->argv[0], "listen") == 0;
+    if (options->argc < 1 || options->batch > HOSTS_BATCH_MAX || (listens && options->argc != 2)) {
         fprintf(stderr,
                 "rf-bench link-hosts: say `listen HOST:PORT` on one host and HOST:PORT on the other%s\n",
-                options->batch > BATCH_MAX ? "; a batch is at most 256 slots" : "");
+                options->batch > HOSTS_BATCH_MAX ? "; a batch is at most 256 slots" : "");
         return RF_ERR_INVALID;
     }
-    rf_err_t err = rf_transport_find(name, &side.transport, why, sizeof why);
-    if (err != RF_OK) {
-        fprintf(stderr, "rf-bench link-hosts: no medium \"%s\": %s\n", name, why);
-        return err;
-    }
-    bool listens = strcmp(options->argv[0], "listen") == 0;
-    if (listens && options->argc != 2) return RF_ERR_INVALID;
-    err = listens ? serve(&side, options->argv[1]) : client(&side, options->argv[0]);
-    if (side.link && !side.ended) side.transport->close(side.link);
-    for (unsigned i = 0; i < 1000 && side.endpoint && !listens; i++) progress(&side); /* its last words */
-    if (side.endpoint) side.transport->endpoint_close(side.endpoint);
+    server_t server = {0};
+    rf_err_t err = listens ? serve(&server, options, options->argv[1]) : client(&server.end, options);
+    hosts_close(&server.end);
     return err;
 }
 
-const bench_t bench_link_hosts = {"link-hosts", "a link between two hosts: latency, rate, bulk", run};
+const bench_t bench_link_hosts = {"link-hosts", "a link between two hosts: latency, rate, bulk",
+                                  bench_between_hosts};

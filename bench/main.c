@@ -5,6 +5,7 @@
 #include "base/os.h"
 
 #include <getopt.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,9 +18,22 @@ static const bench_t *const benches[] = {
 };
 #define N_BENCHES (sizeof benches / sizeof *benches)
 
-static void list(FILE *out)
+static void list(FILE *out, const char *indent)
 {
-    for (unsigned i = 0; i < N_BENCHES; i++) fprintf(out, "  %-10s %s\n", benches[i]->name, benches[i]->help);
+    int width = 0;
+    for (unsigned i = 0; i < N_BENCHES; i++) {
+        int n = (int)strlen(benches[i]->name);
+        if (n > width) width = n;
+    }
+    for (unsigned i = 0; i < N_BENCHES; i++)
+        fprintf(out, "%s%-*s %s\n", indent, width, benches[i]->name, benches[i]->help);
+}
+
+/* One object a bench. Names and helps are this program's own, and hold nothing that wants an escape. */
+static void list_json(FILE *out)
+{
+    for (unsigned i = 0; i < N_BENCHES; i++)
+        fprintf(out, "{\"bench\":\"%s\",\"help\":\"%s\"}\n", benches[i]->name, benches[i]->help);
 }
 
 static void usage(FILE *out)
@@ -32,7 +46,7 @@ static void usage(FILE *out)
             "in the same run. Figures between two cores whose CPUs sat far apart are marked inconclusive.\n"
             "\n"
             "benches:\n");
-    list(out);
+    list(out, "  ");
     fprintf(
         out,
         "\n"
@@ -42,10 +56,19 @@ static void usage(FILE *out)
         "  --batch N      slots a flush (default: a series)\n"
         "  --samples N    samples of each piece\n"
         "  --outstanding N   ordered, over TCP: commands under way in a rate, 2 to 1024 (default: 512)\n"
+        "  --depth N      bulk: remote writes under way, 1 to 64 (default: 4)\n"
+        "  --bytes N      bulk: of a remote write, up to 16 MiB (default: 64 KiB and 1 MiB); read: of a "
+        "remote read (64)\n"
         "  --rounds N     ordered --peers: how often all sides take turns (default: 5)\n"
-        "  --transport T  the medium, for benches that can use several (shm, tcp)\n"
+        "  --transport T  the medium, for benches that can use several (shm, tcp, rdma, dpdk)\n"
+        "  --medium TEXT  its own options; rdma: device=rxe0,mode=send,inline=64,signal=16,depth=128,...\n"
+        "  --events       between hosts: sleep until something comes, rather than poll\n"
+        "  --senders N    incast: how many the receiver waits for, 1 to 16 (default: 2)\n"
         "  --tries N      brackets tried until one was near (default %d)\n"
-        "  --json         one JSON object a line\n"
+        "  --near-ns N    what a cache line takes at most between CPUs that count as near "
+        "(default: 120)\n"
+        "  --format F     table, json (one object a line), osu or perftest: as those print\n"
+        "  --json         the same as --format json\n"
         "  --hdr FILE     HdrHistogram percentile text of every latency\n"
         "  --through-lib  urpc: between two domains, through librackfish (the same as the bench `channel`)\n"
         "  --peers        ordered: etcd and canonical's C raft beside it, where they are installed\n"
@@ -82,6 +105,17 @@ static bool parse_cores(const char *text, unsigned cores[2])
            parse_number(text + n + 1, 0, RF_CORES_MAX, &cores[1]);
 }
 
+static bool parse_format(const char *text, bench_format_t *out)
+{
+    static const char *const formats[] = {"table", "json", "osu", "perftest"};
+    for (unsigned i = 0; i < sizeof formats / sizeof *formats; i++) {
+        if (strcmp(text, formats[i]) != 0) continue;
+        *out = (bench_format_t)i;
+        return true;
+    }
+    return false;
+}
+
 static void default_cores(unsigned cores[2])
 {
     unsigned allowed[2];
@@ -104,7 +138,13 @@ enum {
     OPT_TRANSPORT,
     OPT_PEERS,
     OPT_OUTSTANDING,
-    OPT_ROUNDS
+    OPT_ROUNDS,
+    OPT_BYTES,
+    OPT_DEPTH,
+    OPT_SENDERS,
+    OPT_EVENTS,
+    OPT_FORMAT,
+    OPT_MEDIUM
 };
 
 static const struct option long_options[] = {
@@ -122,6 +162,12 @@ static const struct option long_options[] = {
     {"outstanding", required_argument, NULL, OPT_OUTSTANDING},
     {"rounds", required_argument, NULL, OPT_ROUNDS},
     {"transport", required_argument, NULL, OPT_TRANSPORT},
+    {"medium", required_argument, NULL, OPT_MEDIUM},
+    {"bytes", required_argument, NULL, OPT_BYTES},
+    {"depth", required_argument, NULL, OPT_DEPTH},
+    {"senders", required_argument, NULL, OPT_SENDERS},
+    {"events", no_argument, NULL, OPT_EVENTS},
+    {"format", required_argument, NULL, OPT_FORMAT},
     {NULL, 0, NULL, 0},
 };
 
@@ -155,7 +201,25 @@ static bool take_option(int option, const char *value, bench_options_t *o)
         good = parse_number(value, 1, 1000000, &o->near_ns);
         break;
     case OPT_JSON:
-        o->json = true;
+        o->format = BENCH_JSON;
+        break;
+    case OPT_FORMAT:
+        good = parse_format(value, &o->format);
+        break;
+    case OPT_BYTES:
+        good = parse_number(value, 1, BENCH_BYTES_MAX, &o->bytes);
+        break;
+    case OPT_DEPTH:
+        good = parse_number(value, 1, BENCH_DEPTH_MAX, &o->depth);
+        break;
+    case OPT_SENDERS:
+        good = parse_number(value, 1, BENCH_SENDERS_MAX, &o->senders);
+        break;
+    case OPT_EVENTS:
+        o->events = true;
+        break;
+    case OPT_MEDIUM:
+        o->medium = value;
         break;
     case OPT_HDR:
         o->hdr = fopen(value, "we");
@@ -178,6 +242,20 @@ static bool take_option(int option, const char *value, bench_options_t *o)
     }
     if (!good) fprintf(stderr, "rf-bench: \"%s\" is no good value there: see rf-bench --help\n", value);
     return good;
+}
+
+static bool refused;
+
+rf_err_t bench_refused(const char *bench, const char *why, ...)
+{
+    va_list values;
+    refused = true;
+    va_start(values, why);
+    fprintf(stderr, "rf-bench %s: ", bench);
+    vfprintf(stderr, why, values);
+    fputc('\n', stderr);
+    va_end(values);
+    return RF_ERR_INVALID;
 }
 
 int main(int argc, char **argv)
@@ -204,14 +282,17 @@ int main(int argc, char **argv)
     options.argv = argv + optind + 1;
     rf_log_init("rf-bench", RF_LOG_WARN);
     if (strcmp(name, "list") == 0) {
-        for (unsigned i = 0; i < N_BENCHES; i++) printf("%-10s %s\n", benches[i]->name, benches[i]->help);
+        if (options.format == BENCH_JSON)
+            list_json(stdout);
+        else
+            list(stdout, "");
         return 0;
     }
     for (unsigned i = 0; i < N_BENCHES; i++) {
         if (strcmp(benches[i]->name, name) != 0) continue;
         rf_err_t err = benches[i]->run(&options);
         if (options.hdr && fclose(options.hdr) != 0) err = RF_ERR_OS;
-        if (err != RF_OK) fprintf(stderr, "rf-bench %s: %s\n", name, rf_err_text(err));
+        if (err != RF_OK && !refused) fprintf(stderr, "rf-bench %s: %s\n", name, rf_err_text(err));
         return err == RF_OK ? 0 : 1;
     }
     fprintf(stderr, "rf-bench: there is no bench \"%s\": see rf-bench --help\n", name);

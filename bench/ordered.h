@@ -26,6 +26,13 @@ typedef enum ordered_way {
     ORDERED_WAYS,
 } ordered_way_t;
 
+typedef enum ordered_load {
+    ORDERED_ONE,  /* one outstanding: latency */
+    ORDERED_RATE, /* many, each a proposal of its own, with its own answer */
+    ORDERED_RATE_BATCHED, /* as many, several in a proposal, which gets one answer; not of a client outside the leader */
+    ORDERED_LOADS,
+} ordered_load_t;
+
 typedef struct ordered_figure {
     double p50, raw_p50;
     bench_placement_t placement;
@@ -34,11 +41,12 @@ typedef struct ordered_figure {
 /* How many are outstanding in a rate, and how many are asked for at a time. */
 unsigned ordered_outstanding(const bench_options_t *options);
 unsigned ordered_tcp_batch(unsigned outstanding);
+unsigned ordered_tcp_per_proposal(unsigned outstanding); /* batched: the same, or as many as one holds */
 /* One figure, by itself; it is reported if nobody takes it (`out`: NULL). */
-bool ordered_tcp_measure(const bench_options_t *options, ordered_way_t way, unsigned outstanding,
+bool ordered_tcp_measure(const bench_options_t *options, ordered_way_t way, ordered_load_t load,
                          ordered_figure_t *out);
-const char *ordered_tcp_name(ordered_way_t way, bool rate);
-const char *ordered_tcp_raw(ordered_way_t way, bool rate);
+const char *ordered_tcp_name(ordered_way_t way, ordered_load_t load); /* NULL: not measured */
+const char *ordered_tcp_raw(ordered_way_t way, ordered_load_t load);
 /* How long after the leader has died, or is out of reach, the next command commits. */
 bool ordered_failover(const bench_options_t *options);
 /* The same of whole machines, which it boots, by cause; and what its programs in them run. */

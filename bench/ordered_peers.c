@@ -8,7 +8,7 @@
  *
  *   C raft   in the leader's process, as Rackfish's of "spinning" and "blocking"; C raft's hosts always block. One command a call
  *            of raft_apply(), which is what a client has that gets an answer to each; and a batch a call, which C raft takes as one
- *            request with one answer.
+ *            request with one answer: beside Rackfish's of a batch a proposal, with one answer, too.
  *   etcd     a process of its own over TCP, which is the only way in: beside Rackfish's "outside", which is that too, and "beside",
  *            which is how a program that runs on a core of Rackfish is connected.
  *
@@ -55,13 +55,13 @@ typedef enum peer_side {
 static const struct {
     unsigned peer;
     const char *what;
-    bool rate, batched;
+    ordered_load_t load;
 } peer_sides[PEER_SIDES] = {
-    [RAFT_ONE] = {RAFT, "canonical raft", false, false},
-    [RAFT_RATE] = {RAFT, "canonical raft rate", true, false},
-    [RAFT_RATE_BATCHED] = {RAFT, "canonical raft rate, batched", true, true},
-    [ETCD_ONE] = {ETCD, "etcd", false, false},
-    [ETCD_RATE] = {ETCD, "etcd rate", true, false},
+    [RAFT_ONE] = {RAFT, "canonical raft", ORDERED_ONE},
+    [RAFT_RATE] = {RAFT, "canonical raft rate", ORDERED_RATE},
+    [RAFT_RATE_BATCHED] = {RAFT, "canonical raft rate, batched", ORDERED_RATE_BATCHED},
+    [ETCD_ONE] = {ETCD, "etcd", ORDERED_ONE},
+    [ETCD_RATE] = {ETCD, "etcd rate", ORDERED_RATE},
 };
 
 static const struct {
@@ -69,6 +69,7 @@ static const struct {
     peer_side_t side;
     ordered_way_t way;
 } comparisons[] = {
+    /* of the same load */
     {"ahead of canonical raft: spinning", RAFT_ONE, ORDERED_SPINNING},
     {"ahead of canonical raft: blocking", RAFT_ONE, ORDERED_BLOCKING},
     {"ahead of canonical raft rate: spinning", RAFT_RATE, ORDERED_SPINNING},
@@ -151,9 +152,9 @@ static bool measure_peer(const bench_options_t *options, peer_side_t side, const
 {
     enum { WORD = 32 };
     char outstanding_word[WORD], batch_word[WORD], bytes[WORD], samples_word[WORD], cores[WORD];
-    bool rate = peer_sides[side].rate;
+    bool rate = peer_sides[side].load != ORDERED_ONE;
     unsigned outstanding = rate ? ordered_outstanding(options) : 1;
-    unsigned batch = peer_sides[side].batched ? ordered_tcp_batch(outstanding) : 1;
+    unsigned batch = peer_sides[side].load == ORDERED_RATE_BATCHED ? ordered_tcp_batch(outstanding) : 1;
     unsigned n = options->samples ? options->samples : rate ? SAMPLES_RATE : SAMPLES_ONE;
     snprintf(outstanding_word, WORD, "%u", outstanding);
     snprintf(batch_word, WORD, "%u", batch);
@@ -175,7 +176,17 @@ static bool measure_peer(const bench_options_t *options, peer_side_t side, const
 
 /* ---- rounds ---- */
 
-#define OURS (2 * ORDERED_WAYS) /* each placement: alone, rate */
+#define OURS (ORDERED_LOADS * ORDERED_WAYS) /* each placement: alone, rate, batched where that is measured */
+
+static unsigned our_column(ordered_way_t way, ordered_load_t load)
+{
+    return ORDERED_LOADS * way + load;
+}
+
+static ordered_load_t load_of(unsigned column)
+{
+    return column < OURS ? (ordered_load_t)(column % ORDERED_LOADS) : peer_sides[column - OURS].load;
+}
 
 /* A column is a side of ours, then of the peers; a row is a round. */
 typedef struct rounds {
@@ -189,7 +200,8 @@ typedef struct rounds {
 
 static bool is_here(const rounds_t *r, unsigned column)
 {
-    return column < OURS || r->paths[peer_sides[column - OURS].peer][0] != 0;
+    return column < OURS ? ordered_tcp_name((ordered_way_t)(column / ORDERED_LOADS), load_of(column)) != NULL
+                         : r->paths[peer_sides[column - OURS].peer][0] != 0;
 }
 
 static bool measure_column(rounds_t *r, unsigned round, unsigned column)
@@ -197,8 +209,7 @@ static bool measure_column(rounds_t *r, unsigned round, unsigned column)
     ordered_figure_t figure;
     bool ok;
     if (column < OURS) {
-        unsigned outstanding = column % 2 ? ordered_outstanding(&r->once) : 1;
-        ok = ordered_tcp_measure(&r->once, (ordered_way_t)(column / 2), outstanding, &figure);
+        ok = ordered_tcp_measure(&r->once, (ordered_way_t)(column / ORDERED_LOADS), load_of(column), &figure);
     } else {
         peer_side_t side = (peer_side_t)(column - OURS);
         ok = measure_peer(&r->once, side, r->paths[peer_sides[side].peer], &figure);
@@ -225,26 +236,27 @@ static unsigned measure_rounds(rounds_t *r)
 static void report_column(const rounds_t *r, unsigned column, bench_samples_t *samples, bench_samples_t *raw)
 {
     bool ours = column < OURS;
-    ordered_way_t way = (ordered_way_t)(column / 2);
-    bool rate = ours ? column % 2 : peer_sides[column - OURS].rate;
-    unsigned outstanding = rate ? ordered_outstanding(&r->once) : 1;
+    ordered_way_t way = (ordered_way_t)(column / ORDERED_LOADS);
+    ordered_load_t load = load_of(column);
+    unsigned outstanding = load != ORDERED_ONE ? ordered_outstanding(&r->once) : 1;
     samples->n = raw->n = 0;
     for (unsigned round = 0; round < r->n; round++) {
         bench_samples_add(samples, r->p50[round][column]);
         if (ours) bench_samples_add(raw, r->raw[round][column]);
     }
     bench_result_t result = {.bench = "ordered",
-                             .what = ours ? ordered_tcp_name(way, rate) : peer_sides[column - OURS].what,
-                             .unit = rate ? "M/s" : "us",
+                             .what = ours ? ordered_tcp_name(way, load) : peer_sides[column - OURS].what,
+                             .unit = load != ORDERED_ONE ? "M/s" : "us",
                              .samples = samples,
-                             .raw = ours ? ordered_tcp_raw(way, rate) : NULL,
+                             .raw = ours ? ordered_tcp_raw(way, load) : NULL,
                              .raw_p50 = ours ? bench_samples_percentile(raw, 50) : 0,
                              .placement = r->far[column] ? BENCH_FAR : BENCH_NEAR};
     bench_result_param(&result, "rounds", r->n);
     bench_result_param(&result, "hosts", 3);
     bench_result_param(&result, "outstanding", outstanding);
-    if (!ours && peer_sides[column - OURS].batched)
-        bench_result_param(&result, "batch", ordered_tcp_batch(outstanding));
+    if (load == ORDERED_RATE_BATCHED)
+        bench_result_param(&result, "batch",
+                           ours ? ordered_tcp_per_proposal(outstanding) : ordered_tcp_batch(outstanding));
     bench_result_param(&result, "bytes", ORDERED_TCP_BYTES);
     bench_report(&r->once, &result);
 }
@@ -259,8 +271,9 @@ static void report_rounds(const rounds_t *r)
     }
     for (unsigned i = 0; i < sizeof comparisons / sizeof *comparisons; i++) {
         unsigned theirs = OURS + comparisons[i].side;
-        bool rate = peer_sides[comparisons[i].side].rate;
-        unsigned ours = 2 * comparisons[i].way + rate;
+        ordered_load_t load = peer_sides[comparisons[i].side].load;
+        bool rate = load != ORDERED_ONE;
+        unsigned ours = our_column(comparisons[i].way, load);
         if (!is_here(r, theirs)) continue;
         samples.n = 0;
         for (unsigned round = 0; round < r->n; round++) {

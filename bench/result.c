@@ -1,4 +1,4 @@
-#include "result.h"
+#include "format.h"
 
 #include "base/histogram.h"
 
@@ -29,7 +29,7 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double at_percent(const bench_samples_t *sorted, double percent)
+double bench_samples_at(const bench_samples_t *sorted, double percent)
 {
     if (sorted->n == 0) return 0;
     double place = percent / 100 * (sorted->n - 1);
@@ -39,7 +39,7 @@ static double at_percent(const bench_samples_t *sorted, double percent)
 double bench_samples_percentile(bench_samples_t *samples, double percent)
 {
     qsort(samples->values, samples->n, sizeof(double), by_value);
-    return at_percent(samples, percent);
+    return bench_samples_at(samples, percent);
 }
 
 void bench_result_param(bench_result_t *result, const char *name, uint64_t value)
@@ -60,6 +60,11 @@ static const char *placement_word(bench_placement_t placement)
     return placement == BENCH_ONE_CORE ? "one-core" : placement == BENCH_NEAR ? "near" : "far";
 }
 
+static double ratio_of(const bench_result_t *r)
+{
+    return r->ratio > 0 ? r->ratio : bench_samples_at(r->samples, 50) / r->raw_p50;
+}
+
 static void print_json(const bench_options_t *options, const bench_result_t *r, double mean)
 {
     const bench_samples_t *s = r->samples;
@@ -69,11 +74,10 @@ static void print_json(const bench_options_t *options, const bench_result_t *r, 
         printf(",\"%s\":%llu", r->params[i].name, (unsigned long long)r->params[i].value);
     printf(",\"unit\":\"%s\",\"n\":%u,\"min\":%.4g,\"p50\":%.4g,\"p90\":%.4g,\"p99\":%.4g,\"p99_9\":%.4g,"
            "\"max\":%.4g,\"mean\":%.4g",
-           r->unit, s->n, at_percent(s, 0), at_percent(s, 50), at_percent(s, 90), at_percent(s, 99),
-           at_percent(s, 99.9), at_percent(s, 100), mean);
+           r->unit, s->n, bench_samples_at(s, 0), bench_samples_at(s, 50), bench_samples_at(s, 90),
+           bench_samples_at(s, 99), bench_samples_at(s, 99.9), bench_samples_at(s, 100), mean);
     if (r->raw && r->raw_p50 > 0)
-        printf(",\"raw\":\"%s\",\"raw_p50\":%.4g,\"ratio\":%.3f", r->raw, r->raw_p50,
-               at_percent(s, 50) / r->raw_p50);
+        printf(",\"raw\":\"%s\",\"raw_p50\":%.4g,\"ratio\":%.3f", r->raw, r->raw_p50, ratio_of(r));
     printf(",\"placement\":\"%s\"}\n", placement_word(r->placement));
 }
 
@@ -91,11 +95,10 @@ static void print_row(const bench_result_t *r, double mean)
     for (unsigned i = 0; i < r->n_params && used > 0 && (size_t)used < sizeof label; i++)
         used += snprintf(label + used, sizeof label - (size_t)used, "%s %s %llu", i ? "," : "",
                          r->params[i].name, (unsigned long long)r->params[i].value);
-    printf("%-34s %-5s %9.4g %9.4g %9.4g %9.4g %9.4g %9.4g %9.4g", label, r->unit, at_percent(s, 0),
-           at_percent(s, 50), at_percent(s, 90), at_percent(s, 99), at_percent(s, 99.9), at_percent(s, 100),
-           mean);
-    if (r->raw && r->raw_p50 > 0)
-        printf("  %.2f of %.4g (%s)", at_percent(s, 50) / r->raw_p50, r->raw_p50, r->raw);
+    printf("%-34s %-5s %9.4g %9.4g %9.4g %9.4g %9.4g %9.4g %9.4g", label, r->unit, bench_samples_at(s, 0),
+           bench_samples_at(s, 50), bench_samples_at(s, 90), bench_samples_at(s, 99),
+           bench_samples_at(s, 99.9), bench_samples_at(s, 100), mean);
+    if (r->raw && r->raw_p50 > 0) printf("  %.2f of %.4g (%s)", ratio_of(r), r->raw_p50, r->raw);
     printf("  [%s]\n", placement_text(r->placement));
 }
 
@@ -122,10 +125,20 @@ void bench_report(const bench_options_t *options, const bench_result_t *result)
     double sum = 0;
     for (uint32_t i = 0; i < result->samples->n; i++) sum += result->samples->values[i];
     double mean = result->samples->n ? sum / result->samples->n : 0;
-    if (options->json)
-        print_json(options, result, mean);
-    else
+    switch (options->format) {
+    case BENCH_TABLE:
         print_row(result, mean);
+        break;
+    case BENCH_JSON:
+        print_json(options, result, mean);
+        break;
+    case BENCH_OSU:
+        bench_format_osu(result, mean);
+        break;
+    case BENCH_PERFTEST:
+        bench_format_perftest(result, mean);
+        break;
+    }
     fflush(stdout);
     bool is_time = strcmp(result->unit, "ns") == 0 || strcmp(result->unit, "us") == 0;
     if (options->hdr && is_time) append_hdr(options->hdr, result);

@@ -1,6 +1,7 @@
 /*
  * Samples, their summary, and how it is shown: a table for people, one JSON object a line for programs
- * (bench, what, parameters, unit, n, min, p50, p90, p99, p99_9, max, mean, raw, raw_p50, ratio, placement).
+ * (bench, what, parameters, unit, n, min, p50, p90, p99, p99_9, max, mean, raw, raw_p50, ratio, placement),
+ * or in the columns of other suites (format.h).
  */
 #ifndef RF_BENCH_RESULT_H
 #define RF_BENCH_RESULT_H
@@ -23,6 +24,8 @@ static inline void bench_samples_add(bench_samples_t *samples, double value)
 }
 /* Sorts the samples. The value at or below which `percent` of them lie; 0 when there are none. */
 double bench_samples_percentile(bench_samples_t *samples, double percent);
+/* The same of samples that are sorted. */
+double bench_samples_at(const bench_samples_t *sorted, double percent);
 
 typedef enum bench_placement {
     BENCH_ONE_CORE, /* no two cores are involved */
@@ -39,10 +42,12 @@ typedef struct bench_result {
         uint64_t value;
     } params[BENCH_PARAMS_MAX];
     unsigned n_params;
-    const char *unit; /* "ns", "us", "M/s" */
+    const char *unit; /* "ns", "us", "M/s", "MB/s", "GB/s" */
+    uint64_t size;    /* bytes of what was sent at a time; 0: nothing was */
     bench_samples_t *samples;
     const char *raw; /* what the raw limit is; NULL: none */
     double raw_p50;
+    double ratio; /* to the raw limit, where both took turns; 0: of the two p50 */
     bench_placement_t placement;
 } bench_result_t;
 

@@ -255,6 +255,7 @@ static bool measure(const bench_options_t *options, const piece_t *piece, unsign
         bench_result_t result = {.bench = "urpc",
                                  .what = piece->what,
                                  .unit = piece->unit,
+                                 .size = sizeof(rf_slot_t),
                                  .samples = &samples,
                                  .raw = piece->raw,
                                  .raw_p50 = bench_samples_percentile(&raw, 50),

@@ -125,6 +125,6 @@ int cli_version(cli_t *cli, int argc, char **argv);
 extern const cli_option_t cli_up_options[], cli_down_options[], cli_run_options[], cli_kill_options[],
     cli_wait_options[], cli_top_options[], cli_logs_options[], cli_dump_options[], cli_doctor_options[],
     cli_bench_options[], cli_core_options[], cli_node_options[], cli_ps_options[], cli_ping_options[],
-    cli_registry_options[];
+    cli_registry_options[], cli_status_options[];
 
 #endif

@@ -61,14 +61,30 @@ rf_err_t client_flush(client_t *client)
     return err;
 }
 
-/* Takes one whole frame out of what was received. */
-static rf_err_t take_frame(client_t *client, reply_t **reply)
+/* The size of the next frame, once it has been received whole. */
+static rf_err_t next_frame(const client_t *client, size_t *out)
 {
     if (client->in_used < 4) return RF_ERR_AGAIN;
     size_t size = 0;
     for (unsigned i = 0; i < 4; i++) size |= (size_t)client->in[i] << (8 * i);
     if (size > CLIENT_FRAME_MAX) return RF_ERR_PROTOCOL;
     if (client->in_used < 4 + size) return RF_ERR_AGAIN;
+    *out = size;
+    return RF_OK;
+}
+
+bool client_has_reply(const client_t *client)
+{
+    size_t size;
+    return next_frame(client, &size) != RF_ERR_AGAIN;
+}
+
+/* Takes one whole frame out of what was received. */
+static rf_err_t take_frame(client_t *client, reply_t **reply)
+{
+    size_t size;
+    rf_err_t err = next_frame(client, &size);
+    if (err != RF_OK) return err;
     reply_t *unpacked = rackfish__control_reply__unpack(NULL, size, client->in + 4);
     client->in_used -= 4 + size;
     memmove(client->in, client->in + 4 + size, client->in_used);

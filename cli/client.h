@@ -44,6 +44,9 @@ rf_err_t client_flush(client_t *client);
  * yet, RF_ERR_CLOSED: the node closed, RF_ERR_PROTOCOL. */
 rf_err_t client_poll(client_t *client, reply_t **reply);
 
+/* client_poll has something to say at once: before waiting for the socket, which says nothing of what was received already. */
+bool client_has_reply(const client_t *client);
+
 /* Waits for the next reply until the deadline (CLOCK_MONOTONIC ns, RF_NEVER). */
 rf_err_t client_receive(client_t *client, uint64_t deadline_ns, reply_t **reply);
 

@@ -26,7 +26,22 @@ _rackfish()
             mapfile -t COMPREPLY < <(compgen -f -- "$word")
             return ;;
         --transport)
-            mapfile -t COMPREPLY < <(compgen -W "tcp rdma" -- "$word")
+            mapfile -t COMPREPLY < <(compgen -W "tcp rdma dpdk" -- "$word")
+            return ;;
+        --one-sided|--encrypt)
+            mapfile -t COMPREPLY < <(compgen -W "on off" -- "$word")
+            return ;;
+        --device)
+            mapfile -t COMPREPLY < <(compgen -W "rxe siw both none" -- "$word")
+            return ;;
+        --ports)
+            mapfile -t COMPREPLY < <(compgen -W "1 2" -- "$word")
+            return ;;
+        --kernel)
+            mapfile -t COMPREPLY < <(compgen -W "uml stock" -- "$word")
+            return ;;
+        --driver)
+            mapfile -t COMPREPLY < <(compgen -W "af_packet af_xdp" -- "$word")
             return ;;
         --chdir)
             mapfile -t COMPREPLY < <(compgen -d -- "$word")
@@ -38,7 +53,7 @@ _rackfish()
     elif [[ $command == lab && $word == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(rackfish lab --help 2>/dev/null | grep -o -- '--[a-z-]*')" -- "$word")
     elif [[ $command == lab && $previous == lab ]]; then
-        mapfile -t COMPREPLY < <(compgen -W "rdma exec machine status cut heal kill boot freeze thaw down kernel" -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W "rdma dpdk exec machine status wire cut heal kill boot freeze thaw down kernel" -- "$word")
     elif [[ $word == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(rackfish help "$command" 2>/dev/null | grep -o -- '--[a-z-]*')" -- "$word")
     elif [[ $command == kill || $command == wait ]]; then

@@ -60,7 +60,7 @@ static rf_err_t can_have_transport(const char *name, char *why, size_t why_max)
 
 int cli_doctor_media(const cli_t *cli, const rf_config_t *config, rf_node_t node)
 {
-    static const char *const checks[] = {"rdma", "transports", NULL};
+    static const char *const checks[] = {"rdma", "dpdk", "transports", NULL};
     bool special = false; /* tcp is told by those who need it, and shm comes with the program */
     for (unsigned i = 0; i < config->n_nodes; i++) {
         for (unsigned j = 0; j < config->n_nodes; j++)

@@ -94,7 +94,7 @@ static int sweep_and_report(const cli_t *cli, const machine_dir_t *dir, sweep_t 
         json_bool(&json, "graceful", !why);
         json_double(&json, "seconds", seconds);
         json_object_begin(&json, "killed");
-        static const char *const keys[] = {"rackfishd", "cpudriver", "monitor", "domain"};
+        static const char *const keys[] = {"rackfishd", "cpudriver", "monitor", "link_driver", "domain"};
         for (int role = 0; role <= SWEEP_DOMAIN; role++) json_u64(&json, keys[role], report.killed[role]);
         json_object_end(&json);
         json_u64(&json, "survivors", report.survivors);

@@ -26,8 +26,9 @@ static bool want_colour(void)
     return isatty(STDOUT_FILENO) && !(no_colour && *no_colour) && term && strcmp(term, "dumb") != 0;
 }
 
-/* Options before the command: -m NAME, --machine NAME, --via NODE, --json, --help, --version. */
-static int global_options(cli_t *cli, int argc, char **argv)
+/* Options before the command: -m NAME, --machine NAME, --via NODE, --json, --help, --version. The last two are the name of a command,
+ * `instead` of one that is given. */
+static int global_options(cli_t *cli, int argc, char **argv, const char **instead)
 {
     enum { OPTION_JSON = 256, OPTION_VIA };
     static const struct option options[] = {
@@ -48,10 +49,11 @@ static int global_options(cli_t *cli, int argc, char **argv)
             cli->json = true;
             break;
         case 'h':
-            cli_help(NULL, stdout);
-            exit(CLI_OK);
+            *instead = "help";
+            break;
         case 'V':
-            exit(cli_version(cli, 1, argv));
+            *instead = "version";
+            break;
         case ':':
             return cli_usage(cli, "option %s needs an argument", argv[optind - 1]);
         default:
@@ -86,13 +88,14 @@ int main(int argc, char **argv)
     cli.machine_chosen = cli.machine && *cli.machine;
     if (!cli.machine_chosen) cli.machine = "rackfish";
     cli.colour = want_colour();
-    int status = global_options(&cli, argc, argv);
+    const char *instead = NULL;
+    int status = global_options(&cli, argc, argv, &instead);
     if (status != CLI_OK) return status;
-    if (optind == argc) {
+    if (optind == argc && !instead) {
         cli_help(NULL, stderr);
         return CLI_USAGE;
     }
-    const char *name = argv[optind];
+    const char *name = instead ? instead : argv[optind];
     const cli_command_t *command = cli_command_find(name);
     if (!command) {
         const char *similar = closest(name);
@@ -100,8 +103,9 @@ int main(int argc, char **argv)
                        : cli_usage(&cli, "no command \"%s\"", name);
     }
     cli.command = command;
-    argc -= optind;
-    argv += optind;
+    char *alone[] = {argv[0], NULL};
+    argc = instead ? 1 : argc - optind;
+    argv = instead ? alone : argv + optind;
     status = finish(&cli, command->run(&cli, argc, argv));
     free(cli.long_options);
     return status;

@@ -2,30 +2,25 @@
 
 #include "base/clock.h"
 #include "cli/json.h"
+#include "cli/run_output.h"
 #include "cli/terminal.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define UPLOAD_AHEAD     (512u << 10) /* bytes of a shipped file packed but not yet sent */
 #define UPLOAD_CHUNK     (128u << 10)
+#define REPLIES_PER_TURN 64
 #define START_TIMEOUT_MS 60000 /* for a node to start the program, shipping not counted */
 
 enum { OUT = 0, ERR = 1 };
-
-typedef struct lines { /* of one session and stream, until a newline comes */
-    uint8_t *bytes;
-    size_t used;
-} lines_t;
 
 typedef enum session_state { STARTING, SHIPPING, RUNNING, ENDED } session_state_t;
 
@@ -38,7 +33,7 @@ typedef struct session {
     uint64_t stdin_credit;
     bool stdin_open;
     uint64_t owed[2]; /* credit to give back when the sink has drained */
-    lines_t lines[2];
+    run_lines_t lines[2];
     int upload_fd;
     char **wanted; /* paths that the node asked for */
     size_t n_wanted, next_wanted;
@@ -46,19 +41,12 @@ typedef struct session {
     int signo;  /* it died by this */
 } session_t;
 
-typedef struct sink {
-    int fd;
-    uint8_t *bytes;
-    size_t used, room;
-    bool closed, direct; /* direct: a regular file; never blocks for long */
-} sink_t;
-
 typedef struct run {
     const cli_t *cli;
     run_plan_t *plan;
     session_t *sessions;
     size_t n_sessions, n_ended;
-    sink_t sinks[2];
+    run_sink_t sinks[2];
     bool stdin_eof;
     int signals;
     struct pollfd *polls;
@@ -119,28 +107,12 @@ static void session_send_credit(session_t *s, unsigned stream)
 
 /* ---- our output ---- */
 
-static void sink_append(sink_t *sink, const void *bytes, size_t size)
+static void write_sink(run_t *run, unsigned which)
 {
-    if (sink->closed || size == 0) return;
-    if (sink->used + size > sink->room) {
-        size_t room = sink->room ? sink->room : RUN_SINK_MAX;
-        while (room < sink->used + size) room *= 2;
-        uint8_t *fresh = realloc(sink->bytes, room);
-        if (!fresh) { /* bounded by the credits: a few MiB */
-            sink->closed = true;
-            return;
-        }
-        sink->bytes = fresh;
-        sink->room = room;
-    }
-    memcpy(sink->bytes + sink->used, bytes, size);
-    sink->used += size;
-}
-
-static void sink_close(run_t *run, unsigned which)
-{
-    run->sinks[which].closed = true;
-    run->sinks[which].used = 0;
+    int failed = run_sink_write(&run->sinks[which], run->plan->cores != NULL);
+    if (failed == 0) return;
+    if (failed != EPIPE)
+        cli_error(run->cli, "writing %s: %s", which == OUT ? "stdout" : "stderr", strerror(failed));
     for (size_t i = 0; i < run->n_sessions; i++) {
         if (run->sessions[i].state == RUNNING)
             session_send_data(&run->sessions[i],
@@ -149,75 +121,13 @@ static void sink_close(run_t *run, unsigned which)
     }
 }
 
-/* Writes what the descriptor takes without blocking: at most PIPE_BUF at a time where it said that it is writable. */
-static void sink_write(run_t *run, unsigned which)
+/* What its lines begin with; good until the next call. */
+static const char *label_of(const run_t *run, const session_t *s)
 {
-    sink_t *sink = &run->sinks[which];
-    size_t done = 0;
-    while (done < sink->used) {
-        size_t left = sink->used - done, chunk = sink->direct || left < PIPE_BUF ? left : PIPE_BUF;
-        struct pollfd p = {.fd = sink->fd, .events = POLLOUT};
-        if (!sink->direct && (poll(&p, 1, 0) <= 0 || !(p.revents & (POLLOUT | POLLERR | POLLHUP)))) break;
-        if (run->plan->cores && chunk < left) { /* several writers of whole lines: end at one */
-            const uint8_t *newline = memrchr(sink->bytes + done, '\n', chunk);
-            if (newline) chunk = (size_t)(newline - (sink->bytes + done)) + 1;
-        }
-        ssize_t n = write(sink->fd, sink->bytes + done, chunk);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0 && errno == EAGAIN) break;
-        if (n < 0) {
-            if (errno != EPIPE)
-                cli_error(run->cli, "writing %s: %s", which == OUT ? "stdout" : "stderr", strerror(errno));
-            sink_close(run, which);
-            return;
-        }
-        done += (size_t)n;
-    }
-    sink->used -= done;
-    memmove(sink->bytes, sink->bytes + done, sink->used);
-}
-
-static void lines_flush(run_t *run, session_t *s, unsigned which, size_t size)
-{
-    lines_t *lines = &s->lines[which];
-    sink_t *sink = &run->sinks[which];
-    if (size == 0) return;
-    if (run->plan->label) {
-        char label[32];
-        int n = snprintf(label, sizeof label, "core %u: ", s->core);
-        sink_append(sink, label, (size_t)n);
-    }
-    sink_append(sink, lines->bytes, size);
-    lines->used -= size;
-    memmove(lines->bytes, lines->bytes + size, lines->used);
-}
-
-/* Collects bytes into lines and hands whole ones on. */
-static void lines_add(run_t *run, session_t *s, unsigned which, const uint8_t *bytes, size_t size)
-{
-    lines_t *lines = &s->lines[which];
-    if (!lines->bytes && !(lines->bytes = malloc(RUN_LINE_MAX))) return;
-    while (size > 0) {
-        const uint8_t *newline = memchr(bytes, '\n', size);
-        size_t n = newline ? (size_t)(newline - bytes) + 1 : size;
-        if (n > RUN_LINE_MAX - lines->used) n = RUN_LINE_MAX - lines->used;
-        memcpy(lines->bytes + lines->used, bytes, n);
-        lines->used += n;
-        bytes += n;
-        size -= n;
-        if (lines->bytes[lines->used - 1] == '\n' || lines->used == RUN_LINE_MAX)
-            lines_flush(run, s, which, lines->used);
-    }
-}
-
-static void finish_lines(run_t *run, session_t *s)
-{
-    for (unsigned which = 0; which < 2; which++) {
-        if (s->lines[which].used > 0) { /* a last line without its end */
-            lines_flush(run, s, which, s->lines[which].used);
-            sink_append(&run->sinks[which], "\n", 1);
-        }
-    }
+    static char label[32];
+    if (!run->plan->label) return "";
+    snprintf(label, sizeof label, "core %u: ", s->core);
+    return label;
 }
 
 /* ---- a session's life ---- */
@@ -229,7 +139,8 @@ static void session_end(run_t *run, session_t *s, int status)
     s->status = status;
     s->stdin_open = false;
     run->n_ended++;
-    finish_lines(run, s);
+    for (unsigned which = 0; which < 2; which++)
+        run_lines_end(&s->lines[which], &run->sinks[which], label_of(run, s));
     client_close(&s->client);
 }
 
@@ -352,9 +263,10 @@ static void on_data(run_t *run, session_t *s, const Rackfish__RunData *data)
     unsigned which = data->stream == RACKFISH__RUN_STREAM__STDERR ? ERR : OUT;
     s->owed[which] += data->data.len;
     if (run->plan->cores)
-        lines_add(run, s, which, data->data.data, data->data.len);
+        run_lines_add(&s->lines[which], &run->sinks[which], label_of(run, s), data->data.data,
+                      data->data.len);
     else
-        sink_append(&run->sinks[which], data->data.data, data->data.len);
+        run_sink_append(&run->sinks[which], data->data.data, data->data.len);
 }
 
 static void on_reply(run_t *run, session_t *s, reply_t *reply)
@@ -388,8 +300,8 @@ static void on_reply(run_t *run, session_t *s, reply_t *reply)
 
 static void session_receive(run_t *run, session_t *s)
 {
-    /* A bounded number at a time: signals and the other sessions get their turn. */
-    for (unsigned i = 0; i < 64 && s->state != ENDED; i++) {
+    /* A bounded number at a time: signals and the other sessions get their turn. turn() comes back for the rest. */
+    for (unsigned i = 0; i < REPLIES_PER_TURN && s->state != ENDED; i++) {
         reply_t *reply;
         rf_err_t err = client_poll(&s->client, &reply);
         if (err == RF_ERR_AGAIN) return;
@@ -524,7 +436,9 @@ static int next_deadline_ms(const run_t *run)
 {
     int timeout = -1;
     for (size_t i = 0; i < run->n_sessions; i++) {
-        if (run->sessions[i].state == STARTING) timeout = 1000;
+        const session_t *s = &run->sessions[i];
+        if (s->state != ENDED && client_has_reply(&s->client)) return 0;
+        if (s->state == STARTING) timeout = 1000;
     }
     /* A background job may come to the foreground without a signal: look again now and then. */
     if (!run->stdin_eof && !terminal_may_read() && (timeout < 0 || timeout > 300)) timeout = 300;
@@ -566,11 +480,12 @@ static bool turn(run_t *run, int *signo)
     if (n > 0 && p[INPUT].revents) read_stdin(run);
     for (size_t i = 0; i < run->n_sessions; i++) {
         session_t *s = &run->sessions[i];
-        if (n > 0 && p[FIXED + i].revents && s->state != ENDED) session_receive(run, s);
+        bool due = (n > 0 && p[FIXED + i].revents) || client_has_reply(&s->client);
+        if (due && s->state != ENDED) session_receive(run, s);
         if (s->state == SHIPPING) ship(run, s);
     }
     for (unsigned which = 0; which < 2; which++) {
-        if (run->sinks[which].used) sink_write(run, which);
+        if (run->sinks[which].used) write_sink(run, which);
     }
     give_credit_back(run);
     send_now(run);
@@ -603,17 +518,6 @@ static bool open_session(run_t *run, size_t i)
     }
     client_flush(&s->client);
     return true;
-}
-
-static void open_sinks(run_t *run)
-{
-    for (unsigned which = 0; which < 2; which++) {
-        struct stat st;
-        sink_t *sink = &run->sinks[which];
-        sink->fd = which == OUT ? STDOUT_FILENO : STDERR_FILENO;
-        sink->closed = fstat(sink->fd, &st) < 0;
-        sink->direct = !sink->closed && S_ISREG(st.st_mode);
-    }
 }
 
 static void free_run(run_t *run)
@@ -661,7 +565,8 @@ int run_sessions(const cli_t *cli, run_plan_t *plan, int *signo)
         run.sessions[i].client.fd = -1;
     }
     run.signals = open_signals();
-    open_sinks(&run);
+    run_sink_open(&run.sinks[OUT], STDOUT_FILENO);
+    run_sink_open(&run.sinks[ERR], STDERR_FILENO);
     for (size_t i = 0; i < run.n_sessions; i++) open_session(&run, i);
     if (plan->interactive && run.n_ended < run.n_sessions) terminal_raw();
     bool alive = true;

@@ -179,6 +179,8 @@ static void status_json(const Rackfish__Status *s)
     json_string(&json, "scheduler", s->scheduler);
     json_string(&json, "isolation", s->isolation);
     json_bool(&json, "encrypted", s->encrypted);
+    json_string(&json, "append", s->append);
+    json_u64(&json, "lanes", s->lanes);
     json_string(&json, "answered_by", s->answered_by);
     json_object_end(&json);
     json_line_end(&json);
@@ -213,6 +215,7 @@ static void show_status(const cli_t *cli, const client_t *client, const reply_t 
            show_ranges(voters, sizeof voters, s->voter, s->n_voter));
     printf("log        %llu committed, %llu applied\n", (unsigned long long)s->log_committed,
            (unsigned long long)s->log_applied);
+    printf("append     %s\n", s->append);
     printf("changes    %llu election%s, %llu expulsion%s, seen by this core\n",
            (unsigned long long)s->elections, s->elections == 1 ? "" : "s", (unsigned long long)s->expulsions,
            s->expulsions == 1 ? "" : "s");
@@ -233,8 +236,20 @@ static void show_status(const cli_t *cli, const client_t *client, const reply_t 
     printf("answered   by %s\n", s->answered_by);
 }
 
+const cli_option_t cli_status_options[] = {
+    {"resources", 'r', NULL,
+     "instead: descriptors, links, queue pairs, rings and pinned memory of each core's monitor"},
+    {NULL, 0, NULL, NULL},
+};
+
 int cli_status(cli_t *cli, int argc, char **argv)
 {
+    bool resources = false;
+    for (int c; (c = cli_option_next(cli, argc, argv)) != CLI_OPTION_END;) {
+        if (c == CLI_OPTION_STOP) return cli->status;
+        if (c == 'r') resources = true;
+    }
+    if (resources && optind == argc) return show_holdings(cli);
     return show_simple(cli, argc, argv, RACKFISH__CONTROL_REQUEST__KIND_STATUS,
                        RACKFISH__CONTROL_REPLY__KIND_STATUS, show_status);
 }

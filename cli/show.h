@@ -12,6 +12,9 @@ int show_ask(const cli_t *cli, client_t *client, Rackfish__ControlRequest__KindC
 /* Asks for the resources in use, and puts the names of programs to them, which a core's CPU driver does not know. */
 int show_ask_resources(const cli_t *cli, client_t *client, reply_t **reply);
 
+/* `status --resources`; exit status. */
+int show_holdings(cli_t *cli);
+
 /* "0-7,12" in the caller's buffer, returned. */
 const char *show_ranges(char *buffer, size_t max, const uint32_t *numbers, size_t n);
 

@@ -14,7 +14,9 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/pidfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define STATE_BYTES_MAX (64u << 10)
@@ -24,7 +26,8 @@
 
 const char *sweep_role_name(sweep_role_t role)
 {
-    static const char *const names[] = {"rackfishd", "CPU driver", "monitor", "domain process"};
+    static const char *const names[] = {"rackfishd", "CPU driver", "monitor", "link driver",
+                                        "domain process"};
     return names[role];
 }
 
@@ -60,7 +63,10 @@ static bool read_state(const machine_dir_t *dir, unsigned node, sweep_t *sweep)
     static const struct {
         const char *name;
         sweep_role_t role;
-    } roles[] = {{"node", SWEEP_NODE}, {"cpudriver", SWEEP_CPUDRIVER}, {"monitor", SWEEP_MONITOR}};
+    } roles[] = {{"node", SWEEP_NODE},
+                 {"cpudriver", SWEEP_CPUDRIVER},
+                 {"monitor", SWEEP_MONITOR},
+                 {"linkdriver", SWEEP_LINK_DRIVER}};
     char path[CLI_PATH_MAX];
     snprintf(path, sizeof path, "%s/%s/state", dir->path, dir->nodes[node]);
     if (rf_file_read(path, text, sizeof text) < 0) return true;
@@ -243,6 +249,19 @@ bool sweep_node_is_live(const machine_dir_t *dir, unsigned node)
     bool live = flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
     close(fd);
     return live;
+}
+
+bool sweep_node_is_ending(const machine_dir_t *dir, unsigned node)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int n = snprintf(address.sun_path, sizeof address.sun_path, "%s/%s.sock", dir->path, dir->nodes[node]);
+    if (n < 0 || (size_t)n >= sizeof address.sun_path || !sweep_node_is_live(dir, node)) return false;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return false;
+    bool refused = connect(fd, (struct sockaddr *)&address, sizeof address) < 0 &&
+                   (errno == ECONNREFUSED || errno == ENOENT);
+    close(fd);
+    return refused;
 }
 
 bool sweep_wait(const sweep_t *sweep, int timeout_ms)

@@ -10,7 +10,13 @@
 
 #include <sys/types.h>
 
-typedef enum sweep_role { SWEEP_NODE, SWEEP_CPUDRIVER, SWEEP_MONITOR, SWEEP_DOMAIN } sweep_role_t;
+typedef enum sweep_role {
+    SWEEP_NODE,
+    SWEEP_CPUDRIVER,
+    SWEEP_MONITOR,
+    SWEEP_LINK_DRIVER,
+    SWEEP_DOMAIN
+} sweep_role_t;
 
 typedef struct sweep_process {
     sweep_role_t role;
@@ -37,6 +43,9 @@ size_t sweep_alive(const sweep_t *sweep, int role, int node);
 
 /* A living rackfishd holds its lock. */
 bool sweep_node_is_live(const machine_dir_t *dir, unsigned node);
+
+/* A living rackfishd holds its lock, and takes no requests any more: it is about to be gone. */
+bool sweep_node_is_ending(const machine_dir_t *dir, unsigned node);
 
 /* Waits until all collected processes are dead; false when some are left after `timeout_ms`. */
 bool sweep_wait(const sweep_t *sweep, int timeout_ms);

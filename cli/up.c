@@ -17,141 +17,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define DEFAULT_NODES   2
-#define DEFAULT_CORES   2
-#define BOOT_TIMEOUT_MS 60000
-#define LOCK_TIMEOUT_MS 10000
-
-enum {
-    OPTION_NODES = 256,
-    OPTION_CORES,
-    OPTION_LAUNCH,
-    OPTION_TRANSPORT,
-    OPTION_ENCRYPT,
-    OPTION_ALLOW_ROOT,
-    OPTION_NO_ALLOW_ROOT,
-    OPTION_USER,
-    OPTION_NODE,
-    OPTION_TIMEOUT,
-    OPTION_REMOTE_PATH,
-    OPTION_FROM_STDIN,
-    OPTION_RELAY,
-    OPTION_STAY,
-};
-
-const cli_option_t cli_up_options[] = {
-    {"nodes", OPTION_NODES, "N", "emulate N nodes on this host (default 2)"},
-    {"cores", OPTION_CORES, "M", "... of M cores each (default 2)"},
-    {"config", 'f', "FILE", "boot this host's entry of a configuration instead"},
-    {"node", OPTION_NODE, "NAME", "... this entry, when the host's name does not tell"},
-    {"launch", OPTION_LAUNCH, "HOW", "... and the other hosts: ssh, srun or none (default none)"},
-    {"remote-path", OPTION_REMOTE_PATH, "PATH", "... with rackfish at this path there (default: as here)"},
-    {"transport", OPTION_TRANSPORT, "NAME", "between emulated nodes: tcp or rdma (default tcp)"},
-    {"encrypt", OPTION_ENCRYPT, "on|off", "links between emulated nodes (default on)"},
-    {"allow-root", OPTION_ALLOW_ROOT, NULL, "root may run programs (default when root emulates)"},
-    {"no-allow-root", OPTION_NO_ALLOW_ROOT, NULL, "root may not"},
-    {"user", OPTION_USER, "NAME", "who else may use it, @NAME for a group; may be repeated"},
-    {"timeout", OPTION_TIMEOUT, "TIME", "give up a boot after this long (default 60s)"},
-    {"from-stdin", OPTION_FROM_STDIN, NULL, "for launchers: configuration and key come on stdin"},
-    {"relay", OPTION_RELAY, NULL, "for launchers: progress as lines on stdout"},
-    {"stay", OPTION_STAY, NULL, "stay until the machine ends"},
-    {NULL, 0, NULL, NULL},
-};
-
-static int parse_on_off(const cli_t *cli, const char *name, bool *out)
-{
-    if (strcmp(optarg, "on") != 0 && strcmp(optarg, "off") != 0)
-        return cli_usage(cli, "--%s takes on or off, not \"%s\"", name, optarg);
-    *out = strcmp(optarg, "on") == 0;
-    return CLI_OK;
-}
-
-static int parse_count(const cli_t *cli, const char *name, uint64_t max, unsigned *out)
-{
-    uint64_t number;
-    if (!cli_parse_number(optarg, 1, max, &number))
-        return cli_usage(cli, "--%s takes a number from 1 to %llu, not \"%s\"", name, (unsigned long long)max,
-                         optarg);
-    *out = (unsigned)number;
-    return CLI_OK;
-}
-
-static int parse_launch(const cli_t *cli, launch_t *out)
-{
-    static const char *const names[] = {[LAUNCH_NONE] = "none", [LAUNCH_SSH] = "ssh", [LAUNCH_SRUN] = "srun"};
-    for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (strcmp(optarg, names[i]) == 0) {
-            *out = (launch_t)i;
-            return CLI_OK;
-        }
-    }
-    return cli_usage(cli, "--launch takes ssh, srun or none, not \"%s\"", optarg);
-}
-
-static int parse_option(const cli_t *cli, up_options_t *o, int c)
-{
-    switch (c) {
-    case OPTION_NODES:
-        o->shape_given = true;
-        return parse_count(cli, "nodes", RF_NODES_MAX, &o->nodes);
-    case OPTION_CORES:
-        o->shape_given = true;
-        return parse_count(cli, "cores", RF_CORES_PER_NODE_MAX, &o->cores);
-    case 'f':
-        o->config = optarg;
-        return CLI_OK;
-    case OPTION_NODE:
-        o->node = optarg;
-        return CLI_OK;
-    case OPTION_LAUNCH:
-        return parse_launch(cli, &o->launch);
-    case OPTION_REMOTE_PATH:
-        o->remote_path = optarg;
-        return CLI_OK;
-    case OPTION_TRANSPORT:
-        if (strcmp(optarg, "tcp") != 0 && strcmp(optarg, "rdma") != 0)
-            return cli_usage(cli, "no transport \"%s\" between nodes; there are tcp and rdma", optarg);
-        o->transport = optarg;
-        return CLI_OK;
-    case OPTION_ENCRYPT:
-        return parse_on_off(cli, "encrypt", &o->encrypt);
-    case OPTION_ALLOW_ROOT:
-    case OPTION_NO_ALLOW_ROOT:
-        o->allow_root = c == OPTION_ALLOW_ROOT;
-        return CLI_OK;
-    case OPTION_USER:
-        if (o->n_users == RF_CONFIG_USERS_MAX)
-            return cli_usage(cli, "more than %d users; name a group with @NAME", RF_CONFIG_USERS_MAX);
-        o->users[o->n_users++] = optarg;
-        return CLI_OK;
-    case OPTION_TIMEOUT:
-        if (!cli_parse_duration_ms(optarg, &o->timeout_ms) || o->timeout_ms < 100 || o->timeout_ms > 3600000)
-            return cli_usage(cli, "--timeout takes a time from 100ms to 1h, not \"%s\"", optarg);
-        return CLI_OK;
-    case OPTION_FROM_STDIN:
-        o->from_stdin = true;
-        return CLI_OK;
-    case OPTION_RELAY:
-        o->relay = true;
-        return CLI_OK;
-    default:
-        o->stay = true;
-        return CLI_OK;
-    }
-}
-
-static int check_options(const cli_t *cli, const up_options_t *o)
-{
-    if ((o->config || o->from_stdin) && o->shape_given)
-        return cli_usage(cli, "--config says itself how many nodes and cores; leave out --nodes and --cores");
-    if (o->config && o->from_stdin) return cli_usage(cli, "--config and --from-stdin exclude each other");
-    if (!o->config && !o->from_stdin && (o->launch != LAUNCH_NONE || o->node))
-        return cli_usage(cli, "--launch and --node go with --config");
-    if ((uint64_t)o->nodes * o->cores > RF_CORES_MAX)
-        return cli_usage(cli, "%u nodes of %u cores are more than the %d cores of a machine", o->nodes,
-                         o->cores, RF_CORES_MAX);
-    return CLI_OK;
-}
+#define DEFAULT_NODES     2
+#define DEFAULT_CORES     2
+#define BOOT_TIMEOUT_MS   60000
+#define LOCK_TIMEOUT_MS   10000
+#define ENDING_TIMEOUT_MS 20000 /* for nodes that are going down */
 
 bool up_find_program(const cli_t *cli, const char *name, char *path, size_t max)
 {
@@ -310,12 +180,28 @@ static int clear_leftovers(up_t *up)
     return CLI_OK;
 }
 
-/* Makes the machine's folder and takes its lock; again when a `down` removed it in between. */
+/* Nodes that were told to end a moment ago are waited for: they remove their folder, and the machine's after the last. */
+static void let_ending_end(up_t *up)
+{
+    uint64_t deadline = rf_clock_ns() + ENDING_TIMEOUT_MS * RF_NS_PER_MS;
+    machine_list_nodes(&up->dir);
+    for (unsigned i = 0; i < up->dir.n_nodes; i++) {
+        while (sweep_node_is_ending(&up->dir, i) && rf_clock_ns() < deadline) rf_clock_sleep_ms(2);
+    }
+}
+
+/* Makes the machine's folder, takes its lock and lists its nodes; again when a `down` removed it in between. */
 static int take_folder(up_t *up)
 {
+    char base[CLI_PATH_MAX / 4];
     for (unsigned i = 0; i < 10; i++) {
+        let_ending_end(up);
+        if (!machine_base_prepare(up->cli, base, sizeof base))
+            return CLI_FAILED; /* the last to end removed it */
         if (mkdir(up->dir.path, geteuid() == 0 ? 0711 : 0700) == 0) {
             if (chmod(up->dir.path, geteuid() == 0 ? 0711 : 0700) < 0) break;
+        } else if (errno == ENOENT) {
+            continue;
         } else if (errno != EEXIST) {
             break;
         }
@@ -326,6 +212,7 @@ static int take_folder(up_t *up)
             if (here.st_uid != geteuid())
                 return cli_error(up->cli, "%s belongs to another user; choose another name with -m",
                                  up->dir.path);
+            machine_list_nodes(&up->dir);
             return CLI_OK;
         }
         if (up->lock < 0 && errno == EWOULDBLOCK)
@@ -378,7 +265,6 @@ static int start_emulated(up_t *up)
     found_t found;
     int status = take_folder(up);
     if (status != CLI_OK) return status;
-    machine_list_nodes(&up->dir);
     if (!look_around(up, &found)) return cli_error(up->cli, "out of memory");
     if (found.n_live + found.n_dead_with_cores > 0) {
         snprintf(up->config_path, sizeof up->config_path, "%s/config.yaml", up->dir.path);
@@ -424,7 +310,6 @@ static int start_configured(up_t *up)
     snprintf(up->dir.path, sizeof up->dir.path, "%s/%s", base, up->config->machine);
     status = take_folder(up);
     if (status != CLI_OK) return status;
-    machine_list_nodes(&up->dir);
     if (!look_around(up, &found)) return cli_error(up->cli, "out of memory");
     int k = index_of(&up->dir, up->config->nodes[this_node].name);
     if (k >= 0 && found.live[k]) return already_up(up);
@@ -507,17 +392,30 @@ static int report_failure(up_t *up, int outcome)
     return outcome;
 }
 
-/* All or nothing: a boot that failed is taken back. */
+/* A node of the folder that somebody else brought up meanwhile. */
+static bool others_live(const up_t *up)
+{
+    for (unsigned i = 0; i < up->dir.n_nodes; i++) {
+        bool ours = false;
+        for (size_t k = 0; k < up->n_starters && !ours; k++)
+            ours = strcmp(up->starters[k].name, up->dir.nodes[i]) == 0;
+        if (!ours && sweep_node_is_live(&up->dir, i)) return true;
+    }
+    return false;
+}
+
+/* All or nothing: a boot that failed is taken back. Nodes that others brought up in this folder stay. */
 static void take_back(up_t *up)
 {
-    for (size_t i = 0; i < up->n_starters; i++) kill(up->starters[i].pid, SIGTERM);
-    if (!up->fresh || !up->dir.path[0]) return;
     /* TERM to rackfishd takes its cores down; what is still there after a while is swept. */
+    for (size_t i = 0; i < up->n_starters; i++) kill(up->starters[i].pid, SIGTERM);
     for (size_t i = 0; i < up->n_starters; i++) {
         for (unsigned k = 0; k < 150 && waitpid(up->starters[i].pid, NULL, WNOHANG) == 0; k++)
             rf_clock_sleep_ms(20);
     }
+    if (!up->fresh || !up->dir.path[0]) return;
     machine_list_nodes(&up->dir);
+    if (others_live(up)) return;
     sweep_t sweep;
     sweep_report_t report;
     if (sweep_collect(&up->dir, &sweep)) sweep_run(&up->dir, &sweep, 0, &report);
@@ -567,7 +465,6 @@ static int add_node(up_t *up, const char *node)
     int status = take_folder(up);
     if (status == CLI_OK) status = load_config(up);
     if (status != CLI_OK) return status;
-    machine_list_nodes(&up->dir);
     if (!look_around(up, &found)) return cli_error(up->cli, "out of memory");
     rf_node_t i = rf_config_this_node(up->config, node);
     if (i == RF_NODE_NONE) return cli_error(up->cli, "%s has no node \"%s\"", up->config_path, node);
@@ -623,13 +520,13 @@ int cli_up(cli_t *cli, int argc, char **argv)
     memset(up.listen_fds, -1, sizeof up.listen_fds);
     for (int c; (c = cli_option_next(cli, argc, argv)) != CLI_OPTION_END;) {
         if (c == CLI_OPTION_STOP) return cli->status;
-        int status = parse_option(cli, &up.options, c);
+        int status = up_parse_option(cli, &up.options, c);
         if (status != CLI_OK) return status;
     }
     if (optind < argc)
         return cli_usage(cli, "takes no arguments, but \"%s\" was given; name the machine with -m",
                          argv[optind]);
-    int status = check_options(cli, &up.options);
+    int status = up_check_options(cli, &up.options);
     if (status != CLI_OK) return status;
     if (!machine_name_valid(cli->machine))
         return cli_usage(cli, "\"%s\" is no name for a machine: letters, digits, - _ and . only",

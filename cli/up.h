@@ -1,9 +1,10 @@
 /*
  * Booting a machine.
  *
- *   up.c      options; what to do about a machine that is there already; progress and report
+ *   up.c            what to do about a machine that is there already; progress and report
+ *   up_options.c    its options
  *   up_emulated.c   writes the configuration of an emulated machine, hands over its listening sockets
- *   launch.c  the other hosts, by ssh or srun
+ *   launch.c        the other hosts, by ssh or srun
  */
 #ifndef RF_CLI_UP_H
 #define RF_CLI_UP_H
@@ -22,7 +23,8 @@ typedef struct up_options {
     launch_t launch;
     unsigned nodes, cores;
     bool shape_given; /* --nodes or --cores */
-    bool encrypt, allow_root;
+    bool encrypt, allow_root, one_sided;
+    bool transport_given, encrypt_given, one_sided_given;
     bool from_stdin, relay, stay; /* at the far end of a launcher */
     const char *users[RF_CONFIG_USERS_MAX];
     unsigned n_users;
@@ -42,6 +44,10 @@ typedef struct up {
     bool fresh; /* a new machine, torn down when its boot fails */
     uint64_t started_ns;
 } up_t;
+
+/* Takes option `c` with its argument in optarg; checks all of them together. An exit status, with the message printed. */
+int up_parse_option(const cli_t *cli, up_options_t *o, int c);
+int up_check_options(const cli_t *cli, const up_options_t *o);
 
 /* Writes key and configuration of an emulated machine into the run directory, and binds its sockets. */
 int up_write_emulated(up_t *up);

@@ -69,6 +69,7 @@ int up_write_emulated(up_t *up)
         .key_file = "cluster.key",
         .transport = o->transport,
         .encrypt = o->encrypt,
+        .one_sided = o->one_sided,
         .allow_root = o->allow_root,
         .users = o->users,
         .n_users = o->n_users,

@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define DPDK_TEXT_MAX 384
+
 void rf_config_source_free(rf_config_source_t *source)
 {
     if (source->message) protobuf_c_message_free_unpacked(source->message, NULL);
@@ -112,6 +114,25 @@ void rf_config_port_place(const rf_config_t *config, rf_node_t node, char *place
     snprintf(place, max, "%s:%d", config->path, node < config->n_nodes ? config->nodes[node].port_line : 1);
 }
 
+void rf_config_dpdk_text(const rf_config_dpdk_t *dpdk, char *out, size_t max)
+{
+    snprintf(out, max, "%s %s %s %s %u %u %u %d %d %d %u", dpdk->device, dpdk->interface, dpdk->address,
+             dpdk->gateway, dpdk->udp_port, dpdk->mtu, dpdk->memory_mib, dpdk->cpu, dpdk->hugepages,
+             dpdk->encrypt, dpdk->queues);
+}
+
+static bool dpdk_equal(const rf_config_node_t *a, const rf_config_node_t *b)
+{
+    char text_a[DPDK_TEXT_MAX], text_b[DPDK_TEXT_MAX];
+    if (a->n_dpdk != b->n_dpdk) return false;
+    for (unsigned i = 0; i < a->n_dpdk; i++) {
+        rf_config_dpdk_text(&a->dpdk[i], text_a, sizeof text_a);
+        rf_config_dpdk_text(&b->dpdk[i], text_b, sizeof text_b);
+        if (strcmp(text_a, text_b) != 0) return false;
+    }
+    return true;
+}
+
 static bool nodes_equal(const rf_config_t *a, const rf_config_t *b)
 {
     if (a->n_nodes != b->n_nodes) return false;
@@ -121,7 +142,7 @@ static bool nodes_equal(const rf_config_t *a, const rf_config_t *b)
             x->cores_form != RF_CONFIG_CORES_ALL; /* `all` may be resolved in one and not yet in the other */
         if (strcmp(x->name, y->name) != 0 || strcmp(x->address, y->address) != 0 || x->port != y->port ||
             x->memory_bytes != y->memory_bytes || x->cores_form != y->cores_form ||
-            (told && x->n_cores != y->n_cores) || strcmp(x->rdma, y->rdma) != 0)
+            (told && x->n_cores != y->n_cores) || strcmp(x->rdma, y->rdma) != 0 || !dpdk_equal(x, y))
             return false;
         if (x->cores_form == RF_CONFIG_CORES_LIST &&
             memcmp(x->cpus, y->cpus, x->n_cores * sizeof *x->cpus) != 0)
@@ -147,6 +168,7 @@ void rf_config_not_reloadable(const rf_config_t *running, const rf_config_t *fre
         {"election_ms", running->election_ms != fresh->election_ms},
         {"voters", running->voters_max != fresh->voters_max || running->n_voters != fresh->n_voters ||
                        memcmp(running->voters, fresh->voters, sizeof running->voters) != 0},
+        {"one_sided", running->one_sided != fresh->one_sided},
         {"scheduler", running->sched != fresh->sched},
         {"nodes", !nodes_equal(running, fresh)},
         {"transports", memcmp(running->medium, fresh->medium, sizeof running->medium) != 0},
@@ -177,6 +199,7 @@ void rf_config_digest(const rf_config_t *config, uint8_t digest[32])
 {
     gnutls_hash_hd_t hash;
     memset(digest, 0, 32);
+    char dpdk[DPDK_TEXT_MAX];
     if (gnutls_hash_init(&hash, GNUTLS_DIG_SHA256) < 0) return;
     digest_text(hash, config->machine);
     digest_number(hash, config->encrypt);
@@ -185,6 +208,7 @@ void rf_config_digest(const rf_config_t *config, uint8_t digest[32])
     digest_number(hash, config->heartbeat_ms);
     digest_number(hash, config->host_deadline_ms);
     digest_number(hash, config->election_ms);
+    digest_number(hash, config->one_sided);
     digest_number(hash, config->voters_max);
     digest_number(hash, config->n_voters);
     for (unsigned i = 0; i < config->n_voters; i++) digest_number(hash, config->voters[i]);
@@ -197,6 +221,11 @@ void rf_config_digest(const rf_config_t *config, uint8_t digest[32])
         digest_number(hash, node->port);
         digest_number(hash, node->memory_bytes);
         digest_text(hash, node->rdma);
+        digest_number(hash, node->n_dpdk);
+        for (unsigned j = 0; j < node->n_dpdk; j++) {
+            rf_config_dpdk_text(&node->dpdk[j], dpdk, sizeof dpdk);
+            digest_text(hash, dpdk);
+        }
         digest_number(hash, node->cores_form);
         digest_number(hash, node->cores_form == RF_CONFIG_CORES_ALL ? 0 : node->n_cores);
         for (unsigned j = 0; node->cores_form == RF_CONFIG_CORES_LIST && j < node->n_cores; j++)

@@ -11,6 +11,7 @@
  *   host_deadline_ms: 1000
  *   election_ms: 500
  *   voters: 5                # at most so many cores vote, or a list of them such as "0,4,8"; default 7, spread over hosts
+ *   one_sided: off           # leaders write into voters' logs where the medium between them allows it (rdma)
  *   log_level: info          # error, warn, info, debug; reloadable
  *   emulated: off            # every node is on this host; cores may share CPUs
  *   scheduler: auto          # auto, cgroup, signals
@@ -23,6 +24,10 @@
  *       port: 7117                   # of the bootstrap
  *       rdma: {device: mlx5_0, port: 1, gid_index: 3, traffic_class: 106, service_level: 3, mtu: 4096, pkey_index: 0,
  *              mode: auto}           # of this host's RDMA links; what is not said is chosen
+ *       dpdk: {interface: eth1, driver: af_packet, address: 10.1.0.7/24, gateway: 10.1.0.1, udp_port: 7118, mtu: 9000,
+ *              memory: 64M, hugepages: off, cpu: 3, encrypt: off, queues: 4}   # of this host's DPDK port and its driver;
+ *                                                    # or device: "0000:03:00.0", or as the EAL's --vdev has it;
+ *                                                    # or ports: [{interface: eth1, address: ...}, ...], several
  *   transports:                      # between pairs of nodes; first match wins; default tcp
  *     - {between: [rack[01-08], rack[09-16]], use: tcp}
  */
@@ -39,9 +44,23 @@
 #define RF_CONFIG_KEY_MAX    64
 #define RF_CONFIG_ERROR_MAX  512
 #define RF_CONFIG_VOTERS_MAX 7
+#define RF_DPDK_DEVICE_MAX   160
+#define RF_DPDK_MEMORY_MIB   64 /* of a port whose configuration says nothing: the driver's default */
 
 /* How `cores:` was written. */
 enum { RF_CONFIG_CORES_ALL = 0, RF_CONFIG_CORES_COUNT = 1, RF_CONFIG_CORES_LIST = 2 };
+
+/* A DPDK port of a node, and the program that drives it. Texts are "" and numbers 0 where the driver is to choose. */
+typedef struct rf_config_dpdk {
+    char device[RF_DPDK_DEVICE_MAX]; /* as the EAL takes it: "net_af_packet0,iface=eth1", "0000:03:00.0" */
+    char interface[16];              /* of the host's, that the port lies on; "": none */
+    char address[32], gateway[32];   /* IPv4, the first with its prefix: "10.1.0.7/24" */
+    uint16_t udp_port, mtu;
+    uint32_t memory_mib;
+    int cpu;         /* -1: any */
+    uint32_t queues; /* at most so many */
+    bool hugepages, encrypt;
+} rf_config_dpdk_t;
 
 typedef struct rf_config_node {
     char name[RF_NAME_MAX];
@@ -56,9 +75,11 @@ typedef struct rf_config_node {
     char rdma
         [RF_RDMA_OPTIONS_MAX]; /* "device=mlx5_0,mtu=4096", as transport/rdma takes it; "": all is chosen */
     char rdma_device[RF_NAME_MAX]; /* "": any */
-    int line;                      /* where it stands in the file */
-    int cores_line, port_line,
-        rdma_line; /* where its cores, port and rdma do; those of `defaults` or of the node when not given */
+    unsigned n_dpdk;               /* 0: no port */
+    rf_config_dpdk_t dpdk[RF_DPDK_PORTS_MAX];
+    int line; /* where it stands in the file */
+    int cores_line, port_line, rdma_line,
+        dpdk_line; /* where its cores, port, rdma and dpdk do; those of `defaults` or of the node when not given */
 } rf_config_node_t;
 
 typedef struct rf_config {
@@ -67,7 +88,7 @@ typedef struct rf_config {
     char key_path[4096];
     uint8_t key[RF_CONFIG_KEY_MAX];
     size_t key_size;
-    bool encrypt, allow_root, emulated;
+    bool encrypt, allow_root, emulated, one_sided;
     uint32_t heartbeat_ms, host_deadline_ms, election_ms;
     unsigned voters_max; /* at most so many cores vote */
     unsigned n_voters;   /* listed ones; 0: chosen */
@@ -101,7 +122,7 @@ typedef struct rf_config_emulation {
     const uint16_t *ports;
     const char *key_file;
     const char *transport; /* "tcp", "rdma" */
-    bool encrypt, allow_root;
+    bool encrypt, allow_root, one_sided;
     const char *const *users;
     unsigned n_users;
 } rf_config_emulation_t;
@@ -120,6 +141,9 @@ rf_err_t rf_config_resolve_local(rf_config_t *config, rf_node_t node, char *erro
  * core numbers again. RF_ERR_LIMIT above the named maxima, RF_ERR_INVALID when the node has another number
  * already. */
 rf_err_t rf_config_resolve_remote(rf_config_t *config, rf_node_t node, rf_core_t n_cores);
+
+/* All that is said of a port, as one line in a form of its own: equal when, and only when, the settings are. */
+void rf_config_dpdk_text(const rf_config_dpdk_t *dpdk, char *out, size_t max);
 
 /* "FILE:LINE" of where a node's port is configured, for whoever finds it in use. */
 void rf_config_port_place(const rf_config_t *config, rf_node_t node, char *place, size_t max);

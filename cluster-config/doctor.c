@@ -38,6 +38,7 @@ static const struct {
     {"memlock", doctor_check_memlock},
     {"hugepages", doctor_check_hugepages},
     {"rdma", doctor_check_rdma},
+    {"dpdk", doctor_check_dpdk},
     {"user", doctor_check_user},
     {"capabilities", doctor_check_capabilities},
     {"isolation", doctor_check_isolation},
@@ -51,6 +52,7 @@ static const struct {
     {"ports", doctor_check_ports},
     {"transports", doctor_check_transports},
     {"voters", doctor_check_voters},
+    {"lanes", doctor_check_lanes},
 };
 
 static void finding_add(doctor_t *doctor, rf_doctor_severity_t severity, const char *mend, const char *format,
@@ -128,7 +130,7 @@ void rf_doctor_need(const rf_config_t *config, rf_node_t node, rf_doctor_need_t 
         uint64_t before = config->emulated ? 1 : 0;
         need->files_per_process = need->files_per_process > largest ? need->files_per_process : largest;
         need->files_all = before * need->files_all + files;
-        need->processes = before * need->processes + 1 + 2 * cores;
+        need->processes = before * need->processes + 1 + 2 * cores + config->nodes[i].n_dpdk;
         need->memory_bytes = before * need->memory_bytes + links * BYTES_PER_SHM_LINK;
     }
 }

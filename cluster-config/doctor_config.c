@@ -9,6 +9,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -172,6 +173,80 @@ static unsigned voters_spread(const rf_config_t *config, unsigned *on_node)
         n--;
     }
     return n;
+}
+
+/* Media that take back memory which a peer may write (RF_TRANSPORT_TAKES_BACK). */
+static bool takes_back(const char *medium)
+{
+    return strcmp(medium, "rdma") == 0 || strcmp(medium, "tcp") == 0;
+}
+
+/* Between two voters of different hosts there are two lanes, one for each to write; of each either end locks its 64 KiB (the lane, or
+ * what its writes are made from), and what its link has for slots, and for bulk (doc/protocol.md, "What it costs"). */
+#define LINK_LOCKED_BYTES (84u << 10)
+#define BULK_LOCKED_BYTES (12u << 10)
+#define LANE_LOCKED_BYTES ((64u << 10) + LINK_LOCKED_BYTES + BULK_LOCKED_BYTES)
+#define LANE_QUEUE_PAIRS  2
+#define PLAN_NEIGHBOURS   8 /* of a monitor, in a plan of one hop per host */
+
+/* Of a voter on that node; *over_rdma: those of them that are over RDMA. */
+static unsigned lanes_of_voter(const rf_config_t *config, rf_node_t here, unsigned *over_rdma)
+{
+    unsigned on_node[RF_NODES_MAX], lanes = 0;
+    *over_rdma = 0;
+    if (!config->one_sided || voters_spread(config, on_node) == 0 || here >= config->n_nodes ||
+        on_node[here] == 0)
+        return 0;
+    for (unsigned i = 0; i < config->n_nodes; i++) {
+        if (i == here || !takes_back(config->medium[here][i])) continue;
+        lanes += 2 * on_node[i];
+        *over_rdma += strcmp(config->medium[here][i], "rdma") == 0 ? 2 * on_node[i] : 0;
+    }
+    return lanes;
+}
+
+uint64_t doctor_rdma_locked(const rf_config_t *config, rf_node_t here)
+{
+    uint64_t hosts = 0, cores = 0;
+    unsigned over_rdma;
+    if (!config || here >= config->n_nodes) return 0;
+    for (unsigned i = 0; i < config->n_nodes; i++) {
+        if (i == here || strcmp(config->medium[here][i], "rdma") != 0) continue;
+        hosts++;
+        cores += config->nodes[i].n_cores ? config->nodes[i].n_cores : RF_CORES_PER_NODE_MAX;
+    }
+    uint64_t links = cores < hosts + PLAN_NEIGHBOURS ? cores : hosts + PLAN_NEIGHBOURS;
+    lanes_of_voter(config, here, &over_rdma);
+    return links * LINK_LOCKED_BYTES + over_rdma * (uint64_t)LANE_LOCKED_BYTES;
+}
+
+/* One-sided append: what it takes here, and where it cannot be. */
+void doctor_check_lanes(doctor_t *doctor)
+{
+    const rf_config_t *config = doctor->options->config;
+    rf_node_t here = doctor->options->node;
+    unsigned lanes, over_rdma, n_unfit = 0;
+    if (!config || !config->one_sided) return;
+    if (config->n_nodes < 2) {
+        doctor_finding(doctor, RF_DOCTOR_NOTE, "leave it out", "%.80s: one_sided is of no use on one host",
+                       config->path);
+        return;
+    }
+    for (unsigned i = 0; i < config->n_nodes; i++) {
+        for (unsigned j = i + 1; j < config->n_nodes; j++) {
+            const char *medium = config->medium[i][j];
+            if (takes_back(medium) || n_unfit++ > 0) continue;
+            doctor_finding(doctor, RF_DOCTOR_NOTE, "let `transports` say rdma there, or leave one_sided out",
+                           "%.80s: one_sided: %.16s between '%.40s' and '%.40s' takes no memory back: "
+                           "entries go there by "
+                           "messages",
+                           config->path, medium, config->nodes[i].name, config->nodes[j].name);
+        }
+    }
+    lanes = lanes_of_voter(config, here, &over_rdma);
+    if (lanes > 0)
+        doctor_good(doctor, "each voter here has %u lanes: %u queue pairs, and %llu KiB locked", lanes,
+                    over_rdma * LANE_QUEUE_PAIRS, (unsigned long long)over_rdma * LANE_LOCKED_BYTES >> 10);
 }
 
 void doctor_check_voters(doctor_t *doctor)

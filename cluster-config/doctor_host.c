@@ -158,8 +158,7 @@ void doctor_check_processes(doctor_t *doctor)
 void doctor_check_memlock(doctor_t *doctor)
 {
     struct rlimit limit;
-    rf_doctor_need_t need;
-    rf_doctor_need(doctor->options->config, doctor->options->node, &need);
+    uint64_t locked = doctor_rdma_locked(doctor->options->config, doctor->options->node);
     if (getrlimit(RLIMIT_MEMLOCK, &limit) < 0) {
         doctor_finding(doctor, RF_DOCTOR_NOTE, "look at 'ulimit -l'",
                        "the limit of locked memory is unknown: %m");
@@ -167,29 +166,53 @@ void doctor_check_memlock(doctor_t *doctor)
     }
     unsigned long long kib = limit.rlim_cur == RLIM_INFINITY ? ~0ull : limit.rlim_cur >> 10;
     bool pins = doctor_medium_used(doctor, "rdma");
-    if (pins && limit.rlim_cur < need.memory_bytes)
+    if (limit.rlim_cur < locked)
         doctor_finding(doctor, RF_DOCTOR_FAIL,
                        "raise it: 'memlock' in /etc/security/limits.conf, LimitMEMLOCK= in the unit",
-                       "%llu KiB may be locked; rdma would lock %llu KiB", kib,
-                       (unsigned long long)(need.memory_bytes >> 10));
+                       "%llu KiB may be locked; a monitor's links over RDMA lock %llu KiB", kib,
+                       (unsigned long long)(locked >> 10));
     else if (limit.rlim_cur == RLIM_INFINITY)
         doctor_good(doctor, "any amount of memory may be locked");
     else
-        doctor_good(doctor, "%llu KiB may be locked; %s", kib, pins ? "enough" : "shm and tcp lock none");
+        doctor_good(doctor, "%llu KiB may be locked; %s %llu", kib,
+                    pins ? "a monitor's links over RDMA lock" : "shm and tcp lock",
+                    (unsigned long long)(locked >> 10));
 }
 
 void doctor_check_hugepages(doctor_t *doctor)
 {
     char text[16384];
-    unsigned long long total = 0;
+    unsigned long long total = 0, kib = 0, wanted_mib = 0;
     if (rf_file_read("/proc/meminfo", text, sizeof text) > 0) {
-        const char *at = strstr(text, "HugePages_Total:");
+        const char *at = strstr(text, "HugePages_Total:"), *size = strstr(text, "Hugepagesize:");
         if (at) total = strtoull(at + strlen("HugePages_Total:"), NULL, 10);
+        if (size) kib = strtoull(size + strlen("Hugepagesize:"), NULL, 10);
     }
-    if (total == 0 && doctor_medium_used(doctor, "dpdk"))
-        doctor_finding(doctor, RF_DOCTOR_NOTE, "reserve some: sysctl vm.nr_hugepages=256",
-                       "no huge pages are reserved; dpdk is faster with them");
+    const rf_config_t *config = doctor->options->config;
+    rf_node_t node = doctor->options->node;
+    bool huge = false, device = false;
+    if (config && node < config->n_nodes && doctor_medium_used(doctor, "dpdk")) {
+        for (unsigned i = 0; i < config->nodes[node].n_dpdk; i++) {
+            const rf_config_dpdk_t *port = &config->nodes[node].dpdk[i];
+            huge |= port->hugepages;
+            device |= !port->interface[0];
+            if (port->hugepages) wanted_mib += port->memory_mib ? port->memory_mib : RF_DPDK_MEMORY_MIB;
+        }
+    }
+    if (total == 0 && huge)
+        doctor_finding(doctor, RF_DOCTOR_FAIL,
+                       "reserve some: sysctl vm.nr_hugepages=256; or 'hugepages: off'",
+                       "%.80s:%d: dpdk: hugepages is on, and none are reserved", config->path,
+                       config->nodes[node].dpdk_line);
+    else if (total * kib >> 10 < wanted_mib)
+        doctor_finding(doctor, RF_DOCTOR_FAIL, "reserve more: sysctl vm.nr_hugepages; or less 'memory'",
+                       "%.80s:%d: dpdk: the ports take %llu MiB of huge pages, and %llu MiB are reserved",
+                       config->path, config->nodes[node].dpdk_line, wanted_mib, total * kib >> 10);
+    else if (total == 0 && device)
+        doctor_finding(doctor, RF_DOCTOR_NOTE,
+                       "reserve some and use them: sysctl vm.nr_hugepages=256, 'hugepages: on'",
+                       "no huge pages are reserved; a DPDK device is faster with them");
     else
         doctor_good(doctor, "%llu huge pages are reserved%s", total,
-                    total == 0 ? "; shm and tcp want none" : "");
+                    total == 0 ? "; nothing that is configured wants any" : "");
 }

@@ -39,7 +39,11 @@ void doctor_check_processes(doctor_t *doctor);
 /* doctor_rdma.c: its RDMA devices */
 void doctor_check_rdma(doctor_t *doctor);
 
+/* doctor_dpdk.c: its port for DPDK */
+void doctor_check_dpdk(doctor_t *doctor);
+
 /* doctor_rights.c: what we may do on it */
+uint64_t doctor_capabilities(void); /* ours, a bit each; 0 where the kernel does not tell */
 void doctor_check_user(doctor_t *doctor);
 void doctor_check_capabilities(doctor_t *doctor);
 void doctor_check_isolation(doctor_t *doctor);
@@ -49,11 +53,15 @@ void doctor_check_programs(doctor_t *doctor);
 void doctor_check_run_dir(doctor_t *doctor);
 
 /* doctor_config.c: whether the configuration fits it */
+/* Bytes that the one process of that node locks which has most links over RDMA: a voter that is its host's gateway. On iWARP, which
+ * has more buffers, a link is 64 KiB more. 0: no link, or the node is not known. */
+uint64_t doctor_rdma_locked(const rf_config_t *config, rf_node_t here);
 void doctor_check_node(doctor_t *doctor);
 void doctor_check_key(doctor_t *doctor);
 void doctor_check_ports(doctor_t *doctor);
 void doctor_check_hosts(doctor_t *doctor);
 void doctor_check_transports(doctor_t *doctor);
 void doctor_check_voters(doctor_t *doctor);
+void doctor_check_lanes(doctor_t *doctor);
 
 #endif

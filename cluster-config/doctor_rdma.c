@@ -45,9 +45,17 @@ typedef struct rdma_port {
     char device[NAME];
     unsigned port;
     char state[NAME], layer[NAME];
-    bool active, software;
+    bool active, software, iwarp;
+    bool meant; /* by what the configuration says of this host */
     rdma_gid_t gid;
 } rdma_port_t;
+
+/* What the configuration says of this host; "" and -1: nothing. */
+typedef struct told {
+    const char *device;
+    long port, gid_index;
+    bool write; /* slots by WRITE */
+} told_t;
 
 static const char *root_of(const doctor_t *doctor)
 {
@@ -79,26 +87,26 @@ static bool is_there(const doctor_t *doctor, const char *format, const char *wor
     return access(path, mode) == 0;
 }
 
-static gid_kind_t kind_of(const char *gid, const char *type, const char *layer)
+static gid_kind_t kind_of(const rdma_port_t *port, const char *gid, const char *type)
 {
-    if (strcmp(layer, "Ethernet") != 0 || !strstr(type, "RoCE")) return GID_OTHER;
+    if (port->iwarp || strcmp(port->layer, "Ethernet") != 0 || !strstr(type, "RoCE")) return GID_OTHER;
     if (!strstr(type, "v2")) return GID_V1;
     if (strncmp(gid, "0000:0000:0000:0000:0000:ffff:", 30) == 0) return GID_V2_IPV4;
     return strncmp(gid, "fe80:", 5) == 0 ? GID_V2_LINK_LOCAL : GID_V2_GLOBAL;
 }
 
-/* The GID that a link would use when every route goes by this port. */
-static void best_gid(const doctor_t *doctor, rdma_port_t *port)
+/* The GID that a link would use when every route goes by this port; `only`: it is told which. */
+static void best_gid(const doctor_t *doctor, rdma_port_t *port, long only)
 {
     char folder[PATH / 2];
     snprintf(folder, sizeof folder, "/sys/class/infiniband/%.60s/ports/%u", port->device, port->port);
     port->gid = (rdma_gid_t){.kind = GID_NONE};
-    for (unsigned i = 0; i < GIDS_MAX; i++) {
+    for (unsigned i = only < 0 ? 0 : (unsigned)only; i < GIDS_MAX && (only < 0 || i == only); i++) {
         char gid[NAME], type[NAME];
         if (!read_line(doctor, gid, sizeof gid, "%s/gids/%u", folder, i)) break;
         if (strspn(gid, "0:") == strlen(gid)) continue;
         if (!read_line(doctor, type, sizeof type, "%s/gid_attrs/types/%u", folder, i)) type[0] = '\0';
-        gid_kind_t kind = kind_of(gid, type, port->layer);
+        gid_kind_t kind = kind_of(port, gid, type);
         if (kind >= port->gid.kind) continue;
         port->gid.kind = kind;
         port->gid.index = i;
@@ -108,9 +116,14 @@ static void best_gid(const doctor_t *doctor, rdma_port_t *port)
     }
 }
 
-static void port_read(const doctor_t *doctor, rdma_port_t *port)
+static void port_read(const doctor_t *doctor, rdma_port_t *port, const told_t *told)
 {
     static const char base[] = "/sys/class/infiniband";
+    char type[NAME];
+    port->iwarp = read_line(doctor, type, sizeof type, "%s/%.60s/node_type", base, port->device) &&
+                  strstr(type, "RNIC");
+    port->meant = (!told->device[0] || strcmp(told->device, port->device) == 0) &&
+                  (told->port < 0 || told->port == (long)port->port);
     (void)read_line(doctor, port->state, sizeof port->state, "%s/%.60s/ports/%u/state", base, port->device,
                     port->port);
     (void)read_line(doctor, port->layer, sizeof port->layer, "%s/%.60s/ports/%u/link_layer", base,
@@ -120,10 +133,10 @@ static void port_read(const doctor_t *doctor, rdma_port_t *port)
     port->software = !is_there(doctor, "/sys/class/infiniband", port->device, F_OK) ||
                      !read_line(doctor, port->gid.text, sizeof port->gid.text, "%s/%.60s/device/vendor", base,
                                 port->device);
-    best_gid(doctor, port);
+    best_gid(doctor, port, port->meant ? told->gid_index : -1);
 }
 
-static unsigned list_ports(const doctor_t *doctor, rdma_port_t *ports, unsigned max)
+static unsigned list_ports(const doctor_t *doctor, rdma_port_t *ports, unsigned max, const told_t *told)
 {
     char path[PATH];
     unsigned n = 0;
@@ -139,7 +152,7 @@ static unsigned list_ports(const doctor_t *doctor, rdma_port_t *ports, unsigned 
                 break;
             ports[n] = (rdma_port_t){.port = port};
             memcpy(ports[n].device, entry->d_name, strlen(entry->d_name) + 1);
-            port_read(doctor, &ports[n++]);
+            port_read(doctor, &ports[n++], told);
         }
     }
     closedir(devices);
@@ -148,13 +161,19 @@ static unsigned list_ports(const doctor_t *doctor, rdma_port_t *ports, unsigned 
 
 /* ---- what is said of a port ---- */
 
-static void say_port(doctor_t *doctor, const rdma_port_t *port, rf_doctor_severity_t bad)
+static void say_port(doctor_t *doctor, const rdma_port_t *port, const told_t *told, rf_doctor_severity_t bad)
 {
     if (!port->active) {
         doctor_finding(
             doctor, bad,
             "bring it up: ip link set NETDEV up, the cable, and on InfiniBand a subnet manager (opensm)",
             "%s port %u is not active (%s): no link can use it", port->device, port->port, port->state);
+        return;
+    }
+    if (port->gid.kind == GID_NONE && port->meant && told->gid_index >= 0) {
+        doctor_finding(doctor, bad, "correct 'gid_index' (`ibv_devinfo -v` lists them), or leave it out",
+                       "%s port %u has no GID with index %ld, which the configuration wants", port->device,
+                       port->port, told->gid_index);
         return;
     }
     if (port->gid.kind == GID_NONE) {
@@ -166,7 +185,7 @@ static void say_port(doctor_t *doctor, const rdma_port_t *port, rf_doctor_severi
     const char *name = gid_names[port->gid.kind];
     if (port->gid.kind == GID_V1 || port->gid.kind == GID_V2_LINK_LOCAL)
         doctor_finding(doctor, RF_DOCTOR_NOTE,
-                       "give its network interface an IPv4 address, or set 'gid' in the configuration",
+                       "give its network interface an IPv4 address, or set 'gid_index' in the configuration",
                        "%s port %u would use GID %u (%s), which no router passes on", port->device,
                        port->port, port->gid.index, name);
     else
@@ -224,6 +243,17 @@ static void say_lossless(doctor_t *doctor, const rdma_port_t *port)
                              : "whether RoCE traffic is lossless cannot be seen from here");
 }
 
+/* Slots by WRITE rely on an order of placement that is not promised (transport/rdma/placement.c): of devices in software it is known. */
+static void say_torn(doctor_t *doctor, const rdma_port_t *port)
+{
+    if (!port->iwarp && !port->software) return;
+    doctor_finding(
+        doctor, RF_DOCTOR_NOTE, "leave 'mode' out, or set it to auto: it is for measuring only here",
+        "%s: the configuration has slots come by WRITE, though %s", port->device,
+        port->iwarp ? "iWARP promises no order of placement: one may be taken torn"
+                    : "Soft-RoCE was seen to show slots before their payload: one may be taken torn");
+}
+
 /* ---- what the host lets us do ---- */
 
 static void say_access(doctor_t *doctor, rf_doctor_severity_t bad)
@@ -278,20 +308,27 @@ static void say_cgroup(doctor_t *doctor)
     }
 }
 
-/* Nothing that the configuration wants is there: which device it named, or none. */
-static void say_missing(doctor_t *doctor, const rdma_port_t *ports, unsigned n, const char *device)
+/* Nothing that the configuration wants is there: which device or port it named, or none. */
+static void say_missing(doctor_t *doctor, const rdma_port_t *ports, unsigned n, const told_t *told)
 {
+    bool device = false;
     char seen[160] = "";
     const rf_config_t *config = doctor->options->config;
     for (unsigned i = 0; i < n; i++) {
         size_t used = strlen(seen);
+        device |= !told->device[0] || strcmp(told->device, ports[i].device) == 0;
         if (i == 0 || strcmp(ports[i].device, ports[i - 1].device) != 0)
             snprintf(seen + used, sizeof seen - used, "%s%.40s", used ? ", " : "", ports[i].device);
     }
-    if (n > 0)
+    if (device)
+        doctor_finding(doctor, RF_DOCTOR_FAIL, "correct 'port' there, or leave it out",
+                       "%.80s:%d: rdma: %.60s has no port %ld", config->path,
+                       config->nodes[doctor->options->node].rdma_line, told->device[0] ? told->device : seen,
+                       told->port);
+    else if (n > 0)
         doctor_finding(doctor, RF_DOCTOR_FAIL, "correct 'device' there, or leave it out",
                        "%.80s:%d: rdma: this host has no device '%.40s', but %.60s", config->path,
-                       config->nodes[doctor->options->node].rdma_line, device, seen);
+                       config->nodes[doctor->options->node].rdma_line, told->device, seen);
     else
         doctor_finding(doctor, RF_DOCTOR_FAIL,
                        "load the adapter's driver; without one, over any network: rdma link add rxe0 type "
@@ -299,30 +336,47 @@ static void say_missing(doctor_t *doctor, const rdma_port_t *ports, unsigned n, 
                        "the configuration wants rdma, and this host has no RDMA device");
 }
 
+/* A number in the options as the medium takes them, "device=mlx5_0,port=1"; -1: it is not there. */
+static long number_told(const char *options, const char *name)
+{
+    size_t size = strlen(name);
+    for (const char *at = options; at; at = strchr(at, ',')) {
+        at += *at == ',';
+        if (strncmp(at, name, size) == 0 && at[size] == '=') return strtol(at + size + 1, NULL, 10);
+    }
+    return -1;
+}
+
 void doctor_check_rdma(doctor_t *doctor)
 {
     rdma_port_t ports[DEVICES_MAX];
     const rf_config_t *config = doctor->options->config;
     rf_node_t node = doctor->options->node;
-    const char *device = config && node < config->n_nodes ? config->nodes[node].rdma_device : "";
-    unsigned n = list_ports(doctor, ports, DEVICES_MAX), meant = 0, usable = 0;
+    told_t told = {.device = "", .port = -1, .gid_index = -1};
+    if (config && node < config->n_nodes)
+        told = (told_t){.device = config->nodes[node].rdma_device,
+                        .port = number_told(config->nodes[node].rdma, "port"),
+                        .gid_index = number_told(config->nodes[node].rdma, "gid_index"),
+                        .write = strstr(config->nodes[node].rdma, "mode=write") != NULL};
+    unsigned n = list_ports(doctor, ports, DEVICES_MAX, &told), meant = 0, usable = 0;
     bool wanted = doctor_medium_used(doctor, "rdma");
     for (unsigned i = 0; i < n; i++) {
-        if (device[0] && strcmp(ports[i].device, device) != 0) continue;
+        if (!ports[i].meant) continue;
         meant++;
         usable += ports[i].active && ports[i].gid.kind != GID_NONE;
     }
     if (meant == 0 && wanted)
-        say_missing(doctor, ports, n, device);
+        say_missing(doctor, ports, n, &told);
     else if (n == 0)
         doctor_good(doctor, "no RDMA device, and none is wanted; to try it: rackfish lab rdma");
     for (unsigned i = 0; i < n; i++) {
         /* A port that lies idle harms nobody as long as another can be used. */
-        bool needed = wanted && usable == 0 && (device[0] == 0 || strcmp(ports[i].device, device) == 0);
-        say_port(doctor, &ports[i], needed ? RF_DOCTOR_FAIL : RF_DOCTOR_NOTE);
+        bool needed = wanted && usable == 0 && ports[i].meant;
+        say_port(doctor, &ports[i], &told, needed ? RF_DOCTOR_FAIL : RF_DOCTOR_NOTE);
         if (!ports[i].active || ports[i].gid.kind == GID_NONE) continue;
         say_mtu(doctor, &ports[i]);
         say_lossless(doctor, &ports[i]);
+        if (told.write && ports[i].meant) say_torn(doctor, &ports[i]);
     }
     if (n == 0) return;
     say_access(doctor, wanted ? RF_DOCTOR_FAIL : RF_DOCTOR_NOTE);

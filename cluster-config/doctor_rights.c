@@ -35,7 +35,7 @@ void doctor_check_user(doctor_t *doctor)
         doctor_good(doctor, "system processes will run as '" SYSTEM_USER "'");
 }
 
-static uint64_t capabilities_effective(void)
+uint64_t doctor_capabilities(void)
 {
     char text[4096];
     if (rf_file_read("/proc/self/status", text, sizeof text) < 0) return 0;
@@ -64,7 +64,7 @@ void doctor_check_capabilities(doctor_t *doctor)
         doctor_good(doctor, "none are needed by a machine of one user");
         return;
     }
-    uint64_t have = capabilities_effective();
+    uint64_t have = doctor_capabilities();
     char missing[160] = "";
     bool fatal = false;
     for (unsigned i = 0; i < sizeof wanted / sizeof *wanted; i++) {

@@ -61,6 +61,7 @@ rf_err_t rf_config_write_emulated(const rf_config_emulation_t *emulation, FILE *
     ok = quoted_write("\nkey_file: ", emulation->key_file, out) && ok;
     fprintf(out, "\nemulated: on\nencrypt: %s\nallow_root: %s\n", emulation->encrypt ? "on" : "off",
             emulation->allow_root ? "on" : "off");
+    if (emulation->one_sided) fputs("one_sided: on\n", out);
     if (emulation->n_users > 0) {
         fputs("users: [", out);
         for (unsigned i = 0; i < emulation->n_users; i++)

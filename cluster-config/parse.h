@@ -26,6 +26,15 @@ void rf_config_source_free(rf_config_source_t *source);
 /* validate.c: fills a zeroed *config from a Machine message. */
 rf_err_t rf_config_validate(rf_reader_t *reader, const ProtobufCMessage *message, rf_config_t *config);
 
+/* validate.c: "64G", "512M", "16GiB", "none" (0 bytes); false when it is none of these. */
+bool rf_config_memory_decode(const char *text, uint64_t *bytes);
+
+/* validate_dpdk.c: fills in the ports of a zeroed *out from a Dpdk message, all but the addresses, which are one a host: those of the
+ * nodes from `first` to the last one in *config. */
+rf_err_t rf_config_dpdk_validate(rf_reader_t *reader, const ProtobufCMessage *message, rf_config_node_t *out);
+rf_err_t rf_config_dpdk_addresses(rf_reader_t *reader, const ProtobufCMessage *message, rf_config_t *config,
+                                  unsigned first);
+
 /* validate.c: counts first_core of every node and n_cores again. RF_ERR_LIMIT above RF_CORES_MAX. */
 rf_err_t rf_config_number_cores(rf_config_t *config);
 

@@ -88,7 +88,7 @@ static rf_err_t users_validate(rf_reader_t *reader, const machine_t *m, rf_confi
 }
 
 /* "64G", "512M", "16GiB", "none". */
-static bool memory_decode(const char *text, uint64_t *bytes)
+bool rf_config_memory_decode(const char *text, uint64_t *bytes)
 {
     static const char units[] = "KMGT";
     if (strcmp(text, "none") == 0) {
@@ -173,7 +173,7 @@ static rf_err_t rdma_validate(rf_reader_t *reader, const rdma_t *rdma, rf_config
         uint32_t value, least, most;
     } numbers[] = {
         {"port", rdma->has_port, rdma->port, 1, 254},
-        {"gid_index", rdma->has_gid_index, rdma->gid_index, 0, 1023},
+        {"gid_index", rdma->has_gid_index, rdma->gid_index, 0, 255},
         {"traffic_class", rdma->has_traffic_class, rdma->traffic_class, 0, 255},
         {"service_level", rdma->has_service_level, rdma->service_level, 0, 15},
         {"mtu", rdma->has_mtu, rdma->mtu, 256, 4096},
@@ -210,6 +210,12 @@ static rf_err_t rdma_validate(rf_reader_t *reader, const rdma_t *rdma, rf_config
     return RF_OK;
 }
 
+static const ProtobufCMessage *dpdk_of(const machine_t *m, const group_t *group)
+{
+    const Rackfish__Config__Dpdk *dpdk = group->dpdk ? group->dpdk : m->defaults ? m->defaults->dpdk : NULL;
+    return dpdk ? &dpdk->base : NULL;
+}
+
 /* The parts of a group that all its nodes share, from the group or else from `defaults`. */
 static rf_err_t group_common_validate(rf_reader_t *reader, const machine_t *m, const group_t *group,
                                       rf_config_node_t *node)
@@ -227,7 +233,7 @@ static rf_err_t group_common_validate(rf_reader_t *reader, const machine_t *m, c
     const char *memory = group->memory                  ? group->memory
                          : defaults && defaults->memory ? defaults->memory
                                                         : "none";
-    if (!memory_decode(memory, &node->memory_bytes))
+    if (!rf_config_memory_decode(memory, &node->memory_bytes))
         return rf_reader_fail(
             reader, rf_reader_line(reader, where, "memory", 0),
             "memory: '%.40s' is no size from 16M to 1024T; write a number and K, M, G or T, or none", memory);
@@ -244,7 +250,13 @@ static rf_err_t group_common_validate(rf_reader_t *reader, const machine_t *m, c
     where = group->rdma || !defaults || !defaults->rdma ? (const void *)group : defaults;
     const rdma_t *rdma = group->rdma ? group->rdma : defaults ? defaults->rdma : NULL;
     node->rdma_line = rf_reader_line(reader, where, "rdma", 0);
-    return rdma ? rdma_validate(reader, rdma, node) : RF_OK;
+    rf_err_t err = rdma ? rdma_validate(reader, rdma, node) : RF_OK;
+    if (err != RF_OK) return err;
+
+    where = group->dpdk || !defaults || !defaults->dpdk ? (const void *)group : defaults;
+    const ProtobufCMessage *dpdk = dpdk_of(m, group);
+    node->dpdk_line = rf_reader_line(reader, where, "dpdk", 0);
+    return dpdk ? rf_config_dpdk_validate(reader, dpdk, node) : RF_OK;
 }
 
 /* Same host: names differ at most in case, or one port at one address. */
@@ -330,6 +342,7 @@ static rf_err_t group_validate(rf_reader_t *reader, const machine_t *m, unsigned
                                   "address: %zu address(es) for %zu host(s); give one each", n_addresses,
                                   n_names);
     }
+    unsigned first = config->n_nodes;
     for (size_t i = 0; i < n_names; i++) {
         rf_config_node_t node = common;
         snprintf(node.name, sizeof node.name, "%s", names[i]);
@@ -337,7 +350,8 @@ static rf_err_t group_validate(rf_reader_t *reader, const machine_t *m, unsigned
         err = node_add(reader, config, &node, address_line);
         if (err != RF_OK) return err;
     }
-    return RF_OK;
+    const ProtobufCMessage *dpdk = dpdk_of(m, group);
+    return dpdk ? rf_config_dpdk_addresses(reader, dpdk, config, first) : RF_OK;
 }
 
 rf_err_t rf_config_number_cores(rf_config_t *config)
@@ -492,10 +506,27 @@ static rf_err_t rule_validate(rf_reader_t *reader, const rule_t *rule, rf_config
     return RF_OK;
 }
 
+/* Links over DPDK need a port at both ends. */
+static rf_err_t ports_validate(rf_reader_t *reader, const rule_t *rule, const rf_config_t *config)
+{
+    for (unsigned i = 0; i < config->n_nodes && strcmp(rule->use, "dpdk") == 0; i++) {
+        for (unsigned j = 0; j < config->n_nodes; j++) {
+            if (strcmp(config->medium[i][j], "dpdk") != 0 || config->nodes[i].n_dpdk > 0) continue;
+            return rf_reader_fail(
+                reader, rf_reader_line(reader, rule, "use", 0),
+                "use: dpdk: host '%s' has no port for it; add 'dpdk: {interface: eth1}' to its entry of "
+                "nodes",
+                config->nodes[i].name);
+        }
+    }
+    return RF_OK;
+}
+
 static rf_err_t transports_validate(rf_reader_t *reader, const machine_t *m, rf_config_t *config)
 {
     for (size_t i = 0; i < m->n_transports; i++) {
         rf_err_t err = rule_validate(reader, m->transports[i], config);
+        if (err == RF_OK) err = ports_validate(reader, m->transports[i], config);
         if (err != RF_OK) return err;
     }
     for (unsigned i = 0; i < config->n_nodes; i++) {
@@ -518,6 +549,7 @@ rf_err_t rf_config_validate(rf_reader_t *reader, const ProtobufCMessage *message
     config->encrypt = m->encrypt;
     config->allow_root = m->allow_root;
     config->emulated = m->emulated;
+    config->one_sided = m->one_sided;
     config->log_level = (uint32_t)m->log_level;
     config->sched = (uint32_t)m->scheduler;
     for (unsigned i = 0; i < sizeof steps / sizeof *steps; i++) {

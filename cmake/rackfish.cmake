@@ -28,6 +28,16 @@ function(rf_module)
   set_target_properties(${M_NAME} PROPERTIES OUTPUT_NAME rf_${M_NAME} POSITION_INDEPENDENT_CODE ON)
 endfunction()
 
+# rf_across_files(flow server): modules that a loop calls for each slot. Wherever they are linked, functions of one file are taken
+# into those of another, so that a boundary between files, or between two of these modules, costs a slot nothing. Only gcc, whose
+# linker knows how without more, and only what is optimised.
+function(rf_across_files)
+  if(CMAKE_C_COMPILER_ID STREQUAL GNU AND NOT RF_SANITIZE)
+    set_target_properties(${ARGN} PROPERTIES INTERPROCEDURAL_OPTIMIZATION_RELWITHDEBINFO ON
+                          INTERPROCEDURAL_OPTIMIZATION_RELEASE ON)
+  endif()
+endfunction()
+
 # rf_program(NAME rf-monitor SOURCES main.c DEPS monitor): a system program; lands in <build>/bin
 # and is installed to libexec/rackfish unless BIN is given (then to bin).
 # `programs` is the target of all of them, with the loadable transports: what a machine needs to run.
@@ -46,42 +56,80 @@ function(rf_program)
   endif()
 endfunction()
 
+# Seconds until ctest gives a test up: far beyond what it takes, so that a loaded machine fails none; sanitizers are slow.
+function(rf_timeout NAME)
+  if(NOT ${NAME})
+    set(${NAME} 120)
+  endif()
+  if(RF_SANITIZE)
+    math(EXPR ${NAME} "${${NAME}} * 4")
+  endif()
+  set(${NAME} "${${NAME}}" PARENT_SCOPE)
+endfunction()
+
+# Where tests run (`./check`):
+#   quick     part of `./check quick`
+#   threads   with the thread sanitizer, too: its processes have threads, or handlers of signals. All others have nothing for it to see.
+#   no-asan   not with the address sanitizer, for the reason beside the label
+# What `./check tsan` builds: the tests labelled threads, and what a machine needs.
+add_custom_target(threads)
+add_dependencies(threads programs)
+
+# What ctest is told of a test, for rf_test and rf_script_test; options of either:
+#   LABELS ...    above
+#   TIMEOUT s     after which it is given up
+#   COST s        about how long it takes, where that is long: the longest begin first
+#   PROCESSORS n  it keeps so many busy
+#   LOCK name     nothing else of that name runs beside it: cluster, machines, mostly of emulated hosts; net, chaos and hosts in network
+#                 namespaces; lab, guests; as long as each other. Since they run one after the other, they begin before all others.
+#   SERIAL        nothing runs beside it, because it judges shares of time
+# Exit status 77 means skipped, with the reason printed.
+set(rf_test_options SERIAL)
+set(rf_test_values NAME TIMEOUT COST PROCESSORS LOCK)
+set(rf_test_lists LABELS ARGS)
+
+macro(rf_test_properties)
+  rf_timeout(T_TIMEOUT)
+  set_tests_properties(${T_NAME} PROPERTIES LABELS "${T_LABELS}" TIMEOUT ${T_TIMEOUT} SKIP_RETURN_CODE 77)
+  if(T_LOCK)
+    set_tests_properties(${T_NAME} PROPERTIES RESOURCE_LOCK ${T_LOCK})
+    math(EXPR T_COST "1000 + 0${T_COST}")
+  endif()
+  if(T_COST)
+    set_tests_properties(${T_NAME} PROPERTIES COST ${T_COST})
+  endif()
+  if(T_PROCESSORS)
+    set_tests_properties(${T_NAME} PROPERTIES PROCESSORS ${T_PROCESSORS})
+  endif()
+  if(T_SERIAL)
+    set_tests_properties(${T_NAME} PROPERTIES RUN_SERIAL ON)
+  endif()
+endmacro()
+
 # rf_test(NAME base_histogram SOURCES x_test.c DEPS base LABELS quick TIMEOUT 60): a cmocka program.
-# LABELS quick: part of `./check quick`. Exit status 77 means skipped, with the reason printed.
 function(rf_test)
-  cmake_parse_arguments(T "SERIAL" "NAME;TIMEOUT" "SOURCES;DEPS;LABELS;ARGS" ${ARGN})
+  cmake_parse_arguments(T "${rf_test_options}" "${rf_test_values}" "SOURCES;DEPS;${rf_test_lists}" ${ARGN})
   if(NOT RF_BUILD_TESTS)
     return()
-  endif()
-  if(NOT T_TIMEOUT)
-    set(T_TIMEOUT 120)
   endif()
   add_executable(test_${T_NAME} ${T_SOURCES})
   target_link_libraries(test_${T_NAME} PRIVATE ${T_DEPS} PkgConfig::CMOCKA rf_options)
   set_target_properties(test_${T_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/tests")
-  add_test(NAME ${T_NAME} COMMAND test_${T_NAME} ${T_ARGS})
-  set_tests_properties(${T_NAME} PROPERTIES LABELS "${T_LABELS}" TIMEOUT ${T_TIMEOUT}
-                       SKIP_RETURN_CODE 77)
-  if(T_SERIAL)
-    set_tests_properties(${T_NAME} PROPERTIES RUN_SERIAL ON)
+  if("threads" IN_LIST T_LABELS)
+    add_dependencies(threads test_${T_NAME})
   endif()
+  add_test(NAME ${T_NAME} COMMAND test_${T_NAME} ${T_ARGS})
+  rf_test_properties()
 endfunction()
 
 # rf_script_test(NAME x SCRIPT path LABELS quick TIMEOUT 60): a shell test; gets the build folder as $1.
 function(rf_script_test)
-  cmake_parse_arguments(T "SERIAL" "NAME;SCRIPT;TIMEOUT" "LABELS;ARGS" ${ARGN})
+  cmake_parse_arguments(T "${rf_test_options}" "SCRIPT;${rf_test_values}" "${rf_test_lists}" ${ARGN})
   if(NOT RF_BUILD_TESTS)
     return()
   endif()
-  if(NOT T_TIMEOUT)
-    set(T_TIMEOUT 120)
-  endif()
   add_test(NAME ${T_NAME} COMMAND bash "${CMAKE_SOURCE_DIR}/${T_SCRIPT}" "${CMAKE_BINARY_DIR}" ${T_ARGS})
-  set_tests_properties(${T_NAME} PROPERTIES LABELS "${T_LABELS}" TIMEOUT ${T_TIMEOUT}
-                       SKIP_RETURN_CODE 77)
-  if(T_SERIAL)
-    set_tests_properties(${T_NAME} PROPERTIES RUN_SERIAL ON)
-  endif()
+  rf_test_properties()
 endfunction()
 
 # rf_fuzzer(NAME slot SOURCES slot_fuzz.c DEPS transport): with clang, a libFuzzer program and a ctest that

@@ -36,6 +36,12 @@ static bool times_valid(const agreement_params_t *p)
            p->drift_ppm < 500000;
 }
 
+static bool lanes_valid(const agreement_params_t *p)
+{
+    return p->lane_lines == 0 || (p->lane_lines >= AGREEMENT_LANE_LINES_MIN && p->lane_lines <= 1u << 20 &&
+                                  (p->lane_lines & (p->lane_lines - 1)) == 0 && p->resend_ns != RF_NEVER);
+}
+
 static bool params_valid(const agreement_params_t *p)
 {
     bool power_of_two = p->log_max > 0 && (p->log_max & (p->log_max - 1)) == 0;
@@ -47,7 +53,7 @@ static bool params_valid(const agreement_params_t *p)
            p->voters_max <= AGREEMENT_VOTERS_MAX && p->plan <= AGREEMENT_PLAN_TREE &&
            p->snapshot_max <= 1u << 30 &&
            (uint64_t)p->log_max * (sizeof(wire_entry_t) + p->entry_max) < 1ull << 31 && times_valid(p) &&
-           p->state_machine.apply && p->state_machine.save && p->state_machine.load;
+           p->state_machine.apply && p->state_machine.save && p->state_machine.load && lanes_valid(p);
 }
 
 /* Lays the parts out behind each other; with `memory` NULL it only counts. */
@@ -112,6 +118,7 @@ static size_t lay_out(const agreement_params_t *p, uint8_t *memory, size_t *zero
     at.group_left = take(&layout, groups > 0 ? left : 0);
     at.out = take(&layout, snapshot_size);
     at.in = take(&layout, snapshot_size);
+    void *lanes = take(&layout, p->lane_lines > 0 ? lane_size(p) : 0);
     if (!e) return layout.size;
     e->log = at.log;
     e->log_size = (p->log_max + 1) * entry_stride;
@@ -141,6 +148,7 @@ static size_t lay_out(const agreement_params_t *p, uint8_t *memory, size_t *zero
     e->snapshot_size = snapshot_size;
     e->groups = groups > 0 ? at.groups : NULL;
     e->group_left = at.group_left;
+    e->lanes = p->lane_lines > 0 ? lanes : NULL;
     return layout.size;
 }
 
@@ -163,7 +171,7 @@ rf_err_t agreement_init(void *memory, size_t size, const agreement_params_t *par
     lay_out(params, memory, &zeroed);
     agreement_t *e = memory;
     e->params = *params;
-    e->voted = e->leader = e->dead_leader = e->promised_to = e->parent = e->stand_to = NOBODY;
+    e->voted = e->leader = e->dead_leader = e->promised_to = e->parent = e->stand_to = e->asked = NOBODY;
     e->first = 1;
     e->own_session = agreement_own_session(e);
     e->command.kind = AGREEMENT_ENTRY_COMMAND;
@@ -173,6 +181,7 @@ rf_err_t agreement_init(void *memory, size_t size, const agreement_params_t *par
     e->transfer_until_ns = RF_NEVER;
     session_clear(e);
     if (e->groups && !engine_groups_init(e)) return RF_ERR_INVALID;
+    if (e->lanes) lane_init(e, e->lanes);
     *out = e;
     return RF_OK;
 }
@@ -196,7 +205,7 @@ static void tell_expelled(agreement_t *e, agreement_member_t to)
     send_one(e, MESSAGE_REFUSED, &m, sizeof m, to);
 }
 
-static void receive(agreement_t *e, const agreement_event_t *event)
+void engine_receive(agreement_t *e, const agreement_event_t *event)
 {
     agreement_member_t from = event->receive.from;
     const uint8_t *bytes = event->receive.bytes;
@@ -263,6 +272,7 @@ static void receive(agreement_t *e, const agreement_event_t *event)
         engine_protocol_error(e, "ignoring a message: no such type");
         break;
     }
+    if (e->lanes) lane_hold(e, event);
 }
 
 /* The link to a member is new, or takes messages again: what was sent may be lost. */
@@ -278,6 +288,7 @@ static void room(agreement_t *e, agreement_member_t peer)
         }
     }
     if (same(peer, e->leader)) {
+        e->leader_unheard = false;
         proposal_unsend(e);
         for (unsigned i = 0; i < AGREEMENT_READS_MAX; i++) {
             if (e->reads[i].used && e->reads[i].index == UINT64_MAX) e->reads[i].sent = false;
@@ -400,7 +411,9 @@ static void finish(agreement_t *e)
     if (e->role == AGREEMENT_ROLE_LEARNER) fetch_tick(e);
     if (e->due || e->ack_due || e->stand_to.core != RF_CORE_NONE) send_all(e);
     if (e->groups) engine_groups_finish(e);
+    if (e->lanes) lane_finish(e);
     e->output.next_tick_ns = engine_next_tick_ns(e);
+    e->output.only_notice = e->lazy;
     e->output.expelled = e->expelled;
     rf_assert(e->applied <= e->committed && e->committed <= e->last && e->first <= e->last + 1);
 }
@@ -413,7 +426,7 @@ static __attribute__((noinline)) void step(agreement_t *e, const agreement_event
         tick(e);
         break;
     case AGREEMENT_RECEIVE:
-        receive(e, event);
+        engine_receive(e, event);
         break;
     case AGREEMENT_ROOM:
         if (event->peer.core < e->params.n_cores && event->peer.core != e->params.self.core)
@@ -452,9 +465,15 @@ static __attribute__((noinline)) void step(agreement_t *e, const agreement_event
     case AGREEMENT_GROUP:
         engine_groups_event(e, &event->group);
         break;
+    case AGREEMENT_LANE:
+        if (e->lanes)
+            lane_event(e, &event->lane);
+        else
+            engine_ignore(e, "ignoring: this engine has no lanes");
+        break;
     }
     if (event->hold && completion_room(e) > AGREEMENT_COMPLETIONS_MAX / 2)
-        e->output.next_tick_ns = e->now_ns;
+        e->output.next_tick_ns = e->now_ns, e->output.only_notice = false;
     else
         finish(e);
     e->steady = (uint8_t)steady_state(e);
@@ -467,6 +486,7 @@ const agreement_output_t *agreement_step(agreement_t *e, const agreement_event_t
     agreement_output_t *out = &e->output;
     out->n_messages = out->n_completions = 0;
     out->group = NULL;
+    out->lane = NULL;
     out->applied_from = 1;
     out->applied_to = 0;
     out->view_changed = out->role_changed = out->loaded = out->more = false;
@@ -533,6 +553,7 @@ void agreement_query(const agreement_t *e, agreement_state_t *out)
         if (hosts < out->survives_hosts) out->survives_hosts = hosts;
     }
     if (!out->quorum) waiting_for(e, out);
+    if (e->lanes) lane_query(e, out);
 }
 
 agreement_member_state_t agreement_member_state(const agreement_t *e, rf_core_t core,

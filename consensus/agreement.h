@@ -18,6 +18,8 @@
  *   - sessions make commands exactly once (Raft 6.3); reads by read index (6.4), leases opt-in
  *   - whoever is behind what the ring still holds is sent a snapshot (Raft 5)
  *   - learners get committed entries from their parent in the plan in force, which is a function of the view
+ *   - where a voter's memory can be written from afar the leader may append to it one-sidedly (Mu, OSDI 2020); late-bound
+ *     for each pair, by AGREEMENT_LANE events; messages stay for all else
  *   - group operations (two-phase, one-phase): consensus/group.h, which stands alone
  *
  * Reports of death by kernel evidence must be true; silence is only a suspicion, which the leader judges.
@@ -41,8 +43,12 @@
 #define AGREEMENT_LOG_RESERVED    8    /* slots of the log ring that only the engine's own entries may use */
 #define AGREEMENT_READS_MAX       32   /* linearizable reads outstanding at one member */
 #define AGREEMENT_VOTERS_MAX      7
-#define AGREEMENT_CHANGES_MAX     64 /* members that join or leave by one entry; see CHANGE */
-#define AGREEMENT_CHILDREN_MAX    64 /* learners that one member feeds */
+#define AGREEMENT_CHANGES_MAX     64  /* members that join or leave by one entry; see CHANGE */
+#define AGREEMENT_CHILDREN_MAX    64  /* learners that one member feeds */
+#define AGREEMENT_WRITES_MAX      8   /* writes of one output; `more` says that there are others */
+#define AGREEMENT_LANE_LINES_MIN  256 /* lines of a lane, at least */
+#define AGREEMENT_LANE_LINE       64  /* bytes of a line */
+#define AGREEMENT_LANE_WRITES_MAX 64  /* writes to one lane that may be under way */
 #define AGREEMENT_TYPE_FIRST      0xd0
 #define AGREEMENT_TYPE_LAST       0xdf
 
@@ -106,6 +112,10 @@ typedef enum agreement_defect {
     AGREEMENT_DEFECT_NO_SESSIONS_SAVED = 1 << 5,     /* sessions missing from the snapshot */
     AGREEMENT_DEFECT_RESET_ON_PARTITION = 1 << 6,    /* a voter without quorum forgets its promises */
     AGREEMENT_DEFECT_SINGLE_MAJORITY = 1 << 7,       /* joint: only the new set's majority counts */
+    AGREEMENT_DEFECT_VOTE_BEFORE_FENCE = 1 << 8,     /* enters a later term while its lane can be written */
+    AGREEMENT_DEFECT_TORN_RECORD = 1 << 9,           /* takes a record of which a part has arrived */
+    AGREEMENT_DEFECT_OLD_COMPLETION =
+        1 << 10, /* a write completed in a lane that was revoked counts in the next */
 } agreement_defect_t;
 
 typedef struct agreement_params {
@@ -117,7 +127,7 @@ typedef struct agreement_params {
     /* Own proposals outstanding, at most AGREEMENT_PROPOSALS_MAX: those that the leader's log ring has no room for wait.
      * Of one session, more than AGREEMENT_WINDOW may be answered RF_ERR_SESSION where messages are lost. */
     unsigned proposals_max;
-    unsigned sessions_max;   /* sessions of the machine besides the members' own */
+    unsigned sessions_max;   /* of the machine, besides the members' own: one more ends the first opened */
     unsigned snapshot_max;   /* bytes that save() may need; two buffers of it */
     unsigned voters_max;     /* 1 to AGREEMENT_VOTERS_MAX; odd is preferred */
     const uint16_t *host;    /* [n_cores] failure domain: host; the caller's, lives as long as the engine */
@@ -132,7 +142,10 @@ typedef struct agreement_params {
     uint64_t lease_ns;  /* 0: reads by read index. Else: the leader answers alone for so long, less `drift` */
     unsigned drift_ppm; /* bound on how much clocks differ in rate */
     uint64_t seed;      /* spreads election times; any */
-    unsigned defects;   /* agreement_defect_t; 0 */
+    unsigned
+        lane_lines; /* lines of each lane, a power of two, the same for all members; 0: no one-sided append. Needs
+                            `resend_ns`: what comes while a lane is being fenced may be dropped */
+    unsigned defects; /* agreement_defect_t; 0 */
     bool
         plain; /* for tests: without the shortcuts of the steady state, which must be the same in all but time */
     agreement_machine_t state_machine;
@@ -149,12 +162,37 @@ typedef enum agreement_event_kind {
     AGREEMENT_CHANGE, /* members join and leave; answered like a proposal. One that joins counts twice (who is in leaves
                          by the same entry): at most AGREEMENT_CHANGES_MAX, and (entry_max - 144) / 8 */
     AGREEMENT_PROPOSE,      /* a command, through a session */
-    AGREEMENT_SESSION_OPEN, /* a new session; its id is the completion's value */
+    AGREEMENT_SESSION_OPEN, /* a new session (sessions_max); its id is the completion's value */
     AGREEMENT_SESSION_END,  /* ends a session */
     AGREEMENT_READ,     /* completes when the local replica holds all that was committed when it was asked */
     AGREEMENT_TRANSFER, /* the leader hands its office to the best other voter (before it leaves in order) */
     AGREEMENT_GROUP,    /* `group`: anything that consensus/group.h knows */
+    AGREEMENT_LANE,     /* `lane`: of one-sided append */
 } agreement_event_kind_t;
+
+/*
+ * One-sided append (consensus/lane.h). A lane is memory of a voter that one other member, the leader of one term, may write
+ * from afar. Who owns the lane hears READY, LINES and REVOKED; the leader, who writes it, GRANTED and WRITTEN.
+ */
+typedef enum agreement_lane_kind {
+    AGREEMENT_LANE_READY = 1, /* `peer` could be granted a lane at once, and told */
+    AGREEMENT_LANE_UNREADY,   /* ... no more; what it was granted stays until REVOKED */
+    AGREEMENT_LANE_LINES,     /* `lines` may hold something new */
+    AGREEMENT_LANE_REVOKED, /* asked for or not: nobody will ever write there again, by confirmation, and what was placed can be
+                               seen. `lines`: NULL: it was never granted */
+    AGREEMENT_LANE_GRANTED, /* `peer` has granted its lane `id` in `term` */
+    AGREEMENT_LANE_WRITTEN, /* writes up to `number` are placed by the medium's rule: whatever happens to this member,
+                               `peer` sees them when it has revoked. Or `err`: the lane takes no more */
+} agreement_lane_kind_t;
+
+typedef struct agreement_lane_event {
+    agreement_lane_kind_t kind;
+    agreement_member_t peer;
+    uint64_t id; /* of the owner's lanes */
+    uint64_t term, number;
+    const uint64_t *lines; /* lane_lines x AGREEMENT_LANE_LINE bytes, which may change at any time */
+    rf_err_t err;
+} agreement_lane_event_t;
 
 typedef enum agreement_evidence {
     AGREEMENT_EVIDENCE_KERNEL = 1, /* the kernel says so, on its own host: true for ever */
@@ -209,6 +247,7 @@ typedef struct agreement_event {
             uint64_t cookie; /* the caller's */
         } read;
         group_event_t group;
+        agreement_lane_event_t lane;
     };
 } agreement_event_t;
 
@@ -247,6 +286,30 @@ typedef struct agreement_completion {
     uint64_t value;
 } agreement_completion_t;
 
+typedef enum agreement_lane_order {
+    AGREEMENT_LANE_KEEP = 0,
+    AGREEMENT_LANE_GRANT,  /* `peer` alone may write lane `id`, and is told (GRANTED at it), with `term` */
+    AGREEMENT_LANE_REVOKE, /* ... may not any more: fence, confirm, then say REVOKED */
+} agreement_lane_order_t;
+
+/* One write of whole lines to the lane that `to` has granted; in order. If it cannot be posted: WRITTEN with an error. */
+typedef struct agreement_write {
+    agreement_member_t to;
+    uint64_t id, number;
+    uint32_t offset, size; /* bytes */
+    const void *bytes;     /* 8-byte aligned */
+} agreement_write_t;
+
+typedef struct agreement_lane_output {
+    agreement_lane_order_t order;
+    agreement_member_t peer;
+    uint64_t id, term;
+    bool
+        again; /* the lane holds more than could be taken: show it again (LINES, or REVOKED if that was it) soon */
+    unsigned n_writes;
+    agreement_write_t writes[AGREEMENT_WRITES_MAX];
+} agreement_lane_output_t;
+
 /* Lives in the engine; valid until the next step. */
 typedef struct agreement_output {
     unsigned n_messages, n_completions;
@@ -257,8 +320,11 @@ typedef struct agreement_output {
     bool more;         /* step again with AGREEMENT_TICK after acting on this */
     uint64_t applied_from, applied_to; /* indices applied in this step; from > to: none */
     uint64_t next_tick_ns;             /* when time matters next; RF_NEVER if it does not */
-    const char *ignored;               /* why the event was dropped, for the log; NULL if it was not */
-    const group_output_t *group;       /* NULL: nothing of groups */
+    bool
+        only_notice; /* next_tick_ns is now, and only to tell the others what is committed: may be put off, for the next entries tell it */
+    const char *ignored;                 /* why the event was dropped, for the log; NULL if it was not */
+    const group_output_t *group;         /* NULL: nothing of groups */
+    const agreement_lane_output_t *lane; /* NULL: nothing of one-sided append */
     bool expelled; /* this incarnation is not in a committed view: end; it never votes again */
     agreement_message_t messages[AGREEMENT_MESSAGES_MAX];
     agreement_completion_t completions[AGREEMENT_COMPLETIONS_MAX];
@@ -301,9 +367,19 @@ typedef struct agreement_state {
     agreement_member_t waiting[AGREEMENT_VOTERS_MAX];
     uint64_t elections, snapshots_sent, snapshots_loaded, expulsions; /* counted here since the start */
     uint64_t shortcuts;                                               /* steps of the steady state */
+    bool lane;      /* a voter: the leader may write its lane */
+    unsigned lanes; /* a leader: lanes of voters that it writes instead of sending */
 } agreement_state_t;
 
 void agreement_query(const agreement_t *engine, agreement_state_t *out);
+
+/* Of the own lane, while it is granted: how many bytes into it the next record will begin, and what its first word will be then; 0: there
+ * is none to wait for. Who polls that word knows when LINES is due. */
+uint64_t agreement_lane_next(const agreement_t *engine, uint32_t *offset);
+
+/* Of a leader: when it sent the last round that majorities have answered, hence a time at which it led a quorum, whatever happened to it
+ * since. 0: not known, or no leader. */
+uint64_t agreement_contact_ns(const agreement_t *engine);
 
 typedef enum agreement_member_state {
     AGREEMENT_MEMBER_NONE = 0, /* the core never was in a view */

@@ -68,7 +68,12 @@ typedef struct wire_accepted {
 enum {
     ACCEPTED_REJECT = 1, /* entries were missing or did not fit: go on from match + 1 */
     ACCEPTED_FED = 2,    /* to the leader: somebody else feeds me, too */
+    ACCEPTED_LANE = 4,   /* a wire_lane_t follows */
 };
+
+typedef struct wire_lane { /* how many lines of the sender's lane it has taken */
+    uint64_t id, lines;
+} wire_lane_t;
 
 typedef struct wire_refused { /* REFUSED: one or more, all of one header */
     uint64_t session, sequence, value;
@@ -100,7 +105,8 @@ enum {
     VOTE_EVIDENCE = 2,
     VOTE_TRANSFER =
         4, /* the leader has asked the candidate to stand; it will never use its lease in its term again */
-    VOTE_STAND = 8, /* from the leader: stand now */
+    VOTE_STAND = 8,  /* from the leader: stand now */
+    VOTE_CLAIM = 16, /* with PRE: who would vote votes; the candidate enters the term when a vote has come */
 };
 
 typedef struct wire_vote {
@@ -146,7 +152,7 @@ typedef struct wire_view {            /* body of a VIEW entry: followed by n_old
 } wire_view_t;
 
 _Static_assert(sizeof(wire_member_t) == 8 && sizeof(wire_proposal_t) == 24 && sizeof(wire_append_t) == 64 &&
-                   sizeof(wire_entry_t) == 32 && sizeof(wire_accepted_t) == 56 &&
+                   sizeof(wire_entry_t) == 32 && sizeof(wire_accepted_t) == 56 && sizeof(wire_lane_t) == 16 &&
                    sizeof(wire_refused_t) == 32 && sizeof(wire_vote_request_t) == 48 &&
                    sizeof(wire_vote_t) == 24 && sizeof(wire_read_t) == 16 && sizeof(wire_snapshot_t) == 64 &&
                    sizeof(wire_form_t) == 24 && sizeof(wire_view_t) == 32 &&

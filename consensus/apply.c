@@ -215,6 +215,7 @@ static __attribute__((noinline)) void apply_entry(agreement_t *e, uint64_t index
     case AGREEMENT_ENTRY_SESSION_OPEN:
         err = session_open(e, SESSION_OPENED | index);
         value = err == RF_OK ? SESSION_OPENED | index : 0;
+        if (s) s = session_find(e, entry->session); /* the one that asked may have made way */
         break;
     case AGREEMENT_ENTRY_SESSION_END: {
         uint64_t id;

@@ -80,6 +80,39 @@ static bool leaves(const plan_t *plan, agreement_member_t m)
     return false;
 }
 
+/* Is m, by its core, one of them? */
+static bool has_core(const agreement_member_t *voters, unsigned n, rf_core_t core)
+{
+    for (unsigned i = 0; i < n; i++) {
+        if (voters[i].core == core) return true;
+    }
+    return false;
+}
+
+/*
+ * Of the voters after a change a majority were voters before, if enough of those stay: so the change commits without those it promotes, who
+ * may all have died since they were heard. In place of the others those stay that would have been replaced; the next change goes on. Of
+ * two or one no majority can stay when one is replaced: then it is one at a time.
+ */
+static void promote_few(const agreement_t *e, const plan_t *plan, agreement_member_t *out, unsigned n)
+{
+    const config_t *c = config_newest(e);
+    unsigned n_kept = 0, next = 0, keep = n > 2 ? n / 2 + 1 : n - (n > 0);
+    for (unsigned i = 0; i < n; i++) n_kept += config_find(e, c->voters_new, c->n_new, out[i]) < c->n_new;
+    for (unsigned i = n; i > 0 && n_kept < keep; i--) {
+        if (config_find(e, c->voters_new, c->n_new, out[i - 1]) < c->n_new) continue;
+        for (; next < c->n_new; next++) {
+            agreement_member_t m = c->voters_new[next];
+            if (!leaves(plan, m) && !bit_get(e->dead, m.core) && !bit_get(e->believed, m.core) &&
+                !has_core(out, n, m.core))
+                break;
+        }
+        if (next == c->n_new) return;
+        out[i - 1] = c->voters_new[next++];
+        n_kept++;
+    }
+}
+
 static unsigned choose(agreement_t *e, const plan_t *plan, agreement_member_t *out)
 {
     const config_t *c = config_newest(e);
@@ -93,7 +126,9 @@ static unsigned choose(agreement_t *e, const plan_t *plan, agreement_member_t *o
         if (p->sets == 0 && member_in(e, p->member) && caught_up(e, p) && !leaves(plan, p->member))
             pool.member[n++] = p->member;
     }
-    return config_choose(&e->params, pool_member, &pool, n, c->voters_new, c->n_new, out);
+    n = config_choose(&e->params, pool_member, &pool, n, c->voters_new, c->n_new, out);
+    promote_few(e, plan, out, n);
+    return n;
 }
 
 static bool same_set(const config_t *c, const agreement_member_t *voters, unsigned n)

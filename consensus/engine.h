@@ -1,5 +1,5 @@
 /*
- * Inside of the engine; only consensus/ includes it.
+ * Inside of the engine; only consensus/ includes it. engine_state.h has what it holds.
  *
  *   agreement.c   parameters, memory, the step: one flat switch, then the epilogue, which derives everything from state
  *   log.c         the ring of entries, in wire layout: appending, truncating, room
@@ -7,12 +7,14 @@
  *   apply.c       committed entries, in order: sessions, views, the caller's machine
  *   session.c     exactly once: which sequences were executed, and the results that are kept
  *   proposal.c read.c   own proposals and reads until they are answered
+ *   form.c        the first entry, by which a machine is formed
  *   role.c        terms, elections, leading and ceasing to
  *   change.c      leader: changes of membership, one at a time; deaths and suspicions
  *   progress.c    what each member that is fed here holds; plan.c: whom that is
  *   snapshot.c    for whoever is behind what the ring holds
  *   send.c        the epilogue's messages, from state alone
  *   recv_*.c      one received message type each
+ *   lane.c        one-sided append, at who owns the lane; lane_feed.c at the leader, who writes it; lane_record.c the layout
  *   steady.c      shortcuts through all of it for what a machine does nearly all the time
  *
  * Messages are made from state, never queued: what a member lacks follows from its progress, so a lost message costs a
@@ -21,301 +23,12 @@
 #ifndef RF_CONSENSUS_ENGINE_H
 #define RF_CONSENSUS_ENGINE_H
 
-#include "consensus/agreement.h"
-#include "consensus/agreement_wire.h"
+#include "consensus/engine_state.h"
 
 #include "base/assert.h"
 #include "base/clock.h"
 
 #include <string.h>
-
-#define SESSION_OPENED   (1ull << 63) /* in ids of opened sessions; the rest is the index of the entry */
-#define SERVED_READS_MAX 128          /* leader: reads waiting for a round */
-#define SUSPICIONS_MAX   64           /* leader: members reported silent, not believed yet */
-#define EARLY_DEATHS_MAX 16           /* evidence about members that the log has not named yet */
-#define CANDIDATES_MAX   AGREEMENT_VOTERS_MAX
-#define PROGRESS_MAX     (2 * AGREEMENT_VOTERS_MAX + AGREEMENT_CHILDREN_MAX)
-#define PLAN_ARITY       32        /* children of one member in a plan by hosts */
-#define ROUNDS_KEPT      16        /* send times of rounds, for the lease */
-#define STAGGER_NS       200000ull /* for messages that are under way */
-#define EVIDENCE_TURNS   4         /* of that, between the ranks that stand on evidence */
-#define TERM_AHEAD_MAX                                                                                       \
-    (1u << 24) /* elections that a member may have missed: an hour of one every STAGGER_NS */
-#define UNKNOWN_SESSIONS_MAX 16
-#define ARENA_SIZE           (4 * AGREEMENT_MESSAGE_MAX)
-#define INCARNATION_MAX      ((1u << 30) - 1)
-#define INCARNATION_INLINE   62 /* larger ones take four more bytes in a snapshot */
-#define ESCAPES_MAX          1024
-
-/* ---- state ---- */
-
-/* A configuration: who votes from the entry at `index` on. Not joint: only voters_new. */
-typedef struct config {
-    uint64_t index, view;
-    uint64_t session, sequence; /* who asked for the change */
-    bool joint;
-    uint8_t n_old, n_new;
-    uint16_t n_changes; /* joint: what the final entry is to do */
-    agreement_member_t voters_old[AGREEMENT_VOTERS_MAX], voters_new[AGREEMENT_VOTERS_MAX];
-    wire_member_t changes[AGREEMENT_CHANGES_MAX];
-} config_t;
-
-enum { SET_OLD = 1, SET_NEW = 2 };
-
-typedef enum progress_mode {
-    PROGRESS_STREAM,   /* entries are sent as they come */
-    PROGRESS_PROBE,    /* something was missing: one message at a time, until one fits (etcd's StateProbe) */
-    PROGRESS_SILENT,   /* not heard for long: asked only */
-    PROGRESS_SNAPSHOT, /* is behind the ring */
-} progress_mode_t;
-
-typedef struct progress {
-    agreement_member_t member;
-    uint8_t sets; /* SET_OLD, SET_NEW; 0: learns, is sent committed entries only */
-    uint8_t mode; /* progress_mode_t */
-    bool ask;     /* to be asked for an answer, entries or not */
-    bool dead, fetched, candidate;
-    bool leaving; /* is sent the entry that it leaves by, once; then forgotten */
-    uint8_t reserved;
-    uint64_t match;       /* holds the same log up to here */
-    uint64_t next;        /* is to be sent from here on */
-    uint64_t commit_sent; /* was told that much is committed */
-    uint64_t applied;     /* has applied that much */
-    uint64_t round;       /* has answered that round */
-    uint64_t heard_ns;
-} progress_t;
-_Static_assert(sizeof(progress_t) == 64, "one cache line");
-
-typedef struct
-    transfer { /* beside progress[i]: its snapshot, if it is sent one, and the resend timer's memory */
-    uint64_t id;
-    uint32_t sent, acked;
-    uint64_t match_seen, applied_seen; /* when the resend timer last looked */
-    uint64_t rewound_ns;               /* when an answer last took the stream back */
-} transfer_t;
-
-/* Which of the last AGREEMENT_WINDOW sequences were executed: bit i is `high` - i. */
-typedef struct result {
-    uint64_t sequence, value;
-    uint32_t err, reserved;
-} result_t;
-
-typedef struct session {
-    uint64_t id; /* 0: free */
-    uint64_t high, bits;
-    result_t *results; /* [AGREEMENT_WINDOW]; NULL: a member's own */
-} session_t;
-
-typedef struct proposal { /* an own one, until it is answered */
-    uint64_t session, sequence;
-    uint64_t since_ns, order;
-    union {
-        uint64_t sent_ns;
-        uint64_t refused_at; /* `refused`: err is the answer once that much is applied here */
-    };
-    uint64_t loads; /* snapshots loaded before it was made */
-    uint16_t before,
-        after; /* in the order of being made: places + 1; a free one: `after`, the next free one */
-    uint16_t kind, size;
-    uint16_t err;
-    bool sent;      /* to the leader of now, or in its log */
-    bool ever_sent; /* to any leader: it may be in the log */
-    bool refused;   /* the leader says that it will never be executed */
-    uint8_t reserved[3];
-    uint8_t bytes[]; /* entry_max */
-} proposal_t;
-_Static_assert(sizeof(proposal_t) == 64, "one cache line, and the bytes");
-
-typedef struct reading {
-    bool used, sent;
-    uint64_t id, cookie, index; /* index: UINT64_MAX until the leader has answered */
-    uint64_t since_ns;
-} reading_t;
-
-typedef struct served_read { /* leader: waits until majorities have answered `round` */
-    agreement_member_t from; /* self: an own one */
-    uint64_t id, round, index;
-} served_read_t;
-
-typedef struct unknown {        /* a proposal that may be in the log */
-    uint64_t session, sequence; /* session 0: free */
-} unknown_t;
-
-typedef struct suspicion {
-    agreement_member_t member;
-    uint64_t since_ns; /* not heard since */
-} suspicion_t;
-
-enum {                    /* what the epilogue has to look at beyond the ordinary */
-       DUE_COMMIT = 1,    /* leader: somebody acknowledged, or the log grew */
-       DUE_CHANGE = 2,    /* leader: a change of membership may be possible */
-       DUE_PROPOSALS = 4, /* own proposals to be sent */
-       DUE_READS = 8,     /* own reads to be sent or finished */
-       DUE_REPORTS = 16,  /* deaths to be told to the leader */
-       DUE_VOTES = 32,    /* candidate: votes to be asked for */
-       DUE_FEED = 64,     /* somebody fed here may lack something */
-       DUE_SERVED = 128,  /* leader: reads may be confirmed */
-       DUE_REFUSED = 256, /* refused proposals may be answered now */
-       DUE_FAIL = 512,    /* no quorum: answer what is outstanding */
-       DUE_FETCH = 1024,  /* learner: ask for what is missing */
-       DUE_LEFT = 2048,   /* leader: tell members that left in order */
-       DUE_LOADED = 4096, /* own proposals that a snapshot passed over are to be answered */
-};
-
-typedef enum steady {
-    STEADY_NOT,
-    STEADY_LEADS,
-    STEADY_FOLLOWS,
-} steady_t;
-
-struct agreement {
-    agreement_params_t params;
-    uint64_t now_ns, prev_now_ns;
-    uint32_t due;
-    uint8_t steady; /* steady_t: by which shortcuts the next event may go */
-    bool holding;
-    bool
-        lazy; /* leader: what is committed is only waited for here: the next APPEND says it, or the next tick */
-    uint64_t own_session;
-    uint64_t n_shortcuts;
-    agreement_apply_t command; /* what commands are applied by: what does not differ between them stays */
-
-    /* term and role */
-    uint64_t term;
-    agreement_member_t voted; /* in `term`; core RF_CORE_NONE: nobody */
-    agreement_member_t leader;
-    agreement_role_t role;
-    bool pre; /* candidate: of the pre-vote */
-    bool stands_on_evidence, stands_by_transfer;
-    bool quorum, lost, expelled, formed;
-    bool hears_candidate; /* is about to judge a VOTE_REQUEST */
-    bool leader_dead;     /* kernel evidence about dead_leader, who led last, and no leader since */
-    agreement_member_t dead_leader, promised_to;
-    bool transferring; /* leader: a successor is asked to stand; nothing new is taken on meanwhile */
-    bool lease_over;   /* leader: this term has no lease any more */
-    uint8_t granted_old, granted_new; /* candidate: bits of the voters */
-    unsigned attempts;                /* elections since a leader was heard */
-    uint64_t term_index;              /* leader: its first entry */
-    uint64_t leader_heard_ns, promise_until_ns;
-    uint64_t spread_ns, spread_term; /* of this voter's election time, in that term */
-    uint64_t election_at_ns, heartbeat_at_ns, resend_at_ns, check_at_ns, retry_at_ns, fetch_at_ns;
-    uint64_t transfer_until_ns;
-    uint64_t waits_term;         /* proposals were refused until an entry of this term is committed; 0: not */
-    agreement_member_t stand_to; /* leader: to be asked to stand; core RF_CORE_NONE: nobody */
-
-    /* log */
-    uint64_t first, last, committed, applied;
-    uint64_t first_term; /* term of the entry before `first` */
-    uint64_t last_term;
-    uint64_t sealed_index, sealed_term; /* log.c; index 0: not */
-    uint64_t matched;                   /* follower: the log is its leader's up to here */
-    uint64_t trim_limit;                /* leader: majorities have applied that much, at least */
-    uint64_t view;                      /* applied */
-    uint8_t *log;
-    uint32_t *offsets; /* [log_max] where entry i begins, at i & (log_max - 1) */
-    uint32_t log_end, log_size, entry_stride;
-
-    /* configurations: committed, and the one uncommitted, if any */
-    config_t configs[2];
-    unsigned config; /* which is the committed one */
-    bool pending;    /* the other one is in force */
-
-    /* progress of who is fed here: voters first (leader only), then learners */
-    unsigned n_voters, n_progress;
-    progress_t progress[PROGRESS_MAX];
-    transfer_t transfers[PROGRESS_MAX];
-    uint64_t round, rounds_ns[ROUNDS_KEPT];
-    bool round_wanted; /* a read waits for one that is not sent yet */
-    bool ack_due;      /* answer to this step's APPEND */
-    uint32_t ack_flags;
-    uint64_t ack_round;
-    agreement_member_t ack_to;
-    agreement_member_t parent; /* learner: who fed it last */
-    uint64_t parent_heard_ns, known_committed, n_fetches, fetched_ns;
-    uint64_t fed_ns; /* learner: by another than the leader, last */
-
-    /* membership as of the applied log, and what is known of deaths */
-    uint32_t *members; /* [n_cores] incarnation << 2 | agreement_member_state_t */
-    unsigned n_members;
-    uint8_t *dead;     /* bitmap: kernel evidence about the incarnation that is in */
-    uint8_t *believed; /* bitmap, leader: to be expelled */
-    uint8_t *silent;   /* bitmap: silence to be reported to the leader */
-    unsigned n_silent_tells;
-    unsigned n_escapes; /* members whose incarnation exceeds INCARNATION_INLINE */
-    agreement_member_t early[EARLY_DEATHS_MAX];
-    unsigned n_early;
-    suspicion_t suspicions[SUSPICIONS_MAX];
-    unsigned n_suspicions;
-    agreement_member_t candidates[CANDIDATES_MAX]; /* leader: desired voters that are not yet */
-    unsigned n_candidates;
-    uint64_t candidates_ns;
-    struct { /* leader: the change that was asked for */
-        bool used;
-        uint64_t session, sequence;
-        unsigned n_join, n_leave;
-        rf_core_t join[AGREEMENT_CHANGES_MAX];
-        agreement_member_t leave[AGREEMENT_CHANGES_MAX];
-    } request;
-    agreement_member_t left[AGREEMENT_CHANGES_MAX]; /* by the view just applied: told once */
-    unsigned n_left;
-
-    /* sessions */
-    session_t *sessions;     /* [own_max + sessions_max] */
-    session_t *session_last; /* used last */
-    uint16_t *session_map;   /* open addressing: place + 1 */
-    unsigned session_map_max, own_max, n_own, n_opened, n_places;
-    uint16_t *free_opened; /* places of results */
-    result_t *results;     /* [sessions_max][AGREEMENT_WINDOW] */
-    result_t own_results[AGREEMENT_WINDOW];
-
-    /* own proposals and reads */
-    uint8_t *proposals; /* [proposals_max] of proposal_stride; those that were never used are not touched */
-    uint16_t *proposal_map;      /* open addressing: place + 1 */
-    unsigned proposal_map_shift; /* 64 less the bits of a place in it */
-    unsigned n_proposals, n_refused, n_proposal_places;
-    uint16_t free_proposal, oldest, newest,
-        unsent; /* places + 1; unsent: none before it is to be sent; 0: none */
-    uint32_t proposal_stride;
-    uint64_t proposal_order, read_next;
-    reading_t reads[AGREEMENT_READS_MAX];
-    unsigned n_reads;
-    served_read_t served[SERVED_READS_MAX];
-    unsigned n_served;
-    unknown_t *unknown; /* open addressing; proposal.c */
-    unsigned n_unknown;
-    unknown_t unknown_until[UNKNOWN_SESSIONS_MAX]; /* of these sessions all up to that sequence */
-    unsigned n_unknown_until;
-    uint64_t unknown_old; /* of opened sessions up to this one any may be; 0: none */
-
-    /* snapshots */
-    struct {
-        uint64_t id, index, term;
-        uint32_t size;
-        uint8_t *bytes;
-    } out;
-    struct {
-        agreement_member_t from;
-        uint64_t id, index, index_term, total, got;
-        uint64_t heard_ns;
-        uint8_t *bytes;
-    } in;
-    uint32_t snapshot_size; /* bytes of each buffer */
-    uint64_t n_loads, n_elections, n_snapshots_sent, n_expulsions, n_snapshots;
-    uint8_t *form_map; /* bitmap, for FORM's apply */
-
-    groups_t *groups; /* NULL: not used */
-    uint64_t groups_tick_ns;
-    bool groups_more;
-    agreement_member_t *group_left; /* [n_cores + AGREEMENT_CHANGES_MAX] to be told: who has left */
-    unsigned n_group_left;
-    bool reported; /* a REPORT is to be repeated until the log says it */
-
-    agreement_output_t output;
-    agreement_member_t *to; /* destinations of this output */
-    unsigned n_to, to_max;
-    uint32_t arena_used;
-    uint8_t *arena; /* ARENA_SIZE: this output's messages */
-};
 
 /* ---- small things ---- */
 
@@ -487,6 +200,9 @@ static inline void copy_bytes(void *to, const void *from, size_t size)
 
 /* When time matters next. */
 uint64_t engine_next_tick_ns(const agreement_t *e);
+
+/* A message, judged by who sent it, then by its type. */
+void engine_receive(agreement_t *e, const agreement_event_t *event);
 
 /* How long to wait before asking again; RF_NEVER when links lose nothing and nothing else says. */
 uint64_t engine_retry_ns(const agreement_t *e);
@@ -717,19 +433,25 @@ void read_answer(agreement_t *e, agreement_member_t to, const wire_read_t *reads
 void read_confirm(agreement_t *e);
 void read_unserve(agreement_t *e);
 
-/* role.c */
+/* form.c */
 void role_form(agreement_t *e, const agreement_event_t *event);
-void role_adopt_term(agreement_t *e, uint64_t term);
+
+/* role.c */
+void role_lead(agreement_t *e);
+/* False: not yet: what comes of the lane in the term that ends is to be read first (lane.c), and the message comes again. */
+bool role_adopt_term(agreement_t *e, uint64_t term);
 void role_follow(agreement_t *e, agreement_member_t leader);
 void role_heard(agreement_t *e);
 void role_step_down(agreement_t *e);
 void role_stand(agreement_t *e, bool pre, bool evidence, bool transfer);
 void role_count_votes(agreement_t *e);
 void role_granted(agreement_t *e, agreement_member_t by);
-void role_recount(agreement_t *e); /* candidate: other sets of voters are in force */
-void role_behind(agreement_t *e);  /* candidate: another's log is longer: that one's turn */
-void role_outrun(agreement_t *e);  /* refused a candidate whose log is behind this one's */
-void role_voted(agreement_t *e);   /* for another: gives it time */
+void role_recount(agreement_t *e);                /* candidate: other sets of voters are in force */
+void role_behind(agreement_t *e);                 /* candidate: another's log is longer: that one's turn */
+void role_outrun(agreement_t *e);                 /* refused a candidate whose log is behind this one's */
+void role_claimed(agreement_t *e, uint64_t term); /* a vote of that term has come ahead: it enters it */
+void role_voted(agreement_t *e, bool claimed);    /* for another: gives it time */
+bool role_is_first(const agreement_t *e);         /* of the live voters that may stand */
 void role_no_quorum(agreement_t *e);
 void role_leader_died(agreement_t *e);
 void role_leader_unheard(agreement_t *e); /* the link to it broke */
@@ -778,7 +500,29 @@ bool snapshot_send(agreement_t *e, progress_t *p);
 void snapshot_acked(agreement_t *e, progress_t *p, uint64_t id, uint64_t offset);
 bool snapshot_load(agreement_t *e);
 
+/* lane.c: what the rest of the engine knows of it; `e->lanes` is there */
+size_t lane_size(const agreement_params_t *p);
+void lane_init(agreement_t *e, void *memory);
+void lane_event(agreement_t *e, const agreement_lane_event_t *event);
+/* Whether the term must not end before the own lane is fenced and read: then that is under way. */
+bool lane_bars_term(agreement_t *e);
+bool lane_bars_standing(agreement_t *e, bool evidence, bool transfer);
+/* The message just received may have been barred: it is kept. */
+void lane_hold(agreement_t *e, const agreement_event_t *event);
+size_t lane_ack_put(const agreement_t *e, void *out); /* bytes of what follows an ACCEPTED; 0: nothing */
+void lane_finish(agreement_t *e);
+void lane_query(const agreement_t *e, agreement_state_t *out);
+/* lane_feed.c: at the leader */
+/* Whether that voter is fed through its lane: if it can be now, it is from now on. */
+bool lane_serves(agreement_t *e, progress_t *p);
+bool lane_feed(agreement_t *e, progress_t *p); /* false: the output is full */
+unsigned lane_open(const agreement_t *e);      /* how many voters are fed through theirs */
+void lane_accepted(agreement_t *e, agreement_member_t from, uint64_t match, const wire_lane_t *taken);
+
 /* send.c */
+/* Entries from `first` on, to at most `last`, as many as fit before `*size` exceeds `max`; returns how many. */
+uint32_t send_put_entries(const agreement_t *e, uint64_t first, uint64_t last, uint8_t *out, size_t *size,
+                          size_t max);
 /* A message being made, of at most `max` bytes. NULL: the output is full. */
 static inline uint8_t *send_begin(agreement_t *e, size_t max)
 {
@@ -835,6 +579,14 @@ void recv_accepted(agreement_t *e, agreement_member_t from, const uint8_t *bytes
 void recv_refused(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size);
 void recv_report(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size);
 void recv_vote_request(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size);
+/* The link to the leader broke: a pre-vote, or a vote that was claimed, is given now, if it was refused a moment ago because the leader was
+ * heard. */
+typedef enum vote_after_all {
+    VOTE_NOBODY,
+    VOTE_GIVEN,
+    VOTE_CANNOT_WIN /* its log is behind this one's */
+} vote_after_all_t;
+vote_after_all_t vote_after_all(agreement_t *e);
 void recv_vote(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size);
 void recv_read(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size);
 void recv_read_index(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size);

@@ -244,6 +244,18 @@ typedef struct group_info {
 /* A group held here. RF_ERR_NOT_FOUND. */
 rf_err_t groups_query(const groups_t *groups, uint64_t group, group_info_t *out);
 
+/*
+ * A tree weighted by latency, for GROUP_PLAN_TREE and FORM. `latency_ns[a * n + b]`: one way from member a to member b; `send_ns`: what one
+ * message keeps its sender from the next. Member 0 is the owner. order[i] is which member to list as FORM's i-th, parents[i] what FORM
+ * takes; each has room for n, at least 1 and at most GROUP_MEMBERS_MAX. Returns when the last member is reached: never later than by one message to
+ * each from the owner. n^3 steps: when a group is formed, not when it operates.
+ */
+uint64_t group_plan_weigh(unsigned n, const uint32_t *latency_ns, uint32_t send_ns, uint8_t *order,
+                          uint8_t *parents);
+/* When the last member is reached by such a list, each feeding its children in the list's order. */
+uint64_t group_plan_reach_ns(unsigned n, const uint32_t *latency_ns, uint32_t send_ns, const uint8_t *order,
+                             const uint8_t *parents);
+
 /* The name of a message type, "?" for others. */
 const char *groups_type_name(uint8_t type);
 

@@ -67,6 +67,28 @@ static void recv_operate(groups_t *s, group_t *g, unsigned at, const wire_t *in,
     group_dirty(s, g);
 }
 
+/* A member that has not acknowledged yet what it is sent, and whose JOIN has come: whether it was sent before, or the member holds the
+ * group no more, INSTALLED or GONE will say (joiner_answered()). */
+static bool is_being_told(const group_t *g, unsigned at)
+{
+    return g->installing && (g->install_waiting & BIT(at));
+}
+
+/* It has acknowledged, and has used no nonce above this one. */
+static void joiner_answered(groups_t *s, group_t *g, unsigned at, uint64_t nonce)
+{
+    entry_t *e = &g->entries[at];
+    for (unsigned i = 0; i < JOINERS_MAX; i++) {
+        joiner_t *j = &g->joiners[i];
+        if (!same(j->member, e->member) || e->gone) continue;
+        if (j->nonce <= nonce)
+            j->member = *nobody(); /* late: it is in */
+        else
+            group_resolve_gone(s, g, at);
+    }
+    if (nonce > e->nonce && nonce <= UINT32_MAX) e->nonce = (uint32_t)nonce;
+}
+
 static void recv_join(groups_t *s, group_t *g, agreement_member_t from, const wire_t *in)
 {
     if (!is_owner(g)) {
@@ -87,7 +109,7 @@ static void recv_join(groups_t *s, group_t *g, agreement_member_t from, const wi
             group_ignore(s, "ignoring a join: a member already");
             return;
         }
-        group_resolve_gone(s, g, at); /* whoever asks again holds it no more */
+        if (!is_being_told(g, at)) group_resolve_gone(s, g, at); /* whoever asks again holds it no more */
     }
     joiner_t *room = NULL;
     for (unsigned i = 0; i < JOINERS_MAX; i++) {
@@ -386,6 +408,7 @@ static void recv_ack(groups_t *s, agreement_member_t from, const wire_t *in)
         return;
     }
     if (in->kind == KIND_INSTALLED) {
+        joiner_answered(s, g, at, in->value);
         if (g->installing && (g->install_waiting & ~g->blank & BIT(at))) {
             g->install_waiting &= ~BIT(at);
             g->install_send &= ~BIT(at);

@@ -92,7 +92,7 @@ static group_t *form(groups_t *s, uint64_t id, const agreement_member_t *members
     }
     g->n = n;
     g->plan = (uint8_t)s->params.plan;
-    s->nonce++;
+    s->form_nonce = ++s->nonce;
     s->forming = g->index;
     group_install(s, g, BITS(n));
     group_resolve_view(s, g);

@@ -462,7 +462,7 @@ static void send_install(groups_t *s, group_t *g)
     if (g->install_send == 0 || !group_output_room(s)) return;
     bool form = s->forming == g->index;
     uint8_t flags = form ? FLAG_FORM : 0;
-    uint64_t nonce = form ? s->nonce : 0;
+    uint64_t nonce = form ? s->form_nonce : 0;
     size_t size = group_wire_state(s, g, KIND_INSTALL, flags, nonce, group_send_begin(s));
     group_send_end(s, GROUP_TYPE_FIRST + 1, size, g, g->install_send);
     g->install_send = 0;
@@ -479,8 +479,10 @@ void group_resolve_run(groups_t *s, group_t *g)
     }
     if (g->install_ack_due && !g->changed_due && group_output_room(s)) {
         g->install_ack_due = false;
-        group_send_one(s, g->install_from, GROUP_TYPE_FIRST + 2,
-                       &(wire_t){.kind = KIND_INSTALLED, .group = g->id, .epoch = g->epoch});
+        /* A JOIN of before, which comes late, is none of a member that has lost the group. */
+        group_send_one(
+            s, g->install_from, GROUP_TYPE_FIRST + 2,
+            &(wire_t){.kind = KIND_INSTALLED, .group = g->id, .epoch = g->epoch, .value = s->nonce});
     }
     if (g->wedged && g->report_due && group_output_room(s)) {
         g->report_due = false;
@@ -493,7 +495,7 @@ void group_resolve_run(groups_t *s, group_t *g)
                         .group = g->id,
                         .epoch = g->epoch,
                         .counter = g->wedge_view,
-                        .value = s->forming == g->index ? s->nonce : 0};
+                        .value = s->forming == g->index ? s->form_nonce : 0};
             memcpy(group_send_begin(s), &w, sizeof w);
             group_send_end(s, GROUP_TYPE_FIRST + 1, sizeof w, g, g->collect_send);
             g->collect_send = 0;

@@ -191,8 +191,9 @@ struct groups {
     uint64_t now, view, token, timer_ns, order;
     uint32_t nonce;
     uint16_t dirty_first, dirty_last;
-    uint16_t several; /* the request that locks; NONE_16 */
-    uint16_t forming; /* the group that is being formed */
+    uint16_t several;    /* the request that locks; NONE_16 */
+    uint16_t forming;    /* the group that is being formed */
+    uint32_t form_nonce; /* ... which FORM of this member that is */
     bool requests_due;
     uint32_t *left, *fenced; /* [n_cores] last incarnation that has left the view, is fenced */
     uint64_t *formed;        /* [n_cores] incarnation and nonce of the last group that it formed here */

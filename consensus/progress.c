@@ -191,7 +191,8 @@ bool progress_waits(const agreement_t *e)
 {
     for (unsigned i = 0; i < e->n_progress; i++) {
         const progress_t *p = &e->progress[i];
-        if (!p->dead && (p->match + 1 < p->next || p->applied < e->committed || p->mode != PROGRESS_STREAM))
+        if (!p->dead && (p->match + 1 < p->next || p->applied < e->committed ||
+                         (p->mode != PROGRESS_STREAM && p->mode != PROGRESS_LANE)))
             return true;
     }
     return false;
@@ -207,6 +208,12 @@ void progress_resend(agreement_t *e)
             if (t->match_seen == t->acked) t->sent = t->acked;
             t->match_seen = t->acked;
             e->due |= DUE_FEED;
+            continue;
+        }
+        if (p->mode ==
+            PROGRESS_LANE) { /* what is written completes, or fails: it is only asked how far it is */
+            p->ask |= p->applied < e->committed;
+            if (p->ask) e->due |= DUE_FEED;
             continue;
         }
         if (p->mode == PROGRESS_STREAM && p->match + 1 >= p->next && p->applied >= e->committed) continue;

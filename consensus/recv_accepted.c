@@ -4,11 +4,14 @@
 void recv_accepted(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size)
 {
     wire_accepted_t m;
-    if (size != sizeof m) {
+    wire_lane_t lane;
+    if (size >= sizeof m) memcpy(&m, bytes, sizeof m);
+    if (size != sizeof m && (size != sizeof m + sizeof lane || !(m.flags & ACCEPTED_LANE))) {
         engine_protocol_error(e, "ignoring ACCEPTED: of no such size");
         return;
     }
-    memcpy(&m, bytes, sizeof m);
+    bool has_lane = size > sizeof m;
+    if (has_lane) memcpy(&lane, bytes + sizeof m, sizeof lane);
     if (!term_possible(e, m.term) || m.applied > m.committed || m.match > UINT64_MAX / 2 ||
         m.committed > UINT64_MAX / 2) {
         engine_protocol_error(e, "ignoring ACCEPTED: it cannot be");
@@ -40,6 +43,7 @@ void recv_accepted(agreement_t *e, agreement_member_t from, const uint8_t *bytes
         return;
     }
     p->heard_ns = e->now_ns;
+    if (e->lanes && p->sets != 0) lane_accepted(e, from, match, has_lane ? &lane : NULL);
     bool missing = m.flags & ACCEPTED_REJECT;
     if (p->mode == PROGRESS_SILENT || (p->mode == PROGRESS_PROBE && !missing)) p->mode = PROGRESS_STREAM;
     if (m.applied > p->applied) p->applied = m.applied;

@@ -143,7 +143,7 @@ void recv_append(agreement_t *e, agreement_member_t from, const uint8_t *bytes, 
         engine_protocol_error(e, "ignoring APPEND: I lead this term");
         return;
     }
-    if (a.head.term > e->term) role_adopt_term(e, a.head.term);
+    if (a.head.term > e->term && !role_adopt_term(e, a.head.term)) return;
     if (!e->formed && e->last == 0 && e->params.self.incarnation == 1 && a.head.prev_index > 0) {
         reject(e, "ignoring entries: the first are missing");
         return;

@@ -10,7 +10,7 @@ static void follow_instead(agreement_t *e, agreement_member_t from, const wire_r
         !term_possible(e, head->term) || leader.core >= e->params.n_cores || is_self(e, leader) ||
         same(leader, from))
         return;
-    if (head->term > e->term) role_adopt_term(e, head->term);
+    if (head->term > e->term && !role_adopt_term(e, head->term)) return;
     role_follow(e, leader);
 }
 

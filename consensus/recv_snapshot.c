@@ -25,7 +25,7 @@ void recv_snapshot(agreement_t *e, agreement_member_t from, const uint8_t *bytes
         engine_ignore(e, "ignoring SNAPSHOT: I have been expelled, or lead");
         return;
     }
-    if (m.term > e->term) role_adopt_term(e, m.term);
+    if (m.term > e->term && !role_adopt_term(e, m.term)) return;
     if (m.term == e->term && same(from, from_wire(m.leader))) role_follow(e, from);
     if (m.index_term == e->term && e->role == AGREEMENT_ROLE_CANDIDATE && !e->pre)
         role_step_down(e); /* what is committed was committed by this term's leader, and that is another */

@@ -14,6 +14,7 @@ void recv_vote(agreement_t *e, agreement_member_t from, const uint8_t *bytes, si
         return;
     }
     bool granted = m.granted == VOTE_GRANTED;
+    if (granted && m.pre == 0) role_claimed(e, m.term);
     if (m.granted == VOTE_BEHIND && e->role == AGREEMENT_ROLE_CANDIDATE) role_behind(e);
     if (m.granted == 0 && m.pre == 0 && m.term == e->term && e->role == AGREEMENT_ROLE_CANDIDATE)
         role_split(e);

@@ -54,7 +54,7 @@ static uint64_t apart_ns(const agreement_t *e)
 
 /*
  * When a voter stands after election_ns of silence: in the order of ranks, so that the first has been heard, or has failed,
- * before the next stands; a little of chance, more of it from the second attempt on.
+ * before the next stands; by chance as well from the second attempt on.
  */
 static uint64_t spread_ns(const agreement_t *e)
 {
@@ -62,8 +62,8 @@ static uint64_t spread_ns(const agreement_t *e)
         mix(e->params.seed ^ mix(e->term * 1024 + e->attempts) ^ ((uint64_t)e->params.self.core << 40));
     uint64_t election_ns = e->params.election_ns;
     if (election_ns == RF_NEVER) return 0;
-    uint64_t ns = rank(e) * apart_ns(e) + r % (apart_ns(e) / 4 + 1);
-    if (e->attempts > 1) ns += mix(r) % election_ns;
+    uint64_t ns = rank(e) * apart_ns(e);
+    if (e->attempts > 1) ns += r % (apart_ns(e) / 4 + 1) + mix(r) % election_ns;
     return is_witness(e, e->params.self.core) ? ns + election_ns : ns;
 }
 
@@ -113,6 +113,7 @@ static uint64_t heard_spread_ns(agreement_t *e)
 void role_heard(agreement_t *e)
 {
     e->leader_heard_ns = e->now_ns;
+    e->leader_unheard = false;
     e->attempts = 0;
     if (e->role == AGREEMENT_ROLE_FOLLOWER)
         e->election_at_ns = add_ns(add_ns(e->now_ns, e->params.election_ns), heard_spread_ns(e));
@@ -123,6 +124,7 @@ static void set_leader(agreement_t *e, agreement_member_t leader)
 {
     if (same(e->leader, leader)) return;
     e->leader = leader;
+    e->leader_unheard = false;
     if (leader.core != RF_CORE_NONE) {
         e->leader_dead = member_dead(e, leader);
         e->dead_leader = leader;
@@ -161,14 +163,16 @@ static void become_follower(agreement_t *e)
     progress_configure(e);
 }
 
-void role_adopt_term(agreement_t *e, uint64_t term)
+bool role_adopt_term(agreement_t *e, uint64_t term)
 {
     rf_assert(term > e->term);
+    if (e->lanes && lane_bars_term(e)) return false;
     e->term = term;
     e->voted = NOBODY;
     e->matched = e->committed;
     if (e->role != AGREEMENT_ROLE_LEARNER) become_follower(e);
     set_leader(e, NOBODY);
+    return true;
 }
 
 void role_follow(agreement_t *e, agreement_member_t leader)
@@ -216,7 +220,16 @@ bool role_lease_valid(const agreement_t *e)
     return now < add_ns(e->rounds_ns[round % ROUNDS_KEPT], lease_ns);
 }
 
-static void lead(agreement_t *e)
+/* What earlier leaders have committed, and told others, may be in this log without being known here as committed, until an entry of the
+ * own term is (Raft 6.4 has the same for reads): a round before that says nothing of views that are applied elsewhere. */
+uint64_t agreement_contact_ns(const agreement_t *e)
+{
+    if (!leads(e) || e->committed < e->term_index || e->applied < e->committed) return 0;
+    uint64_t round = progress_majority(e, PROGRESS_ROUND, e->round);
+    return round == 0 || round + ROUNDS_KEPT <= e->round ? 0 : e->rounds_ns[round % ROUNDS_KEPT];
+}
+
+void role_lead(agreement_t *e)
 {
     e->role = AGREEMENT_ROLE_LEADER;
     e->pre = false;
@@ -269,7 +282,7 @@ void role_count_votes(agreement_t *e)
     if (e->pre)
         role_stand(e, false, false, false);
     else
-        lead(e);
+        role_lead(e);
 }
 
 /* Votes are bits of the places in the sets that were in force: with other sets they are asked for again. */
@@ -297,14 +310,23 @@ void role_outrun(agreement_t *e)
 {
     /* Also when no death is known, as of one that led in between: who asks for a vote, and not only whether it would be given, has been
      * told that no leader is heard, or why; it cannot win, and this one may. Without a death it asks first (pre-vote). */
-    if (e->role == AGREEMENT_ROLE_FOLLOWER && e->leader.core == RF_CORE_NONE)
+    if (e->role == AGREEMENT_ROLE_FOLLOWER && e->leader_unheard)
+        earlier(&e->election_at_ns, e->now_ns);
+    else if (e->role == AGREEMENT_ROLE_FOLLOWER && e->leader.core != RF_CORE_NONE) /* silent for it, too */
+        earlier(&e->election_at_ns, e->now_ns + STAGGER_NS * rank(e));
+    else if (e->role == AGREEMENT_ROLE_FOLLOWER && e->leader.core == RF_CORE_NONE)
         earlier(&e->election_at_ns, e->now_ns + STAGGER_NS * (1 + rank(e)));
 }
 
-void role_voted(agreement_t *e)
+bool role_is_first(const agreement_t *e)
+{
+    return rank(e) == 0;
+}
+
+void role_voted(agreement_t *e, bool claimed)
 {
     e->election_at_ns = add_ns(add_ns(e->now_ns, e->params.election_ns), spread_ns(e));
-    if (e->leader_dead) earlier(&e->election_at_ns, e->now_ns + STAGGER_NS * (16 + 8 * rank(e)));
+    if (e->leader_dead || claimed) earlier(&e->election_at_ns, e->now_ns + STAGGER_NS * (16 + 8 * rank(e)));
 }
 
 void role_stand(agreement_t *e, bool pre, bool evidence, bool transfer)
@@ -318,6 +340,10 @@ void role_stand(agreement_t *e, bool pre, bool evidence, bool transfer)
     if (bound && !pre && !defect(e, AGREEMENT_DEFECT_ELECT_IN_LEASE)) {
         become_follower(e);
         e->election_at_ns = e->promise_until_ns;
+        return;
+    }
+    if (!pre && e->lanes && lane_bars_standing(e, evidence, transfer)) {
+        e->election_at_ns = add_ns(e->now_ns, e->params.election_ns); /* it comes back when that is done */
         return;
     }
     e->role = AGREEMENT_ROLE_CANDIDATE;
@@ -347,6 +373,12 @@ void role_stand(agreement_t *e, bool pre, bool evidence, bool transfer)
     role_count_votes(e);
 }
 
+void role_claimed(agreement_t *e, uint64_t term)
+{
+    if (e->role == AGREEMENT_ROLE_CANDIDATE && e->pre && term == e->term + 1)
+        role_stand(e, false, false, false);
+}
+
 /* Between the ranks that stand on evidence: they learn of it one after the other, in any order, and the first has to be heard before the
  * next stands; two that stand at once have no majority each. */
 static uint64_t turn_ns(const agreement_t *e)
@@ -362,12 +394,20 @@ void role_split(agreement_t *e)
         earlier(&e->election_at_ns, e->now_ns + STAGGER_NS);
 }
 
-/* The link to the leader broke: others may hear it, so this is a reason to ask them (pre-vote), no more. */
+/* The link to the leader broke: others may hear it, so this is a reason to ask them (pre-vote), no more. Its kernel closes its links one
+ * after the other, so whoever is asked may learn of it a little later, and then says yes after all. */
 void role_leader_unheard(agreement_t *e)
 {
     if (e->role != AGREEMENT_ROLE_FOLLOWER || e->params.election_ns == RF_NEVER) return;
     e->leader_heard_ns = e->now_ns > e->params.election_ns ? e->now_ns - e->params.election_ns : 0;
-    earlier(&e->election_at_ns, e->now_ns + STAGGER_NS + turn_ns(e));
+    e->leader_unheard = true;
+    vote_after_all_t vote = vote_after_all(e);
+    if (vote == VOTE_CANNOT_WIN || (vote == VOTE_NOBODY && rank(e) == 0))
+        role_stand(e, true, false, false);
+    else if (vote == VOTE_NOBODY)
+        earlier(&e->election_at_ns, e->now_ns + turn_ns(e));
+    else
+        earlier(&e->election_at_ns, e->now_ns + STAGGER_NS + turn_ns(e));
 }
 
 /* The leader is dead, or the one that led last while nobody does: the kernel says so. The first rank stands now. */
@@ -473,107 +513,4 @@ void role_tick(agreement_t *e)
     if (e->quorum && !leads(e) && (e->role != AGREEMENT_ROLE_LEARNER || asks) && patience_ns(e) != RF_NEVER &&
         proposal_overdue(e, e->leader_heard_ns))
         role_no_quorum(e);
-}
-
-/* ---- forming: the first entry of the log, by the lowest listed core, who leads term 1 without an election ---- */
-
-static const char *form_check(const agreement_t *e, const agreement_event_t *event)
-{
-    const rf_core_t *cores = event->form.cores;
-    rf_core_t self = e->params.self.core;
-    bool has_self = false;
-    if (e->params.self.incarnation != 1) return "ignoring: a restarted core joins, it never forms";
-    if (e->last > 0 || e->term > 0) return "ignoring: the machine is formed already";
-    for (unsigned i = 0; i < event->form.n_cores; i++) {
-        if (cores[i] >= e->params.n_cores) return "ignoring: a listed core is none of the machine's";
-        if (cores[i] < self) return "ignoring: only the lowest core forms the machine";
-        has_self |= cores[i] == self;
-    }
-    if (!has_self) return "ignoring: the forming core is not among the members";
-    if (event->form.voters && (event->form.n_voters == 0 || event->form.n_voters > AGREEMENT_VOTERS_MAX))
-        return "ignoring: no voters, or too many";
-    for (unsigned i = 0; i < event->form.n_voters && event->form.voters; i++) {
-        bool member = false;
-        for (unsigned k = 0; k < event->form.n_cores; k++) member |= cores[k] == event->form.voters[i];
-        if (!member) return "ignoring: a voter is not among the members";
-        for (unsigned k = 0; k < i; k++) {
-            if (event->form.voters[k] == event->form.voters[i]) return "ignoring: a voter is listed twice";
-        }
-    }
-    return NULL;
-}
-
-static bool form_member(const void *context, unsigned i, agreement_member_t *out)
-{
-    *out = (agreement_member_t){.core = ((const rf_core_t *)context)[i], .incarnation = 1};
-    return true;
-}
-
-/* The members, in whichever way is shorter; runs that do not fit are left out: they can join later. */
-static size_t form_body(agreement_t *e, uint8_t *body, const rf_core_t *cores, unsigned n_cores,
-                        const agreement_member_t *voters, unsigned n_voters)
-{
-    wire_form_t form = {
-        .machine = e->params.machine, .n_cores = e->params.n_cores, .n_voters = (uint16_t)n_voters};
-    size_t size = sizeof form, map = (e->params.n_cores + 7u) / 8;
-    memset(e->form_map, 0, map);
-    for (unsigned i = 0; i < n_cores; i++) bit_set(e->form_map, cores[i], true);
-    for (unsigned i = 0; i < n_voters; i++, size += sizeof(rf_core_t))
-        memcpy(body + size, &voters[i].core, sizeof(rf_core_t));
-    if (size + map <= e->params.entry_max) {
-        form.n = (uint16_t)map;
-        memcpy(body + size, e->form_map, map);
-        size += map;
-    } else {
-        form.mode = 1;
-        for (unsigned core = 0;
-             core < e->params.n_cores && size + 2 * sizeof(uint16_t) <= e->params.entry_max;) {
-            uint16_t run[2] = {(uint16_t)core, 0};
-            while (core < e->params.n_cores && bit_get(e->form_map, core)) core++, run[1]++;
-            if (run[1] > 0) {
-                memcpy(body + size, run, sizeof run);
-                size += sizeof run;
-                form.n++;
-            } else {
-                core++;
-            }
-        }
-    }
-    memcpy(body, &form, sizeof form);
-    return size;
-}
-
-void role_form(agreement_t *e, const agreement_event_t *event)
-{
-    const char *why = form_check(e, event);
-    if (why) {
-        engine_ignore(e, why);
-        return;
-    }
-    agreement_member_t voters[AGREEMENT_VOTERS_MAX];
-    const rf_core_t *list = event->form.voters ? event->form.voters : event->form.cores;
-    unsigned n_list = event->form.voters ? event->form.n_voters : event->form.n_cores;
-    agreement_params_t params = e->params;
-    if (event->form.voters) params.voters_max = AGREEMENT_VOTERS_MAX;
-    unsigned n = config_choose(&params, form_member, list, n_list, NULL, 0, voters);
-    if (event->form.voters) { /* as listed, an even number too */
-        n = n_list;
-        for (unsigned i = 0; i < n; i++) voters[i] = (agreement_member_t){.core = list[i], .incarnation = 1};
-        for (unsigned i = 1; i < n; i++) {
-            for (unsigned k = i; k > 0 && voters[k - 1].core > voters[k].core; k--) {
-                agreement_member_t m = voters[k];
-                voters[k] = voters[k - 1];
-                voters[k - 1] = m;
-            }
-        }
-    }
-    uint8_t body[AGREEMENT_ENTRY_MAX];
-    size_t size = form_body(e, body, event->form.cores, event->form.n_cores, voters, n);
-
-    e->term = 1;
-    e->voted = e->params.self;
-    lead(e);
-    rf_err_t err = log_append(e, AGREEMENT_ENTRY_FORM, 0, 0, body, size);
-    rf_assert(err == RF_OK && e->term_index == 1);
-    e->n_elections = 0;
 }

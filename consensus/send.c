@@ -12,8 +12,9 @@ void send_one(agreement_t *e, uint8_t type, const void *bytes, size_t size, agre
 
 /* ---- entries ---- */
 
-/* Copies entries from `first` on, to at most `last`; returns how many fit. What lies together is copied at once. */
-static uint32_t put_entries(const agreement_t *e, uint64_t first, uint64_t last, uint8_t *out, size_t *size)
+/* What lies together is copied at once. */
+uint32_t send_put_entries(const agreement_t *e, uint64_t first, uint64_t last, uint8_t *out, size_t *size,
+                          size_t max)
 {
     const uint64_t mask = e->params.log_max - 1;
     uint64_t index = first;
@@ -22,7 +23,7 @@ static uint32_t put_entries(const agreement_t *e, uint64_t first, uint64_t last,
         while (index <= last && e->offsets[index & mask] == end) {
             const wire_entry_t *entry = (const wire_entry_t *)(const void *)(e->log + end);
             uint32_t need = (uint32_t)(sizeof *entry + padded(entry->size));
-            if (*size + (end - from) + need > AGREEMENT_MESSAGE_MAX) {
+            if (*size + (end - from) + need > max) {
                 last = 0;
                 break;
             }
@@ -55,8 +56,9 @@ static bool send_append(agreement_t *e, unsigned i)
     uint8_t *out = send_begin(e, AGREEMENT_MESSAGE_MAX);
     if (!out) return false;
     size_t size = sizeof(wire_append_t);
-    uint32_t n =
-        mode == PROGRESS_SILENT ? 0 : put_entries(e, next, feed ? e->committed : e->last, out, &size);
+    uint32_t n = mode == PROGRESS_SILENT ? 0
+                                         : send_put_entries(e, next, feed ? e->committed : e->last, out,
+                                                            &size, AGREEMENT_MESSAGE_MAX);
     /* Entries are answered anyway; a voter whose place in the ring is needed is asked how far it is. */
     bool ask = false;
     unsigned n_to = 0;
@@ -90,6 +92,10 @@ static void send_feed(agreement_t *e)
 {
     for (unsigned i = 0; i < e->n_progress; i++) {
         progress_t *p = &e->progress[i];
+        if (e->lanes && lane_serves(e, p)) {
+            if (!lane_feed(e, p)) return;
+            continue;
+        }
         if (!p->dead && p->mode == PROGRESS_SNAPSHOT && !snapshot_send(e, p)) return;
         while (lacks(e, p)) {
             if (!send_append(e, i)) return;
@@ -115,14 +121,18 @@ static void send_stand(agreement_t *e)
 
 static bool leader_in_reach(const agreement_t *e)
 {
-    return e->leader.core != RF_CORE_NONE && e->leader.core != e->params.self.core && !e->leader_dead;
+    return e->leader.core != RF_CORE_NONE && e->leader.core != e->params.self.core && !e->leader_dead &&
+           !e->leader_unheard;
 }
 
 static void send_ack(agreement_t *e)
 {
-    if (!send_begin(e, sizeof(wire_accepted_t))) return;
+    uint8_t *out = send_begin(e, sizeof(wire_accepted_t) + sizeof(wire_lane_t));
+    if (!out) return;
+    size_t more = e->lanes ? lane_ack_put(e, out + sizeof(wire_accepted_t)) : 0;
+    if (more > 0) e->ack_flags |= ACCEPTED_LANE;
     send_ack_put(e);
-    send_end(e, MESSAGE_ACCEPTED, sizeof(wire_accepted_t), 1);
+    send_end(e, MESSAGE_ACCEPTED, sizeof(wire_accepted_t) + more, 1);
 }
 
 static void send_votes(agreement_t *e)
@@ -147,8 +157,9 @@ static void send_votes(agreement_t *e)
                              .term = e->term + e->pre,
                              .last_term = log_vote_term(e),
                              .last_index = e->last,
-                             .flags =
-                                 (e->pre ? VOTE_PRE : 0u) | (e->stands_by_transfer ? VOTE_TRANSFER : 0u)};
+                             .flags = (e->pre ? VOTE_PRE : 0u) |
+                                      (e->pre && e->leader_unheard ? VOTE_CLAIM : 0u) |
+                                      (e->stands_by_transfer ? VOTE_TRANSFER : 0u)};
     if (e->leader_dead) {
         m.flags |= VOTE_EVIDENCE;
         m.dead = to_wire(e->dead_leader, 0);

@@ -2,6 +2,9 @@
  * Exactly once (Raft 6.3): which sequences of a session were executed, and for opened sessions what came of them. All
  * of it is a function of the applied log, and in the snapshot. A place is looked up by id through a map with open
  * addressing; where a session lies is nobody else's business, so it needs not be the same everywhere.
+ *
+ * Who opened a session may be gone without having ended it. So when as many are open as are kept, the one opened first makes way for
+ * the next (6.3 has such a bound, agreed on by the log); if its owner lives, it is told RF_ERR_SESSION, and opens another.
  */
 #include "consensus/engine.h"
 
@@ -86,8 +89,20 @@ session_t *session_use(agreement_t *e, uint64_t id, bool *full)
     return s;
 }
 
+/* The opened one with the lowest id, which is the index at which it was opened; 0: none is open. */
+static uint64_t opened_first(const agreement_t *e)
+{
+    uint64_t first = 0;
+    for (unsigned i = 0; i < e->n_places; i++) {
+        uint64_t id = e->sessions[i].id;
+        if ((id & SESSION_OPENED) && (first == 0 || id < first)) first = id;
+    }
+    return first;
+}
+
 rf_err_t session_open(agreement_t *e, uint64_t id)
 {
+    if (e->n_opened > 0 && e->n_opened == e->params.sessions_max) session_end(e, opened_first(e));
     return add(e, id) ? RF_OK : RF_ERR_LIMIT;
 }
 

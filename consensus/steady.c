@@ -40,7 +40,7 @@ steady_t steady_state(const agreement_t *e)
     }
     bool idle = e->role == AGREEMENT_ROLE_FOLLOWER && (e->due & ~(uint32_t)DUE_FEED) == 0 &&
                 e->waits_term == 0 && e->last > 0 && e->spread_term == e->term &&
-                e->leader.core != RF_CORE_NONE && well(e, e->leader);
+                e->leader.core != RF_CORE_NONE && !e->leader_unheard && well(e, e->leader);
     return idle ? STEADY_FOLLOWS : STEADY_NOT;
 }
 
@@ -48,6 +48,7 @@ static inline void end_step(agreement_t *e, uint64_t next_tick_ns)
 {
     earlier(&next_tick_ns, e->groups_tick_ns);
     e->output.next_tick_ns = next_tick_ns;
+    e->output.only_notice = e->lazy;
     rf_assert(e->applied <= e->committed && e->committed <= e->last && e->first <= e->last + 1);
 }
 
@@ -295,6 +296,7 @@ static inline bool held(agreement_t *e, const agreement_event_t *event)
     e->n_shortcuts++;
     if (!event->hold || completion_room(e) <= AGREEMENT_COMPLETIONS_MAX / 2) return false;
     e->output.next_tick_ns = e->now_ns;
+    e->output.only_notice = false;
     return true;
 }
 

@@ -3,6 +3,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "wire/death.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -30,7 +31,7 @@ rf_err_t rf_core_open(rf_cpudriver_t *driver)
         for (size_t k = 0; k < RF_KERNEL_TIMERS_MAX; k++) d->timers[k].deadline_ns = RF_NEVER;
         for (size_t k = 0; k < RF_KERNEL_WATCHES_MAX; k++) d->watches[k].source.fd = -1;
     }
-    driver->timer.fd = driver->signals.fd = driver->endpoint_source.fd = -1;
+    driver->timer.fd = driver->signals.fd = driver->endpoint_source.fd = driver->lease_timer.fd = -1;
     driver->cgroup_fd = -1;
     driver->wake_ns = driver->timer_armed_ns = driver->slice_next_ns = RF_NEVER;
     driver->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -110,6 +111,11 @@ void rf_core_sleep(rf_cpudriver_t *driver, bool more)
         if (source->fd >= 0) /* an earlier event of this batch may have closed it */
             source->on_ready(driver, source, events[i].events);
     }
+}
+
+void rf_core_step_aside(rf_cpudriver_t *driver)
+{
+    if (driver->boot->cores[driver->core].cpu_shared) rf_clock_sleep_ms(RF_DEATH_ASIDE_MS);
 }
 
 rf_dispatcher_t *rf_core_find(rf_cpudriver_t *driver, rf_domain_t domain, uint16_t index)

@@ -3,7 +3,8 @@
  *
  * One process a core, one thread, one epoll set. A turn of the loop (main.c) is a list of verbs:
  *
- *   serve links -> run timers -> tick the scheduler -> settle dispatchers -> sleep -> dispatch what woke us
+ *   serve links -> run timers -> tick the scheduler -> settle dispatchers -> carry on fences -> look at the lease -> sleep
+ *   -> dispatch what woke us
  *
  * Every verb does a bounded amount of work, tells when it wants to run again by rf_core_wake_at(), and never
  * blocks: what takes time (looking up a user, starting a program, dying) happens in a child and is reported by a
@@ -27,6 +28,7 @@
 #include "transport/transport.h"
 #include "wire/boot.h"
 #include "wire/kernel.h"
+#include "wire/lease.h"
 #include "wire/spawn.h"
 
 #include <sys/types.h>
@@ -202,7 +204,13 @@ struct rf_cpudriver {
     uint64_t scanned_ns;      /* when `processes` last held those of all; 0: it does not now */
     uint64_t scan_cost_ns;    /* what that took */
 
-    bool frozen_all;
+    rf_lease_t *lease; /* lease.h: shared with the monitor, which inherits lease_fd */
+    int lease_fd;
+    rf_source_t lease_timer;
+    uint64_t lease_armed_ns; /* the timer's; RF_NEVER: not set */
+    bool lease_over;
+    bool frozen_told; /* by the monitor */
+    bool frozen_all;  /* for either reason */
     rf_fence_t fences[RF_CORE_FENCES_MAX];
 
     rf_dispatcher_t monitor;
@@ -224,6 +232,10 @@ int rf_source_release(rf_cpudriver_t *driver, rf_source_t *source);
 
 /* Blocks until something happened or wake_ns has come (returns at once if `more`), and dispatches it. */
 void rf_core_sleep(rf_cpudriver_t *driver, bool more);
+
+/* The monitor has died: where cores share a CPU the others may elect on this very one. To end this core is in no hurry: nothing of it is
+ * taken for fenced before, and what it would do now it would do ahead of them. There it blocks for some milliseconds (wire/death.h). */
+void rf_core_step_aside(rf_cpudriver_t *driver);
 
 /* The dispatcher, running or ending; NULL when there is none. */
 rf_dispatcher_t *rf_core_find(rf_cpudriver_t *driver, rf_domain_t domain, uint16_t index);

@@ -263,16 +263,20 @@ void rf_dispatcher_freeze(rf_cpudriver_t *driver, rf_dispatcher_t *d, bool froze
     if (d->frozen == frozen) return;
     d->frozen = frozen;
     if (driver->scheduler->freeze(driver, d, frozen) == RF_OK) return;
-    for (unsigned pass = 0; pass < (frozen ? FREEZE_PASSES : 1u); pass++) {
+    if (!frozen) { /* all, also who has not taken its stop yet: SIGCONT takes it back */
+        rf_dispatcher_signal_all(driver, d, SIGCONT);
+        return;
+    }
+    for (unsigned pass = 0; pass < FREEZE_PASSES; pass++) {
         unsigned running = 0;
         look_at(driver, d);
         for (unsigned i = 0; i < driver->processes.n; i++) {
             const rf_process_t *process = &driver->processes.at[i];
             running += process->owner == index_of(driver, d) && !process->is_root && process->state != 'Z' &&
-                       (process->state != 'T') == frozen;
+                       process->state != 'T';
         }
         if (running == 0) break;
-        rf_processes_signal(&driver->processes, index_of(driver, d), frozen ? SIGSTOP : SIGCONT);
+        rf_processes_signal(&driver->processes, index_of(driver, d), SIGSTOP);
     }
 }
 
@@ -282,7 +286,8 @@ void rf_dispatchers_freeze_all(rf_cpudriver_t *driver, bool frozen)
     for (size_t i = 0; i < RF_CORE_DISPATCHERS_MAX; i++) {
         rf_dispatcher_t *d = &driver->dispatchers[i];
         bool there = d->state == RF_DISPATCHER_STARTING || d->state == RF_DISPATCHER_RUNNING;
-        if (there && frozen && !d->frozen) {
+        if (d->state == RF_DISPATCHER_RUNNING && frozen &&
+            !d->frozen) { /* of one that starts there is nothing yet */
             d->frozen_with_all = true;
             rf_dispatcher_freeze(driver, d, true);
         } else if (!frozen && d->frozen_with_all) {
@@ -456,6 +461,8 @@ static void settle(rf_cpudriver_t *driver, rf_dispatcher_t *d)
 
 void rf_core_stop(rf_cpudriver_t *driver, bool gently, int exit_status)
 {
+    if (driver->frozen_all)
+        gently = false; /* it may be expelled: nothing of it may run again, not even to end in order */
     if (!driver->stopping) {
         driver->stopping = true;
         driver->exit_status = exit_status;

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "cpudriver/fence.h"
 #include "cpudriver/kernel_link.h"
+#include "cpudriver/lease.h"
 #include "cpudriver/objects.h"
 #include "cpudriver/scheduler.h"
 #include "cpudriver/share.h"
@@ -80,6 +81,7 @@ static void identify_invoke(rf_cpudriver_t *driver, rf_dispatcher_t *caller, rf_
     snprintf(identity->node_name, sizeof identity->node_name, "%.*s", RF_NAME_MAX - 1, node->name);
     snprintf(identity->host_address, sizeof identity->host_address, "%.63s", node->address);
     snprintf(identity->rdma, sizeof identity->rdma, "%.*s", RF_RDMA_OPTIONS_MAX - 1, boot->rdma);
+    snprintf(identity->dpdk, sizeof identity->dpdk, "%.*s", RF_DPDK_OPTIONS_MAX - 1, boot->dpdk);
     snprintf(identity->scheduler, sizeof identity->scheduler, "%s", driver->scheduler_text);
     snprintf(identity->isolation, sizeof identity->isolation, "%s", driver->isolation.text);
     memcpy(identity->span_args, caller->span_args, caller->span_args_size);
@@ -389,7 +391,7 @@ static void freeze_all_invoke(rf_cpudriver_t *driver, rf_dispatcher_t *caller, r
                               rf_answer_t *answer)
 {
     (void)caller, (void)answer;
-    rf_dispatchers_freeze_all(driver, decoded->freeze_all.frozen != 0);
+    rf_lease_freeze(driver, decoded->freeze_all.frozen != 0);
 }
 
 static const rf_invocation_t invocations[] = {

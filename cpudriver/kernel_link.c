@@ -73,6 +73,7 @@ static void on_link_event(void *context, rf_link_t *link, rf_link_event_t event,
         d->blocked_until_ns = 0;
         break;
     case RF_LINK_DEAD:
+        if (d->is_monitor && !driver->stopping) rf_core_step_aside(driver);
         if (info->err == RF_ERR_PROTOCOL) {
             misbehaved(driver, d, "the bytes in its ring are no slots");
             break;
@@ -88,6 +89,7 @@ static void on_link_event(void *context, rf_link_t *link, rf_link_event_t event,
     case RF_LINK_INCOMING:
     case RF_LINK_BROKEN:
     case RF_LINK_WRITTEN:
+    case RF_LINK_READ:
         break;
     }
 }
@@ -218,13 +220,15 @@ static bool serve(rf_cpudriver_t *driver, rf_dispatcher_t *d, uint64_t now_ns)
     const unsigned answer = d->is_monitor ? REPLY_SLOTS_MONITOR : REPLY_SLOTS;
     unsigned messages = 0;
     if (!d->link) return false;
-    if (!rf_kernel_link_up(d)) {
+    if (d->link->state == RF_LINK_STATE_DEAD) {
         /* Its death may wait to be told; what it said before does not matter any more. Not to poll it here would keep
          * us awake, and, as SCHED_FIFO, its rf-init from telling how it ended. */
         rf_slot_t dropped[MESSAGES_PER_TURN];
         driver->transport->poll(d->link, dropped, MESSAGES_PER_TURN);
         return false;
     }
+    /* One that is being made is not polled: that could bring it up and take the first invocation in one go. */
+    if (!rf_kernel_link_up(d)) return false;
     if (d->blocked_until_ns > now_ns) {
         rf_core_wake_at(driver, d->blocked_until_ns);
         return false;
@@ -280,17 +284,22 @@ bool rf_kernel_link_serve(rf_cpudriver_t *driver)
     return more;
 }
 
+/* Whether its link is one to be waited for in memory. One that is being made wakes us by the endpoint's descriptor, and whatever its
+ * peer writes until then keeps nobody awake. */
+static bool may_speak(const rf_dispatcher_t *d, uint64_t now_ns)
+{
+    return d->link && d->link->state != RF_LINK_STATE_CONNECTING && d->blocked_until_ns <= now_ns;
+}
+
 void rf_kernel_link_sleep(rf_cpudriver_t *driver, bool more)
 {
     rf_link_t *links[RF_CORE_DISPATCHERS_MAX + 1];
     unsigned n = 0;
     const uint64_t now_ns = rf_clock_ns();
     if (!more) {
-        if (driver->monitor.link && driver->monitor.blocked_until_ns <= now_ns)
-            links[n++] = driver->monitor.link;
+        if (may_speak(&driver->monitor, now_ns)) links[n++] = driver->monitor.link;
         for (size_t i = 0; i < RF_CORE_DISPATCHERS_MAX; i++) {
-            rf_dispatcher_t *d = &driver->dispatchers[i];
-            if (d->link && d->blocked_until_ns <= now_ns) links[n++] = d->link;
+            if (may_speak(&driver->dispatchers[i], now_ns)) links[n++] = driver->dispatchers[i].link;
         }
         if (rf_wait_arm_all(links, n)) {
             driver->restless_turns = 0;

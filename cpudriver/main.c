@@ -9,6 +9,7 @@
 #include "cpudriver/fence.h"
 #include "cpudriver/isolation.h"
 #include "cpudriver/kernel_link.h"
+#include "cpudriver/lease.h"
 #include "cpudriver/objects.h"
 #include "cpudriver/realtime.h"
 #include "cpudriver/scheduler.h"
@@ -142,6 +143,7 @@ static const struct {
     {"event loop", start_loop},
     {"scheduler", start_scheduler},
     {"kernel links", rf_kernel_link_open},
+    {"lease", rf_lease_open},
     {"monitor", rf_spawn_monitor},
 };
 
@@ -154,6 +156,7 @@ static void run(rf_cpudriver_t *driver)
         if (driver->scheduler->tick) driver->scheduler->tick(driver);
         rf_dispatchers_settle(driver);
         rf_fences_run(driver);
+        rf_lease_run(driver);
         if (!driver->done) rf_kernel_link_sleep(driver, more);
     }
 }

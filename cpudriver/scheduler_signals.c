@@ -156,7 +156,10 @@ static unsigned account(rf_cpudriver_t *driver, uint64_t *behind_ns)
     return n;
 }
 
-/* Stops or continues one; again also what it forked since it was stopped. */
+/*
+ * Stops or continues one; again also what it forked since it was stopped. All are told to go on, also who does not stand still: its stop
+ * may be on its way to it (it waits for a CPU, or inside the kernel), and nobody would continue it afterwards. SIGCONT takes such a stop back.
+ */
 static void enforce(rf_cpudriver_t *driver, unsigned index, bool stop)
 {
     rf_dispatcher_t *d = &driver->dispatchers[index];
@@ -164,8 +167,8 @@ static void enforce(rf_cpudriver_t *driver, unsigned index, bool stop)
     d->stopped_by_scheduler = stop;
     for (unsigned i = 0; i < driver->processes.n; i++) {
         const rf_process_t *process = &driver->processes.at[i];
-        if (process->owner == (int)index && !process->is_root && (process->state == 'T') != stop)
-            kill(process->pid, stop ? SIGSTOP : SIGCONT);
+        if (process->owner != (int)index || process->is_root || (stop && process->state == 'T')) continue;
+        kill(process->pid, stop ? SIGSTOP : SIGCONT);
     }
 }
 

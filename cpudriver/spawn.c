@@ -407,10 +407,14 @@ static _Noreturn void monitor_main(rf_cpudriver_t *driver, int link, int log, pi
     if (null > 0) dup2(null, 0);
     int high_link = fcntl(link, F_DUPFD_CLOEXEC, FD_OUT_OF_WAY);
     int high_boot = fcntl(driver->boot_fd, F_DUPFD_CLOEXEC, FD_OUT_OF_WAY);
+    int high_lease = fcntl(driver->lease_fd, F_DUPFD_CLOEXEC, FD_OUT_OF_WAY);
     dup2(high_link, RF_DISPATCHER_FD);
     dup2(high_boot, RF_BOOT_FD);
+    dup2(high_lease, RF_LEASE_FD);
+    _Static_assert(RF_BOOT_FD == RF_DISPATCHER_FD + 1 && RF_LEASE_FD == RF_BOOT_FD + 1,
+                   "all between is kept");
     close_range(3, RF_DISPATCHER_FD - 1, 0);
-    close_range(RF_BOOT_FD + 1, ~0u, 0);
+    close_range(RF_LEASE_FD + 1, ~0u, 0);
     snprintf(path, sizeof path, "%s/rf-monitor", driver->boot->libexec_dir);
     snprintf(core, sizeof core, "%u", driver->core);
     snprintf(incarnation, sizeof incarnation, "%u", driver->incarnation);

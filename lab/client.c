@@ -1,8 +1,8 @@
-/* The commands' side: one connection to the supervisor, one session on it. Every wait has an end where one was asked for. */
+/* The commands' side: one connection to the supervisor, one session on it. Every wait has an end where one was asked for, also that for
+ * who reads our stdout. */
 #include "lab/lab.h"
 
 #include "base/clock.h"
-#include "base/os.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,8 +19,17 @@
 #include <unistd.h>
 
 #define BUFFER_MAX ((size_t)4 << 20)
+#define PRINT_MAX  4096 /* at a time: what a pipe takes without blocking once it takes anything */
 
 extern char **environ;
+
+/* What is to be printed, in the order in which it came. */
+typedef struct printer {
+    lab_buffer_t waits; /* frames */
+    uint8_t bytes[LAB_PAYLOAD_MAX];
+    size_t at, n; /* of the frame that is being printed */
+    int fd;
+} printer_t;
 
 typedef struct session {
     int fd, signals;
@@ -29,7 +38,10 @@ typedef struct session {
     uint32_t written; /* of output, not yet acknowledged */
     uint64_t deadline_ns;
     lab_buffer_t in, out;
-    int status; /* -1: runs */
+    printer_t printer;
+    lab_text_t *text; /* what it prints goes there; NULL: to our stdout and stderr */
+    int status;       /* -1: runs */
+    bool interrupted; /* after its end, while what it printed is not taken */
 } session_t;
 
 static int connect_to(const lab_place_t *place)
@@ -48,7 +60,12 @@ static int connect_to(const lab_place_t *place)
 
 static bool session_open(session_t *s, const lab_place_t *place, unsigned timeout_ms)
 {
-    *s = (session_t){.signals = -1, .status = -1, .in.max = BUFFER_MAX, .out.max = BUFFER_MAX};
+    *s = (session_t){.signals = -1,
+                     .status = -1,
+                     .in.max = BUFFER_MAX,
+                     .out.max = BUFFER_MAX,
+                     .printer.waits.max = BUFFER_MAX};
+    signal(SIGPIPE, SIG_IGN);
     s->deadline_ns = timeout_ms ? rf_clock_ns() + timeout_ms * RF_NS_PER_MS : RF_NEVER;
     s->fd = connect_to(place);
     if (s->fd < 0)
@@ -62,6 +79,47 @@ static void session_close(session_t *s)
     if (s->signals >= 0) close(s->signals);
     lab_free(&s->in);
     lab_free(&s->out);
+    lab_free(&s->printer.waits);
+}
+
+/* The descriptor that is to take what waits; -1: nothing does. */
+static int printer_fd(printer_t *printer)
+{
+    lab_frame_t frame;
+    while (printer->at == printer->n && lab_next(&printer->waits, &frame) == RF_OK) {
+        memcpy(printer->bytes, frame.payload, frame.length);
+        printer->at = 0;
+        printer->n = frame.length;
+        printer->fd = frame.type == LAB_OUTPUT ? STDOUT_FILENO : STDERR_FILENO;
+    }
+    return printer->at < printer->n ? printer->fd : -1;
+}
+
+/* Once poll says that it is taken. A reader that has gone is no reason to stop the program: it ends as the program decides. */
+static void print_some(session_t *s)
+{
+    printer_t *printer = &s->printer;
+    size_t left = printer->n - printer->at;
+    ssize_t n = write(printer->fd, printer->bytes + printer->at, left < PRINT_MAX ? left : PRINT_MAX);
+    if (n < 0 && (errno == EINTR || errno == EAGAIN)) return;
+    if (n < 0) n = (ssize_t)left;
+    printer->at += (size_t)n;
+    s->written += (uint32_t)n;
+}
+
+static void on_output(session_t *s, const lab_frame_t *frame)
+{
+    lab_text_t *text = s->text;
+    if (!text) {
+        if (lab_put(&s->printer.waits, frame->type, 0, frame->payload, frame->length) != RF_OK)
+            s->status = LAB_LOST; /* more than the window */
+        return;
+    }
+    s->written += frame->length;
+    size_t room = sizeof text->bytes - 1 - text->used, n = frame->length < room ? frame->length : room;
+    memcpy(text->bytes + text->used, frame->payload, n);
+    text->used += n;
+    text->bytes[text->used] = '\0';
 }
 
 static void on_frame(session_t *s, const lab_frame_t *frame)
@@ -69,10 +127,7 @@ static void on_frame(session_t *s, const lab_frame_t *frame)
     switch (frame->type) {
     case LAB_OUTPUT:
     case LAB_ERROR:
-        /* A reader that has gone is no reason to stop the program: it ends as the program decides. */
-        (void)rf_write_all(frame->type == LAB_OUTPUT ? STDOUT_FILENO : STDERR_FILENO, frame->payload,
-                           frame->length);
-        s->written += frame->length;
+        on_output(s, frame);
         break;
     case LAB_INPUT_MORE: {
         uint32_t taken = lab_u32(frame);
@@ -123,27 +178,41 @@ static void read_signals(session_t *s)
 {
     struct signalfd_siginfo info;
     while (read(s->signals, &info, sizeof info) == (ssize_t)sizeof info) {
-        if (info.ssi_signo == SIGWINCH)
+        if (s->status >= 0)
+            s->interrupted |= info.ssi_signo != SIGWINCH;
+        else if (info.ssi_signo == SIGWINCH)
             (void)lab_put_u32(&s->out, LAB_SIZE, 0, terminal_size());
         else
             (void)lab_put_u32(&s->out, LAB_SIGNAL, 0, info.ssi_signo);
     }
 }
 
-/* Until the session has ended; its status. */
+/* Sends what is to be sent. Where nobody takes it any more, the status may lie in the socket all the same. */
+static void write_socket(session_t *s)
+{
+    if (s->written) {
+        (void)lab_put_u32(&s->out, LAB_OUTPUT_MORE, 0, s->written);
+        s->written = 0;
+    }
+    if (lab_flush(&s->out, s->fd) == RF_OK) return;
+    read_socket(s);
+    if (s->status < 0) s->status = LAB_LOST;
+}
+
+/* Until the session has ended and what it printed is taken, or its time is over; its status. */
 static int session_follow(session_t *s)
 {
-    while (s->status < 0) {
-        if (s->written) {
-            (void)lab_put_u32(&s->out, LAB_OUTPUT_MORE, 0, s->written);
-            s->written = 0;
-        }
-        if (lab_flush(&s->out, s->fd) != RF_OK) return LAB_LOST;
-        bool may_read = s->input_open && s->input_on_the_way + LAB_CHUNK <= LAB_WINDOW;
-        struct pollfd fds[3] = {
-            {.fd = s->fd, .events = lab_left(&s->out) ? POLLIN | POLLOUT : POLLIN},
+    for (;;) {
+        if (s->status < 0) write_socket(s);
+        int output = printer_fd(&s->printer);
+        bool runs = s->status < 0;
+        if (!runs && (output < 0 || s->interrupted)) return s->status;
+        bool may_read = runs && s->input_open && s->input_on_the_way + LAB_CHUNK <= LAB_WINDOW;
+        struct pollfd fds[4] = {
+            {.fd = runs ? s->fd : -1, .events = lab_left(&s->out) ? POLLIN | POLLOUT : POLLIN},
             {.fd = s->signals, .events = POLLIN},
             {.fd = may_read ? STDIN_FILENO : -1, .events = POLLIN},
+            {.fd = output, .events = POLLOUT},
         };
         int timeout = -1;
         if (s->deadline_ns != RF_NEVER) {
@@ -151,18 +220,20 @@ static int session_follow(session_t *s)
             if (now >= s->deadline_ns) return LAB_TIMEOUT;
             timeout = (int)((s->deadline_ns - now) / RF_NS_PER_MS) + 1;
         }
-        if (poll(fds, 3, timeout) < 0) continue;
+        if (poll(fds, 4, timeout) < 0) continue;
         if (fds[1].revents) read_signals(s);
         if (fds[2].revents) read_stdin(s);
         if (fds[0].revents) read_socket(s);
+        if (fds[3].revents) print_some(s);
     }
-    return s->status;
 }
 
-int lab_ask(const lab_place_t *place, const char *const *words, unsigned n, unsigned timeout_ms)
+int lab_ask(const lab_place_t *place, const char *const *words, unsigned n, unsigned timeout_ms,
+            lab_text_t *answer)
 {
     session_t s;
     if (!session_open(&s, place, timeout_ms)) return LAB_NO_LAB;
+    s.text = answer;
     char text[256];
     size_t used = 0;
     for (unsigned i = 0; i < n && used < sizeof text; i++)
@@ -198,13 +269,13 @@ static bool is_wanted(const char *entry)
     return false;
 }
 
-typedef struct text {
+typedef struct words {
     char bytes[LAB_PAYLOAD_MAX];
     size_t used;
     bool full;
-} text_t;
+} words_t;
 
-static void text_add(text_t *text, const char *word)
+static void words_add(words_t *text, const char *word)
 {
     size_t size = strlen(word) + 1;
     if (size > sizeof text->bytes - text->used) {
@@ -217,7 +288,7 @@ static void text_add(text_t *text, const char *word)
 
 static bool put_run(session_t *s, const lab_program_t *program)
 {
-    static text_t text;
+    static words_t text;
     char here[LAB_PATH_MAX];
     uint32_t size = terminal_size();
     lab_run_t run = {.guest = (uint16_t)program->guest,
@@ -229,15 +300,29 @@ static bool put_run(session_t *s, const lab_program_t *program)
     text.full = false;
     const char *directory = program->directory;
     if (!directory) directory = getcwd(here, sizeof here);
-    text_add(&text, directory ? directory : "/");
-    for (unsigned i = 0; i < program->n_arguments; i++) text_add(&text, program->arguments[i]);
+    words_add(&text, directory ? directory : "/");
+    for (unsigned i = 0; i < program->n_arguments; i++) words_add(&text, program->arguments[i]);
     for (char *const *e = environ; *e; e++) {
         if (!is_wanted(*e)) continue;
-        text_add(&text, *e);
+        words_add(&text, *e);
         run.n_environment++;
     }
     memcpy(text.bytes, &run, sizeof run);
     return !text.full && lab_put(&s->out, LAB_RUN, 0, text.bytes, text.used) == RF_OK;
+}
+
+int lab_run_quietly(const lab_place_t *place, const lab_program_t *program, lab_text_t *output)
+{
+    session_t s;
+    if (!session_open(&s, place, program->timeout_ms)) return LAB_NO_LAB;
+    int status = LAB_FAILED;
+    s.text = output;
+    if (put_run(&s, program)) {
+        (void)lab_put(&s.out, LAB_INPUT_END, 0, NULL, 0);
+        status = session_follow(&s);
+    }
+    session_close(&s);
+    return status;
 }
 
 int lab_run_program(const lab_place_t *place, const lab_program_t *program)
@@ -256,7 +341,6 @@ int lab_run_program(const lab_place_t *place, const lab_program_t *program)
     for (unsigned i = 0; i < sizeof passed / sizeof passed[0]; i++) sigaddset(&set, passed[i]);
     if (program->terminal) sigaddset(&set, SIGWINCH);
     sigprocmask(SIG_BLOCK, &set, &before);
-    signal(SIGPIPE, SIG_IGN);
     s.signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     struct termios mode, raw;
     bool is_raw = program->terminal && tcgetattr(STDIN_FILENO, &mode) == 0;
@@ -266,10 +350,16 @@ int lab_run_program(const lab_place_t *place, const lab_program_t *program)
         tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
     }
     int status = session_follow(&s);
-    if (is_raw) tcsetattr(STDIN_FILENO, TCSADRAIN, &mode);
-    if (status == LAB_TIMEOUT && rf_clock_ns() >= s.deadline_ns)
+    bool late = status == LAB_TIMEOUT && rf_clock_ns() >= s.deadline_ns;
+    if (is_raw) tcsetattr(STDIN_FILENO, late ? TCSANOW : TCSADRAIN, &mode);
+    if (late && s.status >= 0) {
+        lab_error("guest %u: '%s' has ended, but what it printed was not taken in time", program->guest,
+                  program->arguments[0]);
+    } else if (late) {
+        lab_explain(place, program->guest);
         lab_error("guest %u: '%s' did not end in time and is being killed", program->guest,
                   program->arguments[0]);
+    }
     session_close(&s);
     sigprocmask(SIG_SETMASK, &before, NULL);
     return status;

@@ -113,7 +113,7 @@ rf_err_t lab_next(lab_buffer_t *in, lab_frame_t *frame)
     memcpy(&frame->length, at, 4);
     memcpy(&type, at + 4, 2);
     memcpy(&frame->session, at + 6, 2);
-    if (frame->length > LAB_PAYLOAD_MAX || type < LAB_ASK || type > LAB_READY) return RF_ERR_PROTOCOL;
+    if (frame->length > LAB_PAYLOAD_MAX || type < LAB_ASK || type > LAB_NUDGE) return RF_ERR_PROTOCOL;
     if (lab_left(in) < HEADER + frame->length) return RF_ERR_AGAIN;
     frame->type = (lab_type_t)type;
     frame->payload = at + HEADER;

@@ -10,7 +10,8 @@
  * A session is one program that runs in one guest, or one question to the supervisor. Its output is under credit: a guest
  * sends at most LAB_WINDOW bytes that the command has not yet written out, so that a command that reads slowly holds up
  * nobody else on the line; its input likewise. Towards a guest the whole line is under credit besides, LAB_LINE_WINDOW
- * bytes: a terminal that is written faster than it is read stops for good (User-Mode Linux 6.1, line_unthrottle).
+ * bytes: a terminal that is written faster than it is read stops for good (User-Mode Linux 6.1, line_unthrottle). line.h
+ * says what is done about a guest that does not answer.
  */
 #ifndef RF_LAB_FRAME_H
 #define RF_LAB_FRAME_H
@@ -25,7 +26,8 @@
 #define LAB_FRAME_MAX    (8 + LAB_PAYLOAD_MAX)
 #define LAB_WINDOW       (256 * 1024)
 #define LAB_LINE_WINDOW  2048
-#define LAB_HOSTS_MAX    8
+#define LAB_HOSTS_MAX    10 /* with the wire between them, where that is one, too */
+#define LAB_GUESTS_MAX   5  /* of them with a kernel of their own */
 #define LAB_SESSIONS_MAX 256
 #define LAB_CHUNK        4096 /* of a program's input or output in one frame */
 
@@ -44,9 +46,10 @@ typedef enum lab_type {
     LAB_EXIT,        /* guest -> command: u32 exit status, 128 + N for a signal; ends the session */
     LAB_LINE_MORE,   /* guest -> supervisor: u32, so many bytes have been read from the line */
     LAB_READY,       /* guest -> supervisor: u32 LAB_VERSION; network and device are there */
+    LAB_NUDGE,       /* supervisor -> guest: nothing, but that it is read (line.h) */
 } lab_type_t;
 
-#define LAB_VERSION 1
+#define LAB_VERSION 2
 
 typedef struct lab_run {
     uint16_t guest; /* from 1; read by the supervisor */

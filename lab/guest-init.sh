@@ -1,5 +1,5 @@
 #!/bin/sh
-# The first program of a guest: makes its root, network and RDMA device, and becomes rf-lab-guest. The kernel starts it as
+# The first program of a guest: makes its root, has its network made, and becomes rf-lab-guest. The kernel starts it as
 # process 1 on the host's files, read-only; what the guest writes goes into its memory, over them.
 #
 # From the kernel's command line: lab_guest=N lab_hosts=N lab_device=rxe|siw|both|none lab_mtu=N lab_lib=FOLDER
@@ -61,31 +61,5 @@ grep -q '^rackfish:' /etc/passwd || {
 }
 ulimit -l unlimited
 
-# One cable to each other guest, vecN to guest N, all ports of one bridge. They do not forward to each other: every guest
-# is one hop away, and a cable is cut by taking its port out of the bridge. dummy0 keeps the bridge up when all are cut:
-# what is cut is silent.
-ip link set lo up
-ip link add lan0 type bridge stp_state 0 mcast_snooping 0
-ip link set dummy0 master lan0
-ip link set dummy0 type bridge_slave isolated on
-ip link set dummy0 mtu "$lab_mtu" up
-ip link set lan0 address "02:52:46:00:00:0$lab_guest"
-i=1
-while [ "$i" -le "$lab_hosts" ]; do
-    if [ "$i" != "$lab_guest" ]; then
-        ip link set "vec$i" master lan0
-        ip link set "vec$i" type bridge_slave isolated on
-        ip link set "vec$i" up
-    fi
-    i=$((i + 1))
-done
-ip link set lan0 mtu "$lab_mtu"
-ip address add "10.77.0.$lab_guest/24" dev lan0
-ip link set lan0 up
-case $lab_device in
-rxe | both) rdma link add rxe0 type rxe netdev lan0 || die "no rxe device" ;;
-esac
-case $lab_device in
-siw | both) rdma link add siw0 type siw netdev lan0 || die "no siw device" ;;
-esac
+"$lab_lib/guest-network.sh" || die "no network, or no RDMA device"
 exec "$lab_lib/rf-lab-guest"

@@ -1,6 +1,7 @@
 /*
  * rf-lab-guest: process 1 of a guest of the lab, once guest-init.sh has made its file systems and its network. It runs
- * programs for the supervisor, over the serial line /dev/ttyS0 (frame.h), and reaps.
+ * programs for the supervisor, over the serial line /dev/ttyS0 (frame.h), and reaps. In a guest that has no kernel of its own
+ * (host-init.sh) the line is a socket that it inherits, and process 1 its parent.
  *
  * One thread, one poll. Invariants: a session has at most LAB_WINDOW bytes of output on their way; EXIT is the last frame
  * of a session, sent when its program has ended and what it wrote has been read. A background process that keeps its
@@ -44,6 +45,7 @@ typedef struct session {
 } session_t;
 
 static struct {
+    bool own_kernel;
     int line, signals;
     lab_buffer_t in, out;
     session_t sessions[SESSIONS_MAX];
@@ -52,8 +54,10 @@ static struct {
 static void give_up(const char *what)
 {
     fprintf(stderr, "rf-lab-guest: %s: %s\n", what, strerror(errno));
-    sync();
-    reboot(RB_POWER_OFF);
+    if (guest.own_kernel) {
+        sync();
+        reboot(RB_POWER_OFF);
+    }
     _exit(1);
 }
 
@@ -376,14 +380,20 @@ static void wait_for_something(void)
     poll(fds, n, timeout);
 }
 
-static void open_line(void)
+static void open_serial_line(void)
 {
-    guest.line = open("/dev/ttyS0", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
-    if (guest.line < 0) give_up("/dev/ttyS0");
+    const char *path = getenv("lab_line"); /* from the kernel's command line */
+    if (!path) path = "/dev/ttyS0";
+    guest.line = open(path, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    if (guest.line < 0) give_up(path);
     struct termios mode;
-    tcgetattr(guest.line, &mode);
+    if (tcgetattr(guest.line, &mode) < 0) return; /* no terminal, which is as well */
     cfmakeraw(&mode);
     tcsetattr(guest.line, TCSANOW, &mode);
+}
+
+static void open_signals(void)
+{
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGCHLD);
@@ -392,14 +402,23 @@ static void open_line(void)
     if (guest.signals < 0) give_up("signalfd");
 }
 
-int main(void)
+/* rf-lab-guest [FD]: the descriptor of the line, where the guest has no kernel of its own and so no serial line. */
+int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
-    open_line();
+    guest.own_kernel = argc < 2;
+    if (guest.own_kernel) {
+        open_serial_line();
+    } else {
+        guest.line = (int)strtol(argv[1], NULL, 10);
+        fcntl(guest.line, F_SETFL, O_NONBLOCK);
+        fcntl(guest.line, F_SETFD, FD_CLOEXEC);
+    }
+    open_signals();
     uint32_t version = LAB_VERSION;
     put(LAB_READY, 0, &version, sizeof version);
     for (;;) {
-        if (lab_flush(&guest.out, guest.line) != RF_OK) give_up("/dev/ttyS0");
+        if (lab_flush(&guest.out, guest.line) != RF_OK) give_up("the line");
         wait_for_something();
         read_line();
         reap();

@@ -1,9 +1,7 @@
 #!/usr/bin/env bash
 # The kernel of the lab's guests: User-Mode Linux from Debian's kernel source, with Soft-RoCE and soft-iWARP built in, one
-# program of 7 MB. Built once, in about 7 minutes on two CPUs, and kept in ~/.cache/rackfish/lab (XDG_CACHE_HOME counts)
-# under a name of the source's version and this configuration's hash. Two that want it at the same time build it once.
-# For root it is in root's own ~/.cache where a folder on that path is another user's (sudo that keeps HOME), and a kernel is
-# taken only if it is ours or root's: it runs with the rights of whoever starts a lab.
+# program of 7 MB. Built once, in about 7 minutes on two CPUs, and kept (cache.sh) under a name of the source's version and this
+# configuration's hash. Two that want it at the same time build it once.
 #
 #   kernel.sh build    prints where it is; builds it first if there is none
 #   kernel.sh find     prints where it is, or ends with status 1
@@ -13,33 +11,14 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-# Is this folder, as far as it is there, and are all above it root's?
-all_of_root() {
-    local at
-    at=$(realpath -m "$1")
-    while [[ $at != / ]]; do
-        [[ ! -e $at || $(stat -c %u "$at") == 0 ]] || return 1
-        at=$(dirname "$at")
-    done
-}
+# shellcheck source=lab/cache.sh
+source "$here/cache.sh"
 
-cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/rackfish/lab
-((EUID != 0)) || all_of_root "$cache" || cache=~root/.cache/rackfish/lab
 objects_about=1670 # lines that the build prints, for its progress
 disk_mib=3000
 
-say() { printf 'kernel: %s\n' "$*" >&2; }
-
-cannot() {
-    say "$*"
-    exit 77
-}
-
 missing() {
-    local package probe
-    while IFS='|' read -r package probe; do
-        bash -c "$probe" >/dev/null 2>&1 </dev/null || printf '%s\n' "$package"
-    done <<'TABLE'
+    lacks_packages <<'TABLE'
 linux-source|ls /usr/src/linux-source-*.tar.xz
 gcc|command -v gcc
 libc6-dev|test -e /usr/include/stdio.h
@@ -112,6 +91,7 @@ compile() {
     scripts/kconfig/merge_config.sh -m .config "$here/kernel.config"
     make ARCH=um olddefconfig
     grep -q '^CONFIG_RDMA_RXE=y' .config && grep -q '^CONFIG_RDMA_SIW=y' .config
+    grep -q '^# CONFIG_VMAP_STACK is not set' .config && grep -q '^CONFIG_HZ_PERIODIC=y' .config
     nice make ARCH=um -j"$(nproc)" CC="$compiler" linux
     strip linux
 }
@@ -151,29 +131,27 @@ build_kernel() {
     say "done in $SECONDS s"
 }
 
+build_once() {
+    find_kernel "$archive" && return 0
+    [[ -n $archive ]] || cannot "no kernel source here; as root: apt-get install $(missing | tr '\n' ' ')"
+    rm -rf "$cache"/build.??????
+    build_kernel "$archive"
+    find_kernel "$archive"
+}
+
 archive=$(source_archive)
 case ${1:-} in
 needs) missing ;;
 find) find_kernel "$archive" ;;
 build)
     find_kernel "$archive" && exit 0
-    mkdir -p "$cache"
-    exec 8>"$cache/lock"
-    if ! flock -n 8; then
-        say "another build of it is under way; waiting for that"
-        flock 8
-    fi
     trap clean_up EXIT
     trap 'clean_up; exit 130' INT
     trap 'clean_up; exit 143' TERM HUP
-    find_kernel "$archive" && exit 0
-    [[ -n $archive ]] || cannot "no kernel source here; as root: apt-get install $(missing | tr '\n' ' ')"
-    rm -rf "$cache"/build.??????
-    build_kernel "$archive"
-    find_kernel "$archive"
+    alone build_once
     ;;
 *)
-    sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
     ;;
 esac

@@ -1,4 +1,5 @@
 #include "lab/spawn.h"
+#include "lab/exec.h"
 
 #include "base/os.h"
 
@@ -7,28 +8,22 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <linux/close_range.h>
 #include <linux/mount.h>
 
-#define FD_LINE  9
-#define FD_CABLE 10 /* and one more for each other guest */
-#define FD_END   (FD_CABLE + LAB_HOSTS_MAX + 1)
+static pid_t kernel_pid; /* in the guest's first process: what an order stops; -1: all of its namespace */
 
-static pid_t kernel_pid; /* in the guest's first process */
-
-static pid_t fork_into_namespaces(void)
+static pid_t fork_into_namespaces(unsigned long more)
 {
-    unsigned long flags = CLONE_NEWPID | CLONE_NEWNS | (geteuid() == 0 ? 0 : CLONE_NEWUSER) | SIGCHLD;
+    unsigned long flags = CLONE_NEWPID | CLONE_NEWNS | (geteuid() == 0 ? 0 : CLONE_NEWUSER) | SIGCHLD | more;
     return (pid_t)syscall(SYS_clone, flags, NULL, NULL, NULL, 0);
 }
 
@@ -41,7 +36,7 @@ static bool write_text(const char *path, const char *text)
 }
 
 /* In the new namespaces: the host's files read-only, a fresh /dev/shm for the guest's memory, a /proc of its own. */
-static bool prepare_mounts(uid_t uid, gid_t gid)
+static bool prepare_mounts(uid_t uid, gid_t gid, bool own_proc)
 {
     if (uid != 0) {
         char map[64];
@@ -56,7 +51,7 @@ static bool prepare_mounts(uid_t uid, gid_t gid)
     if (syscall(SYS_mount_setattr, AT_FDCWD, "/", AT_RECURSIVE, &attr, sizeof attr) < 0) return false;
     if (mount("lab", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=700") < 0) return false;
     /* Read-only too: a guest's root may be root here. Refused in some containers, and only nicer with it. */
-    (void)!mount("lab", "/proc", "proc", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+    if (own_proc) (void)!mount("lab", "/proc", "proc", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
     return true;
 }
 
@@ -64,8 +59,8 @@ bool lab_guest_possible(char *why, size_t max)
 {
     uid_t uid = geteuid();
     gid_t gid = getegid();
-    pid_t pid = fork_into_namespaces();
-    if (pid == 0) _exit(prepare_mounts(uid, gid) ? 0 : errno);
+    pid_t pid = fork_into_namespaces(0);
+    if (pid == 0) _exit(prepare_mounts(uid, gid, true) ? 0 : errno);
     int status = 0;
     if (pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return true;
@@ -77,95 +72,60 @@ bool lab_guest_possible(char *why, size_t max)
     return false;
 }
 
-/* ---- the kernel's own process ---- */
-
-#define ARGUMENTS_MAX 64
-
-typedef struct arguments {
-    char text[8192];
-    size_t used, n;
-    char *words[ARGUMENTS_MAX];
-} arguments_t;
-
-static void add(arguments_t *a, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void add(arguments_t *a, const char *format, ...)
+/* In a network of its own: whether there are bridges, and what wire.sh wants. The exit status says what is not. */
+static int try_network(void)
 {
-    va_list args;
-    va_start(args, format);
-    char *at = a->text + a->used;
-    int n = vsnprintf(at, sizeof a->text - a->used, format, args);
-    va_end(args);
-    if (n < 0 || (size_t)n >= sizeof a->text - a->used || a->n + 1 >= ARGUMENTS_MAX) _exit(125);
-    a->used += (size_t)n + 1;
-    a->words[a->n++] = at;
-}
-
-static void take_fd(int from, int to)
-{
-    if (from == to)
-        fcntl(to, F_SETFD, 0);
-    else
-        dup2(from, to);
-}
-
-static void become_kernel(const lab_guest_plan_t *plan)
-{
-    static arguments_t a;
-    /* First above all the numbers that are wanted, so that none is overwritten. */
-    int line = fcntl(plan->line, F_DUPFD, FD_END), log = fcntl(plan->log, F_DUPFD, FD_END);
-    int cable[LAB_HOSTS_MAX + 1];
-    for (unsigned g = 1; g <= plan->hosts; g++)
-        cable[g] = plan->cable[g] < 0 ? -1 : fcntl(plan->cable[g], F_DUPFD, FD_END);
-    take_fd(log, STDOUT_FILENO);
-    take_fd(log, STDERR_FILENO);
-    int null = open("/dev/null", O_RDONLY);
-    take_fd(null, STDIN_FILENO);
-    take_fd(line, FD_LINE);
-    add(&a, "linux");
-    add(&a, "mem=%uM", plan->memory_mib);
-    add(&a, "root=/dev/root");
-    add(&a, "rootfstype=hostfs");
-    add(&a, "rootflags=/");
-    add(&a, "ro");
-    add(&a, "con=null");
-    add(&a, "con0=null,fd:1");
-    add(&a, "con1=null");
-    add(&a, "ssl=null");
-    add(&a, "ssl0=fd:%d", FD_LINE);
-    add(&a, "quiet");
-    add(&a, "panic=-1");
-    add(&a, "uml_dir=/dev/shm/uml");
-    add(&a, "umid=lab%u", plan->guest);
-    for (unsigned g = 1; g <= plan->hosts; g++) {
-        if (cable[g] < 0) continue;
-        take_fd(cable[g], FD_CABLE + (int)g);
-        add(&a, "vec%u:transport=fd,fd=%d,mac=02:52:46:00:%02x:%02x,mtu=%u,depth=64", g, FD_CABLE + (int)g, g,
-            plan->guest, plan->mtu);
+    static const char *const tries[] = {
+        "ip link add lan type bridge && ip link add v1 type veth peer name w1", "nft add table bridge lab",
+        "command -v tc nsenter"};
+    for (int i = 0; i < 3; i++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            int null = open("/dev/null", O_RDWR);
+            dup2(null, STDOUT_FILENO);
+            dup2(null, STDERR_FILENO);
+            execl("/bin/sh", "sh", "-c", tries[i], (char *)NULL);
+            _exit(127);
+        }
+        int status = 1;
+        if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
+            return i + 1;
     }
-    close_range(FD_END, ~0u, 0);
-    add(&a, "init=%s/guest-init.sh", plan->lib);
-    add(&a, "lab_lib=%s", plan->lib);
-    add(&a, "lab_guest=%u", plan->guest);
-    add(&a, "lab_hosts=%u", plan->hosts);
-    add(&a, "lab_device=%s", plan->device);
-    add(&a, "lab_mtu=%u", plan->mtu);
-    static char tmpdir[] = "TMPDIR=/dev/shm", path[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
-    char *environment[] = {tmpdir, path, NULL};
-    struct rlimit none = {0, 0};
-    setrlimit(RLIMIT_CORE, &none);
-    sigset_t empty;
-    sigemptyset(&empty);
-    sigprocmask(SIG_SETMASK, &empty, NULL);
-    execve(plan->kernel, a.words, environment);
-    dprintf(STDOUT_FILENO, "lab: cannot start %s: %s\n", plan->kernel, strerror(errno));
-    _exit(127);
+    return 0;
+}
+
+bool lab_hosts_possible(char *why, size_t max)
+{
+    static const char *const missing[] = {"", "bridges and veth pairs; install iproute2",
+                                          "a packet filter for bridges; install nftables",
+                                          "tc and nsenter; install iproute2 and util-linux"};
+    if (geteuid() != 0) {
+        snprintf(why, max, "hosts with ports for DPDK take root: network namespaces joined by veth pairs");
+        return false;
+    }
+    if (!lab_guest_possible(why, max)) return false;
+    pid_t pid = fork_into_namespaces(CLONE_NEWNET);
+    if (pid == 0) _exit(try_network());
+    int status = 0;
+    if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status)) {
+        snprintf(why, max, "hosts need network namespaces, which this host refuses: %s", strerror(errno));
+        return false;
+    }
+    if (WEXITSTATUS(status) == 0) return true;
+    snprintf(why, max, "hosts need %s", missing[WEXITSTATUS(status) & 3]);
+    return false;
 }
 
 /* ---- the guest's first process on the host ---- */
 
-static void freeze_or_thaw(int signo)
+/* One order at a time: the signal is masked meanwhile, so that the next one is carried out after this. */
+static void on_order(int signo, siginfo_t *info, void *context)
 {
-    if (kernel_pid > 0) kill(kernel_pid, signo == LAB_SIGNAL_FREEZE ? SIGSTOP : SIGCONT);
+    (void)signo;
+    (void)context;
+    int before = errno;
+    if (kernel_pid) kill(kernel_pid, info->si_value.sival_int ? SIGSTOP : SIGCONT);
+    errno = before;
 }
 
 static void be_first_process(const lab_guest_plan_t *plan, uid_t uid, gid_t gid)
@@ -176,22 +136,22 @@ static void be_first_process(const lab_guest_plan_t *plan, uid_t uid, gid_t gid)
     close(plan->line_far);
     struct pollfd far = {.fd = plan->line, .events = POLLIN};
     if (poll(&far, 1, 0) > 0 && (far.revents & POLLHUP)) _exit(125);
-    if (!prepare_mounts(uid, gid)) {
+    if (!prepare_mounts(uid, gid, plan->kernel != NULL)) {
         dprintf(plan->log, "lab: namespaces: %s\n", strerror(errno));
         _exit(125);
     }
-    struct sigaction action = {.sa_handler = freeze_or_thaw, .sa_flags = SA_RESTART};
-    sigaction(LAB_SIGNAL_FREEZE, &action, NULL);
-    sigaction(LAB_SIGNAL_THAW, &action, NULL);
+    struct sigaction action = {.sa_sigaction = on_order, .sa_flags = SA_RESTART | SA_SIGINFO};
+    sigaction(LAB_SIGNAL_ORDER, &action, NULL);
     setsid();
-    kernel_pid = fork();
-    if (kernel_pid == 0) become_kernel(plan);
+    pid_t child = fork();
+    if (child == 0) lab_exec(plan);
+    kernel_pid = plan->kernel ? child : -1;
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     close_range(0, ~0u, 0);
     int status = 0;
-    for (pid_t pid; (pid = waitpid(-1, &status, 0)) != kernel_pid;) {
+    for (pid_t pid; (pid = waitpid(-1, &status, 0)) != child;) {
         if (pid < 0 && errno != EINTR) break;
     }
     _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 125);
@@ -201,7 +161,7 @@ pid_t lab_guest_start(const lab_guest_plan_t *plan)
 {
     uid_t uid = geteuid();
     gid_t gid = getegid();
-    pid_t pid = fork_into_namespaces();
+    pid_t pid = fork_into_namespaces(plan->kernel ? 0 : CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC);
     if (pid == 0) be_first_process(plan, uid, gid);
     return pid;
 }

@@ -44,9 +44,10 @@ static rf_hello_t hello_of(const rf_client_connected_t *about)
     return hello;
 }
 
-static bool key_wanted(void)
+/* Over DPDK the control link says the secrets of frames, which are authenticated also where links are not encrypted. */
+static bool key_wanted(const rf_transport_t *transport)
 {
-    return rf_me.identity.encrypt != 0;
+    return rf_me.identity.encrypt != 0 || strcmp(transport->name, "dpdk") == 0;
 }
 
 static uint64_t network_deadline_ns(void)
@@ -68,11 +69,12 @@ static rf_err_t open_endpoint(rf_channel_t *channel, const char *address)
         .on_event = rf_lib_on_event,
         .context = channel,
         .address = address,
-        .key = key_wanted() ? channel->about.key : NULL,
-        .key_size = key_wanted() ? sizeof channel->about.key : 0,
+        .key = key_wanted(transport) ? channel->about.key : NULL,
+        .key_size = key_wanted(transport) ? sizeof channel->about.key : 0,
         .deadline_ns = network_deadline_ns(),
     };
     if (strcmp(transport->name, "rdma") == 0 && rf_me.identity.rdma[0]) params.medium = rf_me.identity.rdma;
+    if (strcmp(transport->name, "dpdk") == 0 && rf_me.identity.dpdk[0]) params.medium = rf_me.identity.dpdk;
     rf_endpoint_t *endpoint;
     err = transport->endpoint_open(&params, &endpoint);
     if (err != RF_OK) return rf_lib_fail(err, "no %s endpoint: %s", channel->about.medium, rf_err_text(err));
@@ -158,6 +160,8 @@ void rf_lib_on_event(void *context, rf_link_t *link, rf_link_event_t event, cons
         break;
     case RF_LINK_WRITTEN:
         if (port && !server) rf_lib_streams_written((rf_channel_t *)port, info->cookie, info->err);
+        break;
+    case RF_LINK_READ:
         break;
     case RF_LINK_CLOSED:
     case RF_LINK_DEAD: {

@@ -93,6 +93,7 @@ static rf_err_t identify(int *client_socket, uint64_t deadline_ns)
     id->node_name[sizeof id->node_name - 1] = 0;
     id->host_address[sizeof id->host_address - 1] = 0;
     id->rdma[sizeof id->rdma - 1] = 0;
+    id->dpdk[sizeof id->dpdk - 1] = 0;
     if (id->span_args_size > sizeof id->span_args) return RF_ERR_PROTOCOL;
     rf_me.self = (rf_self_t){
         .machine = id->machine,

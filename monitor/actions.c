@@ -4,6 +4,7 @@
 
 #include "base/os.h"
 #include "base/prng.h"
+#include "wire/death.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,6 +41,44 @@ void actions_tell_answer(shell_t *s)
     s->n_answers--;
     shell_step(s, &a.event);
     free(a.bytes);
+}
+
+/* ---- the log ---- */
+
+/* Before each line. */
+typedef struct said {
+    uint64_t real_ns;
+    rf_log_level_t level;
+} said_t;
+
+void actions_say(shell_t *s)
+{
+    for (size_t at = 0; at < s->said_used; at += strlen(s->said + at) + 1) {
+        said_t said;
+        memcpy(&said, s->said + at, sizeof said);
+        at += sizeof said;
+        rf_log_said(said.level, said.real_ns, "%s", s->said + at);
+    }
+    s->said_used = 0;
+    s->say_ns = RF_NEVER;
+}
+
+/* A line costs as much as several messages, and wakes who looks after the logs. So they come when what they are about has been done:
+ * when another host died, that there is a new leader is committed before it is written. Errors may be the last words. */
+static void say_later(shell_t *s, const monitor_action_t *action)
+{
+    said_t said = {.real_ns = shell_real_ns(), .level = (rf_log_level_t)action->type};
+    size_t size = sizeof said + action->size; /* its end included */
+    if (said.level > rf_log_level()) return;
+    if (s->said_used + size > sizeof s->said) actions_say(s);
+    if (size > sizeof s->said) return;
+    if (said.level == RF_LOG_ERROR)
+        s->say_ns = 0;
+    else if (s->said_used == 0)
+        s->say_ns = rf_clock_ns() + RF_DEATH_SAY_NS;
+    memcpy(s->said + s->said_used, &said, sizeof said);
+    memcpy(s->said + s->said_used + sizeof said, action->bytes, action->size);
+    s->said_used += size;
 }
 
 /* ---- sending ---- */
@@ -226,10 +265,18 @@ static void count_links(shell_t *s, const monitor_action_t *action)
     a->event.links = out;
 }
 
+static void count_holdings(shell_t *s, const monitor_action_t *action)
+{
+    answer_t *a = answer_new(s, action, MONITOR_HOLDINGS, RF_OK);
+    rf_client_holdings_t *out = answer_bytes(a, sizeof *out);
+    if (out) holdings_count(s, out);
+}
+
 static void fence_peer(shell_t *s, const monitor_action_t *action)
 {
     conn_t *conn = s->peers[action->core];
     if (s->lowest[action->core] <= action->incarnation) s->lowest[action->core] = action->incarnation + 1;
+    lanes_fence(s, action->core, action->incarnation);
     if (!conn || conn->ended || conn->incarnation > action->incarnation) return;
     if (conn->link) conn->link->transport->flush(conn->link);
     conn_fence(conn);
@@ -289,11 +336,29 @@ static void run(shell_t *s, const monitor_action_t *action)
     case MONITOR_DO_LINK_STATS:
         count_links(s, action);
         break;
+    case MONITOR_DO_HOLDINGS:
+        count_holdings(s, action);
+        break;
     case MONITOR_DO_LOG:
-        rf_log((rf_log_level_t)action->type, "%s", (const char *)action->bytes);
+        say_later(s, action);
         break;
     case MONITOR_DO_LOG_LEVEL:
         rf_log_set_level((rf_log_level_t)action->type);
+        break;
+    case MONITOR_DO_LANE_STANDBY:
+        lanes_standby(s, action);
+        break;
+    case MONITOR_DO_LANE_DROP:
+        lanes_drop(s, action);
+        break;
+    case MONITOR_DO_LANE_GRANT:
+        lanes_grant(s, action);
+        break;
+    case MONITOR_DO_LANE_REVOKE:
+        lanes_revoke(s, action);
+        break;
+    case MONITOR_DO_LANE_WRITE:
+        lanes_write(s, action);
         break;
     case MONITOR_DO_EXIT:
         if (s->exit_status < 0) s->exit_status = (int)action->size;

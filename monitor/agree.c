@@ -11,10 +11,10 @@
 
 /* ---- the replicated state machine, called from within steps ---- */
 
-static bool is_awaited(const agree_t *a, uint64_t sequence)
+static bool is_awaited(const agree_t *a, uint64_t session, uint64_t sequence)
 {
     for (unsigned i = 0; i < a->n_inflight; i++) {
-        if (a->inflight[i].sequence == sequence) return true;
+        if (a->inflight[i].session == session && a->inflight[i].sequence == sequence) return true;
     }
     return false;
 }
@@ -25,9 +25,11 @@ static rf_err_t apply_command(monitor_t *m, const agreement_apply_t *entry, uint
     rf_err_t err = replica_apply(m, entry->bytes, entry->size, value);
     if (entry->size != sizeof command) return err;
     memcpy(&command, entry->bytes, sizeof command);
+    if (command.op < REGISTRY_OP_FIRST)
+        m->agree.awaited = true; /* anybody may wait for a domain, or a name */
     /* A dispatcher of mine whose spawn was given up, its outcome unknown then: it never ran. */
     bool mine = command.core == m->core && command.incarnation == m->incarnation;
-    if (err == RF_OK && mine && !is_awaited(&m->agree, entry->sequence)) {
+    if (err == RF_OK && mine && !is_awaited(&m->agree, entry->session, entry->sequence)) {
         if (command.op == COMMAND_DOMAIN_ADD)
             end_orphan(m, *value, 0);
         else if (command.op == COMMAND_DISPATCHER_ADD)
@@ -126,6 +128,7 @@ agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core, rf_incarn
         .election_ns = alone ? RF_NEVER : boot->election_ms * RF_NS_PER_MS,
         .silence_ns = boot->host_deadline_ms * RF_NS_PER_MS / 2, /* besides that of who reports it */
         .drift_ppm = DRIFT_PPM,
+        .lane_lines = boot->one_sided && boot->n_nodes > 1 ? MONITOR_LANE_LINES_MAX : 0,
         .seed = seed(boot, core, incarnation),
         .state_machine = {.apply = on_apply, .save = on_save, .load = on_load},
     };
@@ -168,7 +171,8 @@ static void complete(monitor_t *m, const agreement_completion_t *completion)
     if (completion->kind == AGREEMENT_COMPLETED_READ) complete_read(m, completion);
     if (completion->kind != AGREEMENT_COMPLETED_PROPOSAL) return;
     for (unsigned i = 0; i < a->n_inflight; i++) {
-        if (a->inflight[i].sequence != completion->sequence) continue;
+        if (a->inflight[i].session != completion->session || a->inflight[i].sequence != completion->sequence)
+            continue;
         op_t *op = op_find(m, a->inflight[i].op, OP_FREE);
         a->inflight[i] = a->inflight[--a->n_inflight];
         if (!op || !op->proposing) return;
@@ -207,6 +211,7 @@ void agree_note_state(monitor_t *m)
     bool had = m->quorum, was_lost = state->lost;
     rf_core_t leader = state->leader.core;
     agreement_query(a->engine, state);
+    standby_note_members(m);
     /* A learner knows from the voters, through its host's contact. */
     m->quorum = m->formed && state->quorum && !(m->frozen && state->role == AGREEMENT_ROLE_LEARNER);
     if (state->leader.core != leader && state->leader.core != RF_CORE_NONE && m->formed)
@@ -222,15 +227,28 @@ void agree_note_state(monitor_t *m)
     }
 }
 
+/* Others learn what is committed by the next entries; by a message of its own only if none come, or if somebody there waits for it. */
+static void hold_notice(monitor_t *m, const agreement_output_t *out)
+{
+    agree_t *a = &m->agree;
+    if (!out->only_notice)
+        a->notice_ns = 0;
+    else if (a->notice_ns == 0 || a->awaited)
+        a->notice_ns = a->awaited ? m->now_ns : m->now_ns + NOTICE_NS;
+    a->awaited = false;
+    a->tick_ns = a->notice_ns != 0 ? a->notice_ns : out->next_tick_ns;
+}
+
 static void step(monitor_t *m, agreement_event_t *event, bool *more)
 {
     agree_t *a = &m->agree;
     event->now_ns = m->now_ns;
     const agreement_output_t *out = agreement_step(a->engine, event);
-    a->tick_ns = out->next_tick_ns;
-    *more = out->more || out->next_tick_ns <= m->now_ns;
+    hold_notice(m, out);
+    *more = out->more || a->tick_ns <= m->now_ns;
     if (out->ignored) out_log(m, RF_LOG_DEBUG, "agreement: %s", out->ignored);
     if (out->err != RF_OK) a->received_err = out->err;
+    if (out->lane) standby_act(m, out->lane);
     send_messages(m, out);
     for (unsigned i = 0; i < out->n_completions; i++) complete(m, &out->completions[i]);
     bool noteworthy = out->role_changed || out->view_changed || out->loaded;
@@ -250,8 +268,13 @@ static void propose_next(monitor_t *m, bool *more)
     agreement_event_t event;
     agreement_member_t leave;
     memset(&event, 0, sizeof event);
-    uint64_t sequence = ++a->sequence;
-    if (op->kind == OP_CHANGE) {
+    uint64_t session = op->log_session ? op->log_session : agreement_own_session(a->engine);
+    uint64_t sequence = op->log_session ? op->log_sequence : ++a->sequence;
+    if (op->kind == OP_ONCE) {
+        event.kind = op->once.end ? AGREEMENT_SESSION_END : AGREEMENT_SESSION_OPEN;
+        event.session.sequence = sequence;
+        event.session.session = op->once.id;
+    } else if (op->kind == OP_CHANGE) {
         event.kind = AGREEMENT_CHANGE;
         event.change.sequence = sequence;
         if (op->change.join) {
@@ -264,11 +287,12 @@ static void propose_next(monitor_t *m, bool *more)
         }
     } else {
         event.kind = AGREEMENT_PROPOSE;
-        event.propose.session = agreement_own_session(a->engine);
+        event.propose.session = session;
         event.propose.sequence = sequence;
         event.propose.bytes = op->proposal;
         event.propose.size = op->proposal_size;
     }
+    a->inflight[a->n_inflight].session = session;
     a->inflight[a->n_inflight].sequence = sequence;
     a->inflight[a->n_inflight].op = id;
     a->n_inflight++;
@@ -431,4 +455,9 @@ rf_err_t agree_receive(monitor_t *m, rf_core_t from, uint8_t type, const void *b
     m->agree.received_err = RF_OK;
     run(m, &event);
     return m->agree.received_err;
+}
+
+void agree_lane(monitor_t *m, agreement_event_t *event)
+{
+    run(m, event);
 }

@@ -64,6 +64,7 @@ static const struct {
     [RF_CLIENT_NAMES] = {BOTH, sizeof(rf_client_list_t)},
     [RF_CLIENT_LINKS] = {BOTH, sizeof(rf_client_list_t)},
     [RF_CLIENT_STATS] = {BOTH, sizeof(rf_client_list_t)},
+    [RF_CLIENT_HOLDINGS] = {BOTH, sizeof(rf_client_list_t)},
     [RF_CLIENT_NAME_PUT] = {D, sizeof(rf_client_name_request_t)},
     [RF_CLIENT_NAME_DELETE] = {D, sizeof(rf_client_name_request_t)},
     [RF_CLIENT_NAME_GET] = {BOTH, sizeof(rf_client_name_request_t)},
@@ -81,6 +82,9 @@ static const struct {
     [RF_CLIENT_REGISTRY_CHANGE] = {BOTH, sizeof(rf_client_registry_t)},
     [RF_CLIENT_REGISTRY_READ] = {BOTH, sizeof(rf_client_registry_t)},
     [RF_CLIENT_REGISTRY_WATCH] = {BOTH, sizeof(rf_client_registry_t)},
+    [RF_CLIENT_REGISTRY_ONCE] = {N, sizeof(rf_client_once_t) + sizeof(rf_client_registry_t)},
+    [RF_CLIENT_ONCE_OPEN] = {N, 0},
+    [RF_CLIENT_ONCE_END] = {N, sizeof(rf_client_session_t)},
     [RF_CLIENT_SESSION_OPEN] = {N, 0},
     [RF_CLIENT_SESSION_END] = {N, sizeof(rf_client_session_t)},
     [RF_CLIENT_RELOAD] = {N, sizeof(rf_client_reload_t)},
@@ -109,6 +113,11 @@ typedef union body {
         rf_client_registry_t head;
         uint8_t bytes[RF_CLIENT_REGISTRY_BYTES_MAX];
     } registry;
+    struct {
+        rf_client_once_t once;
+        rf_client_registry_t head;
+        uint8_t bytes[RF_CLIENT_REGISTRY_BYTES_MAX];
+    } once;
     rf_client_session_t session;
 } body_t;
 
@@ -122,6 +131,9 @@ static void dispatch(monitor_t *m, uint32_t client, const rf_wire_header_t *requ
         return;
     case RF_CLIENT_STATS:
         stats_request(m, client, request, body->list.from);
+        return;
+    case RF_CLIENT_HOLDINGS:
+        holdings_request(m, client, request);
         return;
     case RF_CLIENT_NAME_PUT:
     case RF_CLIENT_NAME_DELETE:
@@ -146,7 +158,15 @@ static void dispatch(monitor_t *m, uint32_t client, const rf_wire_header_t *requ
         kill_request(m, client, request, &body->kill);
         return;
     case RF_CLIENT_REGISTRY_CHANGE:
-        registry_change(m, client, request, &body->registry.head, size);
+        registry_change(m, client, request, &body->registry.head, size, NULL);
+        return;
+    case RF_CLIENT_REGISTRY_ONCE:
+        registry_change(m, client, request, &body->once.head, size - sizeof body->once.once,
+                        &body->once.once);
+        return;
+    case RF_CLIENT_ONCE_OPEN:
+    case RF_CLIENT_ONCE_END:
+        once_request(m, client, request, body->session.session);
         return;
     case RF_CLIENT_REGISTRY_READ:
         registry_read(m, client, request, &body->registry.head, size);

@@ -44,6 +44,7 @@ void conn_free(shell_t *s, conn_t *conn)
         conn->link->user = NULL;
         conn->link->transport->close(conn->link);
     }
+    if (conn->kind == CONN_LANE) lanes_conn_freed(s, conn);
     for (conn_t **at = &s->conns; *at; at = &(*at)->next) {
         if (*at != conn) continue;
         *at = conn->next;
@@ -95,22 +96,31 @@ static bool shows_key(const shell_t *s, const rf_hello_t *hello)
     return differ == 0;
 }
 
-static void incoming_peer(shell_t *s, rf_link_t *link, const rf_hello_t *hello, bool local)
+void conn_hello(const shell_t *s, rf_hello_t *out, unsigned kind)
+{
+    *out = (rf_hello_t){.version_major = RF_VERSION_MAJOR,
+                        .version_minor = RF_VERSION_MINOR,
+                        .kind = (uint16_t)kind,
+                        .core = s->core,
+                        .incarnation = s->incarnation,
+                        .machine = s->boot->machine};
+    show_key(s, out);
+}
+
+/* Whether a monitor that names itself so may have links with this one. */
+static rf_err_t judge_monitor(const shell_t *s, const rf_hello_t *hello, bool local)
 {
     rf_core_t core = hello->core;
     bool here = core < s->boot->n_cores && s->boot->cores[core].node == s->boot->node;
-    if (core >= s->boot->n_cores || core == s->core || here != local || hello->incarnation == 0) {
-        refuse(link, RF_ERR_PROTOCOL);
-        return;
-    }
-    if (!local && !shows_key(s, hello)) {
-        refuse(link, RF_ERR_AUTH);
-        return;
-    }
-    if (hello->incarnation < s->lowest[core]) {
-        refuse(link, RF_ERR_FENCED);
-        return;
-    }
+    if (core >= s->boot->n_cores || core == s->core || here != local || hello->incarnation == 0)
+        return RF_ERR_PROTOCOL;
+    if (!local && !shows_key(s, hello)) return RF_ERR_AUTH;
+    return hello->incarnation < s->lowest[core] ? RF_ERR_FENCED : RF_OK;
+}
+
+static void incoming_peer(shell_t *s, rf_link_t *link, const rf_hello_t *hello)
+{
+    rf_core_t core = hello->core;
     conn_t *other = s->peers[core];
     if (other && other->incarnation != 0 && other->incarnation < hello->incarnation) {
         s->lowest[core] = hello->incarnation; /* the machine has named a later one: this is no more */
@@ -171,8 +181,14 @@ static void incoming(shell_t *s, rf_link_t *link, const rf_hello_t *hello)
             return;
         }
     }
-    if (hello->kind == RF_ROLE_MONITOR)
-        incoming_peer(s, link, hello, local);
+    bool monitor = hello->kind == RF_ROLE_MONITOR || (hello->kind == RF_ROLE_LANE && !local && s->lanes);
+    rf_err_t err = monitor ? judge_monitor(s, hello, local) : RF_OK;
+    if (err != RF_OK)
+        refuse(link, err);
+    else if (hello->kind == RF_ROLE_MONITOR)
+        incoming_peer(s, link, hello);
+    else if (monitor)
+        lanes_incoming(s, link, hello);
     else if (hello->kind == RF_ROLE_NODE && local)
         incoming_node(s, link);
     else
@@ -219,7 +235,8 @@ void conn_event(void *context, rf_link_t *link, rf_link_event_t event, const rf_
         break;
     case RF_LINK_UP:
         if (conn) conn->up = true;
-        if (conn && conn->kind == CONN_PEER && !conn->told_up) check_answer(s, conn);
+        if (conn && (conn->kind == CONN_PEER || (conn->kind == CONN_LANE && conn->dialed)) && !conn->told_up)
+            check_answer(s, conn);
         break;
     case RF_LINK_ROOM:
         if (conn) conn->room = true;
@@ -236,8 +253,15 @@ void conn_event(void *context, rf_link_t *link, rf_link_event_t event, const rf_
         break;
     case RF_LINK_BROKEN:
         if (conn && conn->kind == CONN_PEER) conn->broken = true;
+        if (conn && conn->kind == CONN_LANE && !conn->ended) { /* it is not made again */
+            conn->ended = true;
+            conn->err = info->err;
+        }
         break;
     case RF_LINK_WRITTEN:
+        if (conn && conn->kind == CONN_LANE) lanes_written(conn, info);
+        break;
+    case RF_LINK_READ:
         break;
     }
 }
@@ -249,6 +273,10 @@ static void tell_up(shell_t *s, conn_t *conn)
     monitor_event_t event = {
         .core = conn->core, .client = conn->client, .domain = conn->domain, .index = conn->index};
     conn->told_up = true;
+    if (conn->kind == CONN_LANE) {
+        lanes_up(s, conn);
+        return;
+    }
     event.incarnation = conn->incarnation;
     if (conn->kind == CONN_PEER && (conn->link->transport->flags & RF_TRANSPORT_LOCAL)) {
         watch_peer(s, conn);
@@ -265,6 +293,8 @@ static void tell_up(shell_t *s, conn_t *conn)
     case CONN_DISPATCHER:
         event.kind = MONITOR_CLIENT_UP;
         break;
+    case CONN_LANE:
+        break;
     }
     shell_step(s, &event);
 }
@@ -277,6 +307,10 @@ static void tell_ended(shell_t *s, conn_t *conn)
     bool told_up = conn->told_up, dialed = conn->dialed;
     if (conn->forgotten) {
         conn_free(s, conn);
+        return;
+    }
+    if (kind == CONN_LANE) {
+        if (!lanes_ended(s, conn)) conn_free(s, conn);
         return;
     }
     if (kind == CONN_DISPATCHER && !told_up)
@@ -298,6 +332,8 @@ static void tell_ended(shell_t *s, conn_t *conn)
         if (!told_up) return;
         event.kind = MONITOR_CLIENT_GONE;
         break;
+    case CONN_LANE:
+        break;
     }
     shell_step(s, &event);
 }
@@ -310,7 +346,7 @@ static void tell_room(shell_t *s, conn_t *conn)
     backlog_drain(conn);
     if (conn->kept) return; /* room is reported again */
     conn->full = false;
-    if (!was_full || conn->kind == CONN_KERNEL) return;
+    if (!was_full || conn->kind == CONN_KERNEL || conn->kind == CONN_LANE) return;
     event.kind = conn->kind == CONN_PEER ? MONITOR_PEER_ROOM : MONITOR_CLIENT_ROOM;
     shell_step(s, &event);
 }
@@ -326,7 +362,8 @@ static void tell_broken(shell_t *s, conn_t *conn)
 static bool settle_one(shell_t *s)
 {
     for (conn_t *conn = s->conns; conn; conn = conn->next) {
-        if (conn->up && !conn->told_up && !conn->forgotten && !(conn->kind == CONN_PEER && conn->ended))
+        if (conn->up && !conn->told_up && !conn->forgotten &&
+            !((conn->kind == CONN_PEER || conn->kind == CONN_LANE) && conn->ended))
             tell_up(s, conn);
         else if (conn->ended)
             tell_ended(s, conn);
@@ -359,6 +396,7 @@ static bool needs_fds(const conn_t *conn)
     case CONN_DISPATCHER:
         return header.op == RF_CLIENT_SPAWN;
     case CONN_KERNEL:
+    case CONN_LANE:
         return false;
     }
     return false;
@@ -370,6 +408,10 @@ static void tell_message(shell_t *s, conn_t *conn)
                                                  [CONN_PEER] = MONITOR_PEER_MESSAGE,
                                                  [CONN_NODE] = MONITOR_CLIENT_MESSAGE,
                                                  [CONN_DISPATCHER] = MONITOR_CLIENT_MESSAGE};
+    if (conn->kind == CONN_LANE) {
+        lanes_message(s, conn);
+        return;
+    }
     if (needs_fds(conn)) {
         shell_progress(s);
         shell_tell_arrived(s);
@@ -430,6 +472,8 @@ network_t *conn_network(shell_t *s, const char *medium, rf_err_t *err)
     }
     const char *host = s->boot->nodes[s->boot->node].address;
     snprintf(listen, sizeof listen, strchr(host, ':') ? "[%s]:0" : "%s:0", host);
+    /* Over DPDK the control link says the secrets of frames, which are authenticated also where links are not encrypted. */
+    bool keyed = s->boot->encrypt || strcmp(medium, "dpdk") == 0;
     rf_endpoint_params_t params = {
         .self = {.version_major = RF_VERSION_MAJOR,
                  .version_minor = RF_VERSION_MINOR,
@@ -440,13 +484,16 @@ network_t *conn_network(shell_t *s, const char *medium, rf_err_t *err)
         .on_event = conn_event,
         .context = s,
         .address = listen,
-        .key = s->boot->encrypt ? s->boot->link_key : NULL,
-        .key_size = s->boot->encrypt ? sizeof s->boot->link_key : 0,
+        .key = keyed ? s->boot->link_key : NULL,
+        .key_size = keyed ? sizeof s->boot->link_key : 0,
         .deadline_ns = link_deadline_ns(s->boot),
     };
-    char options[RF_RDMA_OPTIONS_MAX];
-    snprintf(options, sizeof options, "%.*s", RF_RDMA_OPTIONS_MAX - 1, s->boot->rdma);
-    if (strcmp(medium, "rdma") == 0 && options[0]) params.medium = options;
+    char options[RF_DPDK_OPTIONS_MAX] = "";
+    if (strcmp(medium, "rdma") == 0)
+        snprintf(options, sizeof options, "%.*s", RF_RDMA_OPTIONS_MAX - 1, s->boot->rdma);
+    if (strcmp(medium, "dpdk") == 0)
+        snprintf(options, sizeof options, "%.*s", RF_DPDK_OPTIONS_MAX - 1, s->boot->dpdk);
+    if (options[0]) params.medium = options;
     *err = network->transport->endpoint_open(&params, &network->endpoint);
     if (*err != RF_OK) {
         rf_log(RF_LOG_ERROR, "cannot listen on %s for other hosts: %s", listen, rf_err_text(*err));
@@ -485,13 +532,9 @@ void conn_dial(shell_t *s, rf_core_t core, const char *address)
     s->peers[core] = conn;
     snprintf(conn->address, sizeof conn->address, "%.*s", RF_NAME_MAX - 1, address);
     if (err == RF_OK) {
-        rf_hello_t hello = {.version_major = RF_VERSION_MAJOR,
-                            .version_minor = RF_VERSION_MINOR,
-                            .kind = RF_ROLE_MONITOR,
-                            .core = s->core,
-                            .incarnation = s->incarnation,
-                            .machine = s->boot->machine};
-        if (endpoint != s->host) show_key(s, &hello);
+        rf_hello_t hello;
+        conn_hello(s, &hello, RF_ROLE_MONITOR);
+        if (endpoint == s->host) memset(hello.token, 0, sizeof hello.token);
         rf_link_params_t params = {
             .address = address, .socket = -1, .hello = &hello, .slots_max = SHELL_SLOTS_MAX, .user = conn};
         err = transport->connect(endpoint, &params, &conn->link);

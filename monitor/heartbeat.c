@@ -7,15 +7,19 @@
  * judges. Silence is counted in own beats, not in time: while this monitor itself could not run, it could not hear either,
  * and must not take its own sleep for another's death.
  *
- * Contact: a heartbeat says how old the sender's contact with the quorum is, and echoes when the receiver sent the one
- * before. So contact is known by when it was asked for, and is never taken for younger than it is. A gateway whose contact
- * is older than T_self tells the monitors of its host, and they have their dispatchers frozen until it is back: the others
- * may count on that once T_expel has passed (op_fence.c). While the gateway itself says nothing for T_self, its watcher does so, by what
- * it has heard of contact.
+ * Contact: that of the leader is as old as its round that a majority answered, in a term in which it has committed; the others ask. A
+ * gateway asks the leader at every beat, and a heartbeat says how old its sender's contact is, and echoes when the receiver sent the one
+ * before. So contact is known by when it was asked for, and never taken for younger than it is, however long a word has been on its way
+ * or has lain here; inside a host, where there is one clock, by when it was said. And it is taken only from who has applied no view
+ * that is not applied here. So whoever has contact of time t knows: no view beyond the own one was applied anywhere before t
+ * (doc/agreement.md, Contact). A gateway whose contact is older than T_self tells the monitors of its host, and they have their
+ * dispatchers frozen until it is back: the others may count on that once T_expel has passed (op_fence.c). While the gateway itself says
+ * nothing for T_self, its watcher does so, by what it has heard of contact.
+ *
+ * A monitor that stands still can say nothing. So each puts off a lease that its CPU driver freezes the dispatchers at the end of
+ * (wire/lease.h): to what it knows of contact, never to what it is told in messages that may have lain there while it stood still.
  */
 #include "monitor/state.h"
-
-#define WATCH_BEATS 3 /* of a gateway, between questions to the others of its host */
 
 rf_core_t heartbeat_gateway(const monitor_t *m, rf_node_t node)
 {
@@ -65,18 +69,25 @@ static bool i_beat(const monitor_t *m)
 
 /* ---- contact ---- */
 
-/* When this voter itself had contact, at least: a leader steps down when it has not heard a majority for an election's time, and
- * says nothing more to its followers then. boot_expel_ns() allows for that. */
+static uint64_t heartbeat_ns(const monitor_t *m)
+{
+    return m->boot->heartbeat_ms * RF_NS_PER_MS;
+}
+
+static void have_contact(monitor_t *m, uint64_t at_ns)
+{
+    if (at_ns > m->contact_ns) m->contact_ns = at_ns;
+}
+
+void heartbeat_led(monitor_t *m)
+{
+    if (m->defects & MONITOR_DEFECT_LEASE_LED) have_contact(m, m->now_ns);
+}
+
+/* Which the leader has by its own rounds. */
 static void note_own_contact(monitor_t *m)
 {
-    const agreement_state_t *state = &m->agree.state;
-    uint64_t at_ns = 0;
-    if (!m->quorum || state->role == AGREEMENT_ROLE_LEARNER) return;
-    if (state->role == AGREEMENT_ROLE_LEADER)
-        at_ns = m->now_ns;
-    else if (state->leader.core < m->boot->n_cores)
-        at_ns = m->cores[state->leader.core].led_ns;
-    if (at_ns > m->contact_ns) m->contact_ns = at_ns;
+    if (m->quorum) have_contact(m, agreement_contact_ns(m->agree.engine));
 }
 
 static uint64_t contact_age_ns(monitor_t *m)
@@ -91,6 +102,7 @@ static void beat_to(monitor_t *m, rf_core_t core, bool wants_answer)
     peer_heartbeat_t beat = {.sent_ns = m->now_ns,
                              .echo_ns = c->their_sent_ns,
                              .contact_age_ns = contact_age_ns(m),
+                             .view = m->agree.state.view,
                              .wants_answer = wants_answer};
     if (peer_need(m, core) == RF_OK) peer_send(m, core, PEER_HEARTBEAT, &beat, sizeof beat, NULL, 0);
 }
@@ -102,10 +114,18 @@ void heartbeat_received(monitor_t *m, rf_core_t from, const uint8_t *bytes, size
     if (size != sizeof beat) return;
     memcpy(&beat, bytes, sizeof beat);
     c->their_sent_ns = beat.sent_ns;
-    if (beat.echo_ns != 0 && beat.echo_ns <= m->now_ns && beat.contact_age_ns < beat.echo_ns &&
-        beat.echo_ns - beat.contact_age_ns > m->contact_ns)
-        m->contact_ns = beat.echo_ns - beat.contact_age_ns;
+    uint64_t at_ns = same_node(m, from) ? beat.sent_ns : beat.echo_ns;
+    bool behind = beat.view > m->agree.state.view && !(m->defects & MONITOR_DEFECT_CONTACT_BEHIND);
+    if (at_ns <= m->now_ns && beat.contact_age_ns < at_ns && !behind)
+        have_contact(m, at_ns - beat.contact_age_ns);
     if (beat.wants_answer) beat_to(m, from, false);
+}
+
+static void freeze_all(monitor_t *m)
+{
+    rf_kernel_freeze_all_t body = {.frozen = m->frozen};
+    if (m->kernel_up && !(m->defects & MONITOR_DEFECT_NOT_FROZEN))
+        kernel_invoke(m, 0, RF_KERNEL_FREEZE_ALL, &body, sizeof body, NULL, 0);
 }
 
 void heartbeat_frozen(monitor_t *m, bool frozen)
@@ -115,9 +135,7 @@ void heartbeat_frozen(monitor_t *m, bool frozen)
     out_log(m, RF_LOG_WARN, "%s",
             frozen ? "this host has no contact with the machine: its dispatchers are frozen"
                    : "this host has contact with the machine again: its dispatchers go on");
-    rf_kernel_freeze_all_t body = {.frozen = frozen};
-    if (!(m->defects & MONITOR_DEFECT_NOT_FROZEN))
-        kernel_invoke(m, 0, RF_KERNEL_FREEZE_ALL, &body, sizeof body, NULL, 0);
+    freeze_all(m);
     agree_note_state(m);
 }
 
@@ -134,6 +152,7 @@ rf_core_t heartbeat_speaker(const monitor_t *m)
 void heartbeat_tell_frozen(monitor_t *m, rf_core_t to)
 {
     peer_contact_t body = {.frozen = m->frozen};
+    if (m->contact_ns == 0) return;
     if (heartbeat_speaker(m) == m->core && same_node(m, to))
         peer_send(m, to, PEER_CONTACT, &body, sizeof body, NULL, 0);
 }
@@ -141,6 +160,7 @@ void heartbeat_tell_frozen(monitor_t *m, rf_core_t to)
 static void judge_contact(monitor_t *m)
 {
     note_own_contact(m);
+    if (m->contact_ns == 0) return; /* a core that joined and has heard of no contact yet: the leases judge */
     bool frozen = m->boot->n_nodes > 1 && m->now_ns > m->contact_ns + boot_self_ns(m->boot);
     if (frozen == m->frozen) return;
     heartbeat_frozen(m, frozen);
@@ -200,7 +220,7 @@ static void beat_to_hosts(monitor_t *m)
             c->silent = 0;
             suspect(m, gateway, "the gateway of another host");
         }
-        beat_to(m, gateway, false);
+        beat_to(m, gateway, gateway == m->agree.state.leader.core);
     }
 }
 
@@ -223,6 +243,16 @@ static void beat_to_mates(monitor_t *m)
     }
 }
 
+/* Its contact is the youngest. As another host's gateway it has been asked with the others (beat_to_hosts). */
+static void beat_to_leader(monitor_t *m)
+{
+    rf_core_t leader = m->agree.state.leader.core;
+    if (m->boot->n_nodes < 2 || leader >= m->boot->n_cores || leader == m->core) return;
+    rf_node_t node = m->boot->cores[leader].node;
+    bool asked = i_am_gateway(m) && node != m->node && heartbeat_gateway(m, node) == leader;
+    if (!asked && core_is_alive(&m->cores[leader])) beat_to(m, leader, true);
+}
+
 void heartbeat_tick(monitor_t *m)
 {
     if (!i_beat(m)) {
@@ -232,16 +262,29 @@ void heartbeat_tick(monitor_t *m)
     if (m->beating && m->now_ns < m->heartbeat_ns) return;
     m->n_beats++;
     if (i_am_gateway(m)) {
-        if (!m->beating && !m->frozen) m->contact_ns = m->now_ns; /* the time that T_self gives begins */
         beat_to_hosts(m);
         judge_contact(m);
+        beat_to_leader(m);
     } else if (heartbeat_speaker(m) == m->core) {
         judge_contact(m);
+        beat_to_leader(m);
     }
     beat_to_mates(m);
     m->beating = true;
     m->beat_ns = m->now_ns;
-    m->heartbeat_ns = m->now_ns + m->boot->heartbeat_ms * RF_NS_PER_MS;
+    m->heartbeat_ns = m->now_ns + heartbeat_ns(m);
+}
+
+/* One that had ended, and has not any more, is told to the CPU driver: it looks at it only when it is awake. */
+uint64_t heartbeat_lease_ns(monitor_t *m)
+{
+    bool limited = m->formed && m->boot->n_nodes > 1 &&
+                   !(m->defects & (MONITOR_DEFECT_NOT_FROZEN | MONITOR_DEFECT_NO_LEASE));
+    if (limited) note_own_contact(m);
+    uint64_t lease_ns = limited ? m->contact_ns + boot_lease_ns(m->boot) : RF_NEVER;
+    if (m->lease_ns <= m->now_ns && lease_ns > m->now_ns) freeze_all(m);
+    m->lease_ns = lease_ns;
+    return lease_ns;
 }
 
 uint64_t heartbeat_next_ns(const monitor_t *m)

@@ -1,6 +1,6 @@
 /*
- * rf-monitor CORE INCARNATION: one life of the monitor of one core. Started by the core's CPU driver with the boot block on RF_BOOT_FD and the
- * socket of its kernel link on RF_DISPATCHER_FD; ends with it. Exit statuses: monitor/step.h.
+ * rf-monitor CORE INCARNATION: one life of the monitor of one core. Started by the core's CPU driver with the boot block on RF_BOOT_FD, the
+ * core's lease on RF_LEASE_FD and the socket of its kernel link on RF_DISPATCHER_FD; ends with it. Exit statuses: monitor/step.h.
  */
 #include "monitor/keeper.h"
 #include "monitor/shell.h"
@@ -56,11 +56,25 @@ int main(int argc, char **argv)
     }
     rf_log_init(who, boot->log_level <= RF_LOG_DEBUG ? (rf_log_level_t)boot->log_level : RF_LOG_INFO);
     rf_sched_prompt();
+    prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0); /* elections are due to the microsecond */
     keeper_start();
+    rf_lease_t *lease;
+    err = rf_lease_map(RF_LEASE_FD, &lease);
+    if (err != RF_OK) {
+        rf_log(RF_LOG_ERROR, "descriptor %d holds no lease of core %u (%s)", RF_LEASE_FD, core,
+               rf_err_text(err));
+        return MONITOR_EXIT_FAILED;
+    }
+    close(RF_LEASE_FD);
     fcntl(RF_BOOT_FD, F_SETFD, FD_CLOEXEC);
     fcntl(RF_DISPATCHER_FD, F_SETFD, FD_CLOEXEC);
     if (boot->module_dir[0]) setenv("RACKFISH_MODULE_PATH", boot->module_dir, 0);
     err = rf_transport_register(&rf_transport_shm);
     if (err != RF_OK) return MONITOR_EXIT_FAILED;
-    return shell_run(boot, core, (rf_incarnation_t)incarnation, RF_DISPATCHER_FD);
+    /* A dying process's descriptors are closed from the highest on: so this one, which has its CPU driver end the core, after the links to
+     * other hosts, which tell them that it is dead. */
+    int kernel = fcntl(RF_DISPATCHER_FD, F_DUPFD_CLOEXEC, 3);
+    if (kernel < 0) return MONITOR_EXIT_FAILED;
+    close(RF_DISPATCHER_FD);
+    return shell_run(boot, core, (rf_incarnation_t)incarnation, kernel, lease);
 }

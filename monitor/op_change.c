@@ -2,7 +2,8 @@
  * Changes of membership that somebody asks for.
  *
  *   JOIN      rackfishd asks for the next incarnation of a core of its own, which it then starts. Refused while the last one
- *             is heard (LOOKING: it may have died just now), or it would be replaced where it runs
+ *             is heard (LOOKING: it may have died just now, or has no link with this core and is called), or it would be
+ *             replaced where it runs
  *   LEAVE     this core is to leave in order. DRAINING: its dispatchers end, by themselves or (KILL) by TERM and KILL; then
  *             HANDING: if this is the leader, another one takes over; then the change is proposed; when a view without this
  *             core is in force the answer is given and the core ends
@@ -15,6 +16,7 @@
 enum { PROPOSING = 1, DRAINING, HANDING, LOOKING };
 
 #define LOOK_NS (100 * RF_NS_PER_MS) /* within which its death is known here, if its host knows it */
+#define CALL_NS (500 * RF_NS_PER_MS) /* within which one that is called answers */
 
 static void each_local(monitor_t *m, bool destroy)
 {
@@ -79,11 +81,14 @@ void join_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request
         client_reply(m, client, request->tag, request->op, err, NULL, 0);
         return;
     }
-    op_t *op = op_begin_for_client(m, OP_CHANGE, client, request, m->now_ns + LOOK_NS);
+    /* Most cores of other hosts have no link with this one: that nothing was heard says nothing of them. */
+    bool called = core_is_alive(&m->cores[core]) && core != m->core && m->cores[core].link != PEER_LINKED &&
+                  peer_need(m, core) == RF_ERR_AGAIN;
+    op_t *op = op_begin_for_client(m, OP_CHANGE, client, request, m->now_ns + (called ? CALL_NS : LOOK_NS));
     if (!op) return;
     op->change.join = true;
     op->change.core = core;
-    if (is_heard(m, core))
+    if (called || is_heard(m, core))
         op->state = LOOKING;
     else
         propose(m, op);
@@ -147,12 +152,25 @@ bool leave_done(monitor_t *m)
     return false;
 }
 
+static bool is_being_expelled(const monitor_t *m, rf_core_t core)
+{
+    for (unsigned i = 0; i < MONITOR_OPS_MAX; i++) {
+        const op_t *op = &m->ops[i];
+        if (op->kind == OP_CHANGE && op->state == PROPOSING && !op->change.join && op->change.core == core &&
+            op->change.incarnation == m->cores[core].agreed)
+            return true;
+    }
+    return false;
+}
+
+/* Asked for again and again, until it has left: what is under way already is enough. */
 void expel_node(monitor_t *m, rf_node_t node)
 {
     const rf_boot_node_t *n = &m->boot->nodes[node];
     for (rf_core_t core = n->first_core; core < n->first_core + n->n_cores; core++) {
         const core_t *c = &m->cores[core];
-        op_t *op = c->member ? op_begin(m, OP_CHANGE, m->now_ns + CHANGE_NS) : NULL;
+        if (!c->member || is_being_expelled(m, core)) continue;
+        op_t *op = op_begin(m, OP_CHANGE, m->now_ns + CHANGE_NS);
         if (!op) continue;
         op->state = PROPOSING;
         op->change.core = core;

@@ -7,7 +7,8 @@
  *   ASKED ------ answered: FENCED to every member; not in time: its host is to be expelled, said by FENCED as well, again and again.
  *     |      A leader that is itself on that host makes way for one that is not
  *     |      nobody is left there: that host's CPU drivers have frozen its dispatchers T_self after its last contact with the
- *     |      quorum, which was before the view; so after T_expel, which is longer by more than clocks differ, nothing runs
+ *     |      quorum, which was before the view, or, if its monitors were stopped, at the end of their leases; so after T_expel,
+ *     |      which is longer by more than clocks differ, nothing runs
  *   DONE     the engine is told
  *
  * Every member goes through the same states by itself; if the gateway dies too, the next one begins again.

@@ -199,7 +199,6 @@ static void in_the_machine(monitor_t *m)
     if (m->formed) return;
     m->formed = true;
     m->heartbeat_ns = m->now_ns;
-    m->contact_ns = m->now_ns;
     for (rf_core_t core = 0; core < m->boot->n_cores; core++) m->cores[core].heard_ns = m->now_ns;
     out_log(m, RF_LOG_INFO, "%s",
             m->incarnation > 1 ? "this core has joined the machine" : "the machine is formed");

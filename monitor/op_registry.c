@@ -122,11 +122,27 @@ static rf_err_t make_command(monitor_t *m, uint32_t client, const rf_client_regi
     return identify(m, client, body, out);
 }
 
+/* What may be repeated through another monitor: nobody waits for it here, and nobody here owns it. */
+static rf_err_t check_once(const monitor_t *m, const rf_client_registry_t *body, const rf_client_once_t *once)
+{
+    if (!once) return RF_OK;
+    if (once->session == 0 || once->sequence == 0 || body->session != 0 || is_wait(body->what) ||
+        body->what == RF_REGISTRY_RELEASE || (body->flags & RF_REGISTRY_EPHEMERAL))
+        return RF_ERR_INVALID;
+    for (unsigned i = 0; i < MONITOR_OPS_MAX && m->n_ops > 0; i++) {
+        const op_t *op = &m->ops[i];
+        if (op->kind == OP_REGISTRY && op->log_session == once->session && op->log_sequence == once->sequence)
+            return RF_ERR_AGAIN;
+    }
+    return RF_OK;
+}
+
 void registry_change(monitor_t *m, uint32_t client, const rf_wire_header_t *request,
-                     const rf_client_registry_t *body, size_t size)
+                     const rf_client_registry_t *body, size_t size, const rf_client_once_t *once)
 {
     registry_command_t command;
     rf_err_t err = make_command(m, client, body, size, &command);
+    if (err == RF_OK) err = check_once(m, body, once);
     uint16_t slot = err == RF_OK ? slot_take(m, command.domain != RF_DOMAIN_NONE) : NO_SLOT;
     if (err == RF_OK && slot == NO_SLOT) err = RF_ERR_AGAIN;
     if (err != RF_OK) {
@@ -144,6 +160,10 @@ void registry_change(monitor_t *m, uint32_t client, const rf_wire_header_t *requ
     command.wait = registry_number(m);
     command.cookie = op_id(m, op);
     op->state = PROPOSING;
+    if (once) {
+        op->log_session = once->session;
+        op->log_sequence = once->sequence;
+    }
     op->registry.wait = command.wait;
     op->registry.session = command.domain == RF_DOMAIN_NONE ? command.session : 0;
     op->registry.domain = command.domain;
@@ -258,7 +278,8 @@ static void let_go(monitor_t *m, op_t *op)
 static void first_proposed(monitor_t *m, op_t *op, rf_err_t err, uint64_t value)
 {
     bool tells_full = is_wait(op->registry.what) || op->registry.what == REGISTRY_PUSH;
-    if (err == RF_ERR_BUSY && tells_full) err = RF_ERR_AGAIN; /* which no entry may result in */
+    /* AGAIN, which no entry results in; of what is repeated it says that nothing is known yet, so there BUSY stays. */
+    if (err == RF_ERR_BUSY && tells_full && op->log_session == 0) err = RF_ERR_AGAIN;
     uint64_t token;
     registry_wait_state_t state = err == RF_ERR_UNKNOWN_OUTCOME && is_wait(op->registry.what)
                                       ? registry_wait_state(m->registry, op->registry.wait, &token)
@@ -324,7 +345,10 @@ static void give_back(monitor_t *m, const registry_answer_t *answer)
 void registry_answered(void *monitor, const registry_answer_t *answer)
 {
     monitor_t *m = monitor;
-    if (answer->wait >> 40 != registry_number_of(m->core, m->incarnation, 0) >> 40) return; /* another's */
+    if (answer->wait >> 40 != registry_number_of(m->core, m->incarnation, 0) >> 40) { /* another's */
+        m->agree.awaited = true;
+        return;
+    }
     op_t *op = op_find(m, answer->cookie, OP_REGISTRY);
     if (op && op->registry.wait != answer->wait) op = NULL;
     if (op && op->state == GIVING_BACK) return; /* its entry comes behind this one, and takes it back */

@@ -1,5 +1,6 @@
 /*
- * What the dispatchers of this core use, asked of the CPU driver; and, asked of the shell, where this monitor listens.
+ * What the dispatchers of this core use, asked of the CPU driver; and, asked of the shell, where this monitor listens, and what
+ * its process holds.
  *
  *   OWN      first page only: the monitor's own usage, shown as domain 0
  *   OTHERS   the dispatchers from a key on
@@ -87,3 +88,23 @@ static void listening(monitor_t *m, op_t *op, const monitor_event_t *event)
 }
 
 const op_class_t op_listen_class = {.name = "listen", .answer = listening, .timeout = timeout};
+
+void holdings_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request)
+{
+    op_t *op = op_begin_for_client(m, OP_HOLDINGS, client, request, m->now_ns + REQUEST_NS);
+    if (op) out_action(m, MONITOR_DO_HOLDINGS)->op = op_id(m, op);
+}
+
+static void counted(monitor_t *m, op_t *op, const monitor_event_t *event)
+{
+    struct {
+        rf_client_list_reply_t head;
+        rf_client_holdings_t record;
+    } out = {.head = {.n = 1}};
+    rf_err_t err = event->err;
+    if (err == RF_OK && event->size != sizeof out.record) err = RF_ERR_PROTOCOL;
+    if (err == RF_OK) memcpy(&out.record, event->bytes, sizeof out.record);
+    op_reply(m, op, err, &out, err == RF_OK ? sizeof out : 0);
+}
+
+const op_class_t op_holdings_class = {.name = "holdings", .answer = counted, .timeout = timeout};

@@ -21,6 +21,11 @@
  *   KILL, KILLED    any -> core of a dispatcher     send it a signal; done, or why not
  *   CONNECT         origin -> exporter's core       a channel to a dispatcher of yours
  *   CONNECTED       exporter's core -> origin       taken, and where it listens; or why not
+ *   LANE_KEY        owner of a lane -> voter        you could be granted it: rehearse with this key. These four go over a link
+ *                                                   of their own (lane_links.c)
+ *   LANE_STANDBY    voter -> owner                  rehearsed
+ *   LANE_GRANT      owner -> leader                 in this term write here
+ *   LANE_LOOK       leader -> owner                 something has been placed
  *
  * Requests and their answers start with rf_wire_header: tag is the asker's operation, echoed; err in answers.
  * A monitor has at most PEER_REQUESTS_MAX unanswered requests at one peer, which bounds what a link may be given at once. A ring
@@ -52,6 +57,10 @@ enum {
     PEER_CONNECTED = 0x9f,
     PEER_TYPE_LAST = 0x9f,
     PEER_FENCED = 0xa0,
+    PEER_LANE_KEY = 0xa1,
+    PEER_LANE_STANDBY = 0xa2,
+    PEER_LANE_GRANT = 0xa3,
+    PEER_LANE_LOOK = 0xa4,
 };
 
 #define PEER_AGREEMENT_APPEND 0xd1 /* what only a leader and parents say (consensus/) */
@@ -74,8 +83,19 @@ typedef struct peer_heartbeat {
     uint64_t sent_ns;        /* the sender's CLOCK_BOOTTIME */
     uint64_t echo_ns;        /* sent_ns of the last one that came from the receiver; 0: none yet */
     uint64_t contact_age_ns; /* at the sender; UINT64_MAX: none */
+    uint64_t view;           /* applied there: contact is taken by who has applied it too */
     uint32_t wants_answer, reserved;
 } peer_heartbeat_t;
+
+typedef struct peer_lane_key { /* LANE_KEY */
+    uint8_t key[24];           /* rf_region_key_t, of one line that is read by nobody */
+    uint32_t lines, reserved;  /* of the lane itself */
+} peer_lane_key_t;
+
+typedef struct peer_lane_grant { /* LANE_GRANT */
+    uint64_t id, term;           /* as the engine's */
+    uint8_t key[24];
+} peer_lane_grant_t;
 
 typedef struct peer_contact {
     uint32_t frozen, reserved;
@@ -128,9 +148,10 @@ typedef struct peer_connected {
     char address[RF_CLIENT_ADDRESS_MAX];
 } peer_connected_t;
 
-_Static_assert(sizeof(peer_core_t) == 12 && sizeof(peer_heartbeat_t) == 32 && sizeof(peer_ended_t) == 32 &&
+_Static_assert(sizeof(peer_core_t) == 12 && sizeof(peer_heartbeat_t) == 40 && sizeof(peer_ended_t) == 32 &&
                    sizeof(peer_spawn_t) == 16 && sizeof(peer_chunk_t) == 8 && sizeof(peer_connect_t) == 200 &&
-                   sizeof(peer_connected_t) == 136,
+                   sizeof(peer_connected_t) == 136 && sizeof(peer_lane_key_t) == 32 &&
+                   sizeof(peer_lane_grant_t) == 40,
                "wire layout");
 _Static_assert(sizeof(rf_wire_header_t) + sizeof(peer_chunk_t) + PEER_CHUNK_MAX <= 4096,
                "fits a control message");

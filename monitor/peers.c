@@ -58,6 +58,7 @@ void peer_address(monitor_t *m, rf_core_t core, const char *address)
     core_t *c = &m->cores[core];
     bool news = strcmp(c->address, address) != 0;
     c->address_news |= news;
+    standby_note_members(m);
     memcpy(c->address, address, strlen(address) + 1);
     if (c->wanted && c->link == PEER_NONE) dial(m, core);
     if (news && c->link == PEER_DIALING)
@@ -131,6 +132,8 @@ void peer_up(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, const m
     }
     c->link = PEER_LINKED;
     c->linked = incarnation;
+    if (c->member && incarnation == c->agreed)
+        c->address_news = false; /* it is this life's, not the next one's */
     if (process->incarnation != 0) c->process = *process;
     set_redial(m, core, false);
     c->heard_ns = m->now_ns;
@@ -230,7 +233,7 @@ void peer_message(monitor_t *m, rf_core_t core, uint8_t type, const uint8_t *byt
     if (c->link != PEER_LINKED) return; /* fenced: nothing of it is listened to any more */
     c->heard_ns = m->now_ns;
     if (type >= AGREEMENT_TYPE_FIRST && type <= AGREEMENT_TYPE_LAST) {
-        if (type == PEER_AGREEMENT_APPEND) c->led_ns = m->now_ns;
+        if (type == PEER_AGREEMENT_APPEND) heartbeat_led(m);
         if (agree_receive(m, core, type, bytes, size) != RF_OK) garbage(m, core, agreement_type_name(type));
         return;
     }

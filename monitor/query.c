@@ -75,6 +75,11 @@ static void status(monitor_t *m, uint32_t client, const rf_wire_header_t *reques
                             .survives_hosts = agreed.survives_hosts,
                             .uptime_ns = m->now_ns - m->started_ns,
                             .incarnation = m->incarnation,
+                            .lanes = !m->boot->one_sided   ? RF_CLIENT_LANES_OFF
+                                     : agreed.lanes        ? (uint16_t)agreed.lanes
+                                     : agreed.lane         ? agreed.lane
+                                     : standby_is_unfit(m) ? RF_CLIENT_LANES_UNFIT
+                                                           : 0,
                             .log_first = agreed.first,
                             .elections = agreed.elections,
                             .expulsions = agreed.expulsions,

@@ -18,28 +18,26 @@
 #define STEPS_MORE_MAX   1024                /* continuations of one event */
 #define BACKLOG_NS       (10 * RF_NS_PER_MS) /* between tries to send what waits for more than a link's room */
 
-static uint64_t real_ns(void)
+static bool conn_is_local(const conn_t *conn)
+{
+    return (conn->link->transport->flags & RF_TRANSPORT_LOCAL) != 0;
+}
+
+uint64_t shell_real_ns(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
     return (uint64_t)t.tv_sec * RF_NS_PER_S + (uint64_t)t.tv_nsec;
 }
 
-/* The monitor's time goes on while the host sleeps: leases and deadlines of others do. */
-static uint64_t boot_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_BOOTTIME, &t);
-    return (uint64_t)t.tv_sec * RF_NS_PER_S + (uint64_t)t.tv_nsec;
-}
-
 void shell_step(shell_t *s, monitor_event_t *event)
 {
     for (unsigned i = 0; i < STEPS_MORE_MAX && s->exit_status < 0; i++) {
-        event->now_ns = boot_ns();
-        event->real_ns = real_ns();
+        event->now_ns = rf_clock_boot_ns();
+        event->real_ns = shell_real_ns();
         monitor_step(s->monitor, event, s->output);
         s->tick_ns = s->output->next_tick_ns;
+        atomic_store(&s->lease->until_ns, s->output->lease_ns);
         actions_run(s);
         if (!s->output->more) break;
         *event = (monitor_event_t){.kind = MONITOR_TICK};
@@ -77,13 +75,18 @@ void shell_tell_arrived(shell_t *s)
     }
 }
 
+/* Other hosts first: a client or neighbour that is woken may take the CPU at once. */
 void shell_flush(shell_t *s)
 {
-    for (conn_t *conn = s->conns; conn; conn = conn->next) {
-        if (!conn->dirty || conn->ended) continue;
-        conn->dirty = false;
-        conn->link->transport->flush(conn->link); /* a dead link reports itself */
+    for (unsigned local = 0; local < 2; local++) {
+        for (conn_t *conn = s->conns; conn; conn = conn->next) {
+            if (!conn->dirty || conn->ended || local != conn_is_local(conn)) continue;
+            conn->dirty = false;
+            conn->link->transport->flush(conn->link); /* a dead link reports itself */
+        }
     }
+    lanes_flush(s);
+    if (s->say_ns != RF_NEVER && rf_clock_ns() >= s->say_ns) actions_say(s);
 }
 
 /* One turn: everything that is there, of each link a bounded amount. False: there was nothing. */
@@ -102,7 +105,8 @@ static bool turn(shell_t *s)
         actions_tell_answer(s);
         any = true;
     }
-    if (s->exit_status < 0 && boot_ns() >= s->tick_ns) {
+    if (s->exit_status < 0 && lanes_settle(s)) any = true;
+    if (s->exit_status < 0 && rf_clock_boot_ns() >= s->tick_ns) {
         monitor_event_t event = {.kind = MONITOR_TICK};
         shell_step(s, &event);
         any = true;
@@ -147,13 +151,16 @@ static unsigned collect_links(shell_t *s)
 static void block(shell_t *s)
 {
     struct epoll_event events[EPOLL_EVENTS_MAX];
-    uint64_t now = rf_clock_ns(), boot = boot_ns(), until = s->host_next_ns;
+    uint64_t now = rf_clock_ns(), boot = rf_clock_boot_ns(), until = s->host_next_ns;
     if (s->tick_ns != RF_NEVER) {
         uint64_t tick = now + (s->tick_ns > boot ? s->tick_ns - boot : 0);
         until = tick < until ? tick : until;
     }
     for (unsigned i = 0; i < s->n_networks; i++)
         until = s->networks[i].next_ns < until ? s->networks[i].next_ns : until;
+    uint64_t lanes_ns = lanes_next_ns(s);
+    until = lanes_ns < until ? lanes_ns : until;
+    until = s->say_ns < until ? s->say_ns : until;
     unsigned n = collect_links(s);
     if (!rf_wait_arm_all(s->links, n)) return;
     if (anything_to_settle(s) ||
@@ -209,8 +216,8 @@ static rf_err_t start_monitor(shell_t *s)
         return RF_ERR_NO_MEMORY;
     }
     for (rf_core_t core = 0; core < s->boot->n_cores; core++) s->lowest[core] = 1;
-    rf_err_t err =
-        monitor_init(memory, size, s->boot, s->core, s->incarnation, s->owner, boot_ns(), &s->monitor);
+    rf_err_t err = monitor_init(memory, size, s->boot, s->core, s->incarnation, s->owner, rf_clock_boot_ns(),
+                                &s->monitor);
     if (err != RF_OK) free(memory);
     return err;
 }
@@ -250,6 +257,7 @@ static rf_err_t start_links(shell_t *s, int kernel_socket)
 static void finish(shell_t *s)
 {
     shell_flush(s);
+    actions_say(s);
     while (s->conns) conn_free(s, s->conns);
     watch_end(s);
     for (unsigned i = 0; i < s->n_networks; i++)
@@ -261,23 +269,28 @@ static void finish(shell_t *s)
     free(s->output);
     free(s->peers);
     free(s->lowest);
+    free(s->lanes);
     free(s->links);
 }
 
-int shell_run(const rf_boot_t *boot, rf_core_t core, rf_incarnation_t incarnation, int kernel_socket)
+int shell_run(const rf_boot_t *boot, rf_core_t core, rf_incarnation_t incarnation, int kernel_socket,
+              rf_lease_t *lease)
 {
     shell_t *s = calloc(1, sizeof *s);
     if (!s) return MONITOR_EXIT_FAILED;
     s->boot = boot;
     s->core = core;
     s->incarnation = incarnation;
+    s->lease = lease;
     s->epoll = -1;
     s->exit_status = -1;
     s->host_next_ns = 0;
+    s->say_ns = RF_NEVER;
     user_name(boot->owner_uid, s->owner, sizeof s->owner);
     user_name(geteuid(), s->self_user, sizeof s->self_user);
     raise_descriptor_limit();
     rf_err_t err = start_monitor(s);
+    if (err == RF_OK) err = lanes_init(s);
     if (err == RF_OK) err = start_links(s, kernel_socket);
     if (err != RF_OK) {
         rf_log(RF_LOG_ERROR, "cannot start the monitor of core %u: %s", core, rf_err_text(err));

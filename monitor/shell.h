@@ -3,6 +3,7 @@
  *
  *   shell.c     start, the loop, waiting
  *   conn.c      links: who is at the other end, deaths, the tie of two links between the same monitors
+ *   lane_links.c  links of one-sided append
  *   watch.c     the processes of the other monitors of this host
  *   actions.c   carrying out what a step wants
  *   backlog.c   messages that wait for room on their link
@@ -25,11 +26,13 @@
 #include "base/log.h"
 #include "transport/message.h"
 #include "transport/transport.h"
+#include "wire/lease.h"
 
 #define SHELL_NETWORKS_MAX 4
 #define SHELL_ANSWERS_MAX  2048 /* results of actions that wait to be told: two an operation */
 #define SHELL_ARRIVED_MAX  1024 /* descriptors that wait to be told */
 #define SHELL_SLOTS_MAX    8192 /* up to which a link's ring grows */
+#define SHELL_SAID_MAX     4096
 #define SHELL_POLL_BATCH   64
 #define SHELL_ROUNDS_MAX   16 /* of one link in one turn, so that none keeps the loop */
 
@@ -37,7 +40,8 @@
 
 typedef struct kept kept_t; /* a message that waits for room */
 
-typedef enum conn_kind { CONN_KERNEL = 1, CONN_PEER, CONN_NODE, CONN_DISPATCHER } conn_kind_t;
+typedef struct lane lane_t;
+typedef enum conn_kind { CONN_KERNEL = 1, CONN_PEER, CONN_NODE, CONN_DISPATCHER, CONN_LANE } conn_kind_t;
 
 typedef struct conn {
     conn_kind_t kind;
@@ -50,7 +54,7 @@ typedef struct conn {
     bool broken;              /* its connection broke: to be told */
     bool dirty;               /* to be flushed */
     rf_err_t err;
-    rf_core_t core;               /* PEER */
+    rf_core_t core;               /* PEER, LANE */
     rf_incarnation_t incarnation; /* ... of it; 0: dialled, and not answered yet */
     uint32_t client;              /* NODE, DISPATCHER */
     rf_domain_t domain;
@@ -58,6 +62,7 @@ typedef struct conn {
     char address[RF_NAME_MAX];
     kept_t *kept, *kept_last; /* oldest and newest message that waits for room */
     size_t kept_bytes;
+    lane_t *lane; /* LANE */
     rf_assembler_t assembler;
     struct conn *next;
 } conn_t;
@@ -97,12 +102,26 @@ typedef struct watched {
     bool died; /* to be told, once its link has ended */
 } watched_t;
 
+/* Of one-sided append with one core; what is 0 is not due. */
+typedef struct shell_lane {
+    rf_core_t next; /* that has anything; RF_CORE_NONE: the last */
+    bool used;
+    conn_t *mine, *theirs;    /* the links over which it may write this core's lane, and this core its */
+    uint64_t revoked, failed; /* LANE_REVOKED, LANE_WRITTEN with an error: of which lane */
+    rf_incarnation_t revoked_incarnation, failed_incarnation, unready;
+    bool unfit; /* the medium to it takes no memory back */
+} shell_lane_t;
+
 typedef struct shell {
     const rf_boot_t *boot;
     rf_core_t core;
     rf_incarnation_t incarnation;
     monitor_t *monitor;
     monitor_output_t *output;
+    rf_lease_t *lease;         /* the CPU driver's */
+    char said[SHELL_SAID_MAX]; /* lines for the log, each behind its level and time: written a little later */
+    size_t said_used;
+    uint64_t say_ns;        /* when they are; RF_NEVER: there are none */
     int epoll, exit_status; /* -1: goes on */
     uint64_t tick_ns;
     const rf_transport_t *shm;
@@ -123,17 +142,22 @@ typedef struct shell {
     unsigned arrived_head, n_arrived;
     transfer_t transfers[MONITOR_TRANSFERS_MAX];
     char owner[32], self_user[32];
-    unsigned n_died; /* of watched */
+    unsigned n_died;                   /* of watched */
+    shell_lane_t *lanes;               /* [n_cores]; NULL: no one-sided append */
+    rf_core_t lane_first, lane_writer; /* of the list; who may write this core's; RF_CORE_NONE */
+    uint64_t lane_again_ns,
+        lane_torn_ns; /* when to look again at a record that was torn, and how long that is */
+    uint64_t lane_log_ns;
     uint64_t logged_ns[3];
     rf_link_t **links; /* scratch, for arming */
     unsigned links_room;
 } shell_t;
 
 /* shell.c */
-int shell_run(const rf_boot_t *boot, rf_core_t core, rf_incarnation_t incarnation,
-              int kernel_socket); /* exit status */
+int shell_run(const rf_boot_t *boot, rf_core_t core, rf_incarnation_t incarnation, int kernel_socket,
+              rf_lease_t *lease); /* exit status */
 void shell_step(shell_t *s, monitor_event_t *event);
-void shell_flush(shell_t *s);
+void shell_flush(shell_t *s); /* sends what is due, and then writes the log */
 void shell_progress(shell_t *s);
 void shell_tell_arrived(shell_t *s);
 
@@ -149,11 +173,35 @@ void conn_dial(shell_t *s, rf_core_t core, const char *address);
 void conn_adopt(shell_t *s, rf_domain_t domain, uint16_t index, int fd);
 network_t *conn_network(shell_t *s, const char *medium, rf_err_t *err);
 
+void conn_hello(const shell_t *s, rf_hello_t *out, unsigned kind); /* to another host */
+
+/* lane_links.c */
+rf_err_t lanes_init(shell_t *s);
+void lanes_incoming(shell_t *s, rf_link_t *link, const rf_hello_t *hello);
+void lanes_up(shell_t *s, conn_t *conn);
+void lanes_message(shell_t *s, conn_t *conn);
+void lanes_written(conn_t *conn, const rf_link_event_info_t *info); /* inside a callback */
+bool lanes_ended(shell_t *s, conn_t *conn);                         /* true: it is not to be freed yet */
+void lanes_conn_freed(shell_t *s, conn_t *conn);
+void lanes_standby(shell_t *s, const monitor_action_t *action);
+void lanes_drop(shell_t *s, const monitor_action_t *action);
+void lanes_grant(shell_t *s, const monitor_action_t *action);
+void lanes_revoke(shell_t *s, const monitor_action_t *action);
+void lanes_write(shell_t *s, const monitor_action_t *action);
+void lanes_fence(shell_t *s, rf_core_t core,
+                 rf_incarnation_t incarnation); /* with that one, and earlier ones */
+bool lanes_settle(shell_t *s);                  /* tells the monitor what there is; false: nothing */
+void lanes_flush(shell_t *s);
+uint64_t lanes_next_ns(const shell_t *s); /* CLOCK_MONOTONIC */
+
 /* watch.c */
 void watch_peer(shell_t *s, conn_t *conn); /* its link is up, on this host */
 void watch_readable(shell_t *s, int fd);   /* maybe one of the pidfds */
 bool watch_settle(shell_t *s);             /* tells the monitor of deaths; false: nothing to tell */
 void watch_end(shell_t *s);
+
+/* holdings.c */
+void holdings_count(const shell_t *s, rf_client_holdings_t *out);
 
 /* backlog.c */
 /* Sends, behind what waits already. RF_ERR_AGAIN: no room (only without `may_wait`). RF_ERR_LIMIT: too much waits. */
@@ -162,6 +210,8 @@ bool backlog_drain(conn_t *conn); /* sends what fits; false: nothing */
 void backlog_clear(conn_t *conn);
 
 /* actions.c */
+void actions_say(shell_t *s); /* writes the log */
+uint64_t shell_real_ns(void); /* CLOCK_REALTIME */
 void actions_run(shell_t *s);
 void actions_tell_answer(shell_t *s); /* the oldest; there is one */
 

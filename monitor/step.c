@@ -40,7 +40,7 @@ rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_
     m->started_ns = m->now_ns = now_ns;
     m->form_ns = now_ns + BOOT_NS;
     m->next_deadline_ns = RF_NEVER;
-    m->heartbeat_ns = RF_NEVER;
+    m->heartbeat_ns = m->lease_ns = m->lane.due_ns = RF_NEVER;
     m->exit_status = -1;
     m->cores = (core_t *)(void *)((uint8_t *)memory + padded(sizeof *m));
     m->package = (uint32_t *)(void *)((uint8_t *)m->cores + padded(boot->n_cores * sizeof(core_t)));
@@ -67,12 +67,13 @@ rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_
 /* ---- operations ---- */
 
 static const op_class_t *const classes[] = {
-    [OP_SPAWN] = &op_spawn_class,   [OP_END] = &op_end_class,           [OP_RUNNING] = &op_running_class,
-    [OP_WAIT] = &op_wait_class,     [OP_KILL] = &op_kill_class,         [OP_CONNECT] = &op_connect_class,
-    [OP_NAME] = &op_name_class,     [OP_LINKS] = &op_links_class,       [OP_STATS] = &op_stats_class,
-    [OP_LISTEN] = &op_listen_class, [OP_SHUTDOWN] = &op_shutdown_class, [OP_CHANGE] = &op_change_class,
-    [OP_FENCE] = &op_fence_class,   [OP_REGISTRY] = &op_registry_class, [OP_READ] = &op_read_class,
-    [OP_WATCH] = &op_watch_class,   [OP_SESSION] = &op_session_class,
+    [OP_SPAWN] = &op_spawn_class,       [OP_END] = &op_end_class,           [OP_RUNNING] = &op_running_class,
+    [OP_WAIT] = &op_wait_class,         [OP_KILL] = &op_kill_class,         [OP_CONNECT] = &op_connect_class,
+    [OP_NAME] = &op_name_class,         [OP_LINKS] = &op_links_class,       [OP_STATS] = &op_stats_class,
+    [OP_LISTEN] = &op_listen_class,     [OP_SHUTDOWN] = &op_shutdown_class, [OP_CHANGE] = &op_change_class,
+    [OP_FENCE] = &op_fence_class,       [OP_REGISTRY] = &op_registry_class, [OP_READ] = &op_read_class,
+    [OP_WATCH] = &op_watch_class,       [OP_SESSION] = &op_session_class,   [OP_ONCE] = &op_once_class,
+    [OP_HOLDINGS] = &op_holdings_class,
 };
 
 const op_class_t *op_class_of(const op_t *op)
@@ -297,7 +298,17 @@ static void handle(monitor_t *m, const monitor_event_t *event)
     case MONITOR_RANDOM:
     case MONITOR_LISTENING:
     case MONITOR_LINK_STATS:
+    case MONITOR_HOLDINGS:
         answer(m, event);
+        break;
+    case MONITOR_LANE_READY:
+    case MONITOR_LANE_UNREADY:
+    case MONITOR_LANE_LINES:
+    case MONITOR_LANE_REVOKED:
+    case MONITOR_LANE_GRANTED:
+    case MONITOR_LANE_WRITTEN:
+        rf_assert(core_valid);
+        standby_event(m, event);
         break;
     }
 }
@@ -325,17 +336,21 @@ void monitor_step(monitor_t *m, const monitor_event_t *event, monitor_output_t *
     links_tick(m);
     registry_sessions_tick(m);
     agree_tick(m);
+    standby_tick(m);
     machine_events_deliver(m);
     registry_watches_deliver(m);
     shutdown_progress(m);
+    output->lease_ns = heartbeat_lease_ns(m);
 
     uint64_t next = earliest(m->next_deadline_ns, m->agree.tick_ns);
     next = earliest(next, member_next_ns(m));
     next = earliest(next, heartbeat_next_ns(m));
     next = earliest(next, fence_next_ns(m));
+    next = earliest(next, standby_next_ns(m));
     if (m->pinging) next = earliest(next, m->ping_deadline_ns);
     if (m->agree.n_queue > 0 && m->agree.retry_ns > m->now_ns) next = earliest(next, m->agree.retry_ns);
     output->next_tick_ns = next;
+    standby_look(m, output);
     if (m->exit_status >= 0) {
         monitor_action_t *action = out_action(m, MONITOR_DO_EXIT);
         action->size = (size_t)m->exit_status;

@@ -36,6 +36,7 @@
 #define MONITOR_TRANSFERS_MAX       8    /* spawn blocks being received from other hosts */
 #define MONITOR_EVENTS_KEPT         1024 /* machine events that a slow subscriber may lag behind */
 #define MONITOR_FDS_MAX             5    /* block, stdin, stdout, stderr, executable */
+#define MONITOR_LANE_LINES_MAX      1024 /* of 64 bytes, of each lane */
 #define MONITOR_ACTIONS_MAX         8192
 #define MONITOR_BYTES_MAX           (1u << 20)
 
@@ -65,6 +66,14 @@ typedef enum monitor_event_kind {
     MONITOR_RANDOM,     /* answers RANDOM */
     MONITOR_LISTENING,  /* answers LISTEN */
     MONITOR_LINK_STATS, /* answers LINK_STATS */
+    MONITOR_HOLDINGS,   /* answers HOLDINGS */
+    /* One-sided append (standby.c): `core`, `incarnation` and `lane` say whose lane it is about. */
+    MONITOR_LANE_READY,   /* this core's lane for that one could be granted at once */
+    MONITOR_LANE_UNREADY, /* ... not any more, or never: its link ended before it was granted */
+    MONITOR_LANE_LINES,   /* this core's lane, which was granted, has the word that was looked for */
+    MONITOR_LANE_REVOKED, /* ... can be written by nobody any more, asked for or not; its memory stays until DROP */
+    MONITOR_LANE_GRANTED, /* that core's lane may be written by this one; number: in which term */
+    MONITOR_LANE_WRITTEN, /* ... writes up to `number` are placed; or `err`: it takes no more */
 } monitor_event_kind_t;
 
 /* Who a monitor of this host, and its CPU driver, are to the host's kernel. */
@@ -94,8 +103,8 @@ typedef struct monitor_event {
     uint32_t op;                  /* answers: the operation that asked, as in its action */
     uint8_t type;                 /* *_MESSAGE: slot type */
     rf_err_t err;
-    const void
-        *bytes; /* *_MESSAGE, *_FDS, CHUNK, RANDOM (64 bytes), LISTENING (address); hostile until checked */
+    const void *
+        bytes; /* *_MESSAGE, *_FDS, CHUNK, RANDOM (64 bytes), LISTENING (address), HOLDINGS (rf_client_holdings_t); hostile until checked */
     size_t size;
     int fds[8];
     unsigned n_fds;
@@ -108,6 +117,11 @@ typedef struct monitor_event {
         char program[RF_NAME_MAX];
     } block;
     const monitor_link_stats_t *links; /* LINK_STATS */
+    struct {                           /* LANE_* */
+        uint64_t id, number;
+        const uint64_t *
+            lines; /* REVOKED, LINES: the memory, which may change at any time; REVOKED: NULL if it never was granted */
+    } lane;
 } monitor_event_t;
 
 typedef enum monitor_action_kind {
@@ -131,9 +145,16 @@ typedef enum monitor_action_kind {
     MONITOR_DO_RANDOM,
     MONITOR_DO_LISTEN, /* for other hosts, if not yet done */
     MONITOR_DO_LINK_STATS,
+    MONITOR_DO_HOLDINGS,  /* count what this process holds */
     MONITOR_DO_LOG,       /* bytes: a line; type: rf_log_level_t */
     MONITOR_DO_LOG_LEVEL, /* type */
     MONITOR_DO_EXIT,      /* flush everything, end with status `size` */
+    MONITOR_DO_LANE_STANDBY, /* have a lane ready for `incarnation` of `core`; `bytes`: its address. LANE_READY or UNREADY follow,
+                                or, where the medium cannot take memory back, nothing ever */
+    MONITOR_DO_LANE_DROP,   /* forget it: it was never granted, or all of it has been read */
+    MONITOR_DO_LANE_GRANT,  /* as number `lane`, in term `number`: tell `core`, who may write from now on */
+    MONITOR_DO_LANE_REVOKE, /* fence it, whatever its writer does; LANE_REVOKED follows */
+    MONITOR_DO_LANE_WRITE,  /* bytes at `offset` of lane `lane` of `core`; LANE_WRITTEN follows, in order */
 } monitor_action_kind_t;
 
 /* bytes of MONITOR_DO_BLOCK: how the copy differs. */
@@ -153,10 +174,11 @@ typedef struct monitor_action {
     uint16_t index;
     uint32_t client, op, offset;
     rf_domain_t domain;
-    size_t size;       /* of bytes; BLOCK_GET, EXIT: see there */
-    uint32_t total;    /* BLOCK_PUT */
-    const void *bytes; /* in the output; valid until the next step */
-    const void *head;  /* what comes with fds */
+    size_t size;           /* of bytes; BLOCK_GET, EXIT: see there */
+    uint32_t total;        /* BLOCK_PUT */
+    uint64_t lane, number; /* LANE_* */
+    const void *bytes;     /* in the output; valid until the next step */
+    const void *head;      /* what comes with fds */
     size_t head_size;
     int fds[MONITOR_FDS_MAX];
 } monitor_action_t;
@@ -168,6 +190,12 @@ typedef struct monitor_output {
     uint8_t bytes[MONITOR_BYTES_MAX] __attribute__((aligned(8)));
     bool more;             /* step again with MONITOR_TICK after these actions */
     uint64_t next_tick_ns; /* RF_NEVER: only events matter */
+    uint64_t
+        lease_ns; /* until then this core's dispatchers may run without another step; to be known to the CPU driver (wire/lease.h)
+                              before the actions are carried out; RF_NEVER: for ever */
+    uint64_t
+        lane_number; /* LANE_LINES is due when the first word at `lane_offset` of the lane that is granted is this; 0: never */
+    uint32_t lane_offset;
 } monitor_output_t;
 
 /* Exit statuses of rf-monitor. */

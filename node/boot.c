@@ -1,11 +1,14 @@
 #include "node/boot.h"
 
+#include "base/assert.h"
 #include "base/log.h"
 #include "base/os.h"
 #include "base/prng.h"
 #include "node/peers.h"
 #include "node/cores.h"
 #include "node/down.h"
+#include "node/link_driver.h"
+#include "node/form.h"
 #include "node/rejoin.h"
 #include "node/monitors.h"
 #include "node/run_dir.h"
@@ -227,6 +230,7 @@ static rf_err_t publish(rf_daemon_t *daemon, int *boot_fd)
         .privileged = daemon->privileged,
         .allow_root = config->allow_root,
         .encrypt = config->encrypt,
+        .one_sided = config->one_sided,
         .system_uid = daemon->system_uid,
         .system_gid = daemon->system_gid,
         .owner_uid = daemon->owner_uid,
@@ -242,6 +246,7 @@ static rf_err_t publish(rf_daemon_t *daemon, int *boot_fd)
     snprintf(boot.libexec_dir, sizeof boot.libexec_dir, "%s", daemon->libexec_dir);
     snprintf(boot.module_dir, sizeof boot.module_dir, "%s", daemon->module_dir);
     snprintf(boot.rdma, sizeof boot.rdma, "%s", config->nodes[daemon->node].rdma);
+    rf_link_drivers_options(daemon, boot.dpdk, sizeof boot.dpdk);
     snprintf(boot.cgroup, sizeof boot.cgroup, "%s", daemon->cgroup);
     fill_nodes(daemon, &boot);
     if (config->n_voters > 0) memset(boot.no_vote, 1, sizeof boot.no_vote);
@@ -261,6 +266,7 @@ rf_err_t rf_boot_block(rf_daemon_t *daemon)
 static bool start_cores(rf_daemon_t *daemon)
 {
     char error[RF_CONFIG_ERROR_MAX];
+    rf_assert(!daemon->adopted && rf_form_may_start(daemon));
     for (unsigned i = 0; i < daemon->config->n_voters;
          i++) { /* of `cores: all` the configuration alone did not tell */
         if (daemon->config->voters[i] < daemon->machine_cores) continue;
@@ -296,6 +302,7 @@ static void become_ready(rf_daemon_t *daemon)
 {
     daemon->phase = RF_PHASE_READY;
     rf_timer_clear(&daemon->boot_timer);
+    rf_peers_tell_machine(daemon);
     rf_log(RF_LOG_INFO, "node %s is ready: %u of %u cores, after %lu ms",
            daemon->config->nodes[daemon->node].name, rf_cores_alive(daemon), daemon->n_cores,
            (unsigned long)((rf_clock_ns() - daemon->started_ns) / RF_NS_PER_MS));
@@ -324,27 +331,34 @@ static void on_formed_reply(void *context, rf_err_t err, const void *body, size_
     rf_timer_set(&daemon->loop, &formed_timer, rf_clock_ns() + FORMED_POLL_NS, ask_formed_again, daemon);
 }
 
+/* For whom, or what, this boot waits. */
+static void waiting_for(const rf_daemon_t *daemon, char *out, size_t max)
+{
+    char missing[512];
+    unsigned silent = daemon->machine_known ? 0 : rf_peers_silent(daemon, missing, sizeof missing), up = 0;
+    if (daemon->options.form && silent > 0) {
+        snprintf(out, max, "asking whether there is a machine already: waiting for %u more of %s", silent,
+                 missing);
+        return;
+    }
+    if (rf_form_waits(daemon, out, max)) return;
+    rf_peers_missing(daemon, missing, sizeof missing);
+    for (unsigned i = 0; i < daemon->n_cores; i++) up += daemon->cores[i].link_up;
+    if (daemon->cores[0].life != RF_LIFE_NONE && up < daemon->n_cores)
+        snprintf(out, max, "waiting for %u of %u cores", daemon->n_cores - up, daemon->n_cores);
+    else if (missing[0])
+        snprintf(out, max, "waiting for %s", missing);
+    else
+        snprintf(out, max, "waiting for the machine to form");
+}
+
 static void say_waiting(void *context)
 {
     rf_daemon_t *daemon = context;
-    char missing[512];
+    char text[640];
     if (daemon->phase != RF_PHASE_BOOTING) return;
-    unsigned silent = daemon->machine_known ? 0 : rf_peers_silent(daemon, missing, sizeof missing);
-    if (daemon->options.form && silent > 0) {
-        rf_boot_progress(daemon, "asking whether there is a machine already: waiting for %u more of %s",
-                         silent, missing);
-        rf_timer_set(&daemon->loop, &daemon->boot_timer, rf_clock_ns() + WAITING_SAY_NS, say_waiting, daemon);
-        return;
-    }
-    rf_peers_missing(daemon, missing, sizeof missing);
-    unsigned up = 0;
-    for (unsigned i = 0; i < daemon->n_cores; i++) up += daemon->cores[i].link_up;
-    if (daemon->cores[0].life != RF_LIFE_NONE && up < daemon->n_cores)
-        rf_boot_progress(daemon, "waiting for %u of %u cores", daemon->n_cores - up, daemon->n_cores);
-    else if (missing[0])
-        rf_boot_progress(daemon, "waiting for %s", missing);
-    else
-        rf_boot_progress(daemon, "waiting for the machine to form");
+    waiting_for(daemon, text, sizeof text);
+    rf_boot_progress(daemon, "%s", text);
     rf_timer_set(&daemon->loop, &daemon->boot_timer, rf_clock_ns() + WAITING_SAY_NS, say_waiting, daemon);
     rf_boot_step(daemon);
 }
@@ -377,7 +391,7 @@ void rf_boot_step(rf_daemon_t *daemon)
     if (daemon->phase != RF_PHASE_BOOTING) return;
     if (!rf_timer_is_set(&daemon->boot_timer))
         rf_timer_set(&daemon->loop, &daemon->boot_timer, rf_clock_ns() + WAITING_SAY_NS, say_waiting, daemon);
-    rf_peers_form(daemon);
+    if (rf_form_draw(daemon)) rf_peers_tell_machine(daemon);
     if (!daemon->machine_known || !rf_boot_resolve_places(daemon)) return;
     if (daemon->cores[0].life == RF_LIFE_NONE && !start_cores(daemon)) return;
     if (daemon->adopted) {
@@ -398,8 +412,9 @@ void rf_boot_step(rf_daemon_t *daemon)
         rf_timer_set(&daemon->loop, &formed_timer, rf_clock_ns() + FORMED_POLL_NS, ask_formed_again, daemon);
 }
 
-/* The last line of a log, without its time; "" if there is none. The log goes with the run directory when a boot fails. */
-static void last_line(const rf_daemon_t *daemon, const char *kind, unsigned core, char *out, size_t max)
+/* What a log says of its end: the first error in it, which later ones follow from, or else its last line; without its time; "" if
+ * there is none. The log goes with the run directory when a boot fails. */
+static void line_that_tells(const rf_daemon_t *daemon, const char *kind, unsigned core, char *out, size_t max)
 {
     char path[RF_PATH_MAX + 32], text[8192];
     snprintf(path, sizeof path, "%s/%s-%u.log", daemon->node_dir, kind, core);
@@ -407,10 +422,12 @@ static void last_line(const rf_daemon_t *daemon, const char *kind, unsigned core
     ssize_t size = rf_file_read(path, text, sizeof text);
     while (size > 0 && text[size - 1] == '\n') text[--size] = 0;
     if (size <= 0) return;
-    const char *line = strrchr(text, '\n');
-    line = line ? line + 1 : text;
+    const char *line = strstr(text, "Z error ");
+    while (line && line > text && line[-1] != '\n') line--;
+    if (!line) line = strrchr(text, '\n') ? strrchr(text, '\n') + 1 : text;
     const char *words = strchr(line, ' ');
-    snprintf(out, max, "%.200s", words && line[0] == '2' ? words + 1 : line);
+    if (words && line[0] == '2') line = words + 1;
+    snprintf(out, max, "%.*s", (int)strcspn(line, "\n"), line);
 }
 
 static void ask_address(rf_local_core_t *core);
@@ -423,11 +440,11 @@ static void address_failed(rf_local_core_t *core, rf_err_t err)
         ask_address(core);
         return;
     }
-    last_line(core->daemon, "monitor", core->core, line, sizeof line);
+    line_that_tells(core->daemon, "monitor", core->core, line, sizeof line);
     if (core->daemon->phase == RF_PHASE_BOOTING && !core->daemon->adopted)
         rf_boot_failed(core->daemon,
-                       "core %u cannot listen for other hosts: %s%s%s; install Rackfish as a whole, or look "
-                       "at `rackfish doctor`",
+                       "core %u cannot listen for other hosts: %s%s%s; install Rackfish as a whole, or "
+                       "look at `rackfish doctor`",
                        core->core, rf_err_text(err), line[0] ? "; it said: " : "", line);
     else
         rf_log(RF_LOG_ERROR, "core %u does not tell where it listens for other hosts: %s", core->core,
@@ -482,8 +499,8 @@ void rf_boot_core_down(rf_local_core_t *core, const char *how)
         return;
     }
     char line[256];
-    last_line(daemon, "monitor", core->core, line, sizeof line);
-    if (!line[0]) last_line(daemon, "cpudriver", core->core, line, sizeof line);
+    line_that_tells(daemon, "monitor", core->core, line, sizeof line);
+    if (!line[0]) line_that_tells(daemon, "cpudriver", core->core, line, sizeof line);
     rf_boot_failed(daemon, "core %u did not start: its CPU driver %s%s%s", core->core, how,
-                   line[0] ? "; the last it said: " : "", line);
+                   line[0] ? "; it said: " : "", line);
 }

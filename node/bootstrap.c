@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "node/control_server.h"
+#include "node/listener.h"
 #include "node/peer_hello.h"
 #include "node/peers.h"
 
@@ -42,7 +43,7 @@ typedef struct stranger {
 
 struct rf_bootstrap {
     int listen_fd; /* -1: a machine of one node */
-    rf_source_t source;
+    rf_listener_t listener;
     uint64_t logged_ns;
     unsigned unlogged; /* refusals since the last line about one */
     stranger_t strangers[RF_STRANGERS_MAX];
@@ -212,8 +213,7 @@ static void on_listen(void *context, uint32_t events)
     for (unsigned i = 0; i < ACCEPTS_PER_TURN; i++) {
         struct sockaddr_storage from = {0};
         socklen_t size = sizeof from;
-        int fd = accept4(daemon->bootstrap->listen_fd, (struct sockaddr *)&from, &size,
-                         SOCK_CLOEXEC | SOCK_NONBLOCK);
+        int fd = rf_listener_accept(&daemon->bootstrap->listener, (struct sockaddr *)&from, &size);
         if (fd < 0) return;
         socket_options(fd);
         rf_tls_t *tls;
@@ -291,8 +291,8 @@ rf_err_t rf_bootstrap_open(rf_daemon_t *daemon, char *error, size_t error_max)
     }
     if (fcntl(bootstrap->listen_fd, F_SETFD, FD_CLOEXEC) < 0 ||
         fcntl(bootstrap->listen_fd, F_SETFL, O_NONBLOCK) < 0 || listen(bootstrap->listen_fd, 64) < 0 ||
-        rf_loop_add(&daemon->loop, &bootstrap->source, bootstrap->listen_fd, EPOLLIN, on_listen, daemon) !=
-            RF_OK) {
+        rf_listener_open(&bootstrap->listener, &daemon->loop, bootstrap->listen_fd, "the bootstrap port",
+                         on_listen, daemon) != RF_OK) {
         snprintf(error, error_max, "the bootstrap port cannot be used: %s", strerror(errno));
         return RF_ERR_OS;
     }
@@ -303,7 +303,7 @@ void rf_bootstrap_close(rf_daemon_t *daemon)
 {
     rf_bootstrap_t *bootstrap = daemon->bootstrap;
     if (!bootstrap) return;
-    rf_loop_remove(&daemon->loop, &bootstrap->source);
+    rf_listener_close(&bootstrap->listener);
     if (bootstrap->listen_fd >= 0) close(bootstrap->listen_fd);
     for (unsigned i = 0; i < RF_STRANGERS_MAX; i++) {
         rf_timer_clear(&bootstrap->strangers[i].late);

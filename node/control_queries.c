@@ -178,6 +178,24 @@ void rf_survives_in_words(const rf_daemon_t *daemon, const rf_client_status_t *s
                  "", even);
 }
 
+/* Which variant of append is in use, as the monitor that answered knows it. */
+static void append_in_words(const rf_client_status_t *s, char *out, size_t max)
+{
+    bool leads = s->leader == s->core;
+    if (s->lanes == RF_CLIENT_LANES_OFF)
+        snprintf(out, max, "by messages");
+    else if (s->lanes == RF_CLIENT_LANES_UNFIT)
+        snprintf(out, max,
+                 "by messages: one_sided is on, but only rdma and tcp between hosts take memory back");
+    else if (s->lanes == 0)
+        snprintf(out, max, "by messages at present, one-sided where the medium allows it");
+    else if (leads)
+        snprintf(out, max, "one-sided: this core, which leads, writes into the logs of %u voter%s", s->lanes,
+                 s->lanes == 1 ? "" : "s");
+    else
+        snprintf(out, max, "one-sided: the leader writes into this core's log");
+}
+
 static void answer_status(replica_query_t *query, const void *body, size_t size)
 {
     rf_client_t *client = query->operation.client;
@@ -190,6 +208,8 @@ static void answer_status(replica_query_t *query, const void *body, size_t size)
     memcpy(&s, body, sizeof s);
     s.scheduler[sizeof s.scheduler - 1] = s.isolation[sizeof s.isolation - 1] = 0;
     s.machine_name[sizeof s.machine_name - 1] = 0;
+    char append[96];
+    append_in_words(&s, append, sizeof append);
     char survives[256], answered_by[RF_NAME_MAX + 32];
     rf_survives_in_words(daemon, &s, survives, sizeof survives);
     snprintf(answered_by, sizeof answered_by, "%s, core %u", daemon->config->nodes[daemon->node].name,
@@ -227,6 +247,8 @@ static void answer_status(replica_query_t *query, const void *body, size_t size)
     status.snapshots_sent = s.snapshots_sent;
     status.snapshots_loaded = s.snapshots_loaded;
     status.incarnation = s.incarnation;
+    status.append = append;
+    status.lanes = s.lanes >= RF_CLIENT_LANES_UNFIT ? 0 : s.lanes;
     status.domains = s.domains;
     status.forming = s.forming;
     status.survives = survives;

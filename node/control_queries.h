@@ -19,6 +19,7 @@ void rf_query_ping(rf_client_t *client, uint64_t id);
 /* gather.c */
 void rf_query_links(rf_client_t *client, uint64_t id);
 void rf_query_resources(rf_client_t *client, uint64_t id);
+void rf_query_holdings(rf_client_t *client, uint64_t id);
 
 /* control_domains.c */
 void rf_query_kill(rf_client_t *client, uint64_t id, const Rackfish__KillRequest *request);
@@ -26,6 +27,8 @@ void rf_query_wait(rf_client_t *client, uint64_t id, const Rackfish__WaitRequest
 
 /* control_registry.c */
 void rf_query_registry(rf_client_t *client, uint64_t id, const Rackfish__RegistryRequest *request);
+/* This node goes down: the session of the log, if one is open, ends. Before the monitors are told. */
+void rf_registry_once_end(rf_daemon_t *daemon);
 /* The client goes: so does what it owns in the registry. */
 void rf_registry_client_end(rf_client_t *client);
 

@@ -1,11 +1,15 @@
 /*
- * The registry for the control API. Questions and watches go to any living local monitor, and to the next one when that dies;
- * changes to one, whose death leaves their outcome unknown. What needs an owner gets a session, one a connection, at the
- * monitor that first opened it; all the connection's changes go there then.
+ * The registry for the control API. Questions and watches go to any living local monitor, and to the next one when that dies.
+ * So do changes that nobody owns: they are made in a session of the log, and a repetition is answered what the first gave, whatever
+ * has become of the monitor that it went through; this rackfishd has one such session, and waits for a monitor for a while when all
+ * have died. It ends the session when it goes down; of what it could not end (it was killed, nobody waited for the answer any more) the
+ * machine keeps so many, and then ends the oldest, which, if its rackfishd lives, opens another. What needs an owner gets a session of the monitor, one a connection, at the monitor that first opened it; all the
+ * connection's changes go there then, and its death leaves their outcome unknown.
  *
  *   ASKED       a page is on its way; a list asks on behind the last name, a watch from the revision that the page said
- *   OPENING     the session is being opened; then as CHANGING
+ *   OPENING     the session, of either kind, is being opened; then as CHANGING, or as REPEATING
  *   CHANGING    the change, or the wait, is at the monitor
+ *   REPEATING   the change is at a monitor, or asks the next one a moment later
  */
 #include "node/control_queries.h"
 
@@ -14,7 +18,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define PAGE_RECORDS_MAX 64 /* of one page of a monitor: they are larger than 56 bytes */
+#define REPEAT_NS        (20 * RF_NS_PER_MS) /* between attempts */
+#define REPEATS_NS       (8 * RF_NS_PER_S)   /* all attempts: less than the command line waits */
+#define PAGE_RECORDS_MAX 64                  /* of one page of a monitor: they are larger than 56 bytes */
 #define PAD(n)           (((n) + 7) & ~(size_t)7)
 
 typedef struct registry_query {
@@ -23,6 +29,10 @@ typedef struct registry_query {
     uint16_t op; /* RF_CLIENT_REGISTRY_* */
     unsigned tried;
     uint64_t timeout_ns;
+    rf_timer_t again;
+    uint64_t until_ns;
+    bool unknown;              /* an attempt ended without an answer: it may have been carried out */
+    rf_client_once_t once;     /* session 0: not REPEATING */
     rf_client_registry_t head; /* and what comes behind it */
     uint8_t bytes[RF_CLIENT_REGISTRY_BYTES_MAX];
     char name[RF_CLIENT_REGISTRY_NAME_MAX + 1];
@@ -30,11 +40,25 @@ typedef struct registry_query {
 _Static_assert(offsetof(registry_query_t, bytes) ==
                    offsetof(registry_query_t, head) + sizeof(rf_client_registry_t),
                "back to back");
+_Static_assert(offsetof(registry_query_t, head) ==
+                   offsetof(registry_query_t, once) + sizeof(rf_client_once_t),
+               "and what makes it once before it");
+
+static void query_end(registry_query_t *q)
+{
+    rf_daemon_t *daemon = q->operation.client->daemon;
+    uint64_t *outstanding = &daemon->once.outstanding[q->once.sequence % RF_ONCE_WINDOW];
+    bool of_now = q->once.session != 0 && q->once.session == daemon->once.id;
+    if (of_now && *outstanding == q->once.sequence) *outstanding = 0;
+    rf_timer_clear(&q->again);
+    rf_operation_end(&q->operation);
+}
 
 static void query_cancel(rf_operation_t *operation)
 {
-    rf_monitor_call_cancel(&((registry_query_t *)operation)->call);
-    rf_operation_end(operation);
+    registry_query_t *q = (registry_query_t *)operation;
+    rf_monitor_call_cancel(&q->call);
+    query_end(q);
 }
 
 static void fail(registry_query_t *q, rf_err_t err)
@@ -50,7 +74,7 @@ static void fail(registry_query_t *q, rf_err_t err)
             : "";
     rf_client_error(client, q->operation.id, err, "%s: %s%s", q->name[0] ? q->name : "registry",
                     rf_err_text(err), mend);
-    rf_operation_end(&q->operation);
+    query_end(q);
 }
 
 static void reply(registry_query_t *q, Rackfish__RegistryReply *body, bool more)
@@ -79,7 +103,7 @@ static void ask(registry_query_t *q)
             rf_client_error(q->operation.client, q->operation.id, RF_ERR_PEER_DEAD,
                             "no monitor of node %s is in reach; ask another node",
                             daemon->config->nodes[daemon->node].name);
-            rf_operation_end(&q->operation);
+            query_end(q);
             return;
         }
         q->tried = (unsigned)(core - daemon->cores);
@@ -197,7 +221,7 @@ static void on_page(void *context, rf_err_t err, const void *body, size_t size)
     }
     if (err == RF_OK) err = watches ? show_events(q, body, size) : show_entries(q, body, size);
     if (err == RF_OK)
-        rf_operation_end(&q->operation);
+        query_end(q);
     else if (err == RF_ERR_AGAIN)
         ask(q);
     else
@@ -228,7 +252,7 @@ static void on_changed(void *context, rf_err_t err, const void *body, size_t siz
     else if (size > 0 && size <= RF_CLIENT_REGISTRY_NAME_MAX)
         out.name = take_name(bytes, size, name);
     reply(q, &out, false);
-    rf_operation_end(&q->operation);
+    query_end(q);
 }
 
 static void change(registry_query_t *q, rf_local_core_t *core)
@@ -244,6 +268,138 @@ static void change(registry_query_t *q, rf_local_core_t *core)
     }
     if (err != RF_OK) fail(q, err);
 }
+
+/* ---- changes that are repeated ---- */
+
+static bool is_silence(rf_err_t err)
+{
+    return err == RF_ERR_PEER_DEAD || err == RF_ERR_TIMEOUT || err == RF_ERR_UNKNOWN_OUTCOME;
+}
+
+/* Says nothing of what came of it, or comes of a monitor that has not joined yet, or has no room (a full queue is BUSY). */
+static bool is_no_answer(registry_query_t *q, rf_err_t err)
+{
+    q->unknown |= is_silence(err) && q->once.session != 0;
+    return is_silence(err) || err == RF_ERR_AGAIN || err == RF_ERR_FORMING ||
+           (q->unknown && err == RF_ERR_NO_QUORUM);
+}
+
+/* False: it has been tried for long enough. */
+static bool try_again(registry_query_t *q, rf_timer_fn what)
+{
+    rf_daemon_t *daemon = q->operation.client->daemon;
+    if (rf_clock_ns() >= q->until_ns) return false;
+    q->tried++;
+    rf_timer_set(&daemon->loop, &q->again, rf_clock_ns() + REPEAT_NS, what, q);
+    return true;
+}
+
+/* The next living monitor; NULL: there is none now. */
+static rf_local_core_t *next_monitor(registry_query_t *q)
+{
+    rf_daemon_t *daemon = q->operation.client->daemon;
+    rf_local_core_t *core = rf_monitor_first(daemon, q->tried);
+    if (!core) core = rf_monitor_first(daemon, 0);
+    if (core) q->tried = (unsigned)(core - daemon->cores);
+    return core;
+}
+
+static void repeat(void *context);
+static void change_once(void *context);
+
+/* The session has ended: it was the oldest of too many. What was never without an answer has not been made, and is in another. */
+static bool begin_again(registry_query_t *q)
+{
+    rf_daemon_t *daemon = q->operation.client->daemon;
+    if (daemon->once.id == q->once.session) daemon->once.id = 0;
+    if (q->unknown) return false;
+    q->once.session = 0;
+    return try_again(q, change_once);
+}
+
+/* What the entry resulted in, also of an attempt that had no answer; other refusals are of the last attempt alone. */
+static bool is_of_entry(rf_err_t err)
+{
+    return err == RF_OK || err == RF_ERR_BUSY || err == RF_ERR_EXISTS || err == RF_ERR_NOT_FOUND;
+}
+
+static void on_repeated(void *context, rf_err_t err, const void *body, size_t size)
+{
+    registry_query_t *q = context;
+    if (is_no_answer(q, err) && try_again(q, repeat)) return;
+    if (err == RF_ERR_SESSION && begin_again(q)) return;
+    if (q->unknown && !is_of_entry(err)) err = RF_ERR_UNKNOWN_OUTCOME;
+    if (err == RF_ERR_BUSY && q->head.what == RF_REGISTRY_PUSH) err = RF_ERR_AGAIN; /* full */
+    on_changed(q, err, body, size);
+}
+
+static void repeat(void *context)
+{
+    registry_query_t *q = context;
+    rf_local_core_t *core = next_monitor(q);
+    size_t size =
+        sizeof q->once + sizeof q->head + q->head.name_size + q->head.value_size + q->head.compare_size;
+    rf_err_t err = core ? rf_monitor_call(core, &q->call, RF_CLIENT_REGISTRY_ONCE, &q->once, size, NULL, 0,
+                                          RF_ANSWER_NS, on_repeated, q)
+                        : RF_ERR_PEER_DEAD;
+    if (err == RF_OK || try_again(q, repeat)) return; /* not asked, so nothing is unknown by that */
+    fail(q, q->unknown ? RF_ERR_UNKNOWN_OUTCOME : err);
+}
+
+/* Of the session that is open. False: too many are outstanding. */
+static bool number(registry_query_t *q)
+{
+    rf_daemon_t *daemon = q->operation.client->daemon;
+    uint64_t sequence = daemon->once.sequence + 1;
+    if (daemon->once.outstanding[sequence % RF_ONCE_WINDOW] != 0) return false;
+    daemon->once.outstanding[sequence % RF_ONCE_WINDOW] = daemon->once.sequence = sequence;
+    q->once = (rf_client_once_t){.session = daemon->once.id, .sequence = sequence};
+    return true;
+}
+
+static void on_once_opened(void *context, rf_err_t err, const void *body, size_t size)
+{
+    registry_query_t *q = context;
+    rf_daemon_t *daemon = q->operation.client->daemon;
+    rf_client_session_t session = {0};
+    if (err == RF_OK && size >= sizeof session) memcpy(&session, body, sizeof session);
+    if (daemon->once.id != 0 && session.session != 0) { /* another change was faster */
+        rf_local_core_t *core = next_monitor(q);
+        if (core) rf_monitor_tell(core, RF_CLIENT_ONCE_END, &session, sizeof session);
+    } else if (session.session != 0) {
+        daemon->once.id = session.session;
+        daemon->once.sequence = 0;
+        memset(daemon->once.outstanding, 0, sizeof daemon->once.outstanding);
+    }
+    if (daemon->once.id != 0)
+        change_once(q);
+    else if (!is_no_answer(q, err) || !try_again(q, change_once))
+        fail(q, is_silence(err) ? RF_ERR_NO_QUORUM : err); /* nothing has been changed */
+}
+
+static void open_once(registry_query_t *q)
+{
+    rf_local_core_t *core = next_monitor(q);
+    rf_err_t err = core ? rf_monitor_call(core, &q->call, RF_CLIENT_ONCE_OPEN, NULL, 0, NULL, 0, RF_ANSWER_NS,
+                                          on_once_opened, q)
+                        : RF_ERR_PEER_DEAD;
+    if (err != RF_OK) on_once_opened(q, err == RF_ERR_BUSY ? RF_ERR_AGAIN : err, NULL, 0);
+}
+
+/* In the session of the log, which is opened if there is none. */
+static void change_once(void *context)
+{
+    registry_query_t *q = context;
+    if (q->until_ns == 0) q->until_ns = rf_clock_ns() + REPEATS_NS;
+    if (q->operation.client->daemon->once.id == 0)
+        open_once(q);
+    else if (number(q))
+        repeat(q);
+    else if (!try_again(q, change_once))
+        fail(q, RF_ERR_AGAIN);
+}
+
+/* ---- changes that are owned ---- */
 
 static void on_opened(void *context, rf_err_t err, const void *body, size_t size)
 {
@@ -278,6 +434,14 @@ static void open_session(registry_query_t *q)
                               on_opened, q);
     }
     if (err != RF_OK) fail(q, err);
+}
+
+void rf_registry_once_end(rf_daemon_t *daemon)
+{
+    rf_client_session_t session = {.session = daemon->once.id};
+    rf_local_core_t *core = session.session != 0 ? rf_monitor_first(daemon, 0) : NULL;
+    if (core) rf_monitor_tell(core, RF_CLIENT_ONCE_END, &session, sizeof session);
+    daemon->once.id = 0;
 }
 
 void rf_registry_client_end(rf_client_t *client)
@@ -370,5 +534,5 @@ void rf_query_registry(rf_client_t *client, uint64_t id, const Rackfish__Registr
     else if (owned)
         open_session(q);
     else
-        change(q, rf_monitor_first(client->daemon, 0));
+        change_once(q);
 }

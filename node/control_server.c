@@ -6,6 +6,7 @@
 #include "node/control_queries.h"
 #include "node/down.h"
 #include "node/dump.h"
+#include "node/listener.h"
 #include "node/logs.h"
 #include "node/privileges.h"
 #include "node/run_relay.h"
@@ -34,7 +35,7 @@
 
 struct rf_control {
     int fd;
-    rf_source_t source;
+    rf_listener_t listener;
     unsigned n_clients;
     rf_client_t *clients;
     uint64_t refused_ns, garbage_ns;
@@ -299,7 +300,7 @@ static void on_listen(void *context, uint32_t events)
     (void)events;
     rf_daemon_t *daemon = context;
     for (unsigned i = 0; i < ACCEPTS_PER_TURN; i++) {
-        int fd = accept4(daemon->control->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        int fd = rf_listener_accept(&daemon->control->listener, NULL, NULL);
         if (fd < 0) return;
         accept_one(daemon, fd);
     }
@@ -397,6 +398,9 @@ static void dispatch(rf_client_t *client, const Rackfish__ControlRequest *reques
     case RACKFISH__CONTROL_REQUEST__KIND_RESOURCES:
         rf_query_resources(client, id);
         return;
+    case RACKFISH__CONTROL_REQUEST__KIND_HOLDINGS:
+        rf_query_holdings(client, id);
+        return;
     case RACKFISH__CONTROL_REQUEST__KIND_KILL:
         rf_query_kill(client, id, request->kill);
         return;
@@ -491,7 +495,8 @@ rf_err_t rf_control_open(rf_daemon_t *daemon, char *error, size_t error_max)
     unlink(address.sun_path); /* of a rackfishd that died: the lock says that none lives */
     if (control->fd < 0 || bind(control->fd, (struct sockaddr *)&address, sizeof address) < 0 ||
         chmod(address.sun_path, daemon->privileged ? 0666 : 0600) < 0 || listen(control->fd, 128) < 0 ||
-        rf_loop_add(&daemon->loop, &control->source, control->fd, EPOLLIN, on_listen, daemon) != RF_OK) {
+        rf_listener_open(&control->listener, &daemon->loop, control->fd, "the control socket", on_listen,
+                         daemon) != RF_OK) {
         snprintf(error, error_max, "cannot make the control socket %s: %s", address.sun_path,
                  strerror(errno));
         return RF_ERR_OS;
@@ -503,7 +508,7 @@ void rf_control_refuse_new(rf_daemon_t *daemon)
 {
     rf_control_t *control = daemon->control;
     if (!control || control->fd < 0) return;
-    rf_loop_remove(&daemon->loop, &control->source);
+    rf_listener_close(&control->listener);
     close(control->fd);
     control->fd = -1;
 }

@@ -6,19 +6,16 @@
 #include "node/down.h"
 #include "node/monitors.h"
 #include "node/run_dir.h"
+#include "node/spawn.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-extern char **environ;
 
 rf_local_core_t *rf_daemon_core(rf_daemon_t *daemon, int core)
 {
@@ -136,26 +133,9 @@ static int spawn_driver(rf_local_core_t *core, int boot_fd, const char *program,
     snprintf(incarnation, sizeof incarnation, "%u", core->incarnation);
     char name[] = "rf-cpudriver";
     char *argv[] = {name, number, incarnation, NULL};
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    sigset_t none, all;
-    sigemptyset(&none);
-    sigfillset(&all);
-    posix_spawn_file_actions_init(&actions);
-    posix_spawnattr_init(&attributes);
-    posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, log_path, O_WRONLY | O_CREAT | O_APPEND, 0600);
-    posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO);
-    posix_spawn_file_actions_adddup2(&actions, boot_fd, RF_BOOT_FD);
-    posix_spawn_file_actions_addclosefrom_np(&actions, RF_BOOT_FD + 1);
-    posix_spawnattr_setflags(&attributes,
-                             POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    posix_spawnattr_setsigmask(&attributes, &none);
-    posix_spawnattr_setsigdefault(&attributes, &all);
-    int failed = posix_spawn(pid, program, &actions, &attributes, argv, environ);
-    posix_spawn_file_actions_destroy(&actions);
-    posix_spawnattr_destroy(&attributes);
-    return failed;
+    rf_spawn_t plan = {
+        .program = program, .argv = argv, .log = log_path, .fd = boot_fd, .fd_there = RF_BOOT_FD};
+    return rf_spawn(&plan, pid);
 }
 
 rf_err_t rf_core_start(rf_local_core_t *core, rf_incarnation_t incarnation, int boot_fd, char *error,
@@ -242,6 +222,9 @@ void rf_cores_kill(rf_daemon_t *daemon)
 
 static bool is_driver(const rf_daemon_t *daemon, pid_t pid)
 {
+    for (unsigned i = 0; i < RF_DPDK_PORTS_MAX; i++) {
+        if (daemon->link_drivers[i].pid == pid) return true;
+    }
     for (unsigned i = 0; i < daemon->n_cores; i++) {
         if (daemon->cores[i].pid == pid) return true;
     }

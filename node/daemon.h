@@ -7,7 +7,10 @@
  *   run_dir.c      folders, lock, state file, machine id            privileges.c   becoming the system user
  *   cgroup.c       the node's control groups                        boot.c         from "nothing" to "ready"
  *   cores.c        CPU drivers: start, adopt, supervise             monitors.c     client links to the monitors
+ *   answers.c      whether a process still comes round to its socket
+ *   link_driver.c  the processes that drive the DPDK ports    spawn.c        starting processes
  *   rejoin.c       cores that come back as new incarnations         control_members.c   core on|off, node remove
+ *   form.c         who draws the machine's id, and starts first incarnations
  *   bootstrap.c peers.c peer_hello.c remote.c   the other nodes      tls.c conn.c   their connections
  *   control_*.c    the control socket and its questions             run_*.c ship.c programs
  *   logs.c dump.c reload.c down.c                                   what their names say
@@ -22,6 +25,7 @@
 #include "base/types.h"
 #include "cluster-config/config.h"
 #include "cluster-config/topology.h"
+#include "node/answers.h"
 #include "node/loop.h"
 #include "transport/transport.h"
 #include "wire/boot.h"
@@ -31,12 +35,13 @@
 
 #define RF_PATH_MAX      256
 #define RF_RUN_DIR_MAX   90 /* so that sockets in it have room: 107 bytes are allowed */
-#define RF_SYSTEM_USER   "rackfish"
 #define RF_SOFTWARE      "rackfishd " RF_PROJECT_VERSION
 #define RF_USER_MAX      32
 #define RF_CONTROL_MAJOR 1
 #define RF_CONTROL_MINOR 0
-#define RF_ANSWER_NS     (2 * RF_NS_PER_S) /* how long a monitor or another node may take to answer a question */
+#define RF_ONCE_WINDOW                                                                                       \
+    64 /* changes of a session of the log that may be outstanding (consensus/agreement.h) */
+#define RF_ANSWER_NS (2 * RF_NS_PER_S) /* how long a monitor or another node may take to answer a question */
 
 typedef struct rf_daemon rf_daemon_t;
 typedef struct rf_peers rf_peers_t;
@@ -77,6 +82,8 @@ typedef struct rf_local_core {
     /* monitors.c */
     rf_link_t *link;
     bool link_up;
+    rf_link_t *link_gone; /* of a monitor that has died: closed a little later */
+    rf_timer_t close_gone;
     pid_t monitor_pid;
     int monitor_pidfd; /* -1: not watched */
     rf_source_t monitor_source;
@@ -88,11 +95,44 @@ typedef struct rf_local_core {
     char listen_address[RF_CLIENT_ADDRESS_MAX]; /* for monitors of other hosts; "" not known yet */
 } rf_local_core_t;
 
+/* A process that drives one of this node's DPDK ports (link_driver.c). */
+typedef struct rf_link_driver {
+    struct rf_daemon *daemon;
+    unsigned port; /* which: as in rf_config_node_t.dpdk */
+    pid_t pid;     /* 0: none runs */
+    uint64_t start_time, started_ns, pause_ns;
+    int pidfd;
+    bool child;
+    rf_source_t source;
+    rf_timer_t again; /* it is started again then */
+    rf_timer_t look;  /* whether it still answers, while it runs */
+    rf_answers_t answers;
+    unsigned asks; /* since the last look, for which there was no room */
+} rf_link_driver_t;
+
 /* What this node knows of each node's place in the machine. */
 typedef struct rf_place {
     rf_core_t first_core, n_cores; /* n_cores 0: not told yet (cores: all) */
     char address[64];              /* numeric */
 } rf_place_t;
+
+/* form.c: who may start first incarnations. */
+typedef struct rf_form_node {
+    bool takes_part;   /* in a machine, it has said on its connection */
+    bool admitted;     /* this node, which drew the id, has told a life of it FIRST: */
+    uint8_t first[16]; /* this one */
+    bool again;        /* another one has come since */
+} rf_form_node_t;
+
+typedef struct rf_form {
+    bool drew;  /* the id is of this life */
+    bool first; /* told so, by this life of that node: */
+    rf_node_t former;
+    uint8_t former_instance[16];
+    bool former_lost; /* that node has been started anew */
+    bool came_again;  /* the forming node knows an earlier life of this one */
+    rf_form_node_t nodes[RF_NODES_MAX];
+} rf_form_t;
 
 struct rf_daemon {
     rf_options_t options;
@@ -117,10 +157,11 @@ struct rf_daemon {
     int ready_fd;
     int boot_fd; /* the boot block, for cores that are started again; -1: not made yet */
 
-    bool machine_known; /* its id */
+    bool machine_known; /* its id: this node takes part in it */
     bool join_only;     /* the machine was formed before this node came: its cores join */
-    bool adopted;       /* an earlier rackfishd booted this node */
-    bool left_as_is;    /* ends without touching its cores and files: they are not its to end */
+    rf_form_t form;
+    bool adopted;    /* an earlier rackfishd booted this node */
+    bool left_as_is; /* ends without touching its cores and files: they are not its to end */
     rf_machine_id_t machine;
     uint64_t started_ns;
 
@@ -131,6 +172,7 @@ struct rf_daemon {
     rf_timer_t endpoint_timer, boot_timer, down_timer;
     int signal_fd;
 
+    rf_link_driver_t link_drivers[RF_DPDK_PORTS_MAX];
     unsigned n_cores;
     rf_local_core_t cores[RF_CORES_PER_NODE_MAX];
     unsigned next_core; /* where the next program without a wish goes */
@@ -142,6 +184,10 @@ struct rf_daemon {
     rf_control_t *control;
     rf_logs_t *logs;
     struct rf_run *runs;
+    struct { /* the session of the log that changes for command lines are made in: control_registry.c */
+        uint64_t id, sequence;                /* 0: none is open; last used */
+        uint64_t outstanding[RF_ONCE_WINDOW]; /* sequences by their remainder; 0: none */
+    } once;
 
     enum { RF_PHASE_BOOTING, RF_PHASE_READY, RF_PHASE_DOWN, RF_PHASE_GONE } phase;
     int exit_status;

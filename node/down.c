@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/os.h"
 #include "node/cgroup.h"
+#include "node/control_queries.h"
 #include "node/cores.h"
 #include "node/monitors.h"
 #include "node/remote.h"
@@ -64,6 +65,7 @@ void rf_down_begin(rf_daemon_t *daemon, unsigned grace_ms)
         rf_log(RF_LOG_INFO, "node %s is going down", daemon->config->nodes[daemon->node].name);
         rf_timer_clear(&daemon->boot_timer);
         rf_control_refuse_new(daemon);
+        rf_registry_once_end(daemon);
         for (unsigned i = 0; i < daemon->n_cores && grace_ms > 0; i++) {
             rf_local_core_t *core = &daemon->cores[i];
             rf_client_shutdown_t shutdown = {.grace_ms = grace_ms};

@@ -142,7 +142,7 @@ void rf_gather_ask_others(rf_gather_t *gather, const Rackfish__ControlRequest *r
     }
 }
 
-/* ---- lists that each core of this node gives: links, resources ---- */
+/* ---- lists that each core of this node gives: links, resources, holdings ---- */
 
 typedef struct core_list {
     rf_gather_t gather;
@@ -234,6 +234,39 @@ static void send_resources(core_list_t *list, const rf_local_core_t *core, const
     rf_client_reply(list->gather.operation.client, &reply);
 }
 
+/* One a core. */
+static void send_holdings(core_list_t *list, const rf_local_core_t *core, const rf_client_holdings_t *r,
+                          size_t n)
+{
+    Rackfish__Holding item, *pointer = &item;
+    rackfish__holding__init(&item);
+    if (n == 0) return;
+    item.core = core->core;
+    item.descriptors = r->descriptors;
+    item.links = r->links;
+    item.queue_pairs = r->queue_pairs;
+    item.ring_bytes = r->ring_bytes;
+    item.pinned_bytes = r->pinned_bytes;
+    Rackfish__HoldingList holdings;
+    rackfish__holding_list__init(&holdings);
+    holdings.n_holdings = 1;
+    holdings.holdings = &pointer;
+    Rackfish__ControlReply reply;
+    rackfish__control_reply__init(&reply);
+    reply.id = list->gather.operation.id;
+    reply.more = true;
+    reply.kind_case = RACKFISH__CONTROL_REPLY__KIND_HOLDINGS;
+    reply.holdings = &holdings;
+    rf_client_reply(list->gather.operation.client, &reply);
+}
+
+static size_t record_size_of(uint16_t op)
+{
+    return op == RF_CLIENT_LINKS      ? sizeof(rf_client_link_t)
+           : op == RF_CLIENT_HOLDINGS ? sizeof(rf_client_holdings_t)
+                                      : sizeof(rf_kernel_stat_t);
+}
+
 static void on_core_page(void *context, rf_err_t err, const void *body, size_t size);
 
 static rf_err_t ask_core(struct core_part *part)
@@ -256,10 +289,11 @@ static void on_core_page(void *context, rf_err_t err, const void *body, size_t s
     core_list_t *list = part->list;
     rf_client_list_reply_t head = {0};
     const void *records = NULL;
-    size_t record_size = list->op == RF_CLIENT_LINKS ? sizeof(rf_client_link_t) : sizeof(rf_kernel_stat_t);
-    if (err == RF_OK) err = rf_list_reply_parse(body, size, record_size, &head, &records);
+    if (err == RF_OK) err = rf_list_reply_parse(body, size, record_size_of(list->op), &head, &records);
     if (err == RF_OK && list->op == RF_CLIENT_LINKS)
         send_links(list, records, head.n);
+    else if (err == RF_OK && list->op == RF_CLIENT_HOLDINGS)
+        send_holdings(list, part->core, records, head.n);
     else if (err == RF_OK)
         send_resources(list, part->core, records, head.n);
     if (err == RF_OK && head.more && head.next > part->from) {
@@ -290,17 +324,34 @@ static void finish_resources(rf_gather_t *gather, Rackfish__ControlReply *last)
     rf_client_reply(gather->operation.client, last);
 }
 
+static void finish_holdings(rf_gather_t *gather, Rackfish__ControlReply *last)
+{
+    Rackfish__HoldingList holdings;
+    rackfish__holding_list__init(&holdings);
+    last->kind_case = RACKFISH__CONTROL_REPLY__KIND_HOLDINGS;
+    last->holdings = &holdings;
+    rf_client_reply(gather->operation.client, last);
+}
+
+/* `kind`: one of the requests that say nothing more: the same question, for the other nodes. */
 static void query_core_lists(rf_client_t *client, uint64_t id, uint16_t op,
                              void (*finish)(rf_gather_t *, Rackfish__ControlReply *),
-                             const Rackfish__ControlRequest *request)
+                             Rackfish__ControlRequest__KindCase kind)
 {
     rf_daemon_t *daemon = client->daemon;
+    Rackfish__Empty empty;
+    rackfish__empty__init(&empty);
+    Rackfish__ControlRequest request;
+    rackfish__control_request__init(&request);
+    request.id = 1;
+    request.kind_case = kind;
+    request.links = &empty; /* the members of the union that are Empty share this place */
     core_list_t *list = rf_gather_new(client, id, sizeof *list);
     if (!list) return;
     list->op = op;
     list->gather.finish = finish;
     list->gather.release = core_list_release;
-    rf_gather_ask_others(&list->gather, request);
+    rf_gather_ask_others(&list->gather, &request);
     for (unsigned i = 0; i < daemon->n_cores; i++) {
         if (!daemon->cores[i].link_up) continue;
         struct core_part *part = &list->parts[list->n++];
@@ -316,24 +367,17 @@ static void query_core_lists(rf_client_t *client, uint64_t id, uint16_t op,
 
 void rf_query_links(rf_client_t *client, uint64_t id)
 {
-    Rackfish__Empty empty;
-    rackfish__empty__init(&empty);
-    Rackfish__ControlRequest request;
-    rackfish__control_request__init(&request);
-    request.id = 1;
-    request.kind_case = RACKFISH__CONTROL_REQUEST__KIND_LINKS;
-    request.links = &empty;
-    query_core_lists(client, id, RF_CLIENT_LINKS, finish_links, &request);
+    query_core_lists(client, id, RF_CLIENT_LINKS, finish_links, RACKFISH__CONTROL_REQUEST__KIND_LINKS);
 }
 
 void rf_query_resources(rf_client_t *client, uint64_t id)
 {
-    Rackfish__Empty empty;
-    rackfish__empty__init(&empty);
-    Rackfish__ControlRequest request;
-    rackfish__control_request__init(&request);
-    request.id = 1;
-    request.kind_case = RACKFISH__CONTROL_REQUEST__KIND_RESOURCES;
-    request.resources = &empty;
-    query_core_lists(client, id, RF_CLIENT_STATS, finish_resources, &request);
+    query_core_lists(client, id, RF_CLIENT_STATS, finish_resources,
+                     RACKFISH__CONTROL_REQUEST__KIND_RESOURCES);
+}
+
+void rf_query_holdings(rf_client_t *client, uint64_t id)
+{
+    query_core_lists(client, id, RF_CLIENT_HOLDINGS, finish_holdings,
+                     RACKFISH__CONTROL_REQUEST__KIND_HOLDINGS);
 }

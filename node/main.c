@@ -9,6 +9,8 @@
 #include "node/control_server.h"
 #include "node/cores.h"
 #include "node/down.h"
+#include "node/link_driver.h"
+#include "node/form.h"
 #include "node/logs.h"
 #include "node/monitors.h"
 #include "node/privileges.h"
@@ -139,11 +141,8 @@ static rf_err_t step_control_socket(rf_daemon_t *daemon, char *error)
 
 static rf_err_t step_peers(rf_daemon_t *daemon, char *error)
 {
-    /* An old machine has its id; of a new one others may know (rf_peers_form()). */
-    if (!daemon->machine_known && daemon->config->n_nodes == 1) {
-        rf_random_secret(daemon->machine.bytes, sizeof daemon->machine.bytes);
-        daemon->machine_known = true;
-    }
+    /* An old machine has its id; of a new one others may know (form.h). */
+    if (!daemon->machine_known && daemon->config->n_nodes == 1) rf_form_alone(daemon);
     rf_random_secret(daemon->instance, sizeof daemon->instance);
     rf_err_t err = rf_peers_open(daemon);
     if (err != RF_OK) {
@@ -163,6 +162,16 @@ static rf_err_t step_privileges_drop(rf_daemon_t *daemon, char *error)
 static rf_err_t step_logs(rf_daemon_t *daemon, char *error)
 {
     return rf_logs_open(daemon, error, ERROR_MAX);
+}
+
+static rf_err_t step_link_driver_folder(rf_daemon_t *daemon, char *error)
+{
+    return rf_link_drivers_prepare(daemon, error, ERROR_MAX);
+}
+
+static rf_err_t step_link_driver(rf_daemon_t *daemon, char *error)
+{
+    return rf_link_drivers_start(daemon, error, ERROR_MAX);
 }
 
 static rf_err_t step_cores(rf_daemon_t *daemon, char *error)
@@ -188,6 +197,7 @@ static const struct {
     {"configuration", step_config},
     {"users", step_privileges_find},
     {"run directory", step_run_dir},
+    {"folder of the link drivers", step_link_driver_folder},
     {"log", step_log},
     {"topology", step_topology},
     {"control groups", step_cgroup},
@@ -195,6 +205,7 @@ static const struct {
     {"bootstrap port", step_peers},
     {"privileges", step_privileges_drop},
     {"logs", step_logs},
+    {"link drivers", step_link_driver},
     {"cores", step_cores},
 };
 
@@ -364,6 +375,8 @@ int main(int argc, char **argv)
     rf_monitors_close(&daemon);
     rf_cores_release(&daemon);
     rf_logs_close(&daemon);
+    if (!daemon.left_as_is) rf_link_drivers_stop(&daemon);
+    rf_link_drivers_release(&daemon);
     if (!daemon.left_as_is) rf_down_clean(&daemon);
     rf_loop_finish(&daemon.loop);
     if (daemon.config) explicit_bzero(daemon.config, sizeof *daemon.config);

@@ -10,6 +10,7 @@
 #include "transport/message.h"
 #include "transport/shm/shm.h"
 #include "transport/wait.h"
+#include "wire/death.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,6 +40,25 @@ static void end_calls(rf_local_core_t *core, rf_err_t err)
     }
 }
 
+static void close_gone(void *context)
+{
+    rf_local_core_t *core = context;
+    rf_link_t *link = core->link_gone;
+    core->link_gone = NULL;
+    rf_timer_clear(&core->close_gone);
+    if (!link) return;
+    rf_log(RF_LOG_WARN, "the link to core %u's monitor ended", core->core);
+    link->transport->close(link);
+}
+
+/* To take the link's memory down is in no hurry: the other monitors elect now, it may be on this CPU. */
+static void close_later(rf_local_core_t *core, rf_link_t *link)
+{
+    close_gone(core);
+    core->link_gone = link;
+    rf_timer_set(&core->daemon->loop, &core->close_gone, rf_clock_ns() + RF_DEATH_CLOSE_NS, close_gone, core);
+}
+
 static void link_lost(rf_local_core_t *core, rf_err_t err)
 {
     rf_link_t *link = core->link;
@@ -46,9 +66,13 @@ static void link_lost(rf_local_core_t *core, rf_err_t err)
     core->link = NULL;
     core->link_up = false;
     core->assembler->open = false;
-    if (link) link->transport->close(link);
+    if (link && was_up && err == RF_ERR_PEER_DEAD)
+        close_later(core, link);
+    else if (link)
+        link->transport->close(link);
     end_calls(core, RF_ERR_PEER_DEAD);
-    if (was_up) rf_log(RF_LOG_WARN, "the link to core %u's monitor ended: %s", core->core, rf_err_text(err));
+    if (was_up && err != RF_ERR_PEER_DEAD)
+        rf_log(RF_LOG_WARN, "the link to core %u's monitor ended: %s", core->core, rf_err_text(err));
     rf_daemon_t *daemon = core->daemon;
     if (daemon->events_core == (int)(core - daemon->cores)) daemon->events_core = -1;
     if ((core->life == RF_LIFE_STARTING || core->life == RF_LIFE_UP) && daemon->phase != RF_PHASE_GONE)
@@ -349,6 +373,7 @@ void rf_monitors_close(rf_daemon_t *daemon)
     if (!daemon->endpoint) return;
     for (unsigned i = 0; i < daemon->n_cores; i++) {
         rf_monitor_disconnect(&daemon->cores[i]);
+        close_gone(&daemon->cores[i]);
         unwatch(&daemon->cores[i]);
         free(daemon->cores[i].assembler);
         daemon->cores[i].assembler = NULL;

@@ -21,6 +21,7 @@ static unsigned config_lines(const rf_daemon_t *daemon, char lines[][320], char 
     for (unsigned i = 0, at = 0; i < c->n_voters && at < sizeof voters; i++)
         at += (unsigned)snprintf(voters + at, sizeof voters - at, "%s%u", i ? "," : ": ", c->voters[i]);
     snprintf(lines[n++], 320, "voters=%u%s", c->voters_max, voters);
+    snprintf(lines[n++], 320, "one_sided=%s", c->one_sided ? "on" : "off");
     snprintf(lines[n++], 320, "scheduler=%u", c->sched);
     snprintf(lines[n++], 320, "number of hosts=%u", c->n_nodes);
     for (unsigned i = 0; i < c->n_nodes; i++) {
@@ -149,8 +150,10 @@ rf_err_t rf_peer_judge(rf_daemon_t *daemon, const Rackfish__Node__PeerHello *hel
                  hello->node_name, hello->n_cores, place->n_cores);
         return RF_ERR_CONFIG;
     }
-    if (hello->machine_id.len != 0 && hello->machine_id.len != sizeof daemon->machine.bytes) {
-        snprintf(why, why_max, "its machine id has %zu bytes", hello->machine_id.len);
+    if ((hello->machine_id.len != 0 && hello->machine_id.len != sizeof daemon->machine.bytes) ||
+        hello->instance.len != sizeof daemon->instance) {
+        snprintf(why, why_max, "its machine id has %zu bytes, and its instance %zu", hello->machine_id.len,
+                 hello->instance.len);
         return RF_ERR_PROTOCOL;
     }
     if (hello->machine_id.len != 0 && daemon->machine_known &&

@@ -9,7 +9,7 @@
 #include "node/daemon.h"
 #include "node/proto.h"
 
-#define RF_PEER_MAJOR    1
+#define RF_PEER_MAJOR    2
 #define RF_PEER_MINOR    0
 #define RF_PEER_HELLO_NS (5 * RF_NS_PER_S) /* how long the other side may take to say its own */
 

@@ -1,10 +1,10 @@
 #include "node/peers.h"
 
 #include "base/log.h"
-#include "base/prng.h"
 #include "node/boot.h"
 #include "node/bootstrap.h"
 #include "node/cores.h"
+#include "node/form.h"
 #include "node/monitors.h"
 #include "node/peer_hello.h"
 #include "node/rejoin.h"
@@ -111,6 +111,7 @@ static void send_machine(peer_t *peer)
     rackfish__node__peer_machine__init(&machine);
     machine.machine_id =
         (ProtobufCBinaryData){.data = daemon->machine.bytes, .len = sizeof daemon->machine.bytes};
+    machine.word = rf_form_word(daemon, peer->node, peer->instance);
     Rackfish__Node__PeerFrame frame;
     rackfish__node__peer_frame__init(&frame);
     frame.kind_case = RACKFISH__NODE__PEER_FRAME__KIND_MACHINE;
@@ -118,31 +119,10 @@ static void send_machine(peer_t *peer)
     rf_peer_send_frame(peer->conn, &frame);
 }
 
-static void learn_machine(rf_daemon_t *daemon, const ProtobufCBinaryData *id)
+void rf_peers_tell_machine(rf_daemon_t *daemon)
 {
-    if (daemon->machine_known || id->len != sizeof daemon->machine.bytes) return;
-    memcpy(daemon->machine.bytes, id->data, sizeof daemon->machine.bytes);
-    daemon->machine_known = true;
-    rf_boot_progress(daemon, "the machine's id is known");
-    for (unsigned i = 0; i < daemon->config->n_nodes; i++) send_machine(&daemon->peers->peers[i]);
-}
-
-static unsigned n_connected(const rf_daemon_t *daemon)
-{
-    unsigned n = 0;
-    for (unsigned i = 0; i < daemon->config->n_nodes; i++) n += rf_peer_is_connected(daemon, (rf_node_t)i);
-    return n;
-}
-
-void rf_peers_form(rf_daemon_t *daemon)
-{
-    if (daemon->machine_known || !daemon->options.form || 2 * n_connected(daemon) <= daemon->config->n_nodes)
-        return;
-    rf_random_secret(daemon->machine.bytes, sizeof daemon->machine.bytes);
-    daemon->machine_known = true;
-    rf_log(RF_LOG_INFO, "no machine is known to %u of %u nodes: forming one", n_connected(daemon),
-           daemon->config->n_nodes);
-    for (unsigned i = 0; i < daemon->config->n_nodes; i++) send_machine(&daemon->peers->peers[i]);
+    for (unsigned i = 0; daemon->peers && i < daemon->config->n_nodes; i++)
+        send_machine(&daemon->peers->peers[i]);
 }
 
 void rf_peers_cores_changed(rf_daemon_t *daemon)
@@ -250,9 +230,7 @@ static void peer_drop(peer_t *peer)
 static void peer_accept(peer_t *peer, const Rackfish__Node__PeerHello *hello)
 {
     rf_daemon_t *daemon = peer->daemon;
-    memset(peer->instance, 0, sizeof peer->instance);
-    if (hello->instance.len == sizeof peer->instance)
-        memcpy(peer->instance, hello->instance.data, sizeof peer->instance);
+    memcpy(peer->instance, hello->instance.data, sizeof peer->instance);
     peer->accepted = true;
     peer->redial_ns = REDIAL_FIRST_NS;
     rf_timer_clear(&peer->late);
@@ -268,10 +246,10 @@ static void peer_accept(peer_t *peer, const Rackfish__Node__PeerHello *hello)
                        daemon->config->nodes[peer->node].name);
         return;
     }
-    if (hello->formed && daemon->phase == RF_PHASE_BOOTING && daemon->cores[0].life == RF_LIFE_NONE)
-        daemon->join_only = true;
-    learn_machine(daemon, &hello->machine_id);
-    if (daemon->machine_known && hello->machine_id.len == 0) send_machine(peer);
+    if (rf_form_met(daemon, peer->node, hello))
+        rf_peers_tell_machine(daemon);
+    else if (daemon->machine_known)
+        send_machine(peer);
     send_cores(peer);
     rf_rejoin_node_connected(daemon);
     rf_boot_step(daemon);
@@ -304,15 +282,14 @@ static void on_peer_frame(void *context, const uint8_t *bytes, size_t size)
         if (frame->refused->err == RF_ERR_AUTH) rf_peers_other_machine(daemon, why);
         break;
     case RACKFISH__NODE__PEER_FRAME__KIND_MACHINE:
-        if (!peer->accepted || frame->machine->machine_id.len != sizeof daemon->machine.bytes) break;
-        if (daemon->machine_known && memcmp(frame->machine->machine_id.data, daemon->machine.bytes,
-                                            sizeof daemon->machine.bytes) != 0) {
+        if (!peer->accepted) break;
+        bool news;
+        err = rf_form_told(daemon, peer->node, peer->instance, frame->machine, &news);
+        if (err == RF_ERR_AUTH)
             snprintf(why, sizeof why,
                      "it was told the id of another machine; only one node may form ('rackfish down')");
-            break;
-        }
-        learn_machine(daemon, &frame->machine->machine_id);
-        err = RF_OK;
+        if (err != RF_OK) break;
+        if (news) rf_peers_tell_machine(daemon);
         rf_boot_step(daemon);
         break;
     case RACKFISH__NODE__PEER_FRAME__KIND_CORES:
@@ -446,6 +423,13 @@ void rf_peers_close(rf_daemon_t *daemon)
     daemon->peers = NULL;
 }
 
+unsigned rf_peers_connected(const rf_daemon_t *daemon)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < daemon->config->n_nodes; i++) n += rf_peer_is_connected(daemon, (rf_node_t)i);
+    return n;
+}
+
 bool rf_peers_all_known(const rf_daemon_t *daemon)
 {
     for (unsigned i = 0; i < daemon->config->n_nodes; i++) {
@@ -471,7 +455,7 @@ void rf_peers_missing(const rf_daemon_t *daemon, char *out, size_t max)
 
 unsigned rf_peers_silent(const rf_daemon_t *daemon, char *out, size_t max)
 {
-    unsigned majority = daemon->config->n_nodes / 2 + 1, have = n_connected(daemon);
+    unsigned majority = daemon->config->n_nodes / 2 + 1, have = rf_peers_connected(daemon);
     out[0] = 0;
     for (unsigned i = 0; i < daemon->config->n_nodes; i++) {
         if (!rf_peer_is_connected(daemon, (rf_node_t)i)) name_node(daemon, i, out, max);

@@ -19,9 +19,9 @@ void rf_peers_close(rf_daemon_t *daemon);
 rf_err_t rf_peers_take(rf_daemon_t *daemon, rf_conn_t *conn, const Rackfish__Node__PeerHello *hello,
                        char *why, size_t why_max);
 
-/* With --form: draws the machine's id once a majority of the nodes, this one counted, has said that it knows none. A machine that lives has a
- * majority that knows, so no second one is formed. */
-void rf_peers_form(rf_daemon_t *daemon);
+/* Tells every connected node of which machine this one is, with its word (form.h): when this node has begun to take part, and when the machine
+ * has formed. */
+void rf_peers_tell_machine(rf_daemon_t *daemon);
 
 /* Another node is of another machine, `why` says which. A node that has nothing running yet cannot come up, and says so at once. */
 void rf_peers_other_machine(rf_daemon_t *daemon, const char *why);
@@ -29,6 +29,9 @@ void rf_peers_other_machine(rf_daemon_t *daemon, const char *why);
 /* Another living rackfishd than the one that says this hello is that node: two hosts claim one name. One line in `why`. */
 bool rf_peers_are_two(const rf_daemon_t *daemon, const Rackfish__Node__PeerHello *hello, char *why,
                       size_t why_max);
+
+/* How many nodes are connected, this one counted. */
+unsigned rf_peers_connected(const rf_daemon_t *daemon);
 
 /* True when every other node has told its cores' addresses. */
 bool rf_peers_all_known(const rf_daemon_t *daemon);

@@ -20,6 +20,11 @@ static const int given_on[] = {CAP_SETUID,   CAP_SETGID,    CAP_KILL,
  * cleaned up; the configuration is read again. */
 static const int kept[] = {CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER};
 
+/* Lent to the link driver: packet and XDP sockets; locked memory and a device's registers. */
+static const int lent_to_socket[] = {CAP_NET_RAW, CAP_NET_ADMIN, CAP_BPF, CAP_SYS_ADMIN, CAP_IPC_LOCK};
+static const int lent_to_device[] = {CAP_IPC_LOCK, CAP_SYS_RAWIO, CAP_SYS_ADMIN, CAP_DAC_OVERRIDE};
+static const int lent_to_packet[] = {CAP_NET_RAW, CAP_NET_ADMIN}; /* the port sets the MTU of its interface */
+
 bool rf_user_name(uid_t uid, char out[RF_USER_MAX])
 {
     const struct passwd *user = getpwuid(uid);
@@ -84,8 +89,12 @@ rf_err_t rf_privileges_drop(rf_daemon_t *daemon, char *error, size_t error_max)
     raise_descriptors();
     if (daemon->privileged) {
         capng_clear(CAPNG_SELECT_CAPS);
+        capng_type_t lent = CAPNG_PERMITTED | CAPNG_INHERITABLE;
         if (!hold(CAPNG_EFFECTIVE | CAPNG_PERMITTED | CAPNG_INHERITABLE, given_on,
                   sizeof given_on / sizeof given_on[0]) ||
+            (daemon->config->nodes[daemon->node].n_dpdk > 0 &&
+             (!hold(lent, lent_to_socket, sizeof lent_to_socket / sizeof lent_to_socket[0]) ||
+              !hold(lent, lent_to_device, sizeof lent_to_device / sizeof lent_to_device[0]))) ||
             !hold(CAPNG_EFFECTIVE | CAPNG_PERMITTED, kept, sizeof kept / sizeof kept[0])) {
             snprintf(error, error_max, "capabilities could not be chosen");
             return RF_ERR_OS;
@@ -96,12 +105,30 @@ rf_err_t rf_privileges_drop(rf_daemon_t *daemon, char *error, size_t error_max)
                      strerror(errno));
             return RF_ERR_OS;
         }
-        for (size_t i = 0; i < sizeof given_on / sizeof given_on[0]; i++)
-            prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, given_on[i], 0, 0);
+        rf_privileges_lend(daemon, NULL);
     }
     if (prctl(PR_SET_DUMPABLE, 0) < 0) {
         snprintf(error, error_max, "cannot become undumpable: %s", strerror(errno));
         return RF_ERR_OS;
     }
     return RF_OK;
+}
+
+static void ambient(const int *capabilities, size_t n)
+{
+    for (size_t i = 0; i < n; i++) prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capabilities[i], 0, 0);
+}
+
+void rf_privileges_lend(const rf_daemon_t *daemon, const char *device)
+{
+    if (!daemon->privileged) return;
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    if (!device)
+        ambient(given_on, sizeof given_on / sizeof given_on[0]);
+    else if (strncmp(device, "net_af_packet", 13) == 0)
+        ambient(lent_to_packet, sizeof lent_to_packet / sizeof lent_to_packet[0]);
+    else if (strncmp(device, "net_", 4) == 0)
+        ambient(lent_to_socket, sizeof lent_to_socket / sizeof lent_to_socket[0]);
+    else
+        ambient(lent_to_device, sizeof lent_to_device / sizeof lent_to_device[0]);
 }

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/os.h"
+#include "node/link_driver.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -51,35 +52,73 @@ static rf_err_t make_folder(const char *path, mode_t mode, char *error, size_t e
     return RF_ERR_OS;
 }
 
-static rf_err_t take_lock(rf_daemon_t *daemon, char *error, size_t error_max)
+/* The node's folder, the system user's. */
+static rf_err_t make_node_folder(const rf_daemon_t *daemon, char *error, size_t error_max)
 {
-    char path[RF_PATH_MAX + 16], text[32];
-    snprintf(path, sizeof path, "%s/lock", daemon->node_dir);
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0) {
-        snprintf(error, error_max, "cannot open %s: %s", path, strerror(errno));
+    if (mkdir(daemon->node_dir, 0700) < 0 && errno != EEXIST) {
+        snprintf(error, error_max, "cannot make the folder %s: %s", daemon->node_dir, strerror(errno));
         return RF_ERR_OS;
     }
-    /* One that was killed a moment ago may still be on its way out. */
-    int failed = flock(fd, LOCK_EX | LOCK_NB);
-    for (unsigned tries = 0; failed && tries < DYING_TRIES; tries++) {
-        rf_clock_sleep_ms(10);
-        failed = flock(fd, LOCK_EX | LOCK_NB);
+    struct stat st;
+    if (lstat(daemon->node_dir, &st) < 0 || !S_ISDIR(st.st_mode) ||
+        (st.st_uid != geteuid() && st.st_uid != daemon->system_uid)) {
+        snprintf(error, error_max, "%s is not a folder of the system user; remove it", daemon->node_dir);
+        return RF_ERR_PERMISSION;
     }
-    if (failed) {
+    if (st.st_uid != daemon->system_uid &&
+        chown(daemon->node_dir, daemon->system_uid, daemon->system_gid) < 0) {
+        snprintf(error, error_max, "cannot give %s to user %s: %s", daemon->node_dir, RF_SYSTEM_USER,
+                 strerror(errno));
+        return RF_ERR_OS;
+    }
+    return RF_OK;
+}
+
+/* Locks the open lock file at `path`. False: another has it, or had it and removed it on its way out. */
+static bool lock_is_ours(int fd, const char *path)
+{
+    struct stat here, there;
+    return flock(fd, LOCK_EX | LOCK_NB) == 0 && fstat(fd, &here) == 0 && stat(path, &there) == 0 &&
+           here.st_ino == there.st_ino;
+}
+
+static void write_owner(rf_daemon_t *daemon, const char *path)
+{
+    char text[32];
+    int length = snprintf(text, sizeof text, "%d\n", (int)getpid());
+    if (ftruncate(daemon->lock_fd, 0) < 0 || pwrite(daemon->lock_fd, text, (size_t)length, 0) != length)
+        rf_log(RF_LOG_WARN, "cannot write %s: %m", path);
+}
+
+/* Makes the node's folder and takes its lock. Tried again for a while: one that was killed or told to end a moment ago may
+ * still be on its way out, and remove them. */
+static rf_err_t take_lock(rf_daemon_t *daemon, char *error, size_t error_max)
+{
+    char path[RF_PATH_MAX + 16], text[32] = "";
+    snprintf(path, sizeof path, "%s/lock", daemon->node_dir);
+    for (unsigned tries = 0; tries <= DYING_TRIES; tries++) {
+        if (tries > 0) rf_clock_sleep_ms(10);
+        rf_err_t err = make_node_folder(daemon, error, error_max);
+        if (err != RF_OK) return err;
+        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (fd < 0 && errno == ENOENT) continue;
+        if (fd < 0) {
+            snprintf(error, error_max, "cannot open %s: %s", path, strerror(errno));
+            return RF_ERR_OS;
+        }
+        if (lock_is_ours(fd, path)) {
+            daemon->lock_fd = fd;
+            write_owner(daemon, path);
+            return RF_OK;
+        }
         ssize_t n = pread(fd, text, sizeof text - 1, 0);
         text[n > 0 ? n : 0] = 0;
-        snprintf(error, error_max,
-                 "node %s of machine %s is running already (rackfishd, pid %ld); 'rackfish down' stops it",
-                 daemon->config->nodes[daemon->node].name, daemon->config->machine, strtol(text, NULL, 10));
         close(fd);
-        return RF_ERR_EXISTS;
     }
-    int length = snprintf(text, sizeof text, "%d\n", (int)getpid());
-    if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)length, 0) != length)
-        rf_log(RF_LOG_WARN, "cannot write %s: %m", path);
-    daemon->lock_fd = fd;
-    return RF_OK;
+    snprintf(error, error_max,
+             "node %s of machine %s is running already (rackfishd, pid %ld); 'rackfish down' stops it",
+             daemon->config->nodes[daemon->node].name, daemon->config->machine, strtol(text, NULL, 10));
+    return RF_ERR_EXISTS;
 }
 
 rf_err_t rf_run_dir_prepare(rf_daemon_t *daemon, char *error, size_t error_max)
@@ -104,22 +143,6 @@ rf_err_t rf_run_dir_prepare(rf_daemon_t *daemon, char *error, size_t error_max)
     mode_t mode = daemon->privileged ? 0711 : 0700;
     if (base[0] && (err = make_folder(base, mode, error, error_max)) != RF_OK) return err;
     if ((err = make_folder(daemon->run_dir, mode, error, error_max)) != RF_OK) return err;
-    if (mkdir(daemon->node_dir, 0700) < 0 && errno != EEXIST) {
-        snprintf(error, error_max, "cannot make the folder %s: %s", daemon->node_dir, strerror(errno));
-        return RF_ERR_OS;
-    }
-    struct stat st;
-    if (lstat(daemon->node_dir, &st) < 0 || !S_ISDIR(st.st_mode) ||
-        (st.st_uid != geteuid() && st.st_uid != daemon->system_uid)) {
-        snprintf(error, error_max, "%s is not a folder of the system user; remove it", daemon->node_dir);
-        return RF_ERR_PERMISSION;
-    }
-    if (st.st_uid != daemon->system_uid &&
-        chown(daemon->node_dir, daemon->system_uid, daemon->system_gid) < 0) {
-        snprintf(error, error_max, "cannot give %s to user %s: %s", daemon->node_dir, RF_SYSTEM_USER,
-                 strerror(errno));
-        return RF_ERR_OS;
-    }
     return take_lock(daemon, error, error_max);
 
 too_long:
@@ -150,7 +173,7 @@ rf_err_t rf_state_parse(const char *text, rf_state_t *out)
             process.core >= RF_CORES_MAX)
             return RF_ERR_PROTOCOL;
         if (strcmp(process.role, "node") != 0 && strcmp(process.role, "cpudriver") != 0 &&
-            strcmp(process.role, "monitor") != 0)
+            strcmp(process.role, "monitor") != 0 && strcmp(process.role, RF_LINK_DRIVER_ROLE) != 0)
             return RF_ERR_PROTOCOL;
         process.pid = pid;
         out->processes[out->n++] = process;
@@ -185,6 +208,10 @@ void rf_run_dir_write_state(rf_daemon_t *daemon)
     char path[RF_PATH_MAX + 16];
     state.n = 0;
     state_add(&state, "node", -1, getpid(), rf_process_start_time(getpid()));
+    for (unsigned i = 0; i < RF_DPDK_PORTS_MAX; i++) {
+        const rf_link_driver_t *driver = &daemon->link_drivers[i];
+        state_add(&state, RF_LINK_DRIVER_ROLE, (int)i, driver->pid, driver->start_time);
+    }
     for (unsigned i = 0; i < daemon->n_cores; i++) {
         const rf_local_core_t *core = &daemon->cores[i];
         if (core->life != RF_LIFE_STARTING && core->life != RF_LIFE_UP) continue;
@@ -195,6 +222,26 @@ void rf_run_dir_write_state(rf_daemon_t *daemon)
     snprintf(path, sizeof path, "%s/state", daemon->node_dir);
     if (rf_file_write(path, text, size) != RF_OK)
         rf_log(RF_LOG_ERROR, "cannot write %s: %m; a restarted rackfishd would not find its cores", path);
+}
+
+void rf_run_dir_add_state(const char *node_dir, const rf_state_process_t *process)
+{
+    static rf_state_t before, state;
+    static char text[STATE_TEXT_MAX];
+    char path[RF_PATH_MAX + 16];
+    state.n = 0;
+    if (rf_run_dir_read_state(node_dir, &before) != RF_OK) before.n = 0;
+    state_add(&state, process->role, process->core, process->pid, process->start_time);
+    for (unsigned i = 0; i < before.n && state.n < RF_STATE_PROCESSES_MAX; i++) {
+        const rf_state_process_t *other = &before.processes[i];
+        if (strcmp(other->role, process->role) != 0 || other->core != process->core)
+            state.processes[state.n++] = *other;
+    }
+    size_t size = rf_state_format(&state, text, sizeof text);
+    snprintf(path, sizeof path, "%s/state", node_dir);
+    if (rf_file_write(path, text, size) != RF_OK)
+        rf_log(RF_LOG_ERROR, "cannot write %s: %m; a restarted rackfishd would not find process %d", path,
+               (int)process->pid);
 }
 
 rf_err_t rf_run_dir_read_state(const char *node_dir, rf_state_t *out)
@@ -253,7 +300,8 @@ rf_err_t rf_run_dir_read_machine(rf_daemon_t *daemon)
     return RF_OK;
 }
 
-/* Removes a folder of plain files, sockets and folders one level deep; not following links. */
+/* Removes a folder of plain files, sockets and folders one level deep; not following links. A lock goes last: while it is
+ * there nobody takes the folder for a dead node's. */
 static void remove_folder(int parent, const char *name, unsigned depth)
 {
     int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -265,10 +313,13 @@ static void remove_folder(int parent, const char *name, unsigned depth)
     }
     struct dirent *entry;
     while ((entry = readdir(folder))) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
+            strcmp(entry->d_name, "lock") == 0)
+            continue;
         if (unlinkat(fd, entry->d_name, 0) < 0 && errno == EISDIR && depth > 0)
             remove_folder(fd, entry->d_name, depth - 1);
     }
+    unlinkat(fd, "lock", 0);
     closedir(folder);
     if (unlinkat(parent, name, AT_REMOVEDIR) < 0)
         rf_log(RF_LOG_WARN, "cannot remove the folder %s: %m", name);
@@ -303,6 +354,8 @@ void rf_run_dir_remove(const char *run_dir, const char *node_name)
         if (strncmp(entry->d_name, prefix, strlen(prefix)) == 0) remove_folder(fd, entry->d_name, 0);
     }
     if (folder) closedir(folder);
+    snprintf(name, sizeof name, "%s%s", node_name, RF_LINK_DRIVER_FOLDER);
+    remove_folder(fd, name, 0);
     remove_folder(fd, node_name, 1);
     if (machine_is_empty(fd)) {
         /* What `rackfish up` wrote for an emulated machine; a configuration elsewhere is not ours to touch. */

@@ -3,6 +3,8 @@
  *
  *   base/MACHINE/             privileged: 0711 root; else 0700
  *      NODE.sock              control socket
+ *      NODE.dpdk/sock         where the link driver serves monitors and dispatchers, of further ports sock1...; 0711, the system
+ *                             user's
  *      NODE.lib-*             private libraries of running programs (ship.c)
  *      NODE/                  0700, owned by the system user
  *         lock                flock()ed by the living rackfishd
@@ -17,11 +19,11 @@
 
 #include "node/daemon.h"
 
-#define RF_STATE_PROCESSES_MAX (2 * RF_CORES_PER_NODE_MAX + 1)
+#define RF_STATE_PROCESSES_MAX (2 * RF_CORES_PER_NODE_MAX + 1 + RF_DPDK_PORTS_MAX)
 
 typedef struct rf_state_process {
-    char role[16]; /* node, cpudriver, monitor */
-    int core;      /* -1: none */
+    char role[16]; /* node, cpudriver, monitor, linkdriver */
+    int core;      /* -1: none; of a link driver its port */
     pid_t pid;
     uint64_t start_time;
 } rf_state_process_t;
@@ -43,6 +45,8 @@ size_t rf_state_format(const rf_state_t *state, char *out, size_t max);
 
 /* Writes the state of now; failures are logged. */
 void rf_run_dir_write_state(rf_daemon_t *daemon);
+/* Puts one process into the state that is there, in place of that of its role and core; failures are logged. */
+void rf_run_dir_add_state(const char *node_dir, const rf_state_process_t *process);
 rf_err_t rf_run_dir_read_state(const char *node_dir, rf_state_t *out);
 
 /* The machine's id, places of the nodes and control group, kept for a restarted rackfishd. RF_ERR_NOT_FOUND: none yet. */

@@ -143,16 +143,19 @@ static size_t stdin_write(rf_run_streams_t *streams, const uint8_t *bytes, size_
 
 static void stdin_events(void *context, uint32_t events);
 
+/* A terminal's end is a byte, for which there may be no room now, either. */
+static bool stdin_end_written(rf_run_streams_t *streams)
+{
+    static const uint8_t end = TTY_EOF;
+    return !streams->tty || stdin_write(streams, &end, 1) == 1;
+}
+
 static void stdin_settle(rf_run_streams_t *streams)
 {
     bool waiting = streams->stdin_end > streams->stdin_start;
     if (!waiting && streams->stdin_ended && streams->stdin_fd >= 0) {
-        if (streams->tty) {
-            uint8_t eof = TTY_EOF;
-            ssize_t ignored = write(streams->stdin_fd, &eof, 1);
-            (void)ignored;
-        }
-        stdin_close(streams);
+        waiting = !stdin_end_written(streams);
+        if (!waiting) stdin_close(streams);
     }
     if (waiting && !streams->stdin_watched && streams->stdin_fd >= 0)
         streams->stdin_watched = rf_loop_add(&streams->daemon->loop, &streams->stdin_source,
@@ -169,7 +172,8 @@ static void stdin_events(void *context, uint32_t events)
     (void)events;
     rf_run_streams_t *streams = context;
     size_t waiting = streams->stdin_end - streams->stdin_start;
-    size_t done = stdin_write(streams, streams->stdin_bytes + streams->stdin_start, waiting);
+    size_t done =
+        waiting > 0 ? stdin_write(streams, streams->stdin_bytes + streams->stdin_start, waiting) : 0;
     streams->stdin_owed += done;
     if (streams->stdin_fd >= 0) streams->stdin_start += done;
     if (streams->stdin_start == streams->stdin_end) streams->stdin_start = streams->stdin_end = 0;

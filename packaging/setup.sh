@@ -3,7 +3,7 @@
 #
 #   packaging/setup.sh build     what `./run` needs
 #   packaging/setup.sh check     what `./check` needs on top: a second compiler, sanitizers, test library, formatter, and for
-#                                the lab a kernel's source, what builds it, and the tools for RDMA
+#                                the labs DPDK and a packet filter, a kernel's source, what builds it, an emulator, and the tools for RDMA
 #
 # Only what is missing is installed, by apt-get, as root or through a sudo that asks nothing. Without either, or without
 # apt-get, it lists what to install and ends with status 2. As root it also creates the system user `rackfish`.
@@ -32,6 +32,8 @@ iproute2|check|command -v ip
 spin|check|command -v spin
 libibverbs-dev|check|pkg-config --exists libibverbs
 librdmacm-dev|check|pkg-config --exists librdmacm
+libdpdk-dev|check|pkg-config --exists libdpdk
+nftables|check|command -v nft
 linux-source|check|ls /usr/src/linux-source-*.tar.xz
 make|check|command -v make
 flex|check|command -v flex
@@ -44,6 +46,10 @@ ibverbs-utils|check|command -v ibv_devinfo
 ibverbs-providers|check|ls /etc/libibverbs.d/rxe.driver
 rdmacm-utils|check|command -v rping
 perftest|check|command -v ib_write_lat
+qemu-system-x86|check|command -v qemu-system-x86_64
+busybox-static|check|command -v busybox
+cpio|check|command -v cpio
+kmod|check|ls /sbin/depmod
 TABLE
 }
 

@@ -76,12 +76,12 @@ static void start(sim_world_t *w, sim_process_t *p)
     rf_assert(err == RF_OK);
     memset(p->replica, 0, sizeof *p->replica);
     memset(p->waiters, 0, AGREEMENT_WINDOW * sizeof *p->waiters);
+    if (w->lanes) sim_lanes_started(w, p);
 }
 
 static void stop(sim_world_t *w, sim_process_t *p)
 {
-    (void)w;
-    (void)p;
+    if (w->lanes) sim_lanes_died(w, p);
 }
 
 /* ---- stepping, and carrying out ---- */
@@ -101,6 +101,21 @@ static void complete(sim_world_t *w, sim_process_t *p, const agreement_completio
     sim_client_completed(w, p, c);
 }
 
+/* Each write, then the order, is an effect. False: it has stalled on the way. */
+static bool carry_out_lane(sim_world_t *w, sim_process_t *p)
+{
+    const agreement_lane_output_t *lane = p->output->lane;
+    if (!lane) return true;
+    while (p->next_write < lane->n_writes) {
+        sim_lanes_write(w, p, &lane->writes[p->next_write++]);
+        if (sim_process_stalls_here(w, p)) return false;
+    }
+    if (lane->order == AGREEMENT_LANE_KEEP || p->next_write > lane->n_writes) return true;
+    p->next_write++; /* given */
+    sim_lanes_order(w, p, lane);
+    return !sim_process_stalls_here(w, p);
+}
+
 /* False: it has stalled on the way, and goes on from there. */
 static bool carry_out(sim_world_t *w, sim_process_t *p)
 {
@@ -109,6 +124,7 @@ static bool carry_out(sim_world_t *w, sim_process_t *p)
         const agreement_message_t *m = &out->messages[p->next_message];
         if (!sim_process_send(w, p, m->type, m->bytes, m->size, m->to, m->n_to)) return false;
     }
+    if (!carry_out_lane(w, p)) return false;
     while (p->next_completion < out->n_completions) {
         complete(w, p, &out->completions[p->next_completion++]);
         if (sim_process_stalls_here(w, p)) return false;
@@ -133,7 +149,7 @@ static void step_once(sim_world_t *w, sim_process_t *p, agreement_event_t *event
         p->same_tick = 0;
     }
     p->output = out;
-    p->next_message = p->next_to = p->next_completion = 0;
+    p->next_message = p->next_to = p->next_completion = p->next_write = 0;
     p->carrying = true;
 }
 
@@ -195,6 +211,18 @@ static void handle_message(sim_world_t *w, sim_process_t *p, const sim_event_t *
     carry_on(w, p);
 }
 
+static void handle_lane(sim_world_t *w, sim_process_t *p, const sim_event_t *event)
+{
+    agreement_event_t e = {.kind = AGREEMENT_LANE};
+    if (!sim_lanes_event(w, p, event, &e.lane)) return;
+    step_once(w, p, &e);
+    if (p->output->lane && p->output->lane->again) sim_lanes_again(w, p, event);
+    if (p->output->err == RF_ERR_PROTOCOL)
+        sim_violation(w, "protocol", "core %u (incarnation %u) does not understand what its lane holds: %s",
+                      p->core, p->incarnation, p->output->ignored ? p->output->ignored : "?");
+    carry_on(w, p);
+}
+
 static void handle_form(sim_world_t *w, sim_process_t *p, const sim_event_t *event)
 {
     rf_core_t cores[SIM_CORES_MAX > 4096 ? 16384 : SIM_CORES_MAX];
@@ -239,6 +267,9 @@ static void handle(sim_world_t *w, sim_process_t *p, const sim_event_t *event)
         break;
     case SIM_EVENT_FORM:
         handle_form(w, p, event);
+        return;
+    case SIM_EVENT_LANE:
+        handle_lane(w, p, event);
         return;
     case SIM_EVENT_CHANGE:
         sim_host_change(w, p, event);

@@ -155,6 +155,7 @@ static void start(sim_world_t *w, sim_process_t *p)
 
 static void stop(sim_world_t *w, sim_process_t *p)
 {
+    if (w->lanes) sim_lanes_died(w, p);
     fake_core_died(&w->monitors->fake, p->core, monitor_of(p)->monitor);
 }
 
@@ -174,8 +175,11 @@ static void act(sim_world_t *w, sim_process_t *p, const monitor_action_t *a)
     switch ((monitor_action_kind_t)a->kind) {
     case MONITOR_DO_SEND_PEER:
     case MONITOR_DO_DIAL:
+        sim_links_act(w, p, a);
+        break;
     case MONITOR_DO_FENCE_PEER:
         sim_links_act(w, p, a);
+        if (w->lanes) sim_lanes_fence(w, p, a->core, a->incarnation);
         break;
     case MONITOR_DO_SEND_CLIENT:
     case MONITOR_DO_SEND_EVENT:
@@ -207,7 +211,7 @@ static void act(sim_world_t *w, sim_process_t *p, const monitor_action_t *a)
         m->exit_status = (int)a->size;
         break;
     default:
-        rf_assert(fake_act(&w->monitors->fake, p->core, a));
+        rf_assert((w->lanes && sim_mlanes_act(w, p, a)) || fake_act(&w->monitors->fake, p->core, a));
         break;
     }
 }
@@ -231,6 +235,7 @@ static void step_once(sim_world_t *w, sim_process_t *p, monitor_event_t *event)
     event->now_ns = sim_clock_local(w, w->host[p->core]);
     event->real_ns = REAL_NS + w->now_ns;
     monitor_step(m->monitor, event, m->output);
+    w->monitors->fake.cores[p->core].lease_ns = m->output->lease_ns;
     agreement_role_t role;
     uint64_t term = sim_engine_term(p->engine, &role);
     bool changed = term != m->checked_term || role != m->checked_role;
@@ -291,6 +296,18 @@ static void handle_packet(sim_world_t *w, sim_process_t *p, const sim_event_t *e
     carry_on(w, p);
 }
 
+static void handle_lane(sim_world_t *w, sim_process_t *p, const sim_event_t *event)
+{
+    monitor_event_t e;
+    const monitor_output_t *out = monitor_of(p)->output;
+    if (!sim_mlanes_event(w, p, event, &e)) return;
+    uint64_t looked_for = out->lane_number;
+    step_once(w, p, &e);
+    bool some = e.kind == MONITOR_LANE_LINES && out->lane_number != looked_for;
+    if (some) sim_mlanes_told(w, p, event, out);
+    carry_on(w, p);
+}
+
 static void handle(sim_world_t *w, sim_process_t *p, const sim_event_t *event)
 {
     monitor_event_t tick = {.kind = MONITOR_TICK};
@@ -306,6 +323,9 @@ static void handle(sim_world_t *w, sim_process_t *p, const sim_event_t *event)
         }
         step_once(w, p, &tick);
         carry_on(w, p);
+        return;
+    case SIM_EVENT_LANE:
+        handle_lane(w, p, event);
         return;
     case SIM_EVENT_ROOM:
         if (sim_end(w, p->core, event->peer.core)->state != SIM_END_UP) return;
@@ -338,8 +358,12 @@ static void draw_boot(sim_world_t *w)
     b->n_nodes = (rf_node_t)w->n_hosts;
     b->n_cores = (rf_core_t)w->n_cores;
     b->heartbeat_ms = heartbeat_ms;
-    b->host_deadline_ms = heartbeat_ms * (uint32_t)sim_between(prng, 8, 12);
-    b->election_ms = heartbeat_ms * (uint32_t)sim_between(prng, 4, 6);
+    b->one_sided = w->lanes != NULL;
+    bool odd = rf_prng_below(prng, 2); /* anything that a configuration may say; else as by default, faster */
+    b->host_deadline_ms =
+        heartbeat_ms * (uint32_t)(odd ? sim_between(prng, 3, 30) : sim_between(prng, 8, 12));
+    b->election_ms = odd ? (uint32_t)sim_between(prng, 20, 8 * heartbeat_ms)
+                         : heartbeat_ms * (uint32_t)sim_between(prng, 4, 6);
     for (unsigned h = 0; h < w->n_hosts; h++) {
         snprintf(b->nodes[h].name, sizeof b->nodes[h].name, "node%u", h);
         snprintf(b->medium[h], sizeof b->medium[h], "sim");

@@ -121,6 +121,29 @@ static void start(sim_world_t *w, rf_core_t core, rf_incarnation_t incarnation)
     tell_addresses(w, core);
 }
 
+/* False: none is named. */
+static bool start_named(sim_world_t *w, rf_core_t core)
+{
+    sim_monitor_t *m = &w->monitors->monitors[core];
+    if (m->named == 0) return false;
+    if (w->now_ns < m->start_ns && w->faults_on) return true;
+    rf_incarnation_t incarnation = m->named;
+    m->named = 0;
+    start(w, core, incarnation);
+    return true;
+}
+
+/* Its host is slow, or is cut off meanwhile: by then it may have been expelled already. */
+static void start_later(sim_world_t *w, rf_core_t core, rf_incarnation_t incarnation)
+{
+    sim_monitor_t *m = &w->monitors->monitors[core];
+    m->named = incarnation;
+    m->start_ns = w->now_ns;
+    if (w->faults_on && w->knobs.late_start > 0)
+        m->start_ns += sim_exponential(&w->choices, w->knobs.late_start * RF_NS_PER_MS);
+    start_named(w, core);
+}
+
 void sim_monitors_told(sim_world_t *w, sim_process_t *asked, const rf_wire_header_t *header,
                        const uint8_t *body, size_t size)
 {
@@ -145,7 +168,7 @@ void sim_monitors_told(sim_world_t *w, sim_process_t *asked, const rf_wire_heade
             sim_violation(w, "machine", "core %u was to join anew, and was given incarnation %u after %u",
                           core, joined.incarnation, p->incarnation);
         else
-            start(w, core, joined.incarnation);
+            start_later(w, core, joined.incarnation);
         return;
     }
 }
@@ -165,8 +188,8 @@ void sim_monitors_look(sim_world_t *w, unsigned host)
         const sim_process_t *p = &w->processes[i];
         if (p->alive)
             tell_addresses(w, (rf_core_t)i);
-        else if (w->phase != SIM_PHASE_FORMING && w->now_ns >= p->join_due_ns &&
-                 (w->knobs.restart > 0 || w->phase == SIM_PHASE_SETTLE))
+        else if (!start_named(w, (rf_core_t)i) && w->phase != SIM_PHASE_FORMING &&
+                 w->now_ns >= p->join_due_ns && (w->knobs.restart > 0 || w->phase == SIM_PHASE_SETTLE))
             ask_for_join(w, (rf_core_t)i);
     }
     if (w->phase == SIM_PHASE_END) return;

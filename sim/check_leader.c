@@ -16,10 +16,6 @@ void check_leader(sim_world_t *w, sim_process_t *p)
         sim_violation(w, "leader", "core %u: last %llu, committed %llu after %llu, applied %llu", p->core,
                       (unsigned long long)s.last, (unsigned long long)s.committed,
                       (unsigned long long)p->committed_max, (unsigned long long)s.applied);
-    if (!s.joint) {
-        p->n_settled = s.n_voters;
-        memcpy(p->settled, s.voters, sizeof p->settled);
-    }
     p->term_max = s.term;
     p->committed_max = s.committed;
     if (s.role != AGREEMENT_ROLE_LEADER) return;

@@ -446,7 +446,8 @@ void sim_mclient_timer(sim_world_t *w, const sim_event_t *event)
         break;
     case SIM_M_IDLE:
     case SIM_M_REST:
-        if (c->kind == SIM_DISPATCHER && w->monitors->fake.cores[c->core].frozen)
+        if (c->kind == SIM_DISPATCHER &&
+            !fake_core_runs(&w->monitors->fake.cores[c->core], sim_clock_local(w, w->host[c->core])))
             sim_mclient_arm(w, c, RETRY_NS);
         else
             begin(w, c);

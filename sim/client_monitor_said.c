@@ -135,7 +135,8 @@ static void name_done(sim_world_t *w, sim_mclient_t *c, rf_err_t err)
 {
     if (c->op == SIM_M_NAME && err == RF_OK) check_owned_named(w, c);
     if (err == RF_OK) c->named = c->op == SIM_M_NAME;
-    if (c->op == SIM_M_UNNAME && err == RF_ERR_NOT_FOUND) c->named = false;
+    /* It is not its any more, or may not be. */
+    if (c->op == SIM_M_UNNAME && (err == RF_ERR_NOT_FOUND || err == RF_ERR_UNKNOWN_OUTCOME)) c->named = false;
     finish(w, c, err == RF_OK ? SIM_DONE : SIM_UNKNOWN, true, 0);
 }
 

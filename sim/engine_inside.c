@@ -3,11 +3,21 @@
 
 #include "consensus/engine.h"
 
+#include <string.h>
+
 agreement_machine_t sim_engine_listen(agreement_t *engine, const agreement_machine_t *machine)
 {
     agreement_machine_t own = engine->params.state_machine;
     engine->params.state_machine = *machine;
     return own;
+}
+
+unsigned sim_engine_voters_old(const agreement_t *engine, agreement_member_t *out)
+{
+    const config_t *config = config_newest(engine);
+    if (!config->joint) return 0;
+    memcpy(out, config->voters_old, config->n_old * sizeof *out);
+    return config->n_old;
 }
 
 uint64_t sim_engine_term(const agreement_t *engine, agreement_role_t *role)

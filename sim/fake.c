@@ -12,6 +12,7 @@ void fake_init(fake_t *f, void *world, rf_prng_t *prng, unsigned n_cores)
     snprintf(f->block_user, sizeof f->block_user, "alice");
     f->cores = calloc(n_cores, sizeof *f->cores);
     rf_assert(f->cores);
+    for (unsigned core = 0; core < n_cores; core++) f->cores[core].lease_ns = RF_NEVER;
 }
 
 void fake_free(fake_t *f)
@@ -261,6 +262,11 @@ bool fake_act(fake_t *f, rf_core_t core, const monitor_action_t *a)
     case MONITOR_DO_LISTEN:
         answer(f, core, a, MONITOR_LISTENING, "127.0.0.1:1", 12);
         return true;
+    case MONITOR_DO_HOLDINGS: {
+        const rf_client_holdings_t holdings = {.descriptors = 20, .links = 3, .ring_bytes = 24576};
+        answer(f, core, a, MONITOR_HOLDINGS, &holdings, sizeof holdings);
+        return true;
+    }
     case MONITOR_DO_BLOCK_DROP:
     case MONITOR_DO_LOG_LEVEL:
         return true;
@@ -290,6 +296,7 @@ void fake_core_died(fake_t *f, rf_core_t core, const monitor_t *m)
     }
     for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++) f->cores[core].dispatchers[i].used = false;
     f->cores[core].frozen = false;
+    f->cores[core].lease_ns = RF_NEVER;
 }
 
 /* ---- replicas ---- */

@@ -19,6 +19,7 @@ enum {
     CHANNEL_PEER = 0, /* and the core's number */
     CHANNEL_KERNEL = 1000,
     CHANNEL_SHELL = 1001,
+    CHANNEL_LANE = 1100,  /* and the core's number */
     CHANNEL_CLIENT = 2000 /* and the client's handle */
 };
 
@@ -31,6 +32,8 @@ typedef struct fake_dispatcher {
 typedef struct fake_core {
     fake_dispatcher_t dispatchers[MONITOR_LOCAL_MAX];
     bool frozen; /* all of them, by the monitor's wish */
+    uint64_t
+        lease_ns; /* ... or once its lease has ended, by the clock of its host (wire/lease.h); RF_NEVER: never */
 } fake_core_t;
 
 typedef struct fake {
@@ -70,6 +73,12 @@ bool fake_act(fake_t *f, rf_core_t core, const monitor_action_t *action);
 
 /* The process of a core's monitor has ended: its descriptors and all dispatchers of the core go with it. */
 void fake_core_died(fake_t *f, rf_core_t core, const monitor_t *m);
+
+/* Its dispatchers, if it has any, are not frozen; `now_ns`: by the clock of its host. */
+static inline bool fake_core_runs(const fake_core_t *core, uint64_t now_ns)
+{
+    return !core->frozen && now_ns < core->lease_ns;
+}
 
 /* Two replicas that have applied equally much are equal; asserted. */
 void fake_check_pair(const monitor_t *a, const monitor_t *b);

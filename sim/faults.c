@@ -213,6 +213,7 @@ bool sim_may_die(sim_world_t *w, const rf_core_t *cores, unsigned n)
 {
     if (w->majority_may_die || w->groups) return true;
     agreement_state_t state;
+    agreement_member_t old[AGREEMENT_VOTERS_MAX];
     uint64_t newest = 0;
     for (unsigned i = 0; i < w->n_cores; i++) {
         if (!w->processes[i].alive) continue;
@@ -225,7 +226,8 @@ bool sim_may_die(sim_world_t *w, const rf_core_t *cores, unsigned n)
         agreement_query(p->engine, &state);
         if (state.view + 1 < newest) continue;
         if (!majority_lives(w, state.voters, state.n_voters, cores, n)) return false;
-        if (state.joint && !majority_lives(w, p->settled, p->n_settled, cores, n)) return false;
+        unsigned n_old = sim_engine_voters_old(p->engine, old);
+        if (!majority_lives(w, old, n_old, cores, n)) return false;
     }
     return newest > 0;
 }

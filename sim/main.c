@@ -24,6 +24,7 @@ enum {
     OPTION_DEFECT,
     OPTION_GROUPS,
     OPTION_ACTOR,
+    OPTION_ONE_SIDED,
     OPTION_LEASES,
     OPTION_JOBS,
     OPTION_KEEP_GOING,
@@ -62,6 +63,9 @@ static const option_text_t texts[] = {
     {"actor", "NAME",
      "engine (default), groups, or monitor: the whole monitor, with registry, locks, queues and domains",
      OPTION_ACTOR},
+    {"one-sided", NULL,
+     "leaders write into voters' memory where they can: torn, late, completed early, cut by a revocation",
+     OPTION_ONE_SIDED},
     {"trace", "FROM:TO", "prints these events as they happen", OPTION_TRACE},
     {"history", "FILE", "writes what the clients did and saw, as text (doc/history.md)", OPTION_HISTORY},
     {"check-history", "FILE", "only says whether that history is linearizable; - is standard input",
@@ -87,6 +91,11 @@ static const struct {
     {"no-sessions-saved", AGREEMENT_DEFECT_NO_SESSIONS_SAVED, OF_ENGINE},
     {"reset-on-partition", AGREEMENT_DEFECT_RESET_ON_PARTITION, OF_ENGINE},
     {"single-majority", AGREEMENT_DEFECT_SINGLE_MAJORITY, OF_ENGINE},
+    {"vote-before-fence", AGREEMENT_DEFECT_VOTE_BEFORE_FENCE, OF_ENGINE},
+    {"torn-record", AGREEMENT_DEFECT_TORN_RECORD, OF_ENGINE},
+    {"old-completion", AGREEMENT_DEFECT_OLD_COMPLETION, OF_ENGINE},
+    {"tail-early", SIM_DEFECT_TAIL_EARLY, OF_SURROUNDINGS},
+    {"handed-commits", SIM_DEFECT_HANDED_COMMITS, OF_SURROUNDINGS},
     {"reply-before-stable", GROUP_DEFECT_REPLY_BEFORE_STABLE, OF_GROUPS},
     {"report-before-wedge", GROUP_DEFECT_REPORT_BEFORE_WEDGE, OF_GROUPS},
     {"one-phase-unnumbered", GROUP_DEFECT_ONE_PHASE_UNNUMBERED, OF_GROUPS},
@@ -96,6 +105,9 @@ static const struct {
     {"read-stale", MONITOR_DEFECT_READ_STALE, OF_MONITOR},
     {"left-heard", MONITOR_DEFECT_LEFT_HEARD, OF_MONITOR},
     {"not-frozen", MONITOR_DEFECT_NOT_FROZEN, OF_MONITOR},
+    {"no-lease", MONITOR_DEFECT_NO_LEASE, OF_MONITOR},
+    {"lease-led", MONITOR_DEFECT_LEASE_LED, OF_MONITOR},
+    {"contact-behind", MONITOR_DEFECT_CONTACT_BEHIND, OF_MONITOR},
     {"outcome-denied", MONITOR_DEFECT_OUTCOME_DENIED, OF_MONITOR},
 };
 #define DEFECTS (sizeof defects / sizeof defects[0])
@@ -129,6 +141,8 @@ static void print_help(void)
            "  rackfish sim --seeds 10000 --jobs 16 --keep-going             more; sim/nightly.py of the "
            "sources runs a night's\n"
            "  rackfish sim --actor monitor --ops 300 --seeds 1000           whole monitors\n"
+           "  rackfish sim --actor monitor --ops 100 --monitors 1024 --hosts 64 --faults none    the largest "
+           "machine: 4 GiB\n"
            "  rackfish sim --monitors 16384 --hosts 256 --ops 100 --faults none --plan tree --events-max "
            "1000000000\n"
            "  rackfish sim --model amd-4x4 --monitors 3 --clients 1         latency of an ordered change\n");
@@ -258,6 +272,8 @@ static bool take_option(command_line_t *line, int id, const char *value)
         return parse_leases(value, &o->leases);
     case OPTION_GROUPS:
         return o->groups = true;
+    case OPTION_ONE_SIDED:
+        return o->one_sided = true;
     case OPTION_ACTOR:
         o->groups = strcmp(value, "groups") == 0;
         o->whole = strcmp(value, "monitor") == 0;
@@ -314,6 +330,8 @@ static bool parse(command_line_t *line, int argc, char **argv)
     }
     if (optind < argc) return complain("takes no argument", argv[optind]);
     if (line->model && !read_model(line)) return false;
+    if (line->options.one_sided && (line->options.groups || line->model))
+        return complain("only for the actors engine and monitor, without a model", "--one-sided");
     if (line->options.whole && line->options.monitors > SIM_MONITORS_MAX)
         return complain("too many whole monitors in one run", "--monitors");
     if (line->model) line->options.model = &line->model_read;
@@ -486,6 +504,10 @@ static void print_text(const command_line_t *line, const share_t *t, double seco
            (unsigned long long)s->undecided);
     printf("%.3f s of virtual time, %llu messages, %llu bytes an engine\n", (double)s->virtual_ns / 1e9,
            (unsigned long long)s->messages, (unsigned long long)s->engine_bytes);
+    if (line->options.one_sided)
+        printf("%llu writes into lanes, %llu revocations, %llu writes that were torn by one\n",
+               (unsigned long long)s->lane_writes, (unsigned long long)s->lane_cuts,
+               (unsigned long long)s->lane_torn);
     if (s->resident_bytes > 0)
         printf("%llu bytes of memory in use a monitor, with all that the simulator holds\n",
                (unsigned long long)s->resident_bytes);

@@ -22,8 +22,8 @@
 #include "sim/fake.h"
 #include "sim/sim.h"
 
-#define SIM_MONITORS_MAX 64 /* ten MiB each */
-#define SIM_NAME_MAX     32 /* of a key in a workload */
+#define SIM_MONITORS_MAX RF_CORES_MAX /* the largest machine; four MiB each are touched, of ten */
+#define SIM_NAME_MAX     32           /* of a key in a workload */
 #define SIM_LOCKS        2
 
 /* ---- processes ---- */
@@ -73,6 +73,8 @@ typedef struct sim_monitor {
         uint32_t stamp;
     } asked[16];
     unsigned n_asked;
+    rf_incarnation_t named; /* its core's next one, not started yet; 0: none */
+    uint64_t start_ns;
 } sim_monitor_t;
 
 /* ---- clients ---- */
@@ -214,6 +216,13 @@ void sim_packet_send(sim_world_t *w, rf_core_t to, sim_message_t *message, uint6
 /* actor_monitor_links.c */
 void sim_links_start(sim_world_t *w, rf_core_t core);
 void sim_links_died(sim_world_t *w, rf_core_t core, bool known);
+/* actor_monitor_lanes.c */
+bool sim_mlanes_act(sim_world_t *w, const sim_process_t *p,
+                    const monitor_action_t *a); /* false: nothing of lanes */
+bool sim_mlanes_event(sim_world_t *w, const sim_process_t *p, const sim_event_t *event, monitor_event_t *out);
+void sim_mlanes_told(sim_world_t *w, const sim_process_t *p, const sim_event_t *event,
+                     const monitor_output_t *out);
+
 void sim_links_act(sim_world_t *w, sim_process_t *p, const monitor_action_t *action);
 /* False: the packet is not one for the monitor, or no more. The event is changed to what the shell makes of it. */
 bool sim_links_take(sim_world_t *w, sim_process_t *p, sim_packet_t *packet);

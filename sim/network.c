@@ -35,7 +35,7 @@ static sim_link_t *find_link(sim_world_t *w, rf_core_t from, rf_core_t to)
     return link;
 }
 
-static uint64_t draw_delay(sim_world_t *w, rf_core_t from, rf_core_t to)
+uint64_t sim_network_delay(sim_world_t *w, rf_core_t from, rf_core_t to)
 {
     rf_prng_t *prng = &w->network;
     uint64_t delay_ns;
@@ -92,7 +92,8 @@ static void refuse(sim_world_t *w, const sim_process_t *by, const sim_process_t 
 {
     unsigned a = w->host[by->core], b = w->host[sender->core];
     if (rf_prng_below(&w->network, 4) != 0 || (a != b && sim_network_cut(w, a, b))) return;
-    sim_event_t *refused = sim_push(w, w->now_ns + draw_delay(w, by->core, sender->core), SIM_EVENT_REFUSED);
+    sim_event_t *refused =
+        sim_push(w, w->now_ns + sim_network_delay(w, by->core, sender->core), SIM_EVENT_REFUSED);
     refused->core = sender->core;
     refused->life = sender->life;
 }
@@ -124,7 +125,7 @@ void sim_network_send(sim_world_t *w, sim_process_t *from, agreement_member_t me
         bool stray =
             to->alive && to->incarnation > member.incarnation && !(a != b && sim_network_cut(w, a, b));
         if (stray && w->faults_on && sim_chance(prng, k->stray))
-            fly(w, from, to, message, at_ns + draw_delay(w, from->core, member.core), true);
+            fly(w, from, to, message, at_ns + sim_network_delay(w, from->core, member.core), true);
         /* Another life of that core answers the dialling, and knows who has left. */
         if (to->alive && to->incarnation > member.incarnation && w->actor == &sim_actor_engine &&
             left_by(to, (agreement_member_t){.core = from->core, .incarnation = from->incarnation}))
@@ -147,7 +148,7 @@ void sim_network_send(sim_world_t *w, sim_process_t *from, agreement_member_t me
         if (at_ns < link->last_departure_ns + gap_ns) at_ns = link->last_departure_ns + gap_ns;
         link->last_departure_ns = at_ns;
     }
-    uint64_t arrival_ns = at_ns + draw_delay(w, from->core, member.core);
+    uint64_t arrival_ns = at_ns + sim_network_delay(w, from->core, member.core);
     if (a != b && w->faults_on && sim_chance(prng, k->reorder)) {
         arrival_ns += sim_exponential(prng, 500 * RF_NS_PER_US);
     } else {

@@ -28,6 +28,7 @@ PARTS = [
     ("deposed", 5, "--faults default,depose=95,flap=5,transfer=5,loss=20 --voters 3 --hosts 3 --clients 30"),
     ("leases", 5, "--faults default,link_error=50,partition=10,stall=10 --leases on --hosts 3 --clients 20"),
     ("cut", 5, "--faults none,partition=20,flap=15,isolate=5,loss=20,effect_stall=1,transfer=10,restart=5 --hosts 5 --monitors 5"),
+    ("one-sided", 20, "--one-sided --faults all"),
     ("groups", 20, "--groups --faults storm"),
     ("monitors", 2, "--actor monitor --faults default"),
 ]

@@ -128,7 +128,6 @@ void sim_process_start(sim_world_t *w, rf_core_t core, rf_incarnation_t incarnat
     p->started_ns = w->now_ns;
     p->own_sequence = p->same_tick = p->cost_ns = 0;
     p->applied_max = p->committed_max = p->term_max = 0;
-    p->n_settled = 0;
     p->stale_ns = p->last_now_ns = 0;
     w->actor->start(w, p);
 }

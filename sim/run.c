@@ -173,6 +173,7 @@ static void set_up(sim_world_t *w)
     draw_shape(w);
     draw_parameters(w);
     w->actor = &sim_actor_engine;
+    if (o->one_sided) sim_lanes_set_up(w);
     if (o->groups) {
         sim_groups_set_up(w);
     } else if (o->whole) {
@@ -221,6 +222,7 @@ static void tear_down(sim_world_t *w)
         free(w->processes[i].waiters);
     }
     sim_monitors_free(w);
+    sim_lanes_free(w);
     sim_queue_free(&w->queue);
     sim_ledger_free(w);
     sim_history_free(&w->history);
@@ -413,6 +415,9 @@ static void dispatch(sim_world_t *w, uint32_t number)
         break;
     case SIM_EVENT_PHASE:
         phase_event(w);
+        break;
+    case SIM_EVENT_WRITE:
+        sim_lanes_world_event(w, &event);
         break;
     default:
         rf_assert(!"an event of no kind");

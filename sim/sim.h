@@ -5,6 +5,7 @@
  *      run.c        one seed from its first event to its verdict
  *      heap.c       the queue of events; pools of events and messages
  *      network.c    links: delays, loss, partitions, who is fenced
+ *      lanes.c      memory that others write from afar: torn, late, cut (--one-sided)
  *      process.c    one life of a core's monitor: inbox, stalls, clocks
  *      actor_*.c    what runs in a process: steps the engine and carries out what it says, effect by effect, so that a
  *                   stall or a crash may fall between any two of them
@@ -34,6 +35,8 @@
 #include "base/histogram.h"
 #include "base/prng.h"
 #include "consensus/agreement.h"
+#include "sim/history.h"
+#include "sim/knobs.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -47,61 +50,6 @@
 #define SIM_PPM          1000000u /* probabilities are parts per million */
 
 typedef struct sim_world sim_world_t;
-
-/* ---- knobs (knobs.c): what may go wrong, and how often ---- */
-
-#define SIM_KNOB_TABLE(X)                                                                                    \
-    /* name, unit, default, storm, what it is */                                                             \
-    X(loss, PERCENT, 20000, 100000, "messages between hosts that are lost")                                  \
-    X(duplicate, PERCENT, 20000, 100000, "messages that arrive twice")                                       \
-    X(reorder, PERCENT, 50000, 200000, "messages that others may overtake")                                  \
-    X(tail, PERCENT, 10000, 50000, "messages that take up to a hundred times as long")                       \
-    X(full, PERCENT, 2000, 10000, "messages that a full link refuses; it says later that it has room")       \
-    X(partition, RATE, 800, 3000, "hosts fall into two parts that do not hear each other")                   \
-    X(one_way, RATE, 500, 2000, "one host is not heard by some others, but hears them")                      \
-    X(flap, RATE, 300, 1500, "two hosts do not hear each other, for long or again and again")                \
-    X(isolate, RATE, 100, 500, "all hosts are cut off from each other, and heal")                            \
-    X(crash, RATE, 1000, 3000, "a monitor's process dies; its host knows at once")                           \
-    X(host_crash, RATE, 150, 600, "all monitors of a host die, and no kernel tells of it")                   \
-    X(restart, MS, 30, 15, "mean time until a dead core's monitor is started as a new incarnation")          \
-    X(stall, RATE, 1500, 5000, "a process stands still, also for longer than any timeout")                   \
-    X(effect_stall, PERCENT, 200, 1000, "effects after which the process stands still, before the next")     \
-    X(slow, RATE, 300, 1000, "a core is slow for a while: every step takes 20 to 500 us")                    \
-    X(drift, COUNT, 100000, 300000, "hosts' clocks differ in rate by up to so many parts per million")       \
-    X(clock_stop, RATE, 200, 800, "a host's clock stands still for a while")                                 \
-    X(burst, RATE, 100, 800, "ten faults of any kind at once")                                               \
-    X(leave, RATE, 300, 1000, "a member leaves in order, and joins again later")                             \
-    X(transfer, RATE, 300, 1000, "the leader is asked to hand over")                                         \
-    X(false_silence, RATE, 500, 2000, "a healthy member is said to be silent")                               \
-    X(fence_late, PERCENT, 300000, 600000, "fences that take long, or must be tried again")                  \
-    X(form_again, RATE, 300, 1000, "somebody is told to form a machine once more")                           \
-    X(garbage, PERCENT, 500, 3000, "messages that are damaged, cut short or repeated much later")            \
-    X(stray, PERCENT, 50000, 300000,                                                                         \
-      "messages to a process that has ended that reach the next one of its core")                            \
-    X(majority_loss, PERCENT, 0, 30000, "runs in which crashes may take a majority for good")                \
-    X(link_error, PERCENT, 100000, 300000,                                                                   \
-      "cuts that break links: at once both sides say that the other is silent")                              \
-    X(depose, PERCENT, 50000, 200000,                                                                        \
-      "new leaders that are soon cut off from all hosts but a few, until others have stood")
-
-typedef struct sim_knobs {
-#define SIM_KNOB_FIELD(name, unit, by_default, storm, help) uint32_t name;
-    SIM_KNOB_TABLE(SIM_KNOB_FIELD)
-#undef SIM_KNOB_FIELD
-} sim_knobs_t;
-
-typedef struct sim_knob_choice {
-    sim_knobs_t values;
-    sim_knobs_t fixed; /* not 0: named by the user; never switched off by a seed */
-} sim_knob_choice_t;
-
-/* Reads "all", "none", a preset's name, or a list "loss=2,crash,storm=0". False: not understood, `why` says what. */
-bool sim_knobs_parse(const char *text, sim_knob_choice_t *out, char *why, size_t why_size);
-void sim_knobs_help(FILE *out);
-/* The knobs of one seed: of those not fixed each is left out with probability 1/3, so that seeds differ in kind
- * (swarm testing, Groce et al., ISSTA 2012). */
-void sim_knobs_draw(const sim_knob_choice_t *choice, rf_prng_t *prng, sim_knobs_t *out);
-void sim_knobs_print(const sim_knobs_t *knobs, FILE *out);
 
 /* ---- cost models (model.c) ---- */
 
@@ -137,49 +85,6 @@ typedef struct sim_model {
 bool sim_model_read(const char *path, sim_model_t *out, char *why, size_t why_size);
 sim_edge_t sim_model_edge(const sim_model_t *model, rf_core_t a, rf_core_t b);
 uint32_t sim_distribution_draw(const sim_distribution_t *d, rf_prng_t *prng);
-
-/* ---- histories (history.c) and their linearizability (check_linearizable.c) ---- */
-
-typedef enum sim_operation_kind { SIM_PUT = 1, SIM_GET, SIM_CAS, SIM_DELETE } sim_operation_kind_t;
-typedef enum sim_outcome {
-    SIM_UNKNOWN = 0, /* may take effect at any time after its call, or never */
-    SIM_DONE,
-    SIM_NOT_EXECUTED, /* surely never */
-} sim_outcome_t;
-
-#define SIM_ABSENT 0u /* the value of a key that is not there */
-
-typedef struct sim_operation {
-    uint64_t call_ns, return_ns;
-    uint32_t client, key;
-    uint8_t kind, outcome;
-    bool success;             /* CAS: matched. DELETE: was there */
-    uint32_t value, expected; /* PUT, CAS: new value; CAS: what it must be. GET: `value` is what was found */
-} sim_operation_t;
-
-typedef struct sim_history {
-    sim_operation_t *operations;
-    size_t n, max;
-    char **names; /* read from text: names of keys and values by number; NULL: numbers are what they are */
-    size_t n_names;
-} sim_history_t;
-
-/* Adds an operation; its number. */
-size_t sim_history_add(sim_history_t *history, const sim_operation_t *operation);
-void sim_history_free(sim_history_t *history);
-void sim_history_write(const sim_history_t *history, FILE *out);
-bool sim_history_read(sim_history_t *history, FILE *in, char *why, size_t why_size);
-
-typedef enum sim_linearizable {
-    SIM_LINEARIZABLE,
-    SIM_NOT_LINEARIZABLE,
-    SIM_UNDECIDED, /* more than `steps_max` steps of search */
-} sim_linearizable_t;
-
-/* Whether every key, by itself, is a linearizable register (locality: Herlihy and Wing 1990). `why` names the key and
- * the first operation that nothing explains. */
-sim_linearizable_t check_linearizable(const sim_history_t *history, uint64_t steps_max, char *why,
-                                      size_t why_size);
 
 /* ---- the replicated state machine (replica.c) ---- */
 
@@ -217,14 +122,16 @@ typedef enum sim_event_kind {
     SIM_EVENT_ANSWER,   /* groups: what was asked of a domain or CPU driver is done; x: which */
     SIM_EVENT_MAPPINGS, /* groups: the owner's mappings reach one that has joined; x: epoch */
     SIM_EVENT_REFUSED,  /* a process hears from a link that it has been fenced */
-    SIM_EVENT_PROCESS_LAST = SIM_EVENT_REFUSED, /* up to here: for a process, in its inbox while it is busy */
-    SIM_EVENT_CLIENT,                           /* a client's timer */
-    SIM_EVENT_FAULT,                            /* x: knob */
-    SIM_EVENT_HEAL,                             /* x: what ends */
-    SIM_EVENT_HOST,                             /* a host looks after its cores */
-    SIM_EVENT_KILL,                             /* a fence reaps a process of another life */
-    SIM_EVENT_EXPEL,                            /* groups: the oracle says that `peer` has left */
-    SIM_EVENT_PHASE,                            /* the run goes on to its next phase */
+    SIM_EVENT_LANE,     /* lanes: a process hears of one; x: what, which, and a number (lanes.c) */
+    SIM_EVENT_PROCESS_LAST = SIM_EVENT_LANE, /* up to here: for a process, in its inbox while it is busy */
+    SIM_EVENT_CLIENT,                        /* a client's timer */
+    SIM_EVENT_FAULT,                         /* x: knob */
+    SIM_EVENT_HEAL,                          /* x: what ends */
+    SIM_EVENT_HOST,                          /* a host looks after its cores */
+    SIM_EVENT_KILL,                          /* a fence reaps a process of another life */
+    SIM_EVENT_EXPEL,                         /* groups: the oracle says that `peer` has left */
+    SIM_EVENT_PHASE,                         /* the run goes on to its next phase */
+    SIM_EVENT_WRITE,                         /* lanes: something becomes of a write, or of a revocation */
 } sim_event_kind_t;
 
 const char *sim_event_name(unsigned kind);
@@ -302,7 +209,7 @@ typedef struct sim_process {
     bool resume_pushed;
     uint32_t inbox_first, inbox_last;
     const agreement_output_t *output;
-    unsigned next_message, next_to, next_completion;
+    unsigned next_message, next_to, next_completion, next_write;
     sim_message_t *sending; /* the copy that several receivers of one message share */
     uint64_t
         stale_ns; /* the defect stale-now: the time that it goes by, read before it stood still; 0: none */
@@ -314,8 +221,6 @@ typedef struct sim_process {
     uint64_t own_sequence;
     sim_waiter_t *waiters; /* [AGREEMENT_WINDOW] */
     uint64_t applied_max, committed_max, term_max;
-    agreement_member_t settled[AGREEMENT_VOTERS_MAX]; /* the voters when they last were not joint */
-    unsigned n_settled;
     uint64_t same_tick; /* ticks in a row without time going on */
     /* What its host does about it. */
     bool joining;
@@ -383,6 +288,34 @@ agreement_member_t sim_network_sender(const sim_world_t *w, const sim_event_t *e
 bool sim_network_deliver(sim_world_t *w, sim_process_t *to, const sim_event_t *event);
 void sim_network_room(sim_world_t *w);
 static inline bool sim_network_cut(const sim_world_t *w, unsigned from_host, unsigned to_host);
+
+/* How long a message takes from one core to another. */
+uint64_t sim_network_delay(sim_world_t *w, rf_core_t from, rf_core_t to);
+
+/* ---- lanes (lanes.c): of one-sided append; only where w->lanes ---- */
+
+void sim_lanes_set_up(sim_world_t *w);
+void sim_lanes_free(sim_world_t *w);
+/* A process begins: it, and who is there, hear who could be granted a lane. One ends: its lane's memory is gone, and
+ * what it was writing is cut anywhere. */
+void sim_lanes_started(sim_world_t *w, const sim_process_t *p);
+void sim_lanes_died(sim_world_t *w, const sim_process_t *p);
+void sim_lanes_write(sim_world_t *w, const sim_process_t *from, const agreement_write_t *write);
+void sim_lanes_order(sim_world_t *w, const sim_process_t *owner, const agreement_lane_output_t *order);
+/* What was to be shown is to be shown once more. */
+void sim_lanes_again(sim_world_t *w, const sim_process_t *owner, const sim_event_t *event);
+/* A LANE event has reached its process: what to step the engine with. False: it is not wanted any more. */
+bool sim_lanes_event(sim_world_t *w, const sim_process_t *p, const sim_event_t *event,
+                     agreement_lane_event_t *out);
+void sim_lanes_world_event(sim_world_t *w, const sim_event_t *event);
+/* Whole monitors: a link for that one to write is dialled; READY or UNREADY follow, or, where the two have no such medium, nothing. */
+#define SIM_LANE_LINES_WHOLE 1024
+void sim_lanes_standby(sim_world_t *w, const sim_process_t *owner, agreement_member_t writer);
+/* ... the word at `offset` of its lane can be seen, and is that. */
+bool sim_lanes_show_word(sim_world_t *w, const sim_process_t *owner, uint32_t offset, uint64_t word);
+/* ... nothing of that member, or an earlier life of it, is placed any more. */
+void sim_lanes_fence(sim_world_t *w, const sim_process_t *owner, rf_core_t core,
+                     rf_incarnation_t incarnation);
 
 /* ---- hosts (host.c) ---- */
 
@@ -475,13 +408,16 @@ bool check_progress(sim_world_t *w, char *why, size_t why_size);
 
 /* Deliberate defects of what is around the engine: of links. */
 typedef enum sim_defect {
-    SIM_DEFECT_RING_REUSED = 1 << 0, /* what a dead incarnation has sent is taken for the next one's */
+    SIM_DEFECT_RING_REUSED = 1 << 0,    /* what a dead incarnation has sent is taken for the next one's */
+    SIM_DEFECT_TAIL_EARLY = 1 << 1,     /* a lane's tail is read before its revocation is confirmed */
+    SIM_DEFECT_HANDED_COMMITS = 1 << 2, /* iWARP: a write that was handed to TCP counts as placed */
 } sim_defect_t;
 
 typedef struct sim_options {
     uint64_t seed, seeds, operations;
     bool groups;                                     /* the actor is that of group operations */
     bool whole;                                      /* ... that of whole monitors */
+    bool one_sided;                                  /* leaders write into voters' lanes where they can */
     unsigned monitors, hosts, clients, jobs, voters; /* 0: drawn */
     int plan, leases;                                /* -1: drawn */
     sim_knob_choice_t knobs;
@@ -498,6 +434,7 @@ typedef enum sim_verdict { SIM_OK = 0, SIM_USAGE = 1, SIM_UNSAFE = 3, SIM_STUCK 
 
 typedef struct sim_statistics {
     uint64_t seeds, events, messages, operations, unknown, refused, virtual_ns, work_ns;
+    uint64_t lane_writes, lane_cuts, lane_torn;
     uint64_t elections, views, crashes, restarts, snapshots, duplicates, expulsions, lost_machines, undecided;
     uint64_t reads, local_reads, faults, cpu_ns;
     uint64_t engine_bytes;
@@ -525,6 +462,7 @@ struct sim_world {
     const sim_actor_t *actor;
     struct sim_groups *groups;     /* groups.h; NULL: not the actor of groups */
     struct sim_monitors *monitors; /* monitors.h; NULL: not that of whole monitors */
+    struct sim_lanes *lanes;       /* lanes.c; NULL: no one-sided append */
     group_params_t group_params;
     unsigned n_cores, n_hosts, n_clients;
     agreement_params_t params; /* of every engine, but for `self` */

@@ -19,6 +19,13 @@ rf_err_t rf_missing_remote_write(rf_link_t *link, const rf_region_key_t *key, ui
     return RF_ERR_NOT_SUPPORTED;
 }
 
+rf_err_t rf_missing_remote_read(rf_link_t *link, const rf_region_key_t *key, uint64_t offset,
+                                void *destination, size_t size, uint64_t cookie)
+{
+    (void)link, (void)key, (void)offset, (void)destination, (void)size, (void)cookie;
+    return RF_ERR_NOT_SUPPORTED;
+}
+
 rf_err_t rf_missing_pass_fds(rf_link_t *link, const void *bytes, size_t size, const int *fds, unsigned n_fds)
 {
     (void)link, (void)bytes, (void)size, (void)fds, (void)n_fds;

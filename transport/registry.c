@@ -38,10 +38,20 @@ rf_err_t rf_transport_register(const rf_transport_t *transport)
 /* What a medium of this project needs, beside its module. */
 static const char *needs_of(const char *name)
 {
-    return strcmp(name, "rdma") == 0 ? "; it needs rdma-core: install libibverbs1, librdmacm1 and "
-                                       "ibverbs-providers (to build it, also "
-                                       "libibverbs-dev and librdmacm-dev)"
-                                     : "";
+    static const struct {
+        const char *name, *needs;
+    } media[] = {
+        {"rdma",
+         "; it needs rdma-core: install libibverbs1, librdmacm1 and ibverbs-providers (to build it, also "
+         "libibverbs-dev and librdmacm-dev)"},
+        {"dpdk", "; it needs DPDK: install librte-eal23, librte-ethdev23, librte-mempool-ring23 and the "
+                 "port's driver, such "
+                 "as librte-net-af-packet23 (to build it, also libdpdk-dev)"},
+    };
+    for (unsigned i = 0; i < sizeof media / sizeof *media; i++) {
+        if (strcmp(name, media[i].name) == 0) return media[i].needs;
+    }
+    return "";
 }
 
 /* A name becomes part of a path: letters, digits, '-' and '_' only. */

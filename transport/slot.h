@@ -46,6 +46,8 @@ _Static_assert(offsetof(rf_slot_t, control) == 56, "the control word is written 
 #define RF_CONTROL_ACK_SHIFT    16
 #define RF_CONTROL_VIEW_SHIFT   32
 #define RF_CONTROL_RESERVED     (0xffffull << 48)
+/* What of a control word is its caller's; the rest is the medium's. */
+#define RF_CONTROL_CALLERS (~(RF_CONTROL_PARITY | 0xffffull << RF_CONTROL_ACK_SHIFT | RF_CONTROL_RESERVED))
 
 /* The control word as a caller sets it; parity and ack are the medium's. */
 static inline uint64_t rf_control_make(uint8_t type, unsigned length, bool more, uint16_t view)

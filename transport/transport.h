@@ -14,8 +14,8 @@
  *                 room again. Callers keep no retry queue.
  *   bounds        all memory is taken at connect or accept, or when a ring grows, up to the link's `slots_max`
  *   threads       an endpoint and its links belong to one thread
- *   callbacks     run only inside progress, poll, send, flush, remote_write and close of that thread; a callback may send and may
- *                 close the link (it stays valid until the callback returned)
+ *   callbacks     run only inside progress, poll, send, flush, remote_write, remote_read and close of that thread; a callback may
+ *                 send and may close the link (it stays valid until the callback returned)
  *   fencing       the receiver's act: after fence() nothing of the peer is delivered any more, and memory that the
  *                 peer had mapped is never used again for anything else
  *   death         a link whose peer died, or could not be reached until the deadline, reports RF_LINK_DEAD once,
@@ -34,7 +34,7 @@
 #include "transport/doorbell.h"
 #include "transport/slot.h"
 
-#define RF_TRANSPORT_ABI       1   /* of struct rf_transport, for loadable modules */
+#define RF_TRANSPORT_ABI       3   /* of struct rf_transport, for loadable modules */
 #define RF_ADDRESS_MAX         128 /* bytes of an address with its final zero */
 #define RF_TOKEN_SIZE          32
 #define RF_REGION_KEY_SIZE     24
@@ -69,18 +69,19 @@ typedef enum rf_link_event {
     RF_LINK_ROOM,    /* a send that was refused would be taken now */
     RF_LINK_FDS,     /* local media: descriptors arrived; see rf_link_event_info */
     RF_LINK_WRITTEN, /* a remote write with this cookie is complete: the source buffer is the caller's again */
+    RF_LINK_READ,    /* a remote read with this cookie is complete: the bytes are there, or not (`err`) */
     RF_LINK_CLOSED,  /* the peer closed in order, after its last slot was polled; final, no DEAD follows */
     RF_LINK_DEAD,    /* the peer died, misbehaved (RF_ERR_PROTOCOL) or the deadline passed; final */
 } rf_link_event_t;
 
 typedef struct rf_link_event_info {
-    rf_err_t err;            /* BROKEN, DEAD, WRITTEN: why */
+    rf_err_t err;            /* BROKEN, DEAD, WRITTEN, READ: why */
     const rf_hello_t *hello; /* INCOMING, UP: the peer's; valid during the callback */
     const void *bytes;       /* FDS: what came with them; valid during the callback */
     size_t size;
     const int *fds; /* FDS: the callback owns them and closes what it does not keep */
     unsigned n_fds;
-    uint64_t cookie; /* WRITTEN */
+    uint64_t cookie; /* WRITTEN, READ */
 } rf_link_event_info_t;
 
 typedef void (*rf_link_event_fn)(void *context, rf_link_t *link, rf_link_event_t event,
@@ -96,7 +97,7 @@ typedef struct rf_endpoint_params {
     const uint8_t *key;  /* tcp: pre-shared key for TLS 1.3; NULL: not encrypted */
     size_t key_size;
     uint64_t deadline_ns; /* how long a link may stay without contact before it is DEAD */
-    void *medium;         /* extra parameters of one medium (sim: its network; rdma: a text), else NULL */
+    void *medium; /* extra parameters of one medium (sim: its network; rdma: a text; tcp: tcp.h), else NULL */
 } rf_endpoint_params_t;
 
 typedef struct rf_link_params {
@@ -112,9 +113,13 @@ typedef struct rf_link_params {
 } rf_link_params_t;
 
 typedef struct rf_link_stats {
-    uint64_t slots_sent, slots_received, bytes_written, bytes_placed;
+    uint64_t slots_sent, slots_received, bytes_written;
+    uint64_t bytes_read; /* by remote reads of this end */
+    uint64_t
+        bytes_placed; /* by the peer's remote writes; rdma: as of the last that came with a notify slot */
     uint64_t flushes, wakeups_sent, full, acks_explicit, retransmitted, broken, protocol_errors;
     uint32_t ring_slots_send, ring_slots_receive; /* as they are now */
+    uint32_t queue_pairs;                         /* rdma: of the link, now */
 } rf_link_stats_t;
 
 typedef struct rf_region_key {
@@ -134,7 +139,7 @@ struct rf_endpoint {
     const rf_transport_t *transport;
 };
 
-/* A region as its owner (the side that is written to) sees it. */
+/* A region as its owner (the side that is written to, and read from) sees it. */
 struct rf_region {
     void *base;
     size_t size;
@@ -146,6 +151,9 @@ struct rf_region {
 #define RF_TRANSPORT_PASS_FDS     4u
 #define RF_TRANSPORT_POLLS_MEMORY 8u  /* poll() makes no system call */
 #define RF_TRANSPORT_ENCRYPTS     16u /* what it carries is encrypted where there is a key */
+#define RF_TRANSPORT_TAKES_BACK                                                                              \
+    32u /* after fence() nothing that the peer writes is placed, and what was can be read */
+#define RF_TRANSPORT_REMOTE_READ 64u /* remote_read() */
 
 struct rf_transport {
     uint32_t abi;
@@ -181,7 +189,8 @@ struct rf_transport {
     /* Makes all sent slots visible and wakes the peer if it sleeps. At most one fence, doorbell or system call.
      * RF_OK, or RF_ERR_PEER_DEAD / RF_ERR_CLOSED / RF_ERR_FENCED. */
     rf_err_t (*flush)(rf_link_t *link);
-    /* Copies up to `max` slots out, in order; 0 when there are none. Medium-internal slots never show. */
+    /* Copies up to `max` slots out, in order; 0 when there are none. Medium-internal slots never show. Of a link that is being made
+     * the first slots may come with RF_LINK_UP, in one call: who polls before it is up keeps what comes. */
     unsigned (*poll)(rf_link_t *link, rf_slot_t *out, unsigned max);
 
     /* The wait protocol above. ready(): anything to poll, or an event to deliver? */
@@ -189,23 +198,31 @@ struct rf_transport {
     bool (*ready)(rf_link_t *link);
     void (*disarm)(rf_link_t *link);
 
-    /* Memory that the peer may write into. Never reused after the link ends. */
+    /* Memory that the peer may write into and read, from zeroes on. Never reused after the link ends. */
     rf_err_t (*region_create)(rf_link_t *link, size_t size, rf_region_t **out);
     void (*region_destroy)(rf_link_t *link, rf_region_t *region);
     /* Copies [source, source+size) to `offset` in the peer's region; the buffer must stay untouched until
      * RF_LINK_WRITTEN with `cookie` (which may come before this returns). With `notify`, that slot is delivered to the
      * peer after the bytes are visible; it is not ordered against slots of send(). Full: RF_ERR_AGAIN. Bulk never
-     * delays slots of send(). */
+     * delays slots of send(). A source in a region of the same link costs an RDMA device no registering. */
     rf_err_t (*remote_write)(rf_link_t *link, const rf_region_key_t *key, uint64_t offset, const void *source,
                              size_t size, const rf_slot_t *notify, uint64_t cookie);
+    /* Copies `size` bytes at `offset` of the peer's region to `destination`, which nobody else may touch until RF_LINK_READ with
+     * `cookie` (which may come before this returns). Reads of a link are complete in the order asked for, and have in them what
+     * was written over it before; of what is written later, or by the region's owner meanwhile, any part. The peer does not notice.
+     * Beyond the region: RF_ERR_INVALID; a region that its owner destroyed: RF_ERR_NOT_FOUND, here or in the event; full:
+     * RF_ERR_AGAIN, until a READ was told. Reads never delay slots of send() (a local medium copies here); they end as remote writes do, and after fence() nothing is placed. A
+     * destination in a region of the same link costs an RDMA device no registering. */
+    rf_err_t (*remote_read)(rf_link_t *link, const rf_region_key_t *key, uint64_t offset, void *destination,
+                            size_t size, uint64_t cookie);
 
     /* Local media: passes descriptors (they stay the caller's) with up to 256 bytes, rings the peer. RF_ERR_AGAIN when full. */
     rf_err_t (*pass_fds)(rf_link_t *link, const void *bytes, size_t size, const int *fds, unsigned n_fds);
 
     /* See "fencing". The link is DEAD afterwards (no event), and still has to be closed. */
     void (*fence)(rf_link_t *link);
-    /* Ends the link in order (the peer first gets everything flushed before), and frees it. Remote writes that are not
-     * complete end before it returns, by WRITTEN with an error. */
+    /* Ends the link in order (the peer first gets everything flushed before), and frees it. Remote writes and reads that are not
+     * complete end before it returns, by WRITTEN or READ with an error. */
     void (*close)(rf_link_t *link);
     void (*stats)(rf_link_t *link, rf_link_stats_t *out);
     /* The process at the other end, where the medium knows it (shm, SO_PEERCRED): pid, uid; else NOT_SUPPORTED. */
@@ -217,6 +234,8 @@ rf_err_t rf_missing_region_create(rf_link_t *link, size_t size, rf_region_t **ou
 void rf_missing_region_destroy(rf_link_t *link, rf_region_t *region);
 rf_err_t rf_missing_remote_write(rf_link_t *link, const rf_region_key_t *key, uint64_t offset,
                                  const void *source, size_t size, const rf_slot_t *notify, uint64_t cookie);
+rf_err_t rf_missing_remote_read(rf_link_t *link, const rf_region_key_t *key, uint64_t offset,
+                                void *destination, size_t size, uint64_t cookie);
 rf_err_t rf_missing_pass_fds(rf_link_t *link, const void *bytes, size_t size, const int *fds, unsigned n_fds);
 rf_err_t rf_missing_peer_credentials(rf_link_t *link, int *pid, unsigned *uid);
 

@@ -3,7 +3,7 @@
  * rackfishd. Inherited as descriptor RF_BOOT_FD by the CPU driver, and passed on to the monitor the same way.
  *
  *   rackfishd  --exec-->  rf-cpudriver CORE INCARNATION  --exec-->  rf-monitor CORE INCARNATION
- *              boot block, RF_BOOT_FD                    boot block, RF_BOOT_FD; kernel link, RF_DISPATCHER_FD
+ *              boot block, RF_BOOT_FD                    boot block, RF_BOOT_FD; kernel link, RF_DISPATCHER_FD; lease, RF_LEASE_FD
  *
  * One block serves every life of a node's cores: which life a process is of is an argument. Incarnation 1 takes part in
  * forming the machine; a later one was assigned by the machine and joins it.
@@ -57,8 +57,8 @@ typedef struct rf_boot {
     uint16_t sched;      /* RF_SCHED_* wanted */
     uint16_t privileged; /* started as root: users differ */
     uint16_t allow_root;
-    uint16_t encrypt; /* TCP links */
-    uint16_t reserved16;
+    uint16_t encrypt;   /* TCP links */
+    uint16_t one_sided; /* leaders of the agreement write into voters' lanes, where the medium allows it */
     uint32_t system_uid, system_gid; /* whom CPU driver and monitor run as */
     uint32_t owner_uid;              /* who did `up` */
     uint32_t heartbeat_ms;           /* between hosts; 100 usual */
@@ -72,9 +72,11 @@ typedef struct rf_boot {
         link_key[32]; /* pre-shared key of the machine's TCP links, derived from cluster key and machine id */
     char medium[RF_NODES_MAX][16];  /* medium towards each other node, "tcp" */
     char rdma[RF_RDMA_OPTIONS_MAX]; /* options of this node's RDMA endpoints; "": all is chosen */
-    char run_dir[256];              /* this node's: sockets, logs; 0700 */
-    char libexec_dir[256];          /* rf-cpudriver, rf-monitor */
-    char module_dir[256];           /* loadable transports */
+    char
+        dpdk[RF_DPDK_OPTIONS_MAX]; /* of its DPDK endpoints: where its link driver listens; "": it has none */
+    char run_dir[256];             /* this node's: sockets, logs; 0700 */
+    char libexec_dir[256];         /* rf-cpudriver, rf-monitor */
+    char module_dir[256];          /* loadable transports */
     char cgroup
         [256]; /* "" or a folder below /sys/fs/cgroup whose cpu controller is this machine's to use and that
                                    the system user may write; best one folder for all nodes of a machine on one host,

@@ -58,8 +58,14 @@ enum rf_client_op {
     RF_CLIENT_REGISTRY_WATCH =
         21, /* rf_client_registry + name or prefix; number: from which revision (0: what comes)
                                       -> rf_client_registry_events, once there are any. CANCEL ends it */
-    RF_CLIENT_SESSION_OPEN = 22,   /* N -> rf_client_session: an owner of what vanishes, for a command */
-    RF_CLIENT_SESSION_END = 23,    /* N rf_client_session: all that it owns goes; also when the link ends */
+    RF_CLIENT_SESSION_OPEN = 22, /* N -> rf_client_session: an owner of what vanishes, for a command */
+    RF_CLIENT_SESSION_END = 23,  /* N rf_client_session: all that it owns goes; also when the link ends */
+    RF_CLIENT_ONCE_OPEN =
+        24, /* N -> rf_client_session: a session of the log: what is changed in it is changed once */
+    RF_CLIENT_ONCE_END = 25, /* N rf_client_session */
+    RF_CLIENT_REGISTRY_ONCE =
+        26, /* N rf_client_once, then as REGISTRY_CHANGE, that neither waits nor owns: a repetition, through whichever monitor,
+               answers what the first gave; RF_ERR_AGAIN: it is under way here; RF_ERR_SESSION: that session has ended */
     RF_CLIENT_NODE_ADDRESSES = 32, /* N rf_client_addresses: where the monitors of another node listen */
     RF_CLIENT_LISTEN_ADDRESS = 33, /* N -> rf_client_address: where this monitor listens for other hosts */
     RF_CLIENT_RELOAD = 34,         /* N rf_client_reload: reloadable settings */
@@ -70,6 +76,7 @@ enum rf_client_op {
         37, /* N rf_client_leave -> rf_client_left: this core leaves the machine in order, and ends */
     RF_CLIENT_DEAD =
         38, /* N rf_client_dead: the kernel of its host says that the monitor of a core is dead; header */
+    RF_CLIENT_HOLDINGS = 39, /* rf_client_list -> rf_client_holdings[], one: what this monitor holds */
     RF_CLIENT_SHUTDOWN = 35, /* N rf_client_shutdown: end this core's domains (TERM, KILL), answer, exit */
 };
 
@@ -89,6 +96,8 @@ typedef struct rf_client_list_reply { /* followed by n records */
     uint64_t next;
 } rf_client_list_reply_t;
 
+#define RF_CLIENT_LANES_OFF   UINT16_MAX
+#define RF_CLIENT_LANES_UNFIT (UINT16_MAX - 1)
 typedef struct rf_client_status {
     rf_machine_id_t machine;
     char machine_name[RF_NAME_MAX];
@@ -105,7 +114,11 @@ typedef struct rf_client_status {
     uint32_t survives_hosts; /* how many hosts, whichever */
     uint64_t uptime_ns;
     rf_incarnation_t incarnation; /* of the monitor that answers */
-    uint16_t n_waiting, reserved16;
+    uint16_t n_waiting;
+    uint16_t
+        lanes; /* of one-sided append: a leader writes so many voters' lanes; a voter: 1, its leader writes its own.
+                       RF_CLIENT_LANES_OFF: the machine has none; RF_CLIENT_LANES_UNFIT: none here, since a medium
+                       between voters takes no memory back */
     rf_core_t voters[RF_CLIENT_VOTERS_MAX];
     rf_core_t waiting[RF_CLIENT_VOTERS_MAX]; /* without a quorum: for whom */
     uint64_t log_first, elections, expulsions, snapshots_sent,
@@ -161,6 +174,16 @@ typedef struct rf_client_link {
     uint64_t slots_sent, slots_received, broken;
     char address[RF_NAME_MAX];
 } rf_client_link_t;
+
+/* What the process of a monitor holds of its host, whatever it is for. */
+typedef struct rf_client_holdings {
+    uint32_t descriptors;
+    uint32_t links;       /* to monitors, for lanes, to its node's rackfishd, CPU driver and dispatchers */
+    uint32_t queue_pairs; /* of RDMA, of these links */
+    uint32_t reserved;
+    uint64_t ring_bytes;   /* of these links' slots, both ways, as large as the rings are now */
+    uint64_t pinned_bytes; /* that may not be paged out: locked, or known to a device */
+} rf_client_holdings_t;
 
 typedef struct rf_client_name_request {
     char name[RF_NAME_MAX];
@@ -403,9 +426,15 @@ typedef struct rf_client_session {
     uint64_t session;
 } rf_client_session_t;
 
-_Static_assert(sizeof(rf_client_registry_t) == 72 && sizeof(rf_client_registry_done_t) == 16 &&
-                   sizeof(rf_client_registry_page_t) == 16 && sizeof(rf_client_registry_entry_t) == 96 &&
-                   sizeof(rf_client_registry_events_t) == 16 && sizeof(rf_client_registry_event_t) == 24,
+typedef struct rf_client_once {
+    uint64_t session,
+        sequence; /* sequence: of 64 in a row, those below the highest, any that was not given before */
+} rf_client_once_t;
+
+_Static_assert(sizeof(rf_client_registry_t) == 72 && sizeof(rf_client_once_t) == 16 &&
+                   sizeof(rf_client_registry_done_t) == 16 && sizeof(rf_client_registry_page_t) == 16 &&
+                   sizeof(rf_client_registry_entry_t) == 96 && sizeof(rf_client_registry_events_t) == 16 &&
+                   sizeof(rf_client_registry_event_t) == 24,
                "wire layout");
 
 _Static_assert(sizeof(rf_wire_header_t) + sizeof(rf_client_addresses_t) <= 4096, "fits a control message");

@@ -52,7 +52,7 @@ enum rf_kernel_op {
         38, /* M: rf_kernel_fence: kills all processes of another core of this host; answered when nothing of
                              them is left; RF_ERR_TIMEOUT */
     RF_KERNEL_FREEZE_ALL =
-        39, /* M: rf_kernel_freeze_all: all dispatchers, besides those that were frozen one by one */
+        39, /* M: rf_kernel_freeze_all: all dispatchers, besides those that were frozen one by one; the lease is looked at again */
 };
 
 enum rf_kernel_event_op {
@@ -85,6 +85,7 @@ typedef struct rf_kernel_identity {
     uint16_t encrypt;               /* 1: TCP links of this machine are encrypted */
     char host_address[64];          /* numeric address other nodes reach this host by */
     char rdma[RF_RDMA_OPTIONS_MAX]; /* options of RDMA endpoints of this node, as of rf_boot */
+    char dpdk[RF_DPDK_OPTIONS_MAX]; /* of DPDK endpoints likewise */
     uint8_t span_args[256];         /* what rf_span was given; zero for index 0 */
     uint16_t span_args_size;
     uint16_t host_deadline_ms; /* a peer on another host that is out of reach this long is dead; 0: 1000 */

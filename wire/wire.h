@@ -24,6 +24,7 @@ enum {
     RF_ROLE_DISPATCHER = 3,
     RF_ROLE_NODE = 4, /* rackfishd */
     RF_ROLE_TOOL = 5, /* benches and tests */
+    RF_ROLE_LANE = 6, /* a monitor whose lane the other may write (monitor/lane_links.c) */
 };
 
 typedef struct rf_wire_header {

@@ -1,7 +1,8 @@
 /*
  * The ordered log and the change of voters, as a model that Spin searches exhaustively (doc/agreement.md, "The models").
  *
- * Engines 0, 1, 2 are the first voters, 3 is the spare, 4 the new incarnation of a core that crashed and was restarted.
+ * Engines 0, 1, 2 are the first voters, 3 is the spare, 4 the new incarnation of a core that crashed and was restarted. Only 0, which forms,
+ * begins with an entry, FORM: the others' logs are empty until they are sent it, and so is one's that is named a voter.
  * Bounds: TERMS, ENTRIES (commands), CHANGES (joint changes), CRASHES, RESTARTS. An engine that has crashed is one that takes
  * no more steps, and nothing here ever has to step: any number of crashes is in every search, and CRASHES only names them.
  * The spare and a new incarnation are the same to the protocol: engines that never voted; either may be named.
@@ -13,8 +14,9 @@
  * late is a step taken late. A log is (term of its last entry, length), because equal term and index mean equal
  * prefixes (Raft 3.5); that too is checked, since no term may have two leaders.
  *
- * Whoever is a voter in its newest configuration may stand at any time: pre-votes, evidence, stagger, time-outs and leases
- * only forbid standing or voting, and are left out. A learner is caught up to what is committed when it is named as a voter.
+ * Whoever is a voter in its newest configuration may stand at any time, and whoever lives may vote for a candidate whose configuration
+ * names it, whatever its own log says, if anything: pre-votes, evidence, stagger, time-outs, leases, and that one whose log expels it does not vote,
+ * only forbid standing or voting, and are left out. A learner that is named as a voter may have been sent anything, or nothing yet.
  *
  * Checked: one leader a term, leader completeness, agreement of all that was committed (so nothing acknowledged is lost).
  *
@@ -24,11 +26,14 @@
  * With SEALS so many leaders seal their log instead of writing a TERM entry (consensus/log.c, log_seal): whoever holds all of it and
  * nothing beyond notes the term, `seal`, for that length, `sealed`, and votes as if its last entry were of that term.
  *
+ * With CLAIMS so many engines claim votes of a term after their own, with the log that they hold then (consensus/role.c, role_claim): who would
+ * vote for it does, `ahead` of the one that claims, which enters the term some time later, if it ever does, with the log that it has then.
+ *
  * With SNAPSHOTS anybody may at any time be given the first entries, as many as are committed, `load`: those of up to 4 entries.
  *
- * Deliberate defects: -DNEW_INCARNATION_VOTES -DRESET_ON_PARTITION -DCHANGE_BEFORE_TERM -DOLD_TERM_COMMIT
+ * Deliberate defects: -DNEW_INCARNATION_VOTES -DFIRST_INCARNATION_TWICE (a process started as an incarnation that has been) -DRESET_ON_PARTITION -DCHANGE_BEFORE_TERM -DOLD_TERM_COMMIT
  * -DSINGLE_MAJORITY -DSEAL_LEAVES_MORE (who holds more acknowledges, and keeps it) -DSEAL_NOT_NOTED -DSNAPSHOT_DROPS_MORE
- * -DSNAPSHOT_KEEPS_CANDIDATE (in the term of its entries).
+ * -DSNAPSHOT_KEEPS_CANDIDATE (in the term of its entries) -DAHEAD_NOT_NOTED (who has voted ahead votes again).
  */
 
 #ifndef TERMS
@@ -48,6 +53,9 @@
 #endif
 #ifndef SEALS
 #define SEALS 0
+#endif
+#ifndef CLAIMS
+#define CLAIMS 0
 #endif
 #ifndef SNAPSHOTS
 #define SNAPSHOTS 0 /* 1: there are some */
@@ -100,6 +108,15 @@ byte sealed[N];
 #else
 #define VOTE_TERM(i) last[i]
 #endif
+#if CLAIMS > 0
+byte claim[N];        /* the term that it has claimed votes of last; 0: none */
+byte claim_last[N];   /* the log that it did so with */
+byte claim_length[N];
+byte ahead[N];        /* who has voted before it entered that term */
+#define AHEAD(i, e) (claim[i] == (e) -> ahead[i] : 0)
+#else
+#define AHEAD(i, e) 0
+#endif
 
 /* Each term: the log of its leader, what was acknowledged to it and what it has committed while it leads. */
 byte kinds[TERMS * LENGTH];
@@ -121,6 +138,9 @@ byte chosen_last, chosen_length, chosen_in;
 
 byte top;                  /* highest term in use */
 byte commands, changes, crashes, restarts;
+#if CLAIMS > 0
+byte claims;
+#endif
 
 hidden byte j, k, m, s;
 
@@ -194,6 +214,9 @@ static void reduce(void)
         now.old[i] = reduced_set(now.old[i], to);
         now.new[i] = reduced_set(now.new[i], to);
         now.votes[i] = reduced_set(now.votes[i], to);
+#if CLAIMS > 0
+        now.ahead[i] = reduced_set(now.ahead[i], to);
+#endif
     }
     MOVE(now.role);
     MOVE(now.term);
@@ -203,6 +226,12 @@ static void reduce(void)
     MOVE(now.old);
     MOVE(now.new);
     MOVE(now.votes);
+#if CLAIMS > 0
+    MOVE(now.claim);
+    MOVE(now.claim_last);
+    MOVE(now.claim_length);
+    MOVE(now.ahead);
+#endif
 #if SEALS > 0
     MOVE(now.seal);
     MOVE(now.sealed);
@@ -333,7 +362,7 @@ inline stand(i, e) {
         role[i] = CANDIDATE;
         term[i] = e;
         voted[i] = true;
-        votes[i] = BIT(i);
+        votes[i] = BIT(i) | AHEAD(i, e);
         if
         :: e > top -> top = e
         :: else
@@ -343,7 +372,7 @@ inline stand(i, e) {
 }
 
 /* Raft 3.6.1: once a term, to a log at least as long as the own one. A member votes for whoever counts its vote, also if its
- * own log does not name it a voter yet, or no more: the candidate's change could not end without it. */
+ * own log does not name it a voter yet, or no more, or is empty: the machine could not form, or the candidate's change end, without it. */
 inline vote(v, c) {
     d_step {
         role[c] == CANDIDATE && UP(v) && IN(v, c) &&
@@ -356,6 +385,45 @@ inline vote(v, c) {
         REDUCED
     }
 }
+
+#if CLAIMS > 0
+/* i, which leads nobody, asks for votes of a later term and stays in its own. */
+inline claim_votes(i, e) {
+    d_step {
+        UP(i) && role[i] != LEADER && IN(i, i) && e > term[i] && e <= top + 1 && claims < CLAIMS ->
+        claims++;
+        if
+        :: claim[i] != e -> ahead[i] = 0
+        :: else
+        fi;
+        claim[i] = e;
+        claim_last[i] = VOTE_TERM(i);
+        claim_length[i] = length[i];
+        if
+        :: e > top -> top = e
+        :: else
+        fi;
+        REDUCED
+    }
+}
+
+/* v takes i's claim for the request of a candidate of that term. */
+inline vote_ahead(v, i) {
+    d_step {
+        v != i && UP(v) && UP(i) && claim[i] > term[i] && (term[v] < claim[i] || (term[v] == claim[i] && !voted[v])) &&
+        (claim_last[i] > VOTE_TERM(v) || (claim_last[i] == VOTE_TERM(v) && claim_length[i] >= length[v])) ->
+        resign(v);
+        term[v] = claim[i];
+#ifdef AHEAD_NOT_NOTED
+        voted[v] = false;
+#else
+        voted[v] = true;
+#endif
+        ahead[i] = ahead[i] | BIT(v);
+        REDUCED
+    }
+}
+#endif
 
 inline become_leader(i) {
     assert(said[term[i]] == 0); /* one leader a term */
@@ -528,8 +596,8 @@ inline propose(i) {
 }
 
 /* i starts to replace voter x by y (y == x: by nobody). The spare and the new incarnation are alike, so the spare is the
- * first to be named. A learner is caught up to what is committed; it neither votes nor stands before it holds the
- * entry that names it. */
+ * first to be named. One that has never been a voter holds nothing: what it has been sent as a learner it may just as well be sent now. It votes for
+ * who counts it, and stands when it holds the entry that names it. */
 #ifdef CHANGE_BEFORE_TERM
 #define SETTLED(i, n) true
 #else
@@ -544,18 +612,12 @@ inline change(i, x, y) {
         if
         :: SETTLED(i, s) ->
             changes++;
-            k = committed[term[i]] + (committed[term[i]] == 0);
             if
             :: x == y -> m = new[i] & ~BIT(x)
             :: else -> m = (new[i] & ~BIT(x)) | BIT(y)
             fi;
             if
-            :: x != y && role[y] == ABSENT ->
-                role[y] = FOLLOWER;
-                term[y] = term[i];
-                length[y] = k;
-                last[y] = terms[AT(term[i], k)];
-                configure(y)
+            :: x != y && role[y] == ABSENT -> role[y] = FOLLOWER
             :: else
             fi;
             write(i, (JOINT | m))
@@ -589,6 +651,12 @@ inline forget(i) {
 #if SEALS > 0
     seal[i] = 0;
     sealed[i] = 0;
+#endif
+#if CLAIMS > 0
+    claim[i] = 0;
+    claim_last[i] = 0;
+    claim_length[i] = 0;
+    ahead[i] = 0;
 #endif
     old[i] = 0;
     new[i] = 0
@@ -629,6 +697,9 @@ inline restart(i) {
         old[i] = 7;
         new[i] = 7
 #endif
+#ifdef FIRST_INCARNATION_TWICE
+        role[i] = FOLLOWER /* is the old one, as far as anybody can tell, and knows nothing */
+#endif
         REDUCED
     }
 }
@@ -647,9 +718,14 @@ inline restart(i) {
 #define VOTERS_JOINT 11 /* its leader appends a joint configuration: term, index, new set */
 #define VOTERS_FINAL 12 /* or one that is not joint: term, index, set */
 #define LOAD   13 /* takes a snapshot: engine, index */
-#define END    14
+#define CLAIM  14 /* engine, term */
+#define AHEAD_VOTE 15 /* engine, for whom, term: of one that has not stood in it yet */
+#define END    16
 
 byte stood[TERMS + 1]; /* set of those who have stood in the term */
+#if CLAIMS > 0
+byte claimed[TERMS + 1]; /* or claimed votes of it */
+#endif
 
 chan steps = [0] of {byte, byte, byte, byte};
 #include "trace.pml"
@@ -703,6 +779,11 @@ inline follow_trace() {
         :: what == STAND -> stand(x, y); stood[y] = stood[y] | BIT(x)
         :: what == VOTE && role[y] == CANDIDATE && term[y] == z -> vote(x, y)
         :: what == VOTE && !(role[y] == CANDIDATE && term[y] == z) -> stood[z] & BIT(y); vote_late(x, z)
+#if CLAIMS > 0
+        :: what == CLAIM -> claim_votes(x, y); claimed[y] = claimed[y] | BIT(x)
+        :: what == AHEAD_VOTE && claim[y] == z && term[y] < z -> vote_ahead(x, y)
+        :: what == AHEAD_VOTE && !(claim[y] == z && term[y] < z) -> claimed[z] & BIT(y); vote_late(x, z)
+#endif
         :: what == LEAD -> term[x] == y; lead(x)
         :: what == ENTRY -> leads[x] && said[x] == y - 1; propose(leads[x] - 1)
         :: what == SENT -> said[x] >= y && terms[AT(x, y)] == z
@@ -748,12 +829,8 @@ init {
         length[0] = 1;
         last[0] = 1;
         accepted[1 * N + 0] = 1;
-        j = 0;
-        do
-        :: j < 3 -> term[j] = 1; length[j] = 1; last[j] = 1; old[j] = 7; new[j] = 7; j++
-        :: else -> break
-        od;
-        j = 0
+        old[0] = 7;
+        new[0] = 7
     }
 #ifdef TRACE
     role[SPARE] = FOLLOWER; /* a learner from the start */
@@ -774,6 +851,20 @@ init {
 #if TERMS > 3
     EACH_AND(stand, 4)
     EACH_AND(append, 4)
+#endif
+#if CLAIMS > 0
+    EACH_AND(claim_votes, 2)
+#if TERMS > 2
+    EACH_AND(claim_votes, 3)
+#endif
+#if TERMS > 3
+    EACH_AND(claim_votes, 4)
+#endif
+    EACH_AND(vote_ahead, 0)
+    EACH_AND(vote_ahead, 1)
+    EACH_AND(vote_ahead, 2)
+    EACH_AND(vote_ahead, 3)
+    EACH_AND(vote_ahead, 4)
 #endif
     EACH_AND(vote, 0)
     EACH_AND(vote, 1)

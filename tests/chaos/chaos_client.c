@@ -4,9 +4,14 @@
  *
  *   chaos_client work CLIENT SEED KEYS ROUND-FILE HISTORY NODE-SOCKET...   until SIGTERM
  *   chaos_client read CLIENT KEYS FIRST LAST HISTORY NODE-SOCKET...        each key of these rounds once; 1: one cannot be read
+ *   chaos_client keep HISTORY                                              elsewhere, for a client that may be lost
  *
- * HISTORY "-" is stdout, for a client on a host that may be lost with it: times are then those of the day, which the
- * hosts of a lab share, and a comment line "# under way: " with each operation precedes its call.
+ * HISTORY "-" is for a client on a host that may be lost with it, a guest of the lab. Its history goes to stdout, and a
+ * comment line "# under way: " with each operation precedes its call: the call is made when `keep`, which writes all lines
+ * into a file at once, has answered that line on stdin. So no operation takes effect that the file does not know of, and one
+ * whose line of return never came is without a known outcome. Times are then ticks of the time stamp counter, which the
+ * guests of a lab and its host share, whatever their clocks say; that they do is seen at each answer, which holds the
+ * keeper's counter: it must be between the client's before and after. 3: it was not, and there is no common clock.
  *
  * The keys of round R are chaos/R/0 to chaos/R/KEYS-1; ROUND-FILE says which round it is. Each value is written once in the
  * whole history. One operation at a time: its call is noted before the first byte of the request is sent, its return after
@@ -19,6 +24,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -26,13 +32,15 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#define KEYS_MAX       16
-#define VALUE_ROOM     64
-#define CONNECT_MS     1000
-#define ANSWER_MS      3000
-#define THINK_MS_MAX   30
-#define PAUSE_MS       100 /* after an error, so that what is unknown stays checkable */
-#define READ_TRIES_MAX 30
+#define KEYS_MAX        16
+#define VALUE_ROOM      64
+#define CONNECT_MS      1000
+#define ANSWER_MS       3000
+#define THINK_MS_MAX    30
+#define PAUSE_MS        100 /* after an error, so that what is unknown stays checkable */
+#define READ_TRIES_MAX  30
+#define NO_COMMON_CLOCK 3
+#define UNDER_WAY       "# under way: "
 
 typedef enum what { GET, PUT, CAS, DELETE } what_t;
 
@@ -41,8 +49,8 @@ static const char *const what_names[] = {"get", "put", "cas", "delete"};
 typedef struct chaos {
     unsigned client, n_keys, n_nodes, node;
     char **sockets;
-    client_t link; /* fd -1: not connected */
-    bool may_be_lost;
+    client_t link;          /* fd -1: not connected */
+    bool may_be_lost, torn; /* torn: from the keeper, or its counter from ours */
     rf_prng_t prng;
     FILE *history;
     uint64_t sequence, round, values;
@@ -104,12 +112,36 @@ static ProtobufCBinaryData text(char *word)
     return (ProtobufCBinaryData){.data = (uint8_t *)word, .len = strlen(word)};
 }
 
-static uint64_t now_ns(const chaos_t *c)
+/* Not before what was done before. */
+static uint64_t counter(void)
 {
-    struct timespec t;
-    if (!c->may_be_lost) return rf_clock_ns();
-    clock_gettime(CLOCK_REALTIME, &t);
-    return (uint64_t)t.tv_sec * RF_NS_PER_S + (uint64_t)t.tv_nsec;
+#if defined(__x86_64__)
+    __builtin_ia32_lfence();
+#endif
+    return rf_clock_ticks();
+}
+
+static uint64_t now(const chaos_t *c)
+{
+    return c->may_be_lost ? counter() : rf_clock_ns();
+}
+
+/* The keeper knows of the operation that this line is about. False: it does not, and nothing may be asked any more. */
+static bool is_kept(chaos_t *c, const char *words)
+{
+    char answer[32];
+    uint64_t before = counter(), there, after;
+    if (!c->may_be_lost) return true;
+    fprintf(c->history, UNDER_WAY "%u %" PRIu64 " - %s ?\n", c->client, before, words);
+    c->torn = fgets(answer, sizeof answer, stdin) == NULL;
+    if (c->torn) return false;
+    after = counter();
+    there = strtoull(answer, NULL, 10);
+    c->torn = there < before || there > after;
+    if (!c->torn) return true;
+    fprintf(stderr, "no common clock: %" PRIu64 " elsewhere between %" PRIu64 " and %" PRIu64 " here\n",
+            there, before, after);
+    return false;
 }
 
 /* One operation, from its call to its line in the history. False: it failed, or nobody knows; wait a little. */
@@ -138,11 +170,11 @@ static bool operate(chaos_t *c, what_t what, char *key, char *expected, char *va
     char argument[2 * VALUE_ROOM + 2] = "-", returned[24] = "-";
     if (what == PUT) snprintf(argument, sizeof argument, "%s", value);
     if (what == CAS) snprintf(argument, sizeof argument, "%s>%s", expected[0] ? expected : "none", value);
+    char words[sizeof argument + VALUE_ROOM + 16];
+    snprintf(words, sizeof words, "%s %s %s", what_names[what], key, argument);
+    if (!is_kept(c, words)) return false;
     reply_t *reply = NULL;
-    uint64_t called_ns = now_ns(c), deadline_ns = rf_clock_ns() + ANSWER_MS * RF_NS_PER_MS;
-    if (c->may_be_lost)
-        fprintf(c->history, "# under way: %u %llu - %s %s %s ?\n", c->client, (unsigned long long)called_ns,
-                what_names[what], key, argument);
+    uint64_t called = now(c), deadline_ns = rf_clock_ns() + ANSWER_MS * RF_NS_PER_MS;
     uint64_t id = client_queue(&c->link, &request);
     rf_err_t err = id ? RF_OK : RF_ERR_NO_MEMORY;
     while (err == RF_OK && !reply) {
@@ -152,13 +184,12 @@ static bool operate(chaos_t *c, what_t what, char *key, char *expected, char *va
             reply = NULL;
         }
     }
-    uint64_t returned_ns = now_ns(c);
+    uint64_t ended_at = now(c);
     bool usable = result_of(what, err, reply, result);
     if (reply) client_reply_free(reply);
 
-    if (result[0] != '?') snprintf(returned, sizeof returned, "%llu", (unsigned long long)returned_ns);
-    fprintf(c->history, "%u %llu %s %s %s %s %s\n", c->client, (unsigned long long)called_ns, returned,
-            what_names[what], key, argument, result);
+    if (result[0] != '?') snprintf(returned, sizeof returned, "%" PRIu64, ended_at);
+    fprintf(c->history, "%u %" PRIu64 " %s %s %s\n", c->client, called, returned, words, result);
     if (!usable) move_on(c);
     return result[0] != '?' && strcmp(result, "failed") != 0;
 }
@@ -196,14 +227,14 @@ static int work(chaos_t *c, const char *round_path)
 {
     int round_fd = open(round_path, O_RDONLY | O_CLOEXEC);
     if (round_fd < 0) return 2;
-    while (!ended) {
+    while (!ended && !c->torn) {
         follow_round(c, round_fd);
         bool fine = step(c);
         if (!fine && rf_prng_below(&c->prng, 3) == 0) move_on(c);
         poll(NULL, 0, fine ? (int)rf_prng_below(&c->prng, THINK_MS_MAX) : PAUSE_MS);
     }
     close(round_fd);
-    return 0;
+    return c->torn && !ended ? NO_COMMON_CLOCK : 0;
 }
 
 static int read_all(chaos_t *c, uint64_t first, uint64_t last)
@@ -226,6 +257,23 @@ static int read_all(chaos_t *c, uint64_t first, uint64_t last)
     return 0;
 }
 
+/* Keeps what a client elsewhere did and saw: each line, before the next is read. A line that its end did not reach is none. */
+static int keep(const char *path)
+{
+    char line[512];
+    FILE *history = fopen(path, "ae");
+    if (!history) {
+        perror(path);
+        return 2;
+    }
+    while (fgets(line, sizeof line, stdin) && strchr(line, '\n')) {
+        if (fputs(line, history) < 0 || fflush(history) != 0) return 2;
+        if (strncmp(line, UNDER_WAY, strlen(UNDER_WAY)) != 0) continue;
+        if (printf("%" PRIu64 "\n", counter()) < 0 || fflush(stdout) != 0) break;
+    }
+    return fclose(history) == 0 ? 0 : 2;
+}
+
 static uint64_t number(const char *word)
 {
     return strtoull(word, NULL, 10);
@@ -233,6 +281,7 @@ static uint64_t number(const char *word)
 
 int main(int argc, char **argv)
 {
+    if (argc == 3 && strcmp(argv[1], "keep") == 0) return keep(argv[2]);
     struct sigaction action = {.sa_handler = on_term};
     sigaction(SIGTERM, &action, NULL);
     prctl(PR_SET_PDEATHSIG, SIGTERM); /* also when the test is killed */

@@ -11,6 +11,12 @@ matches "links shows shared memory inside a node" "$(rackfish links --json)" '"m
 matches "links shows TCP between nodes" "$(rackfish links --json)" '"medium":"tcp"'
 check "every link has a latency" bash -c '! rackfish links --json | grep -q "one_way_ns_p50\":null"'
 check "mem" rackfish mem
+equal "status --resources tells of every core's monitor" "$(rackfish --json status --resources | grep -c '"core":[0-3],"node":"node[01]"')" 4
+# shellcheck disable=SC2016 # a program of awk
+check "each has links, with a descriptor or more each and rings" bash -c "rackfish --json status --resources |
+    awk -F'[:,}]' '{ if (\$6 < \$8 || \$8 < 3 || \$12 < 64 * 64) bad = 1 } END { exit bad || NR != 4 }'"
+equal "and a host of two cores their sum" "$(rackfish status --resources | grep -c ' all ')" 2
+expect "status takes no arguments, with --resources either" 2 rackfish status --resources more
 check "names" rackfish names
 check "top --once" rackfish top --once
 check "ping" rackfish ping

@@ -1,6 +1,20 @@
 # Bad input from outside costs the machine nothing.
 source "$(dirname "$0")/lib.sh" "$1"
 
+# Flags in place of a command.
+for flag in --version -V; do
+    equal "$flag is the command of that name" "$(rackfish $flag 2>&1)" "$(rackfish version)"
+    expect "... and succeeds" 0 rackfish $flag
+done
+equal "--version as JSON" "$(rackfish --json --version 2>&1)" "$(rackfish version --json)"
+for flag in --help -h; do
+    equal "$flag is the command of that name" "$(rackfish $flag 2>&1)" "$(rackfish help)"
+    expect "... and succeeds" 0 rackfish $flag
+done
+expect "a flag that is none" 2 rackfish --verison
+expect "an option without its argument" 2 rackfish -m
+expect "no command at all" 2 rackfish
+
 # Configurations: one error with file, line and mend, and nothing is started.
 head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$work/good.key"
 chmod 600 "$work/good.key"
@@ -113,7 +127,7 @@ check "... and leaves nothing" test ! -e "$base/t$$-bare"
 # RDMA without a device, or without its module: at once, with the mend. (Where there is a device this is no mistake.)
 export RACKFISH_MACHINE="t$$-rdma"
 machines+=("$RACKFISH_MACHINE")
-if [[ ! -d /sys/class/infiniband || -z $(ls /sys/class/infiniband) ]]; then
+if [[ -e $build/modules/rackfish-rdma.so && (! -d /sys/class/infiniband || -z $(ls /sys/class/infiniband)) ]]; then
     output=$(timeout 60 rackfish up --nodes 2 --cores 1 --transport rdma 2>&1)
     equal "rdma without a device: up fails" $? 1
     matches "... naming it, and the mend" "$output" "this host has no RDMA device; mend: .*rdma link add rxe0"
@@ -123,7 +137,33 @@ output=$(PATH=$work/bare/bin:$PATH timeout 60 rackfish up --nodes 2 --cores 1 --
 equal "rdma without its module: up fails" $? 1
 matches "... naming what to install" "$output" "rackfish-rdma.so is not in.*install libibverbs1, librdmacm1 and ibverbs-providers"
 check "... and leaves nothing" test ! -e "$base/$RACKFISH_MACHINE"
+expect "dpdk between nodes of one host" 2 rackfish up --transport dpdk
+head -c 32 /dev/urandom >"$work/dpdk.key"
+chmod 600 "$work/dpdk.key"
+cat >"$work/dpdk.yaml" <<YAML
+machine: $RACKFISH_MACHINE
+key_file: dpdk.key
+emulated: on
+nodes:
+  - {hosts: a, address: 127.0.0.1, port: 0, cores: "0-0", dpdk: {interface: nosuch0}}
+  - {hosts: b, address: 127.0.0.1, port: 0, cores: "0-0", dpdk: {interface: lo}}
+transports: [{between: [a, b], use: dpdk}]
+YAML
+output=$(PATH=$work/bare/bin:$PATH timeout 60 rackfish up --config "$work/dpdk.yaml" --node a 2>&1)
+equal "dpdk without its module: up fails" $? 1
+matches "... naming what to install" "$output" "no rackfish-dpdk: built without DPDK; mend: install libdpdk-dev"
+matches "... and what is wrong with the port" "$output" "dpdk.yaml:5: dpdk: this host has no network interface 'nosuch0'"
+check "... and leaves nothing" test ! -e "$base/$RACKFISH_MACHINE"
 expect "a transport that is none" 2 rackfish up --transport rmda
+for option in one-sided encrypt; do
+    output=$(timeout 60 rackfish up --config "$work/dpdk.yaml" --node a --$option on 2>&1)
+    equal "--$option with a configuration" $? 2
+    matches "... says where it is written" "$output" "leave out --$option and write .${option/-/_}: on. into .*dpdk.yaml"
+done
+
+output=$(timeout 60 rackfish up --config "$work/dpdk.yaml" --node a --transport rdma 2>&1)
+equal "--transport with a configuration" $? 2
+matches "... says the same" "$output" "leave it out and write it into .*dpdk.yaml"
 
 # Three nodes of a configuration; an even number of voters warns.
 export RACKFISH_MACHINE="t$$-three"

@@ -6,6 +6,9 @@
 #   net_lose 0 1 && net_hear 0 1   # what host 0 sends to host 1 is lost, and is not
 #   net_end
 #
+# net_filter=1 before net_begin: what is lost is lost in the bridge, by a packet filter, for programs that send frames past the
+# kernel's neighbours.
+#
 # Whatever happens to the test, also a KILL, the network goes away: a guard process watches the test.
 
 net_address() { echo "$net_subnet.$(($1 + 1))"; }
@@ -14,8 +17,20 @@ net_cut() { local i; for i in "$@"; do ip link set "$net-v$i" down; done; }
 net_heal() { local i; for i in "$@"; do ip link set "$net-v$i" up; done; }
 
 # Loss in one direction: a permanent neighbour entry whose hardware address nobody has. Connections see silence, no error.
-net_lose() { ip -n "$net-$1" neigh replace "$(net_address "$2")" lladdr 02:00:00:00:00:99 nud permanent dev eth0; }
-net_hear() { ip -n "$net-$1" neigh del "$(net_address "$2")" dev eth0 2>/dev/null; }
+net_lose() {
+    if [[ -n ${net_filter:-} ]]; then
+        nft add element bridge "$net" lost "{ \"$net-v$1\" . \"$net-v$2\" }"
+    else
+        ip -n "$net-$1" neigh replace "$(net_address "$2")" lladdr 02:00:00:00:00:99 nud permanent dev eth0
+    fi
+}
+net_hear() {
+    if [[ -n ${net_filter:-} ]]; then
+        nft delete element bridge "$net" lost "{ \"$net-v$1\" . \"$net-v$2\" }"
+    else
+        ip -n "$net-$1" neigh del "$(net_address "$2")" dev eth0
+    fi 2>/dev/null
+}
 
 net_take_away() {
     local i pid
@@ -25,6 +40,7 @@ net_take_away() {
         ip netns del "$1-$i"
     done 2>/dev/null
     ip link del "$1" 2>/dev/null
+    nft delete table bridge "$1" 2>/dev/null
     return 0
 }
 net_end() { net_take_away "$net" "$net_hosts"; }
@@ -44,6 +60,14 @@ net_begin() {
         ip link del "$net"
         skip "no veth here"
     }
+    if [[ -n ${net_filter:-} ]]; then
+        nft -f - 2>/dev/null <<NFT || { ip link del "$net"; skip "no packet filter for bridges; apt-get install nftables"; }
+add table bridge $net
+add set bridge $net lost { type ifname . ifname; }
+add chain bridge $net forward { type filter hook forward priority 0; }
+add rule bridge $net forward iifname . oifname @lost drop
+NFT
+    fi
     # The guard of lib.sh takes machines down; this one takes the network away.
     (
         trap - EXIT INT TERM HUP

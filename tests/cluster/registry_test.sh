@@ -120,4 +120,25 @@ equal "... one at a time, once" "$(cat "$work/count")" 3
 check "... in the order of their tokens" sort -n -c "$work/count.tokens"
 within "the core that led is back" 60 runs 0
 equal "... and has the registry" "$(rackfish registry --via node0 --local get after)" "core 0"
+
+machine_down
+
+# The monitor that a command's change goes through dies under it, again and again: it is asked again through its next life, and made once;
+# no command ends without knowing.
+machine_up once --nodes 3 --cores 1
+(
+    for i in $(seq 1 60); do rackfish registry --via node0 put --sequential once/ "$i" || echo failed; done >"$work/once" 2>&1
+) &
+putting=$!
+for i in 1 2 3 4 5 6; do
+    sleep 0.1
+    kill -KILL "$(pid_of monitor 0)" 2>/dev/null
+    within "node 0 has a monitor" 60 rackfish registry --via node0 --local list
+done
+wait $putting
+equal "no put failed while the monitor died" "$(grep -v '^once/[0-9]*$' "$work/once")" ""
+equal "each was made once" "$(rackfish registry --via node1 --json list once/ | grep -c '"name"')" 60
+equal "... and answered with the name that it made" "$(sort -u "$work/once" | wc -l)" 60
+within "the core is back" 60 runs 0
+machine_down
 finish

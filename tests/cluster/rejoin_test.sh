@@ -116,6 +116,44 @@ done
 works_everywhere 0 1 2 3
 machine_down
 
+# All monitors of a host are stopped, so that nobody there can say anything any more: its CPU drivers freeze what runs, the others go on
+# without it. When they run again they hear that they have been expelled; nothing that was frozen runs before it is killed.
+machine_up silent --nodes 3 --cores 2
+chmod 777 "$work"
+ticks() { wc -l <"$work/ticks$1"; }
+frozen() { local before; before=$(ticks "$1"); sleep 0.4; [[ $(ticks "$1") == "$before" ]]; }
+first=$(($(status_of leader) / 2 * 2)) # once the leader's host ...
+for core in $first $(((first + 2) % 6)); do # ... and once another
+    id=()
+    for k in $core $((core + 1)); do
+        rm -f "$work/ticks$k"
+        id+=("$(rackfish run -d --core "$k" -- sh -c "while :; do echo >>$work/ticks$k; sleep 0.0481; done")")
+        within "a program runs on core $k" 20 test -s "$work/ticks$k"
+    done
+    lives=$(incarnation "$core")
+    other=$(((core + 2) % 6))
+    monitors=("$(pid_of monitor "$core")" "$(pid_of monitor $((core + 1)))")
+    remember_processes
+    start=$(now_ms)
+    kill -STOP "${monitors[@]}"
+    for k in $core $((core + 1)); do within "core $k is frozen, though its monitor says nothing" 20 frozen "$k"; done
+    say "        after $(($(now_ms) - start)) ms, a look taking 400"
+    before="$(ticks "$core") $(ticks $((core + 1)))"
+    within "the others go on without the host" 30 bash -c \
+        "[[ \$(rackfish --via node$((other / 2)) --json status) == *'\"cores_up\":4'* ]]"
+    equal "and programs run" "$(timeout 60 rackfish --via node$((other / 2)) run --core $other -- echo on 2>&1)" on
+    expect "the programs of the frozen cores are lost, and said to be" 125 \
+        rackfish --via node$((other / 2)) wait --timeout 20s "${id[0]}"
+    equal "they are still frozen" "$(ticks "$core") $(ticks $((core + 1)))" "$before"
+    kill -CONT "${monitors[@]}"
+    within "its monitors run again: they are expelled, and join as incarnation $((lives + 1))" 60 rejoined "$core" $((lives + 1)) 6
+    check "nothing of the frozen cores is left" gone "${monitors[@]}"
+    check "nor their programs" bash -c "! pgrep -f '[s]leep 0.0481'"
+    equal "which have done nothing more" "$(ticks "$core") $(ticks $((core + 1)))" "$before"
+    works_everywhere "$core" $((core + 1)) $other
+done
+machine_down
+
 # A whole host, with its rackfishd: `up` brings it back, and its cores join.
 machine_up lost --nodes 3 --cores 1
 equal "three hosts survive the loss of any one" "$(status_of survives_nodes)" 1

@@ -119,9 +119,9 @@ static void test_sample_is_understood(void **state)
     assert_string_equal(config->medium[3][3], "shm");
     assert_int_equal(config->heartbeat_ms, 100);
     assert_int_equal(config->log_level, 2);
-    assert_true(config->encrypt);
+    assert_true(config->encrypt && !config->one_sided);
     rf_config_port_place(config, 0, place, sizeof place);
-    assert_true(matches("/*/rack.yaml:11", place));
+    assert_true(matches("/*/rack.yaml:12", place));
     assert_int_equal(rf_config_this_node(config, "RACK03"), 2);
     assert_int_equal(rf_config_this_node(config, "rock03"), RF_NODE_NONE);
     free(config);
@@ -193,6 +193,7 @@ static rf_config_t *emulate(unsigned nodes, unsigned cores)
                                        .key_file = "rack.key",
                                        .transport = "tcp",
                                        .encrypt = false,
+                                       .one_sided = true,
                                        .allow_root = true,
                                        .users = users,
                                        .n_users = 1};
@@ -216,7 +217,7 @@ static void test_emulated_reads_back(void **state)
         unsigned nodes = shapes[s][0], cores = shapes[s][1];
         rf_config_t *config = emulate(nodes, cores);
         assert_non_null(config);
-        assert_true(config->emulated && config->allow_root && !config->encrypt);
+        assert_true(config->emulated && config->allow_root && !config->encrypt && config->one_sided);
         assert_int_equal(config->n_nodes, nodes);
         assert_int_equal(config->n_cores, nodes * cores);
         for (unsigned i = 0; i < nodes; i++) {
@@ -262,6 +263,7 @@ static void test_digest(void **state)
     assert_false(digests_equal(base, "key_file: k\nnodes: [{hosts: \"a[1-2]\", cores: 3}]\n"));
     assert_false(digests_equal(base, "key_file: k\nnodes: [{hosts: \"a[1-3]\", cores: 2}]\n"));
     assert_false(digests_equal(base, "key_file: k\nencrypt: off\nnodes: [{hosts: \"a[1-2]\", cores: 2}]\n"));
+    assert_false(digests_equal(base, "key_file: k\none_sided: on\nnodes: [{hosts: \"a[1-2]\", cores: 2}]\n"));
     assert_false(
         digests_equal(base, "key_file: k\nheartbeat_ms: 50\nnodes: [{hosts: \"a[1-2]\", cores: 2}]\n"));
     assert_false(
@@ -346,14 +348,82 @@ static void test_rdma_options(void **state)
     /* The longest there can be. */
     char longest[300], name[RF_NAME_MAX] = "";
     memset(name, 'd', sizeof name - 1);
-    snprintf(
-        longest, sizeof longest,
-        "nodes: [{hosts: a, cores: 1, rdma: {device: %s, port: 254, gid_index: 1023, traffic_class: 255, "
-        "service_level: 15, mtu: 4096, pkey_index: 65535, mode: write}}]\n",
-        name);
+    snprintf(longest, sizeof longest,
+             "nodes: [{hosts: a, cores: 1, rdma: {device: %s, port: 254, gid_index: 255, traffic_class: 255, "
+             "service_level: 15, mtu: 4096, pkey_index: 65535, mode: write}}]\n",
+             name);
     config = parse(longest);
     assert_non_null(strstr(config->nodes[0].rdma, ",mode=write"));
     free(config);
+}
+
+static void test_dpdk_options(void **state)
+{
+    (void)state;
+    rf_config_t *config =
+        parse("defaults:\n"
+              "  dpdk: {interface: eth1, mtu: 9000, encrypt: on}\n"
+              "nodes:\n"
+              "  - {hosts: a, cores: 1}\n"
+              "  - hosts: \"b[1-2]\"\n"
+              "    cores: 1\n"
+              "    dpdk: {interface: eth2, driver: af_xdp, address: \"10.1.0.[7-8]/24\", gateway: 10.1.0.1,\n"
+              "           udp_port: 4000, memory: 1G, hugepages: on, cpu: 3}\n"
+              "  - {hosts: c, cores: 1, dpdk: {device: \"0000:03:00.0\"}}\n"
+              "  - {hosts: d, cores: 1, dpdk: {device: \"net_memif0,role=server,socket=/run/w\"}}\n"
+              "transports: [{between: [\"a,b[1-2]\", \"c,d\"], use: dpdk}]\n");
+    const rf_config_dpdk_t *a = &config->nodes[0].dpdk[0], *b = &config->nodes[2].dpdk[0];
+    assert_string_equal(a->device, "net_af_packet0,iface=eth1");
+    assert_string_equal(a->address, "");
+    assert_int_equal(a->mtu, 9000);
+    assert_int_equal(a->udp_port, 7118);
+    assert_int_equal(a->cpu, -1);
+    assert_true(a->encrypt && !a->hugepages);
+    assert_int_equal(config->nodes[0].dpdk_line, 2);
+    assert_string_equal(b->device, "net_af_xdp0,iface=eth2");
+    assert_string_equal(b->address, "10.1.0.8/24");
+    assert_string_equal(b->gateway, "10.1.0.1");
+    assert_int_equal(b->udp_port, 4000);
+    assert_int_equal(b->memory_mib, 1024);
+    assert_int_equal(b->cpu, 3);
+    assert_true(b->hugepages && !b->encrypt);
+    assert_int_equal(config->nodes[2].dpdk_line, 7);
+    assert_string_equal(config->nodes[3].dpdk[0].device, "0000:03:00.0");
+    assert_string_equal(config->nodes[4].dpdk[0].interface, "");
+    assert_string_equal(config->medium[0][3], "dpdk");
+    free(config);
+    assert_false(
+        digests_equal("key_file: k\nnodes: [{hosts: a, cores: 2, dpdk: {interface: e}}]\n",
+                      "key_file: k\nnodes: [{hosts: a, cores: 2, dpdk: {interface: e, mtu: 1400}}]\n"));
+}
+
+static void test_dpdk_several_ports(void **state)
+{
+    (void)state;
+    rf_config_t *config =
+        parse("nodes:\n"
+              "  - hosts: \"a[1-2]\"\n"
+              "    cores: 1\n"
+              "    dpdk:\n"
+              "      ports:\n"
+              "        - {interface: eth1, address: \"10.1.0.[1-2]/24\", queues: 4}\n"
+              "        - {device: \"0000:03:00.0\", address: \"10.2.0.[1-2]/24\", gateway: 10.2.0.9}\n"
+              "transports: [{between: [a1, a2], use: dpdk}]\n");
+    const rf_config_node_t *node = &config->nodes[1];
+    assert_int_equal(node->n_dpdk, 2);
+    assert_string_equal(node->dpdk[0].device, "net_af_packet0,iface=eth1,qpairs=4");
+    assert_string_equal(node->dpdk[0].address, "10.1.0.2/24");
+    assert_int_equal(node->dpdk[0].queues, 4);
+    assert_string_equal(node->dpdk[1].device, "0000:03:00.0");
+    assert_string_equal(node->dpdk[1].address, "10.2.0.2/24");
+    assert_string_equal(node->dpdk[1].gateway, "10.2.0.9");
+    assert_int_equal(node->dpdk[1].queues, 0);
+    free(config);
+    assert_false(
+        digests_equal("key_file: k\nnodes: [{hosts: a, cores: 2, dpdk: {ports: [{interface: e}]}}]\n",
+                      "key_file: k\nnodes: [{hosts: a, cores: 2, dpdk: {ports: [{interface: f}]}}]\n"));
+    assert_true(digests_equal("key_file: k\nnodes: [{hosts: a, cores: 2, dpdk: {ports: [{interface: e}]}}]\n",
+                              "key_file: k\nnodes: [{hosts: a, cores: 2, dpdk: {interface: e}}]\n"));
 }
 
 int main(void)
@@ -370,6 +440,8 @@ int main(void)
         cmocka_unit_test(test_remote_cores_are_counted_later),
         cmocka_unit_test(test_first_rule_wins),
         cmocka_unit_test(test_rdma_options),
+        cmocka_unit_test(test_dpdk_options),
+        cmocka_unit_test(test_dpdk_several_ports),
     };
     return cmocka_run_group_tests(tests, folder_setup, folder_teardown);
 }

@@ -10,6 +10,7 @@
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -169,16 +170,25 @@ static void rdma_ipv4(void)
     rdma_file("sys/class/infiniband/rxe0/ports/1/gid_attrs/ndevs/1", "lan0\n");
 }
 
-static void rdma_run(bool wanted)
+/* `told`: of this host's RDMA, in the configuration; NULL: there is none. */
+static void rdma_run_told(const char *told)
 {
-    rf_config_t *config =
-        wanted ? parse("nodes: [{hosts: \"a,b\", address: \"127.0.0.1,127.0.0.2\", cores: 1}]\n"
-                       "transports: [{between: [a, b], use: rdma}]\n")
-               : NULL;
+    char text[512];
+    snprintf(text, sizeof text,
+             "nodes: [{hosts: \"a,b\", address: \"127.0.0.1,127.0.0.2\", cores: 1, rdma: {%s}}]\n"
+             "transports: [{between: [a, b], use: rdma}]\n",
+             told ? told : "");
+    bool wanted = told != NULL;
+    rf_config_t *config = wanted ? parse(text) : NULL;
     rf_doctor_options_t options = {
         .config = config, .node = wanted ? 0 : RF_NODE_NONE, .run_base = "/tmp", .sys_root = rdma_root};
     rf_doctor_run(&options, &report);
     free(config);
+}
+
+static void rdma_run(bool wanted)
+{
+    rdma_run_told(wanted ? "" : NULL);
 }
 
 static void rdma_remove(void)
@@ -255,6 +265,44 @@ static void test_rdma_wanted_and_not_to_be_had(void **state)
     rdma_remove();
 }
 
+static void test_rdma_as_it_is_told(void **state)
+{
+    (void)state;
+    rdma_device("4: ACTIVE\n", "9000\n");
+    rdma_ipv4();
+    rdma_run_told("device: rxe0, port: 1, gid_index: 0");
+    assert_true(rdma_says(RF_DOCTOR_NOTE, "GID 0 (RoCE v2, link-local)"));
+    assert_null(finding("rdma", RF_DOCTOR_FAIL));
+    rdma_run_told("gid_index: 7");
+    assert_true(rdma_says(RF_DOCTOR_FAIL, "no GID with index 7"));
+    rdma_run_told("port: 2");
+    assert_true(rdma_says(RF_DOCTOR_FAIL, "rxe0 has no port 2"));
+    rdma_run_told("mode: auto");
+    assert_null(finding("rdma", RF_DOCTOR_NOTE));
+    rdma_run_told("mode: write");
+    assert_true(rdma_says(RF_DOCTOR_NOTE, "Soft-RoCE was seen to show slots before their payload"));
+    rdma_file("sys/class/infiniband/rxe0/device/vendor", "0x15b3\n");
+    rdma_run_told("mode: write");
+    assert_false(rdma_says(RF_DOCTOR_NOTE, "before their payload"));
+    rdma_remove();
+}
+
+/* Its one GID is of no RoCE kind, whatever the kernel calls it. */
+static void test_rdma_iwarp(void **state)
+{
+    (void)state;
+    rdma_device("4: ACTIVE\n", "9000\n");
+    rdma_file("sys/class/infiniband/rxe0/node_type", "4: RNIC\n");
+    rdma_file("sys/class/infiniband/rxe0/ports/1/gids/0", "0252:4600:0001:0000:0000:0000:0000:0000\n");
+    rdma_file("sys/class/infiniband/rxe0/ports/1/gid_attrs/types/0", "IB/RoCE v1\n");
+    rdma_run(true);
+    assert_true(rdma_says(RF_DOCTOR_GOOD, "GID 0 0252:4600:0001:0000:0000:0000:0000:0000"));
+    assert_null(finding("rdma", RF_DOCTOR_NOTE));
+    rdma_run_told("mode: write");
+    assert_true(rdma_says(RF_DOCTOR_NOTE, "iWARP promises no order of placement"));
+    rdma_remove();
+}
+
 static void test_need_grows_with_cores(void **state)
 {
     (void)state;
@@ -270,6 +318,79 @@ static void test_need_grows_with_cores(void **state)
     assert_int_equal(all.processes, 134);
     assert_int_equal(all.files_all, small.files_all + large.files_all);
     free(config);
+}
+
+/* What one-sided append takes, and where it cannot be. */
+static void test_lanes(void **state)
+{
+    (void)state;
+    static const char *const only[] = {"lanes", NULL};
+    static const struct {
+        const char *text, *says;
+        rf_doctor_severity_t severity;
+    } cases[] = {
+        {"one_sided: on\nnodes: [{hosts: \"a,b,c\", cores: 1}]\n"
+         "transports: [{between: [\"a,b,c\", \"a,b,c\"], use: rdma}]\n",
+         "4 lanes: 8 queue pairs, and 640 KiB locked", RF_DOCTOR_GOOD},
+        {"one_sided: on\nnodes: [{hosts: \"a,b,c\", cores: 1}]\n", "4 lanes: 0 queue pairs, and 0 KiB",
+         RF_DOCTOR_GOOD},
+        {"one_sided: on\nnodes: [{hosts: a, cores: 3}]\n", "of no use on one host", RF_DOCTOR_NOTE},
+    };
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        rf_config_t *config = parse(cases[i].text);
+        rf_doctor_options_t options = {.config = config, .node = 0, .only = only, .transport = only_tcp};
+        rf_doctor_run(&options, &report);
+        const rf_doctor_finding_t *f = finding("lanes", cases[i].severity);
+        assert_non_null(f);
+        assert_non_null(strstr(f->what, cases[i].says));
+        free(config);
+    }
+    rf_config_t *config = parse(cases[0].text);
+    snprintf(config->medium[0][1], sizeof config->medium[0][1], "dpdk");
+    rf_doctor_options_t options = {.config = config, .node = 0, .only = only, .transport = only_tcp};
+    rf_doctor_run(&options, &report);
+    assert_non_null(
+        strstr(finding("lanes", RF_DOCTOR_NOTE)->what, "dpdk between 'a' and 'b' takes no memory back"));
+    config->one_sided = false;
+    rf_doctor_run(&options, &report);
+    assert_int_equal(report.n, 0);
+    free(config);
+}
+
+/* Links and lanes together: a voter that is a gateway to two hosts of two cores has 4 links and 4 lanes. */
+static void test_memory_locked(void **state)
+{
+    (void)state;
+    static const char *const only[] = {"memlock", NULL};
+    static const struct {
+        const char *one_sided, *says;
+        unsigned limit_kib;
+        rf_doctor_severity_t severity;
+    } cases[] = {
+        {"off", "400 KiB may be locked; a monitor's links over RDMA lock 336", 400, RF_DOCTOR_GOOD},
+        {"off", "300 KiB may be locked; a monitor's links over RDMA lock 336 KiB", 300, RF_DOCTOR_FAIL},
+        {"on", "900 KiB may be locked; a monitor's links over RDMA lock 976 KiB", 900, RF_DOCTOR_FAIL},
+        {"on", "1000 KiB may be locked; a monitor's links over RDMA lock 976", 1000, RF_DOCTOR_GOOD},
+    };
+    struct rlimit was;
+    assert_int_equal(getrlimit(RLIMIT_MEMLOCK, &was), 0);
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[256];
+        snprintf(text, sizeof text,
+                 "one_sided: %s\nvoters: 3\nnodes: [{hosts: \"a,b,c\", cores: 2}]\n"
+                 "transports: [{between: [\"a,b,c\", \"a,b,c\"], use: rdma}]\n",
+                 cases[i].one_sided);
+        rf_config_t *config = parse(text);
+        rf_doctor_options_t options = {.config = config, .node = 0, .only = only, .transport = only_tcp};
+        struct rlimit little = {.rlim_cur = cases[i].limit_kib << 10, .rlim_max = was.rlim_max};
+        assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &little), 0);
+        rf_doctor_run(&options, &report);
+        assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &was), 0);
+        const rf_doctor_finding_t *f = finding("memlock", cases[i].severity);
+        assert_non_null(f);
+        assert_non_null(strstr(f->what, cases[i].says));
+        free(config);
+    }
 }
 
 /* The file names a device: that one counts, and a port of another that lies idle does not. */
@@ -311,6 +432,102 @@ static void test_rdma_device_by_name(void **state)
     rdma_remove();
 }
 
+/* ---- DPDK, on the same ---- */
+
+static void dpdk_root(void)
+{
+    static char root[] = "/tmp/rf-doctor-dpdk-XXXXXX";
+    snprintf(rdma_root, sizeof rdma_root, "%s", root);
+    assert_non_null(mkdtemp(rdma_root));
+}
+
+static void dpdk_run(const char *port)
+{
+    char text[300];
+    snprintf(
+        text, sizeof text,
+        "nodes:\n  - hosts: \"a,b\"\n    address: \"127.0.0.1,127.0.0.2\"\n    cores: 1\n    dpdk: {%s}\n"
+        "transports: [{between: [a, b], use: dpdk}]\n",
+        port);
+    rf_config_t *config = parse(text);
+    snprintf(config->path, sizeof config->path, "/x/y.yaml");
+    rf_doctor_options_t options = {.config = config, .node = 0, .run_base = "/tmp", .sys_root = rdma_root};
+    rf_doctor_run(&options, &report);
+    free(config);
+}
+
+static bool dpdk_says(rf_doctor_severity_t severity, const char *text)
+{
+    for (unsigned i = 0; i < report.n; i++) {
+        const rf_doctor_finding_t *f = &report.findings[i];
+        if (strcmp(f->check, "dpdk") == 0 && f->severity == severity && strstr(f->what, text)) return true;
+    }
+    return false;
+}
+
+static void test_dpdk_on_an_interface(void **state)
+{
+    (void)state;
+    dpdk_root();
+    dpdk_run("interface: eth7");
+    assert_true(dpdk_says(RF_DOCTOR_FAIL, "/x/y.yaml:5: dpdk: this host has no network interface 'eth7'"));
+    rdma_file("sys/class/net/eth7/mtu", "1500\n");
+    rdma_file("sys/class/net/eth7/operstate", "down\n");
+    dpdk_run("interface: eth7");
+    assert_true(dpdk_says(RF_DOCTOR_FAIL, "eth7 is down"));
+    rdma_file("sys/class/net/eth7/operstate", "up\n");
+    dpdk_run("interface: eth7");
+    assert_true(dpdk_says(RF_DOCTOR_GOOD, "eth7 is up"));
+    assert_true(dpdk_says(RF_DOCTOR_GOOD, "an MTU of 1500"));
+    dpdk_run("interface: eth7, mtu: 9000");
+    assert_true(dpdk_says(RF_DOCTOR_FAIL, "an MTU of 1500, and the configuration wants 9000"));
+    rdma_file("sys/class/net/eth7/queues/rx-0/x", "");
+    rdma_file("sys/class/net/eth7/queues/rx-1/x", "");
+    dpdk_run("interface: eth7, driver: af_xdp");
+    assert_false(dpdk_says(RF_DOCTOR_FAIL, "receive queues"));
+    for (unsigned i = 2; i < 17; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "sys/class/net/eth7/queues/rx-%u/x", i);
+        rdma_file(path, "");
+    }
+    dpdk_run("interface: eth7, driver: af_xdp");
+    assert_true(dpdk_says(RF_DOCTOR_FAIL, "17 receive queues, and a link driver takes 16"));
+    assert_true(dpdk_says(RF_DOCTOR_NOTE, "af_xdp takes all frames of eth7"));
+    dpdk_run("interface: eth7, cpu: 3");
+    assert_false(dpdk_says(RF_DOCTOR_NOTE, "CPU 3"));
+    dpdk_run("ports: [{interface: eth7, address: '10.1.0.[1-2]', cpu: 3}, {interface: eth8, address: "
+             "'10.2.0.[1-2]', cpu: 3}]");
+    assert_true(
+        dpdk_says(RF_DOCTOR_NOTE, "CPU 3 of a link driver, which polls, is also that of another port's"));
+    dpdk_run("interface: eth7, hugepages: on");
+    rdma_remove();
+}
+
+static void test_dpdk_on_a_device(void **state)
+{
+    (void)state;
+    dpdk_root();
+    dpdk_run("device: \"03:00.0\"");
+    assert_true(dpdk_says(RF_DOCTOR_FAIL, "no PCI device 0000:03:00.0"));
+    rdma_file("sys/bus/pci/devices/0000:03:00.0/vendor", "0x8086\n");
+    char path[128];
+    snprintf(path, sizeof path, "%s/sys/bus/pci/devices/0000:03:00.0/driver", rdma_root);
+    assert_int_equal(symlink("../../drivers/ixgbe", path), 0);
+    dpdk_run("device: \"03:00.0\"");
+    assert_true(dpdk_says(RF_DOCTOR_FAIL, "bound to the kernel's driver ixgbe"));
+    assert_true(dpdk_says(RF_DOCTOR_NOTE, "no IOMMU"));
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(symlink("../../drivers/vfio-pci", path), 0);
+    rdma_file("sys/kernel/iommu_groups/0/type", "DMA\n");
+    dpdk_run("device: \"0000:03:00.0\"");
+    assert_true(dpdk_says(RF_DOCTOR_GOOD, "bound to vfio-pci"));
+    assert_false(dpdk_says(RF_DOCTOR_NOTE, "no IOMMU"));
+    rdma_remove();
+    rf_doctor_options_t options = {.node = RF_NODE_NONE, .run_base = "/tmp"};
+    rf_doctor_run(&options, &report);
+    assert_true(dpdk_says(RF_DOCTOR_GOOD, "rackfish lab dpdk"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -323,8 +540,14 @@ int main(void)
         cmocka_unit_test(test_rdma_says_what_is_less),
         cmocka_unit_test(test_rdma_port_down_and_no_device),
         cmocka_unit_test(test_rdma_wanted_and_not_to_be_had),
+        cmocka_unit_test(test_rdma_as_it_is_told),
+        cmocka_unit_test(test_rdma_iwarp),
         cmocka_unit_test(test_rdma_device_by_name),
+        cmocka_unit_test(test_dpdk_on_an_interface),
+        cmocka_unit_test(test_dpdk_on_a_device),
         cmocka_unit_test(test_need_grows_with_cores),
+        cmocka_unit_test(test_lanes),
+        cmocka_unit_test(test_memory_locked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

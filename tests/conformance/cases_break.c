@@ -18,6 +18,7 @@ static void exactly_once_over_breaks(void **state)
         bool both_up = a->link->state == RF_LINK_STATE_UP && b->link->state == RF_LINK_STATE_UP;
         if (both_up && rf_prng_below(&world->prng, 20) == 0) {
             world->fixture->break_connections(world);
+            since_ns = rf_clock_ns();
             breaks++;
         }
         hang_check(since_ns, "a link to be made again");

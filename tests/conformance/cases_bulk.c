@@ -6,41 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define KEY_TYPE    2 /* slots that carry a region's key */
 #define NOTIFY_TYPE 3
 
 static bool can_bulk(void)
 {
     return fixture_can(FIXTURE_BULK, "it moves no bulk");
-}
-
-/* Sends a region's key from b to a, as a program would. */
-static rf_region_key_t key_over(world_t *world, const rf_region_t *region)
-{
-    const rf_transport_t *t = world->fixture->transport;
-    uint64_t since_ns = rf_clock_ns();
-    rf_slot_t slot;
-    memset(&slot, 0, sizeof slot);
-    memcpy(slot.payload, &region->key, sizeof region->key);
-    slot.control = rf_control_make(KEY_TYPE, sizeof region->key, false, 0);
-    while (t->send(world->end[1].link, &slot, 1) == 0) world_pump(world);
-    t->flush(world->end[1].link);
-    while (t->poll(world->end[0].link, &slot, 1) == 0) {
-        world_pump(world);
-        hang_check(since_ns, "a region's key");
-    }
-    rf_region_key_t key;
-    memcpy(&key, slot.payload, sizeof key);
-    return key;
-}
-
-static void fill(uint8_t *bytes, size_t size, uint64_t seed)
-{
-    uint64_t x = seed * 0x9e3779b97f4a7c15ull + 1;
-    for (size_t i = 0; i < size; i++) {
-        x = x * 6364136223846793005ull + 1442695040888963407ull;
-        bytes[i] = (uint8_t)(x >> 56);
-    }
 }
 
 static void poll_a(world_t *world)
@@ -61,7 +31,7 @@ static void remote_writes(void **state)
     rf_region_t *region;
     assert_int_equal(t->region_create(b->link, size, &region), RF_OK);
     assert_int_equal(region->size, size);
-    rf_region_key_t key = key_over(world, region);
+    rf_region_key_t key = world_key_over(world, region);
     uint8_t *source = malloc(size);
     assert_non_null(source);
     static const size_t sizes[] = {0,    1,      7,      64,     4096,    8192,
@@ -69,7 +39,7 @@ static void remote_writes(void **state)
     for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         uint64_t since_ns = rf_clock_ns();
         size_t offset = size - sizes[i] - i % 5;
-        fill(source, sizes[i], i);
+        bytes_fill(source, sizes[i], i);
         rf_slot_t notify = slot_make(i), got;
         notify.control = rf_control_make(NOTIFY_TYPE, RF_SLOT_PAYLOAD, false, (uint16_t)i);
         unsigned written = a->written;
@@ -111,7 +81,7 @@ static void writes_stay_in_bounds(void **state)
     const rf_transport_t *t = world->fixture->transport;
     rf_region_t *region;
     assert_int_equal(t->region_create(world->end[1].link, 5000, &region), RF_OK);
-    rf_region_key_t key = key_over(world, region);
+    rf_region_key_t key = world_key_over(world, region);
     static const uint8_t source[6000];
     rf_link_t *a = world->end[0].link;
     assert_int_equal(t->remote_write(a, &key, 0, source, 5001, NULL, 1), RF_ERR_INVALID);
@@ -137,15 +107,15 @@ static void bulk_over_breaks(void **state)
     const size_t size = 2 << 20;
     rf_region_t *region;
     assert_int_equal(t->region_create(b->link, size, &region), RF_OK);
-    rf_region_key_t key = key_over(world, region);
+    rf_region_key_t key = world_key_over(world, region);
     uint8_t *source = malloc(size);
     assert_non_null(source);
-    uint64_t since_ns = rf_clock_ns();
     for (unsigned i = 0; i < 20; i++) {
-        fill(source, size, i);
+        bytes_fill(source, size, i);
         rf_slot_t notify = slot_make(i), got;
         unsigned written = a->written;
         assert_int_equal(t->remote_write(a->link, &key, 0, source, size, &notify, i), RF_OK);
+        uint64_t since_ns = rf_clock_ns();
         unsigned notified = 0, breaks = 0;
         while (notified == 0 || a->written == written) {
             world_pump(world);
@@ -158,6 +128,7 @@ static void bulk_over_breaks(void **state)
             bool up = a->link->state == RF_LINK_STATE_UP && b->link->state == RF_LINK_STATE_UP;
             if (up && breaks < 2 && rf_prng_below(&world->prng, 10) == 0) {
                 world->fixture->break_connections(world);
+                since_ns = rf_clock_ns(); /* a link driver that starts again takes its time */
                 breaks++;
             }
             hang_check(since_ns, "a remote write over breaks");
@@ -181,7 +152,7 @@ static void writes_end_with_the_link(void **state)
     world_until(world, is_up, "the link to come up");
     rf_region_t *region;
     assert_int_equal(t->region_create(b->link, 1 << 20, &region), RF_OK);
-    rf_region_key_t key = key_over(world, region);
+    rf_region_key_t key = world_key_over(world, region);
     static uint8_t source[1 << 20];
     unsigned taken = 0;
     while (taken < 40 && t->remote_write(a->link, &key, 0, source, sizeof source, NULL, taken) == RF_OK)
@@ -389,12 +360,46 @@ static void streams_over_breaks(void **state)
             world->end[0].link->state == RF_LINK_STATE_UP && world->end[1].link->state == RF_LINK_STATE_UP;
         if (up && breaks < 20 && rf_prng_below(&world->prng, 6) == 0) {
             world->fixture->break_connections(world);
+            since_ns = rf_clock_ns();
             breaks++;
         }
         hang_check(since_ns, "a stream over breaks");
     }
     assert_true(breaks > 3);
     streams_close(world, &streams);
+}
+
+/* As many words and messages as there can be on their way to an end that does nothing: there is room for all of them. */
+static void what_a_writer_is_told_finds_room(void **state)
+{
+    (void)state;
+    if (!can_bulk() || !fixture_can(FIXTURE_PROCESSES, "its link breaks when the test wants it to")) return;
+    const unsigned rounds = 512;
+    world_t *world = world_linked(4096, 4096);
+    const rf_transport_t *t = world->fixture->transport;
+    end_t *a = &world->end[0], *b = &world->end[1];
+    rf_region_t *region;
+    rf_slot_t slot = slot_make(0);
+    unsigned writes = 0, taken = 0;
+    assert_int_equal(t->region_create(b->link, 4096, &region), RF_OK);
+    world_written(world, true); /* from here on there is a way for bulk */
+    uint64_t before = a->written;
+    while (t->remote_write(a->link, &region->key, 0, "x", 1, &slot, 0) == RF_OK) writes++;
+    assert_true(writes > 0);
+    for (unsigned i = 0; i < rounds; i++) {
+        end_send(b, 1);
+        taken += t->poll(b->link, &slot, 1);
+        end_progress(b);
+    }
+    uint64_t since_ns = rf_clock_ns();
+    while (a->got < b->sent || taken < writes || a->written < before + writes) {
+        end_receive(a, 64);
+        taken += t->poll(b->link, &slot, 1);
+        world_pump(world);
+        hang_check(since_ns, "what was said to a writer");
+    }
+    assert_int_equal(a->broken + b->broken, 0);
+    world_close(world);
 }
 
 /* Slots of a hostile peer: nothing it says moves a count out of its ring. */
@@ -492,6 +497,7 @@ const struct CMUnitTest cases_bulk[] = {
     cmocka_unit_test(streams_beside_a_heartbeat),
     cmocka_unit_test(a_stream_opened_late),
     cmocka_unit_test(streams_over_breaks),
+    cmocka_unit_test(what_a_writer_is_told_finds_room),
     cmocka_unit_test(hostile_stream_slots),
     cmocka_unit_test(a_closed_stream_is_noticed),
 };

@@ -401,8 +401,8 @@ static void many_links(void **state)
     end_t *a = &world->end[0], *b = &world->end[1];
     a->user = b->user = &many;
     a->on_event = b->on_event = many_event;
-    uint64_t since_ns = rf_clock_ns();
     for (unsigned i = 0; i < LINKS; i++) {
+        uint64_t since_ns = rf_clock_ns();
         b->link = NULL;
         end_connect(a);
         many.a[i] = a->link;
@@ -413,9 +413,13 @@ static void many_links(void **state)
         many.b[i] = b->link;
     }
     for (unsigned round = 0; round < 50; round++) {
+        uint64_t since_ns = rf_clock_ns();
         for (unsigned i = 0; i < LINKS; i++) {
             rf_slot_t slot = slot_make(i * 1000 + round);
-            while (t->send(many.a[i], &slot, 1) == 0) world_pump(world);
+            while (t->send(many.a[i], &slot, 1) == 0) {
+                world_pump(world);
+                hang_check(since_ns, "room on one of many links");
+            }
             t->flush(many.a[i]);
         }
         for (unsigned i = 0; i < LINKS; i++) {

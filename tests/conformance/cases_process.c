@@ -94,6 +94,7 @@ static void a_stopped_peer(void **state)
     assert_int_equal(a->dead, 0);
     assert_int_equal(kill(child.pid, SIGCONT), 0);
     uint64_t goal = a->sent + 10000;
+    since_ns = rf_clock_ns();
     while (a->sent < goal) {
         end_send(a, 64);
         end_progress(a);

@@ -8,7 +8,6 @@ static void order_and_once(void **state)
     (void)state;
     world_t *world = world_linked(64, 256);
     end_t *a = &world->end[0], *b = &world->end[1];
-    uint64_t since_ns = rf_clock_ns();
     for (unsigned round = 0; round < 2000; round++) {
         end_send(a, (unsigned)rf_prng_below(&world->prng, 100));
         end_send(b, (unsigned)rf_prng_below(&world->prng, 10));
@@ -16,6 +15,7 @@ static void order_and_once(void **state)
         end_receive(a, 1 + (unsigned)rf_prng_below(&world->prng, 64));
         world_pump(world);
     }
+    uint64_t since_ns = rf_clock_ns();
     while (b->got < a->sent || a->got < b->sent) {
         if (end_receive(b, 64) + end_receive(a, 64) == 0) world_pump(world);
         hang_check(since_ns, "the rest of the slots");
@@ -59,6 +59,7 @@ static void single_and_batched(void **state)
         while (end_send(a, sizes[i]) == 0) {
             end_receive(b, 64);
             world_pump(world);
+            hang_check(since_ns, "room for a batch");
         }
         while (b->got < a->sent) {
             if (end_receive(b, sizes[i]) == 0) world_pump(world);
@@ -74,13 +75,16 @@ static void contents_are_kept(void **state)
     (void)state;
     world_t *world = world_linked(64, 1024);
     const rf_transport_t *t = world->fixture->transport;
-    uint64_t since_ns = rf_clock_ns();
     for (unsigned length = 0; length <= RF_SLOT_PAYLOAD; length++) {
+        uint64_t since_ns = rf_clock_ns();
         rf_slot_t slot, got;
         memset(&slot, (int)length, sizeof slot);
         slot.control =
             rf_control_make((uint8_t)(1 + length * 3), length, length % 2, (uint16_t)(length * 997));
-        while (t->send(world->end[0].link, &slot, 1) == 0) world_pump(world);
+        while (t->send(world->end[0].link, &slot, 1) == 0) {
+            world_pump(world);
+            hang_check(since_ns, "room for a slot");
+        }
         assert_int_equal(t->flush(world->end[0].link), RF_OK);
         while (t->poll(world->end[1].link, &got, 1) == 0) {
             world_pump(world);
@@ -108,6 +112,7 @@ static void full_then_room(void **state)
         do {
             taken = end_send(a, 64);
             world_pump(world); /* a medium may buffer more on its way: until nothing moves */
+            hang_check(since_ns, "a ring to be full");
         } while (taken == 64);
         for (unsigned quiet = 0; quiet < 50;) {
             quiet = end_send(a, 64) == 0 ? quiet + 1 : 0;
@@ -145,7 +150,10 @@ static void rings_grow(void **state)
         hang_check(since_ns, "a larger ring");
     }
     unsigned sent = 0;
-    while (sent < 500) sent += end_send(a, 500 - sent);
+    while (sent < 500) {
+        sent += end_send(a, 500 - sent);
+        hang_check(since_ns, "room that was said to be there");
+    }
     assert_int_equal(sent, 500);
     world_stream(world, 0, 5000);
     rf_link_stats_t stats;
@@ -219,7 +227,10 @@ static void fragments(void **state)
             }
             got++;
         }
-        if (k == 0) world_pump(world);
+        if (k == 0)
+            world_pump(world);
+        else
+            since_ns = rf_clock_ns();
         hang_check(since_ns, "messages");
     }
     assert_true(refused > 0);

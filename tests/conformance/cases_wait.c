@@ -62,15 +62,18 @@ static void *asker(void *context)
     rf_prng_seed(&prng, 11);
     for (unsigned round = 0; round < ROUNDS; round++) {
         unsigned n = burst(&prng);
+        uint64_t since_ns = rf_clock_ns();
         while (n > 0) {
             unsigned sent = end_send(end, n);
             n -= sent;
             if (sent == 0) end_receive(end, 64);
+            hang_check(since_ns, "room for a burst");
         }
         /* Now and then a pause of random length, so that the other end is met at every point of falling asleep. */
         for (uint64_t spin = rf_prng_below(&prng, PAUSE_MAX); spin > 0; spin--) rf_cpu_pause();
         while (end->got < end->sent) {
             if (end_receive(end, 64) == 0) sleeper(end);
+            hang_check(since_ns, "a burst to come back");
         }
     }
     return NULL;
@@ -81,10 +84,16 @@ static uint64_t goal;
 static void *echoer(void *context)
 {
     end_t *end = context;
+    uint64_t since_ns = rf_clock_ns();
     while (end->sent < goal) {
         unsigned n = end_receive(end, 64);
-        while (n > 0) n -= end_send(end, n);
+        if (n > 0) since_ns = rf_clock_ns();
+        while (n > 0) {
+            n -= end_send(end, n);
+            hang_check(since_ns, "room for an echo");
+        }
         if (end->got == end->sent && end->sent < goal) sleeper(end);
+        hang_check(since_ns, "a burst to echo");
     }
     return NULL;
 }
@@ -218,10 +227,12 @@ static void *stream_side(void *context)
     streamer_t *me = end->user;
     static uint8_t buffers[2][100000];
     assert_int_equal(rf_stream_open(end->link, 0, STREAM_RING, &me->stream), RF_OK);
-    for (;;) {
+    for (uint64_t since_ns = rf_clock_ns();;) {
         bool moved = stream_move(end, me, buffers[end->side], sizeof buffers[0]);
         if (me->ended && me->finished && rf_stream_drained(me->stream)) break;
+        if (moved) since_ns = rf_clock_ns();
         if (!moved) sleeper(end);
+        hang_check(since_ns, "bytes of a stream");
     }
     return NULL;
 }

@@ -3,6 +3,7 @@
 #include "base/os.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,8 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#define KEY_TYPE 2 /* of slots that carry a region's key */
 
 bool conformance_doorbell = true;
 
@@ -40,6 +43,10 @@ static void end_event(void *context, rf_link_t *link, rf_link_event_t event, con
     case RF_LINK_WRITTEN:
         end->written++;
         end->written_err = info->err;
+        break;
+    case RF_LINK_READ:
+        end->read++;
+        end->read_err = info->err;
         break;
     case RF_LINK_CLOSED:
         end->closed++;
@@ -78,6 +85,8 @@ rf_endpoint_params_t world_params(world_t *world, unsigned side)
     return params;
 }
 
+static unsigned ends_open;
+
 void end_open(world_t *world, unsigned side)
 {
     end_t *end = &world->end[side];
@@ -93,7 +102,9 @@ void end_open(world_t *world, unsigned side)
         world->fixture->address(world, address);
         params.address = address;
     }
+    watch_world(world);
     assert_int_equal(t->endpoint_open(&params, &end->endpoint), RF_OK);
+    ends_open++;
     if (side == 1)
         assert_int_equal(t->endpoint_address(end->endpoint, world->address, sizeof world->address), RF_OK);
     else
@@ -106,6 +117,7 @@ void end_close(end_t *end)
     end->world->fixture->transport->endpoint_close(end->endpoint);
     rf_doorbell_destroy(&end->doorbell);
     end->endpoint = NULL;
+    ends_open--;
     end->link = NULL;
 }
 
@@ -130,6 +142,7 @@ world_t *world_open_until(uint64_t deadline_ns)
 void world_close(world_t *world)
 {
     for (unsigned side = 0; side < 3; side++) end_close(&world->end[side]);
+    watch_world(NULL);
     if (world->fixture->close) world->fixture->close(world);
     free(world);
 }
@@ -174,6 +187,7 @@ void end_progress(end_t *end)
     if (!end->endpoint) return;
     const fixture_t *fixture = end->world->fixture;
     uint64_t next;
+    watch_beat();
     fixture->transport->endpoint_progress(
         end->endpoint, fixture->now_ns ? fixture->now_ns(end->world) : rf_clock_ns(), &next);
 }
@@ -182,11 +196,6 @@ void world_pump(world_t *world)
 {
     for (unsigned side = 0; side < 3; side++) end_progress(&world->end[side]);
     if (world->fixture->step) world->fixture->step(world);
-}
-
-void hang_check(uint64_t since_ns, const char *what)
-{
-    if (rf_clock_ns() - since_ns > CONFORMANCE_HANG_NS) fail_msg("hangs while waiting for %s", what);
 }
 
 void world_until(world_t *world, bool (*condition)(world_t *), const char *what)
@@ -223,6 +232,7 @@ unsigned end_send(end_t *end, unsigned n)
     const rf_transport_t *t = end->world->fixture->transport;
     rf_slot_t slots[64];
     unsigned taken = 0;
+    watch_beat();
     while (taken < n) {
         unsigned batch = n - taken < 64 ? n - taken : 64;
         for (unsigned i = 0; i < batch; i++) slots[i] = slot_make(end->sent + i);
@@ -240,6 +250,7 @@ unsigned end_receive(end_t *end, unsigned max)
 {
     const rf_transport_t *t = end->world->fixture->transport;
     rf_slot_t slots[64];
+    watch_beat();
     unsigned n = t->poll(end->link, slots, max < 64 ? max : 64);
     assert_true(n <= max);
     for (unsigned i = 0; i < n; i++) slot_check(&slots[i], end->got++);
@@ -265,10 +276,62 @@ void world_stream(world_t *world, unsigned from, uint64_t n)
     }
 }
 
+void world_written(world_t *world, bool notify)
+{
+    const rf_transport_t *t = world->fixture->transport;
+    end_t *a = &world->end[0], *b = &world->end[1];
+    rf_slot_t slot = slot_make(0);
+    rf_region_t *region;
+    assert_int_equal(t->region_create(b->link, 4096, &region), RF_OK);
+    assert_int_equal(t->remote_write(a->link, &region->key, 0, "x", 1, notify ? &slot : NULL, 0), RF_OK);
+    uint64_t since_ns = rf_clock_ns();
+    for (bool notified = !notify; a->written == 0 || !notified;) {
+        world_pump(world);
+        t->poll(a->link, &slot, 1);
+        notified |= t->poll(b->link, &slot, 1) == 1;
+        hang_check(since_ns, "a remote write");
+    }
+}
+
+rf_region_key_t world_key_over(world_t *world, const rf_region_t *region)
+{
+    const rf_transport_t *t = world->fixture->transport;
+    uint64_t since_ns = rf_clock_ns();
+    rf_slot_t slot;
+    memset(&slot, 0, sizeof slot);
+    memcpy(slot.payload, &region->key, sizeof region->key);
+    slot.control = rf_control_make(KEY_TYPE, sizeof region->key, false, 0);
+    while (t->send(world->end[1].link, &slot, 1) == 0) {
+        world_pump(world);
+        hang_check(since_ns, "room for a region's key");
+    }
+    t->flush(world->end[1].link);
+    while (t->poll(world->end[0].link, &slot, 1) == 0) {
+        world_pump(world);
+        hang_check(since_ns, "a region's key");
+    }
+    rf_region_key_t key;
+    memcpy(&key, slot.payload, sizeof key);
+    return key;
+}
+
+void bytes_fill(uint8_t *bytes, size_t size, uint64_t seed)
+{
+    uint64_t x = seed * 0x9e3779b97f4a7c15ull + 1;
+    for (size_t i = 0; i < size; i++) {
+        x = x * 6364136223846793005ull + 1442695040888963407ull;
+        bytes[i] = (uint8_t)(x >> 56);
+    }
+}
+
 child_t child_start(world_t *world, void (*serve)(world_t *world, const child_t *parent, unsigned argument),
                     unsigned argument)
 {
     int down[2], up[2];
+    if (ends_open > 0) {
+        print_message("[  not now ] a case before this one has failed, and left its ends open\n");
+        skip();
+    }
     assert_int_equal(pipe(down), 0);
     assert_int_equal(pipe(up), 0);
     pid_t parent = getpid();
@@ -293,10 +356,24 @@ void child_say(const child_t *child, const void *bytes, size_t size)
     if (rf_write_all(child->to, bytes, size) != RF_OK) _exit(3);
 }
 
+/* The other process says something. Only the parent has a case that fails. */
+static void child_wait(const child_t *child)
+{
+    struct pollfd says = {.fd = child->from, .events = POLLIN};
+    int n;
+    while ((n = poll(&says, 1, CONFORMANCE_HANG_NS / RF_NS_PER_MS)) < 0 && errno == EINTR) continue;
+    if (n > 0) return;
+    if (child->pid == getppid()) _exit(3);
+    watch_ask(child->pid);
+    hang_tell("a word of the other process");
+    fail_msg("hangs while waiting for the other process");
+}
+
 void child_hear(const child_t *child, void *bytes, size_t size)
 {
     char *at = bytes;
     while (size > 0) {
+        child_wait(child);
         ssize_t n = read(child->from, at, size);
         if (n < 0 && errno == EINTR) continue;
         assert_true(n > 0);
@@ -313,28 +390,54 @@ void child_reap(child_t *child)
     close(child->to);
 }
 
+/* Cases alone: name them. */
+static bool is_asked(const char *name, char **asked)
+{
+    bool found = !asked[0];
+    for (; *asked; asked++) found = found || strcmp(*asked, name) == 0;
+    return found;
+}
+
+static int case_begins(void **name)
+{
+    watch_case(*name);
+    return 0;
+}
+
+static int case_ends(void **name)
+{
+    (void)name;
+    watch_case(NULL);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
+    (void)argc;
     const struct {
         const struct CMUnitTest *cases;
         size_t n;
     } groups[] = {
         {cases_slots, cases_slots_n}, {cases_life, cases_life_n}, {cases_break, cases_break_n},
         {cases_bulk, cases_bulk_n},   {cases_wait, cases_wait_n}, {cases_process, cases_process_n},
-        {cases_fence, cases_fence_n},
+        {cases_fence, cases_fence_n}, {cases_lane, cases_lane_n}, {cases_read, cases_read_n},
     };
     struct CMUnitTest all[128];
     size_t n = 0;
     for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
         for (size_t i = 0; i < groups[g].n; i++) {
-            /* One case alone: name it. */
-            if (argc > 1 && strcmp(groups[g].cases[i].name, argv[1]) != 0) continue;
-            if (n < sizeof all / sizeof *all) all[n++] = groups[g].cases[i];
+            if (!is_asked(groups[g].cases[i].name, argv + 1)) continue;
+            if (n == sizeof all / sizeof *all) abort();
+            all[n] = groups[g].cases[i];
+            all[n].initial_state = (void *)(uintptr_t)all[n].name;
+            all[n].setup_func = case_begins;
+            all[n++].teardown_func = case_ends;
         }
     }
     if (n == 0) {
         fprintf(stderr, "no case of that name\n");
         return 2;
     }
+    watch_start();
     return _cmocka_run_group_tests(conformance_fixture->name, all, n, NULL, NULL);
 }

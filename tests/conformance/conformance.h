@@ -6,7 +6,7 @@
  * in one thread by world_pump(), or each in a thread or a process of its own.
  *
  * Nothing here depends on time being short: waits end when what they wait for has come, and deadlines only keep a
- * broken medium from hanging the suite.
+ * broken medium from hanging the suite. Every wait has one, and says what it waited for and how the links are (watch.c).
  */
 #ifndef RF_TESTS_CONFORMANCE_CONFORMANCE_H
 #define RF_TESTS_CONFORMANCE_CONFORMANCE_H
@@ -70,6 +70,8 @@ struct fixture {
     unsigned (*memory_of)(const rf_link_t *link, uint64_t *out, unsigned max);
     void (*keep_mapped)(world_t *world, unsigned side);
     void (*overwrite_kept)(world_t *world);
+    /* Tells on standard error how a link is that does not get on, a line or more. May be NULL. */
+    void (*explain)(rf_link_t *link);
 };
 
 /* One end, and what its events said. */
@@ -80,9 +82,9 @@ typedef struct end {
     rf_link_t *link;
     rf_link_t *event_link; /* of the event that on_event is told of */
     rf_doorbell_t doorbell;
-    unsigned incoming, up, broken, room, fds, written, closed, dead;
+    unsigned incoming, up, broken, room, fds, written, read, closed, dead;
     rf_err_t why; /* of DEAD */
-    rf_err_t written_err;
+    rf_err_t written_err, read_err;
     rf_hello_t hello;    /* the peer's */
     uint64_t sent, got;  /* numbered slots */
     bool leave_incoming; /* do not accept by itself */
@@ -113,7 +115,6 @@ world_t *world_linked(unsigned slots, unsigned slots_max);
 void world_close(world_t *world);
 
 rf_endpoint_params_t world_params(world_t *world, unsigned side);
-void end_listen(end_t *end);
 void end_connect(end_t *end);
 /* Opens one end, as a process or thread of its own would. */
 void end_open(world_t *world, unsigned side);
@@ -124,7 +125,21 @@ void end_progress(end_t *end);
 void world_pump(world_t *world);
 /* Pumps until `condition(world)`; fails the case when nothing comes of it. */
 void world_until(world_t *world, bool (*condition)(world_t *), const char *what);
+/* In every loop that waits: fails the case when it has gone on since then for CONFORMANCE_HANG_NS. */
 void hang_check(uint64_t since_ns, const char *what);
+/* Tells what hang_check() does when it fails: for waits that fail by themselves. */
+void hang_tell(const char *what);
+
+/* watch.c: from here on a thread of this process ends it when the case at hand is blocked. */
+void watch_start(void);
+/* A case begins; NULL: it has ended. */
+void watch_case(const char *name);
+/* The case gets on. */
+void watch_beat(void);
+/* The world that is told of; NULL: none. */
+void watch_world(const world_t *world);
+/* Another process of this program is to tell on standard error where it is. */
+void watch_ask(pid_t process);
 
 /* Numbered slots: contents follow from the number, so that damage, loss, doubling and disorder all show. */
 rf_slot_t slot_make(uint64_t number);
@@ -136,13 +151,23 @@ unsigned end_receive(end_t *end, unsigned max);
 /* Sends and receives until `n` numbers went from `from` to the other end. */
 void world_stream(world_t *world, unsigned from, uint64_t n);
 
+/* A region of 4096 bytes at b, with the number 0; one remote write of a's has been placed in it, with a notify slot if asked. */
+void world_written(world_t *world, bool notify);
+
 bool is_up(world_t *world);
 bool is_b_ended(world_t *world);
 bool is_a_ended(world_t *world);
 
 bool fixture_can(unsigned flag, const char *what);
 
-/* A process that lives on one end of the world; killed with this one. `serve` does not return. */
+/* Sends a region's key from b to a, as a program would. */
+rf_region_key_t world_key_over(world_t *world, const rf_region_t *region);
+/* Bytes that follow from the seed. */
+void bytes_fill(uint8_t *bytes, size_t size, uint64_t seed);
+
+/* A process that lives on one end of the world; killed with this one. `serve` does not return. Skips the case where ends are
+ * open here: User-Mode Linux leaves a child what its parent has mapped of memory that is not for children (MADV_DONTFORK), as
+ * that of a verbs device is, and what the child maps there is the parent's. */
 typedef struct child {
     pid_t pid;
     int from, to; /* pipes */
@@ -150,15 +175,21 @@ typedef struct child {
 
 child_t child_start(world_t *world, void (*serve)(world_t *world, const child_t *parent, unsigned argument),
                     unsigned argument);
-/* Both wait for all of it; a child whose parent is gone ends. */
+/* Both wait for all of it; a child whose parent is gone, or that waits for CONFORMANCE_HANG_NS, ends. */
 void child_say(const child_t *child, const void *bytes, size_t size);
 void child_hear(const child_t *child, void *bytes, size_t size);
 void child_reap(child_t *child);
 
+/* sockets.c: a fixture's `garbage`; every connection by TCP of this process is reset, and what its queues held is lost; every
+ * socket of this process to one of these is shut. */
+bool sockets_garbage(world_t *world, const char *address, const uint8_t *bytes, size_t size);
+void sockets_reset(void);
+void sockets_shut(const pid_t *peers, unsigned n);
+
 /* The cases, by subject. */
 extern const struct CMUnitTest cases_slots[], cases_life[], cases_break[], cases_bulk[], cases_wait[],
-    cases_process[], cases_fence[];
+    cases_process[], cases_fence[], cases_lane[], cases_read[];
 extern const size_t cases_slots_n, cases_life_n, cases_break_n, cases_bulk_n, cases_wait_n, cases_process_n,
-    cases_fence_n;
+    cases_fence_n, cases_lane_n, cases_read_n;
 
 #endif

@@ -1,19 +1,20 @@
 /*
  * RDMA between two endpoints of one process, over a device of this host: the one that has the address in
  * RACKFISH_RDMA_ADDRESS (default 127.0.0.1: any). Skipped where there is no RDMA device.
+ *
+ * With RACKFISH_RDMA_REMOVE connections break because the device is removed: that is a command of the shell, which removes it, says so in
+ * a line, and has it come back.
  */
 #include "conformance.h"
+#include "path_fixture.h"
 
 #include "transport/rdma/internal.h"
 
-#include <arpa/inet.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
-
-#define DESCRIPTORS_MAX 1024
 
 static const char *host(void)
 {
@@ -38,43 +39,57 @@ static void rdma_address(world_t *world, char *out)
     snprintf(out, RF_ADDRESS_MAX, "%s:0", host());
 }
 
+static FILE *shell; /* removes the device, and has it come back; NULL: it is there */
+
+static void device_is_back(world_t *world)
+{
+    char line[16];
+    (void)world;
+    if (!shell) return;
+    while (fgets(line, sizeof line, shell)) {
+    }
+    assert_int_equal(pclose(shell), 0);
+    shell = NULL;
+}
+
+/* Both ends let go of the device, or its removal would never end. Its coming back goes on beside the test. */
+static void device_remove(world_t *world, const char *command)
+{
+    char line[16];
+    device_is_back(world);
+    shell = popen(command, "re");
+    assert_non_null(shell);
+    struct pollfd said = {.fd = fileno(shell), .events = POLLIN};
+    uint64_t since_ns = rf_clock_ns();
+    while (poll(&said, 1, 1) == 0) {
+        for (unsigned side = 0; side < 2; side++)
+            if (world->end[side].endpoint) end_progress(&world->end[side]);
+        hang_check(since_ns, "the device to be removed");
+    }
+    assert_non_null(fgets(line, sizeof line, shell));
+}
+
 /* Every queue pair of this process is in error, and every connection of its control links is reset: which of the two an
  * end notices first is up to it. */
 static void rdma_break(world_t *world)
 {
+    const char *remove = getenv("RACKFISH_RDMA_REMOVE");
+    if (remove) {
+        device_remove(world, remove);
+        return;
+    }
     bool controls = rf_prng_below(&world->prng, 2) == 0;
     for (unsigned side = 0; side < 2; side++) {
         rdma_endpoint_t *ep = (rdma_endpoint_t *)world->end[side].endpoint;
         for (unsigned i = 0; ep && i < ep->paths_end; i++) {
             struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
-            if (ep->paths[i] && ep->paths[i]->stage == RDMA_STAGE_UP) {
+            if (ep->paths[i] && ep->paths[i]->lane && ep->paths[i]->lane->stage == PATH_UP) {
                 ibv_modify_qp(ep->paths[i]->qp, &attr, IBV_QP_STATE);
-                ep->paths[i]->link->say |= RDMA_WORD_PROBE; /* as if something had been on its way */
+                ep->paths[i]->lane->link->say_ack = true; /* as if something had been on its way */
             }
         }
     }
-    for (int fd = 3; controls && fd < DESCRIPTORS_MAX; fd++) {
-        struct sockaddr_storage peer;
-        socklen_t size = sizeof peer;
-        if (getpeername(fd, (struct sockaddr *)&peer, &size) < 0 || peer.ss_family != AF_INET) continue;
-        struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
-        (void)!connect(fd, &nowhere, sizeof nowhere);
-    }
-}
-
-static bool rdma_garbage(world_t *world, const char *address, const uint8_t *bytes, size_t size)
-{
-    (void)world;
-    struct sockaddr_in to = {.sin_family = AF_INET};
-    const char *colon = strrchr(address, ':');
-    to.sin_port = htons((uint16_t)strtoul(colon + 1, NULL, 10));
-    assert_int_equal(inet_pton(AF_INET, host(), &to.sin_addr), 1);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_true(fd >= 0);
-    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
-    if (size > 0) (void)!send(fd, bytes, size, MSG_NOSIGNAL);
-    close(fd);
-    return true;
+    if (controls) sockets_reset();
 }
 
 /* ---- a peer that breaks the rules, on a link that is up ---- */
@@ -135,101 +150,45 @@ static void hostile_line(rdma_path_t *path)
         post(path, "half a slot", 11);
 }
 
-static bool hostile_word(rdma_path_t *path, unsigned way, uint64_t sent)
-{
-    const uint32_t g = path->generation;
-    const rdma_word_t bad[] = {
-        {.flags = 1u << 30, .generation = g},
-        {.flags = RDMA_WORD_HELLO, .generation = g},
-        {.flags = RDMA_WORD_PROBE, .generation = g + 1},
-        {.generation = g, .delivered = 1000000},
-        {.generation = g, .delivered = UINT64_MAX},
-        {.generation = g, .placed = 1},
-        {.generation = g, .reserved = {0, 0, 1}},
-        {.flags = RDMA_WORD_CLOSE, .generation = g, .count = sent + 1},
-        {.flags = RDMA_WORD_WANT_ACK, .generation = g, .count = UINT64_MAX},
-    };
-    if (way >= sizeof bad / sizeof *bad) return false;
-    rdma_path_say(path, &bad[way]);
-    return true;
-}
-
-/* Nonsense over the control link. */
-static bool hostile_control(rdma_link_t *link, unsigned way)
-{
-    uint8_t bytes[sizeof(rdma_path_info_t)];
-    memset(bytes, 0xa5, sizeof bytes);
-    rdma_lost_t lost = {.lane = 9};
-    rdma_region_gone_t gone = {.region = 12345};
-    switch (way) {
-    case 0:
-        return rdma_control_say(link, RDMA_CONTROL_OFFER, bytes, sizeof bytes);
-    case 1:
-        return rdma_control_say(link, RDMA_CONTROL_OFFER, bytes, 7);
-    case 2:
-        return rdma_control_say(link, RDMA_CONTROL_ANSWER, bytes, sizeof bytes);
-    case 3:
-        return rdma_control_say(link, RDMA_CONTROL_LOST, &lost, sizeof lost);
-    case 4:
-        return rdma_control_say(link, RDMA_CONTROL_CLOSED, NULL, 0);
-    case 5:
-        return rdma_control_say(link, RDMA_CONTROL_REGION_FREE, &gone, sizeof gone);
-    case 6:
-        return rdma_control_say(link, 99, bytes, 64);
-    default:
-        return false;
-    }
-}
-
 /* A region has been written to once; then a message that does not fit. */
 static bool hostile_bulk(world_t *world, unsigned way)
 {
     rdma_placed_t bad[] = {
-        {.write = 0},
-        {.write = 2},
-        {.write = 1, .has_notify = 2},
-        {.write = 1, .reserved = {1}},
-        {.write = 1, .has_notify = 1},
-        {.write = 1, .size = UINT64_MAX},
+        {.write = 0, .total = 1},
+        {.write = UINT64_MAX, .total = 1},
+        {.write = 1, .total = 1, .has_notify = 2},
+        {.write = 1, .total = 1, .reserved = {1}},
+        {.write = 1, .total = 1, .has_notify = 1},
+        {.write = 1, .total = 0},
     };
     if (way >= sizeof bad / sizeof *bad) return false;
-    const rf_transport_t *t = &rf_transport_rdma;
-    end_t *a = &world->end[0], *b = &world->end[1];
-    rf_region_t *region;
-    assert_int_equal(t->region_create(b->link, 4096, &region), RF_OK);
-    assert_int_equal(t->remote_write(a->link, &region->key, 0, "x", 1, NULL, 0), RF_OK);
-    uint64_t since_ns = rf_clock_ns();
-    while (a->written == 0) {
-        rf_slot_t none;
-        world_pump(world);
-        t->poll(a->link, &none, 1);
-        t->poll(b->link, &none, 1);
-        hang_check(since_ns, "the bulk lane");
-    }
-    rdma_path_t *path = rdma_link_of(a->link)->lanes[RDMA_LANE_BULK].path;
+    world_written(world, true);
+    rdma_path_t *path = rdma_link_of(path_link_of(world->end[0].link))->paths[PATH_LANE_BULK];
     struct ibv_mr *mr = ibv_reg_mr(path->domain->pd, bad, sizeof bad, 0);
     assert_non_null(mr);
     struct ibv_sge part = {.addr = (uintptr_t)&bad[way], .length = sizeof bad[way], .lkey = mr->lkey};
     struct ibv_send_wr request = {
         .sg_list = &part, .num_sge = 1, .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED};
     uint32_t done = path->posted + 1;
+    uint64_t since_ns = rf_clock_ns();
     rdma_path_post(path, &request, 1);
-    while ((int32_t)(path->completed - done) < 0 && !path->failed) rdma_device_drain(path->device);
+    while ((int32_t)(path->completed - done) < 0 && !rdma_path_over(path)) {
+        rdma_device_drain(path->device);
+        hang_check(since_ns, "a hostile message to be sent");
+    }
     ibv_dereg_mr(mr);
     return true;
 }
 
 static bool rdma_hostile(world_t *world, unsigned side, unsigned way, bool *harmless)
 {
-    rdma_link_t *link = rdma_link_of(world->end[side].link);
-    rdma_path_t *path = link->lanes[RDMA_LANE_SLOTS].path;
-    const unsigned slots = 7, words = 9, controls = 7;
+    path_link_t *link = path_link_of(world->end[side].link);
+    rdma_path_t *path = rdma_link_of(link)->paths[PATH_LANE_SLOTS];
+    const unsigned slots = 7;
     if (way < slots) return hostile_slot(path, way, link->slots_head, harmless);
     way -= slots;
-    if (way < words) return hostile_word(path, way, link->slots_head);
-    way -= words;
-    if (way < controls) return hostile_control(link, way);
-    way -= controls;
+    if (way < PATH_HOSTILE_WAYS) return path_hostile(link, way);
+    way -= PATH_HOSTILE_WAYS;
     if (way == 0) { /* no whole slot */
         post(path, "half a slot", 11);
         return true;
@@ -240,12 +199,16 @@ static bool rdma_hostile(world_t *world, unsigned side, unsigned way, bool *harm
         return true;
     }
     if (way == 2) { /* a word that says nothing */
-        rdma_word_t word = {.generation = path->generation};
+        path_word_t word = {.generation = path->lane->generation};
         rdma_path_say(path, &word);
         *harmless = true;
         return true;
     }
-    return hostile_bulk(world, way - 3);
+    if (way == 3) {
+        rdma_region_gone_t gone = {.region = 12345};
+        return path_control_say(link, RDMA_CONTROL_REGION_FREE, &gone, sizeof gone);
+    }
+    return hostile_bulk(world, way - 4);
 }
 
 static const fixture_t fixture = {
@@ -253,10 +216,12 @@ static const fixture_t fixture = {
     .transport = &rf_transport_rdma,
     .flags = FIXTURE_BREAKS | FIXTURE_BULK | FIXTURE_THREADS | FIXTURE_PROCESSES,
     .deadline_ns = 20 * RF_NS_PER_S,
+    .open = device_is_back,
     .address = rdma_address,
     .break_connections = rdma_break,
-    .garbage = rdma_garbage,
+    .garbage = sockets_garbage,
     .hostile = rdma_hostile,
+    .explain = path_explain,
 };
 
 const fixture_t *conformance_fixture = &fixture;

@@ -3,14 +3,10 @@
 
 #include "transport/tcp/internal.h"
 
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
-
-#define DESCRIPTORS_MAX 1024
 
 static void tcp_address(world_t *world, char *out)
 {
@@ -28,32 +24,10 @@ static void tcp_params(world_t *world, unsigned side, rf_endpoint_params_t *para
 }
 #endif
 
-/* Every connected TCP socket of this process is reset, and what its queues held is lost. */
 static void tcp_break(world_t *world)
 {
     (void)world;
-    for (int fd = 3; fd < DESCRIPTORS_MAX; fd++) {
-        struct sockaddr_storage peer;
-        socklen_t size = sizeof peer;
-        if (getpeername(fd, (struct sockaddr *)&peer, &size) < 0 || peer.ss_family != AF_INET) continue;
-        struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
-        (void)!connect(fd, &nowhere, sizeof nowhere);
-    }
-}
-
-static bool tcp_garbage(world_t *world, const char *address, const uint8_t *bytes, size_t size)
-{
-    (void)world;
-    struct sockaddr_in to = {.sin_family = AF_INET};
-    const char *colon = strrchr(address, ':');
-    to.sin_port = htons((uint16_t)strtoul(colon + 1, NULL, 10));
-    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_true(fd >= 0);
-    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
-    if (size > 0) (void)!send(fd, bytes, size, MSG_NOSIGNAL);
-    close(fd);
-    return true;
+    sockets_reset();
 }
 
 /* ---- a peer that breaks the rules, on a connection that is up ---- */
@@ -120,20 +94,8 @@ static bool hostile_bulk(world_t *world, unsigned way)
         {.size = 0, .flags = TCP_BULK_LAST | TCP_BULK_NOTIFY, .write = 1}, /* its notify slot is of type 0 */
     };
     if (way >= sizeof bad / sizeof *bad) return false;
-    const rf_transport_t *t = &rf_transport_tcp;
-    end_t *a = &world->end[0], *b = &world->end[1];
-    rf_region_t *region;
-    assert_int_equal(t->region_create(b->link, 4096, &region), RF_OK);
-    assert_int_equal(t->remote_write(a->link, &region->key, 0, "x", 1, NULL, 0), RF_OK);
-    uint64_t since_ns = rf_clock_ns();
-    while (a->written == 0) {
-        rf_slot_t none;
-        world_pump(world);
-        t->poll(a->link, &none, 1);
-        t->poll(b->link, &none, 1);
-        hang_check(since_ns, "the bulk connection");
-    }
-    tcp_conn_t *conn = tcp_link_of(a->link)->bulk->conn;
+    world_written(world, false);
+    tcp_conn_t *conn = tcp_link_of(world->end[0].link)->bulk->conn;
     say(conn, &bad[way], sizeof bad[way]);
     if (bad[way].flags & TCP_BULK_NOTIFY) {
         rf_slot_t slot = {.control = 0};
@@ -181,7 +143,7 @@ static const fixture_t fixture = {
     .deadline_ns = 20 * RF_NS_PER_S,
     .address = tcp_address,
     .break_connections = tcp_break,
-    .garbage = tcp_garbage,
+    .garbage = sockets_garbage,
     .hostile = tcp_hostile,
     .half = tcp_half,
 };

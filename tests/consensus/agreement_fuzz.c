@@ -1,6 +1,6 @@
 /*
- * Hostile messages between running engines. The input is a list of actions: let time pass, propose, read, kill, and on
- * the link of a true member: a message of before again, cut short, or at another receiver; or any bytes at all.
+ * Hostile messages between running engines. The input is a list of actions: let time pass, propose, read, kill, members join, as new incarnations,
+ * and leave, and on the link of a true member: a message of before again, cut short, or at another receiver; or any bytes at all.
  *
  * Oracles: nothing aborts and no memory is broken, whatever the bytes. As long as only real messages were repeated, cut or
  * misdirected (a link that is out of order), the model's invariants hold as well (net.h); a member that lies may break those,
@@ -10,7 +10,8 @@
 
 #include <stdlib.h>
 
-#define KEPT 32
+#define KEPT      32
+#define JOINS_MAX 16
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -20,6 +21,41 @@ typedef struct kept {
     size_t size;
     uint8_t *bytes;
 } kept_t;
+
+/* Changes that were asked for; who joins is started when the answer has come, as its monitor would be. */
+typedef struct joins {
+    unsigned n;
+    struct {
+        rf_core_t core;
+        unsigned proposal;
+    } join[JOINS_MAX];
+} joins_t;
+
+static void join(net_t *n, rf_core_t by, rf_core_t core, joins_t *joins)
+{
+    if (joins->n == JOINS_MAX || !n->cores[by].alive || n->cores[core].alive || n->n_proposed >= 1000) return;
+    joins->join[joins->n].core = core;
+    joins->join[joins->n++].proposal = net_change(n, by, &core, 1, NULL, 0);
+}
+
+static void start_joined(net_t *n, joins_t *joins)
+{
+    for (unsigned i = 0; i < joins->n; i++) {
+        const net_proposal_t *p = &n->proposed[joins->join[i].proposal];
+        net_core_t *c = &n->cores[joins->join[i].core];
+        if (!p->answered) continue;
+        if (p->err == RF_OK && !c->alive && p->value > c->incarnation)
+            net_start(n, joins->join[i].core, (rf_incarnation_t)p->value);
+        joins->join[i--] = joins->join[--joins->n];
+    }
+}
+
+static void leave(net_t *n, rf_core_t by, rf_core_t core)
+{
+    agreement_member_t leaver = net_member(n, core);
+    if (n->cores[by].alive && n->cores[core].alive && n->n_proposed < 1000)
+        net_change(n, by, NULL, 0, &leaver, 1);
+}
 
 static void keep(net_t *n, kept_t *kept, unsigned *n_kept)
 {
@@ -44,11 +80,11 @@ static void inject(net_t *n, rf_core_t to, agreement_member_t from, uint8_t type
 }
 
 static void act(net_t *n, const uint8_t *in, const uint8_t *bytes, size_t size, kept_t *kept,
-                unsigned *n_kept, bool lies)
+                unsigned *n_kept, joins_t *joins, bool lies)
 {
     rf_core_t core = in[1] % n->knobs.cores, other = in[1] / 16 % n->knobs.cores;
     const kept_t *k = &kept[in[2] % KEPT];
-    switch (in[0] % 12) {
+    switch (in[0] % 16) {
     case 0:
     case 1:
         if (n->cores[core].alive && n->n_proposed < 1000) net_propose(n, core);
@@ -82,6 +118,16 @@ static void act(net_t *n, const uint8_t *in, const uint8_t *bytes, size_t size, 
     case 9:
         net_cut(n, core, other, in[2] & 1);
         break;
+    case 11:
+        if (in[2] % 4 == 0) leave(n, core, other);
+        break;
+    case 12:
+    case 13:
+        join(n, core, other, joins);
+        break;
+    case 14:
+        start_joined(n, joins);
+        break;
     case 10: /* some bytes of it are changed */
         if (!k->bytes || !lies) break;
         uint8_t *forged = malloc(k->size);
@@ -104,6 +150,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     jmp_buf unsafe;
     kept_t kept[KEPT] = {0};
     unsigned n_kept = 0;
+    joins_t joins = {0};
     if (size < 4) return 0;
     bool lies = data[0] & 1;
     net_knobs_t knobs = {.cores = 3 + data[0] / 2 % 3,
@@ -120,7 +167,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         for (data += 2, size -= 2; size >= 4;) {
             size_t length = data[3] % 128;
             if (length > size - 4) length = size - 4;
-            act(n, data, data + 4, length, kept, &n_kept, lies);
+            act(n, data, data + 4, length, kept, &n_kept, &joins, lies);
             data += 4 + length;
             size -= 4 + length;
         }

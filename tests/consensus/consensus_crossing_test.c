@@ -102,6 +102,131 @@ static void a_change_goes_on_when_completions_are_full(void **state)
     net_free(n);
 }
 
+/* The dying leader's kernel closes its links one after the other: who is asked for a vote may hear of it only then. It gives the vote
+ * then, not after the time that a refusal costs: elected and committed after a vote's way and one round trip, of at most 90 us; what was
+ * proposed meanwhile goes with the first entry. */
+static void a_refusal_is_taken_back(void **state)
+{
+    (void)state;
+    for (unsigned seed = 1; seed < 20; seed++) {
+        net_t *n = formed((net_knobs_t){.cores = 3, .lossless = true}, seed);
+        assert_true(net_answered(n, net_propose(n, 1), MS));
+        net_run(n, 2 * MS);
+        net_kill(n, 0);
+        net_tell_death(n, 1, 0, AGREEMENT_EVIDENCE_SILENCE);
+        assert_int_equal(net_state(n, 1).role, AGREEMENT_ROLE_CANDIDATE);
+        net_run(n, 100 * US); /* refused: the other one hears a leader */
+        assert_int_equal(net_state(n, 1).role, AGREEMENT_ROLE_CANDIDATE);
+        unsigned p = net_propose(n, 1);
+        net_tell_death(n, 2, 0, AGREEMENT_EVIDENCE_SILENCE);
+        net_run(n, (45 + 90) * US);
+        assert_int_equal(net_state(n, 1).role, AGREEMENT_ROLE_LEADER);
+        assert_true(n->proposed[p].answered);
+        assert_int_equal(n->proposed[p].err, RF_OK);
+        net_free(n);
+    }
+}
+
+static void kill_the_leader(net_t *n)
+{
+    net_kill(n, 0);
+    for (rf_core_t core = 1; core < 3; core++) net_tell_death(n, core, 0, AGREEMENT_EVIDENCE_SILENCE);
+}
+
+/* Both know at once: one round trip for the vote, which was claimed, and one for the first entry; nobody is asked whether it would vote. */
+static void a_claimed_vote_elects(void **state)
+{
+    (void)state;
+    for (unsigned seed = 1; seed < 20; seed++) {
+        net_t *n = formed((net_knobs_t){.cores = 3, .lossless = true}, seed);
+        assert_true(net_answered(n, net_propose(n, 1), MS));
+        net_run(n, 2 * MS);
+        uint64_t term = net_state(n, 1).term;
+        kill_the_leader(n);
+        unsigned p = net_propose(n, 1);
+        assert_int_equal(net_state(n, 1).role, AGREEMENT_ROLE_CANDIDATE);
+        assert_int_equal(net_state(n, 1).term, term); /* it enters the next when it has a vote of it */
+        net_run(n, 90 * US);
+        assert_int_equal(net_state(n, 1).role, AGREEMENT_ROLE_LEADER);
+        assert_int_equal(net_state(n, 1).term, term + 1);
+        net_run(n, 90 * US);
+        assert_true(n->proposed[p].answered);
+        net_free(n);
+    }
+}
+
+/* The second's turn has come when the first learns of it: their claims cross, and the first is elected. */
+static void of_claims_that_cross_the_first_wins(void **state)
+{
+    (void)state;
+    for (unsigned seed = 1; seed < 20; seed++) {
+        net_t *n = formed((net_knobs_t){.cores = 3, .lossless = true, .election_ns = 300 * MS}, seed);
+        assert_true(net_answered(n, net_propose(n, 1), MS));
+        net_run(n, 400 * MS); /* time has to have begun an election ago */
+        net_kill(n, 0);
+        net_tell_death(n, 2, 0, AGREEMENT_EVIDENCE_SILENCE);
+        for (unsigned us = 0; us < 1000 && net_state(n, 2).role != AGREEMENT_ROLE_CANDIDATE; us++)
+            net_run(n, US);
+        net_tell_death(n, 1, 0, AGREEMENT_EVIDENCE_SILENCE);
+        assert_int_equal(net_state(n, 1).role, AGREEMENT_ROLE_CANDIDATE);
+        assert_int_equal(net_state(n, 2).role, AGREEMENT_ROLE_CANDIDATE);
+        net_run(n, 2 * 90 * US);
+        assert_int_equal(net_state(n, 1).role, AGREEMENT_ROLE_LEADER);
+        net_free(n);
+    }
+}
+
+/* The second hears of it so late that it does not remember having been asked: when its turn has come the first, which refuses it, asks again. */
+static void who_hears_late_is_asked_again(void **state)
+{
+    (void)state;
+    for (unsigned seed = 1; seed < 20; seed++) {
+        net_t *n = formed((net_knobs_t){.cores = 3, .lossless = true, .election_ns = 300 * MS}, seed);
+        assert_true(net_answered(n, net_propose(n, 1), MS));
+        net_run(n, 400 * MS);
+        net_kill(n, 0);
+        net_tell_death(n, 1, 0, AGREEMENT_EVIDENCE_SILENCE);
+        net_run(n, MS);
+        net_tell_death(n, 2, 0, AGREEMENT_EVIDENCE_SILENCE);
+        net_run(n, (800 + 3 * 45 + 1) * US);
+        assert_int_equal(net_state(n, 1).role, AGREEMENT_ROLE_LEADER);
+        net_free(n);
+    }
+}
+
+/* The one whose turn it is lacks an entry: who is asked, and has it, claims votes itself, without waiting for its turn. */
+static void who_holds_more_claims_at_once(void **state)
+{
+    (void)state;
+    for (unsigned seed = 1; seed < 20; seed++) {
+        net_t *n = formed((net_knobs_t){.cores = 3, .lossless = true}, seed);
+        assert_true(net_answered(n, net_propose(n, 1), MS));
+        net_run(n, 2 * MS);
+        net_cut(n, 0, 1, true);
+        assert_true(net_answered(n, net_propose(n, 2), MS));
+        assert_true(net_state(n, 2).last > net_state(n, 1).last);
+        kill_the_leader(n);
+        net_run(n, 3 * 45 * US);
+        assert_int_equal(net_state(n, 2).role, AGREEMENT_ROLE_LEADER);
+        net_free(n);
+    }
+}
+
+/* A link that broke, and a leader that lives: the others hear it, and no term is spent. */
+static void a_broken_link_costs_no_election(void **state)
+{
+    (void)state;
+    net_t *n = formed((net_knobs_t){.cores = 3}, 1);
+    uint64_t term = net_state(n, 0).term;
+    net_tell_death(n, 1, 0, AGREEMENT_EVIDENCE_SILENCE);
+    unsigned p = net_propose(n, 1);
+    assert_true(net_answered(n, p, 50 * MS));
+    net_run(n, 50 * MS);
+    assert_int_equal(net_state(n, 0).role, AGREEMENT_ROLE_LEADER);
+    for (rf_core_t core = 0; core < 3; core++) assert_int_equal(net_state(n, core).term, term);
+    net_free(n);
+}
+
 static void many_reads_at_once_are_all_answered(void **state)
 {
     (void)state;
@@ -229,6 +354,12 @@ int main(void)
         cmocka_unit_test(a_view_is_not_half_carried_out),
         cmocka_unit_test(a_learner_of_a_later_term_is_not_left_out),
         cmocka_unit_test(an_answer_about_another_snapshot),
+        cmocka_unit_test(a_refusal_is_taken_back),
+        cmocka_unit_test(a_claimed_vote_elects),
+        cmocka_unit_test(who_holds_more_claims_at_once),
+        cmocka_unit_test(of_claims_that_cross_the_first_wins),
+        cmocka_unit_test(who_hears_late_is_asked_again),
+        cmocka_unit_test(a_broken_link_costs_no_election),
         cmocka_unit_test(what_is_executed_is_not_unknown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -400,6 +400,73 @@ static void who_votes_is_no_candidate(void **state)
     net_free(n);
 }
 
+static struct {
+    unsigned n_changes;
+    bool kill; /* who is to become a voter, at once, and nobody knows */
+    rf_core_t dead[AGREEMENT_VOTERS_MAX];
+    unsigned n_dead;
+} promotion;
+
+static void watch_promotion(net_t *n, rf_core_t core, const agreement_output_t *out)
+{
+    const agreement_t *e = n->cores[core].engine;
+    const config_t *c = config_newest(e);
+    unsigned n_kept = 0;
+    (void)out;
+    if (core != 0 || !c->joint || promotion.n_dead > 0) return;
+    promotion.n_changes++;
+    for (unsigned i = 0; i < c->n_new; i++) {
+        agreement_member_t m = c->voters_new[i];
+        bool kept = config_find(e, c->voters_old, c->n_old, m) < c->n_old;
+        n_kept += kept;
+        if (kept || !promotion.kill) continue;
+        net_kill(n, m.core);
+        promotion.dead[promotion.n_dead++] = m.core;
+    }
+    assert_true(2 * n_kept > c->n_new);
+}
+
+static bool one_votes_on_each_host(net_t *n, void *context)
+{
+    agreement_state_t s = net_state(n, 0);
+    bool there[3] = {false};
+    (void)context;
+    for (unsigned i = 0; i < s.n_voters; i++) there[n->host[s.voters[i].core]] = true;
+    return !s.joint && s.n_voters == 3 && there[0] && there[1] && there[2];
+}
+
+/* Better voters on two other hosts come at once: not more of them at a time than the others can do without. */
+static void a_majority_is_not_replaced_at_once(void **state)
+{
+    (void)state;
+    for (int kill = 0; kill < 2; kill++) {
+        const rf_core_t join[2] = {3, 6};
+        memset(&promotion, 0, sizeof promotion);
+        promotion.kill = kill;
+        net_t *n = net_new(&(net_knobs_t){.cores = 9, .per_host = 3, .voters_max = 3}, 1);
+        for (rf_core_t c = 3; c < 9; c++) net_kill(n, c);
+        net_form(n);
+        net_run(n, 20 * MS);
+        assert_int_equal(net_state(n, 0).n_voters, 3);
+        n->watch = watch_promotion;
+        unsigned p = net_change(n, 0, join, 2, NULL, 0);
+        assert_true(net_answered(n, p, 50 * MS));
+        for (unsigned i = 0; i < 2; i++) net_start(n, join[i], 2);
+        if (!kill) {
+            assert_true(net_until(n, one_votes_on_each_host, NULL, RF_NS_PER_S));
+            assert_int_equal(promotion.n_changes >= 2, 1);
+        } else {
+            net_run(n, 500 * MS);
+            assert_true(promotion.n_dead > 0);
+            for (unsigned i = 0; i < promotion.n_dead; i++)
+                net_tell_death(n, 0, promotion.dead[i], AGREEMENT_EVIDENCE_SILENCE);
+            net_run(n, 500 * MS);
+        }
+        goes_on(n, 0);
+        net_free(n);
+    }
+}
+
 static bool has_loaded(net_t *n, void *core)
 {
     return n->cores[*(rf_core_t *)core].n_loads > 0;
@@ -457,9 +524,71 @@ static void a_short_lease_drifts_too(void **state)
     net_free(n);
 }
 
+static bool votes_here(net_t *n, void *core)
+{
+    agreement_state_t s = net_state(n, net_leader(n));
+    for (unsigned i = 0; i < s.n_voters && !s.joint; i++) {
+        if (s.voters[i].core == *(rf_core_t *)core) return true;
+    }
+    return false;
+}
+
+/* Two voters are on one host; one that comes on another host takes the place of one of them. */
+static void one_of_two_voters_is_replaced(void **state)
+{
+    (void)state;
+    rf_core_t far = 2;
+    net_t *n = formed((net_knobs_t){.cores = 3, .per_host = 2, .voters_max = 2});
+    assert_true(votes_here(n, &far));
+    agreement_member_t leave = m1(far);
+    assert_true(net_answered(n, net_change(n, 0, NULL, 0, &leave, 1), 50 * MS));
+    net_kill(n, far);
+    assert_false(votes_here(n, &far));
+    unsigned join = net_change(n, 0, &far, 1, NULL, 0);
+    assert_true(net_answered(n, join, 50 * MS));
+    net_start(n, far, (rf_incarnation_t)n->proposed[join].value);
+    assert_true(net_until(n, votes_here, &far, 200 * MS));
+    goes_on(n, far);
+    assert_int_equal(net_state(n, far).n_voters, 2);
+    net_run(n, 20 * MS);
+    net_check_quiet(n);
+    net_free(n);
+}
+
+/* A round that majorities have answered is no contact before an entry of the own term is committed: those who answered it may hold less
+ * than others have applied, as one that comes back far behind does. */
+static void a_leader_without_a_commit_has_no_contact(void **state)
+{
+    (void)state;
+    net_t *n = formed((net_knobs_t){.cores = 3, .log_max = 16});
+    assert_true(agreement_contact_ns(n->cores[0].engine) > 0);
+    net_isolate(n, 2, true);
+    for (unsigned i = 0; i < 60; i++) {
+        unsigned p = net_propose(n, 0);
+        assert_true(net_answered(n, p, 10 * MS));
+    }
+    net_run(n, 2 * MS);
+    uint64_t term = net_state(n, 0).term, answered_ns = 0;
+    net_kill(n, 0);
+    net_tell_all(n, 0);
+    net_heal(n);
+    assert_true(net_until(n, later_leader, &term, 200 * MS));
+    assert_int_equal(net_leader(n), 1);
+    agreement_t *e = n->cores[1].engine;
+    for (unsigned us = 0; us < 200000 && agreement_contact_ns(e) == 0; us++) {
+        if (progress_majority(e, PROGRESS_ROUND, e->round) != 0 && answered_ns == 0) answered_ns = e->now_ns;
+        net_run(n, US);
+    }
+    assert_true(agreement_contact_ns(e) > 0 && e->committed >= e->term_index);
+    assert_true(answered_ns != 0 && answered_ns < e->now_ns); /* so it had been answered before */
+    net_free(n);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_of_two_voters_is_replaced),
+        cmocka_unit_test(a_leader_without_a_commit_has_no_contact),
         cmocka_unit_test(leaderships_that_fail_on_a_full_ring),
         cmocka_unit_test(a_sealed_log_is_of_that_term),
         cmocka_unit_test(sealing_ends_the_log),
@@ -474,6 +603,7 @@ int main(void)
         cmocka_unit_test(silence_becomes_death),
         cmocka_unit_test(voters_leave_for_silent_learners),
         cmocka_unit_test(who_votes_is_no_candidate),
+        cmocka_unit_test(a_majority_is_not_replaced_at_once),
         cmocka_unit_test(a_snapshot_that_answers_much),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

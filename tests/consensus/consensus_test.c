@@ -196,6 +196,43 @@ static void a_session_executes_once_through_any_member(void **state)
     net_free(n);
 }
 
+/* As many sessions as are kept, and more: the one opened first has made way everywhere, also where a snapshot told it, and for the one
+ * that asks in it; what is repeated in it is not executed again. */
+static void the_first_session_makes_way(void **state)
+{
+    (void)state;
+    enum { KEPT = 3, ALL = 8 };
+    net_t *n = formed((net_knobs_t){.cores = 4, .voters_max = 3, .log_max = 16, .sessions_max = KEPT}, 8);
+    uint64_t sessions[ALL], numbers[ALL];
+    net_isolate(n, 3, true);
+    for (unsigned i = 0; i < ALL; i++) {
+        unsigned open = net_session(n, i % 3, AGREEMENT_SESSION_OPEN, 0);
+        assert_true(net_answered(n, open, 5 * MS));
+        assert_int_equal(n->proposed[open].err, RF_OK);
+        sessions[i] = n->proposed[open].value;
+        numbers[i] = ++n->next_number;
+        unsigned p = net_propose_as(n, (i + 1) % 3, sessions[i], 1, numbers[i]);
+        assert_true(net_answered(n, p, 5 * MS));
+        assert_int_equal(n->proposed[p].err, RF_OK);
+    }
+    for (unsigned i = 0; i < 40; i++) assert_true(net_answered(n, net_propose(n, 0), 5 * MS));
+    net_isolate(n, 3, false);
+    net_run(n, 30 * MS);
+    assert_true(n->cores[3].n_loads > 0);
+    unsigned done = n->n_history;
+    for (rf_core_t core = 0; core < 4; core++) {
+        for (unsigned i = 0; i < ALL; i++) {
+            n->maybe[numbers[i]] = 1; /* that it is not executed says one who repeats it */
+            unsigned p = net_propose_as(n, core, sessions[i], 1, numbers[i]);
+            assert_true(net_answered(n, p, 5 * MS));
+            assert_int_equal(n->proposed[p].err, i < ALL - KEPT ? RF_ERR_SESSION : RF_OK);
+        }
+    }
+    assert_int_equal(n->n_history, done);
+    settle(n);
+    net_free(n);
+}
+
 /* All that one member may have outstanding, at the leader and elsewhere: in order as far as the leader's ring has room, each
  * once, also when all of it was under way while the quorum was lost. */
 static void a_thousand_are_outstanding(void **state)
@@ -568,6 +605,7 @@ int main(void)
         cmocka_unit_test(a_lost_majority_is_said),
         cmocka_unit_test(unknown_stays_unknown_until_it_is_known),
         cmocka_unit_test(a_session_executes_once_through_any_member),
+        cmocka_unit_test(the_first_session_makes_way),
         cmocka_unit_test(a_thousand_are_outstanding),
         cmocka_unit_test(a_restarted_core_joins_as_another_member),
         cmocka_unit_test(leaving_in_order_may_end_with_one),

@@ -1,8 +1,9 @@
 /*
  * A random run of three voters and a spare, printed as steps of the model of the log (consensus/model/log.pml, TRACE): what
  * can be seen of the engines from outside, that is their messages and agreement_query(). Processes crash, one core comes back
- * as a new incarnation, the voters change, and who falls behind the ring is sent a snapshot. The model's engines 0 to 3 are
- * the cores' first incarnations, 4 is the one that came back. `test_consensus_trace SEED`; the format: consensus/model/trace.sh.
+ * as a new incarnation, links to the leader break, the voters change, who falls behind the ring is sent a snapshot, and in every fourth run a voter that has not
+ * been sent FORM votes. The model's engines 0 to 3 are the cores' first incarnations, 4 is the one that came back.
+ * `test_consensus_trace SEED`; the format: consensus/model/trace.sh.
  */
 #include "net.h"
 
@@ -99,20 +100,27 @@ static void watch_append(unsigned engine, const agreement_message_t *m)
     }
 }
 
+static void watch_stand(unsigned engine, uint64_t term)
+{
+    if (seen.stood[term][engine]) return;
+    seen.stood[term][engine] = true;
+    print("stand %u %llu", engine, (unsigned long long)term);
+}
+
 static void watch_message(unsigned engine, const agreement_message_t *m)
 {
     if (m->type == MESSAGE_VOTE_REQUEST) {
         wire_vote_request_t v;
         memcpy(&v, m->bytes, sizeof v);
-        if ((v.flags & (VOTE_PRE | VOTE_STAND)) || seen.stood[v.term][engine]) return;
-        seen.stood[v.term][engine] = true;
-        print("stand %u %llu", engine, (unsigned long long)v.term);
+        if (v.flags & VOTE_CLAIM) print("claim %u %llu", engine, (unsigned long long)v.term);
+        if (!(v.flags & (VOTE_PRE | VOTE_STAND))) watch_stand(engine, v.term);
     } else if (m->type == MESSAGE_VOTE) {
         wire_vote_t v;
         memcpy(&v, m->bytes, sizeof v);
         if (v.granted != VOTE_GRANTED || v.pre || seen.voted[v.term][engine]) return;
         seen.voted[v.term][engine] = true;
-        print("vote %u %u %llu", engine, engine_of(m->to[0].core, m->to[0].incarnation),
+        unsigned candidate = engine_of(m->to[0].core, m->to[0].incarnation);
+        print("%s %u %u %llu", seen.stood[v.term][candidate] ? "vote" : "ahead", engine, candidate,
               (unsigned long long)v.term);
     } else if (m->type == MESSAGE_APPEND) {
         watch_append(engine, m);
@@ -136,6 +144,8 @@ static void watch(net_t *n, rf_core_t core, const agreement_output_t *out)
         rf_assert(s.term == 1 || s.last > seen.last[engine]); /* it has sealed nothing */
         seen.leader[s.term] = 1 + engine;
         seen.said[s.term] = seen.last[engine] + 1; /* its first entry ends what it had */
+        if (s.term > 1)
+            watch_stand(engine, s.term); /* elected by votes that it had claimed: it asks for none */
         if (s.term > 1) print("lead %u %llu", engine, (unsigned long long)s.term);
     }
     while (s.role == AGREEMENT_ROLE_LEADER && seen.said[s.term] < s.last)
@@ -178,11 +188,22 @@ static bool may_crash(const net_t *n)
     return true;
 }
 
+/* To whoever is linked with it. */
+static void break_links(net_t *n, rf_core_t core)
+{
+    for (rf_core_t to = 0; to < CORES; to++) {
+        if (to != core && n->cores[to].alive) net_tell_death(n, to, core, AGREEMENT_EVIDENCE_SILENCE);
+    }
+}
+
 static void crash(net_t *n, rf_core_t core, bool told)
 {
     print("crash %u", engine_of(core, n->cores[core].incarnation));
     net_kill(n, core);
-    if (told) net_tell_all(n, core);
+    if (told)
+        net_tell_all(n, core);
+    else
+        break_links(n, core);
 }
 
 /* The core's new incarnation joins, if the members agree to it in time. */
@@ -196,27 +217,57 @@ static void restart(net_t *n, rf_core_t core)
     net_start(n, core, 2);
 }
 
+/* Two of three have formed the machine, and the first is cut off: the third, whose log is empty, decides who leads. */
+static void form_without_one(net_t *n)
+{
+    net_isolate(n, 2, true);
+    net_form(n);
+    net_run(n, 2 * MS);
+    net_isolate(n, 2, false);
+    net_isolate(n, 0, true);
+    net_run(n, 40 * MS);
+    net_isolate(n, 0, false);
+}
+
+/* More is agreed on without it than a small ring holds. */
+static void fall_behind(net_t *n, rf_core_t core, rf_core_t leader)
+{
+    net_isolate(n, core, true);
+    for (unsigned i = 0; i < 24; i++) {
+        net_propose(n, leader);
+        net_run(n, 100 * US);
+    }
+    net_isolate(n, core, false);
+    net_run(n, 4 * MS);
+}
+
 int main(int argc, char **argv)
 {
     uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
     rf_prng_t prng;
     rf_core_t crashed = RF_CORE_NONE;
     bool tried = false;
+    unsigned fallen = 0;
     net_knobs_t knobs = {
         .cores = CORES, .voters_max = VOTERS, .reorder = seed % 2 == 0, .log_max = seed % 3 == 0 ? 256 : 16};
     rf_prng_seed(&prng, seed);
     net_t *n = net_new(&knobs, seed);
     n->watch = watch;
     printf("# seed %llu\n", (unsigned long long)seed);
-    net_form(n);
+    if (seed % 4 == 1)
+        form_without_one(n);
+    else
+        net_form(n);
     net_run(n, 2 * MS);
     n->knobs.lose_percent = (unsigned)rf_prng_below(&prng, 15);
     n->knobs.repeat_percent = 5;
     for (unsigned i = 0; i < 14; i++) {
         rf_core_t core = (rf_core_t)rf_prng_below(&prng, CORES), leader = net_leader(n);
-        switch (rf_prng_below(&prng, 6)) {
+        switch (rf_prng_below(&prng, 7)) {
         case 0:
-            if (leader != RF_CORE_NONE) net_isolate(n, leader, true);
+            if (leader == RF_CORE_NONE) break;
+            net_isolate(n, leader, true);
+            if (rf_prng_below(&prng, 2) == 0) break_links(n, leader);
             break;
         case 1:
             net_isolate(n, core, rf_prng_below(&prng, 2) == 0);
@@ -230,6 +281,10 @@ int main(int argc, char **argv)
             if (crashed == RF_CORE_NONE || tried) break;
             tried = true;
             restart(n, crashed);
+            break;
+        case 4:
+            if (leader != RF_CORE_NONE && leader != core && n->cores[core].alive && fallen++ == 0)
+                fall_behind(n, core, leader);
             break;
         default:
             for (uint64_t k = rf_prng_below(&prng, 8); n->cores[core].alive && k > 0; k--) {

@@ -1,13 +1,22 @@
 /*
- * Hostile messages into a member of groups: as an owner, as a member, and as one that joins. The input is a sequence of
- * {from, type, length} and bytes; other events in between. The always-on assertions and the sanitizers are the oracle.
+ * Hostile messages to members of groups, in two ways.
+ *
+ *   one       any bytes into one member: as an owner, as a member, and as one that joins. The input is a sequence of {from, type, length}
+ *             and bytes; other events in between. The always-on assertions and the sanitizers are the oracle.
+ *   several   members and their callers on links that are out of order: what was sent comes late, again, again after long, or cut short, in
+ *             between operations, joins, departures, stalls, views and fences, as the input says. Then faults stop. The oracle is the
+ *             model of what callers see (group_net.h): members do not lie here, so its invariants hold.
  */
-#include "consensus/group.h"
+#include "group_net.h"
 
 #include "base/assert.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define KEPT      16
+#define QUIET_MAX 60000
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -82,9 +91,8 @@ static void other(groups_t *groups, uint8_t what, uint8_t arg)
     }
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static void one(const uint8_t *data, size_t size)
 {
-    if (size < 1) return 0;
     group_params_t params = {.self = {.core = 0, .incarnation = 1},
                              .n_cores = 4,
                              .groups_max = 3,
@@ -130,5 +138,144 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         size -= n;
     }
     free(memory);
+}
+
+/* ---- several ---- */
+
+/* What was sent comes (again) now, `size` bytes of it, if its link still delivers. */
+static void deliver_again(net_t *net, const packet_t *p, size_t size)
+{
+    if (!p->bytes || net->nodes[p->to].state != NODE_UP || net->nodes[p->from].fenced) return;
+    uint8_t *exact = malloc(size ? size : 1); /* so that reading past it is seen */
+    rf_assert(exact);
+    memcpy(exact, p->bytes, size);
+    net_event(
+        net, p->to,
+        &(group_event_t){
+            .kind = GROUP_RECEIVE,
+            .receive = {.from = net->nodes[p->from].id, .type = p->type, .bytes = exact, .size = size}});
+    free(exact);
+}
+
+static void keep(const net_t *net, unsigned which, packet_t *kept)
+{
+    if (net->n_flight == 0) return;
+    const packet_t *p = &net->flight[which % net->n_flight];
+    free(kept->bytes);
+    *kept = *p;
+    kept->bytes = malloc(p->size + 1);
+    rf_assert(kept->bytes);
+    memcpy(kept->bytes, p->bytes, p->size);
+}
+
+/* Somebody always lives on. */
+static void fail(net_t *net, unsigned at, bool stalls)
+{
+    unsigned n_up = 0;
+    for (unsigned i = 0; i < net->n; i++) n_up += net->nodes[i].state == NODE_UP && !net->nodes[i].left;
+    if (n_up < 2 || net->nodes[at].state != NODE_UP || net->nodes[at].left) return;
+    if (stalls)
+        net->nodes[at].state = NODE_STALLED; /* its dispatchers run on */
+    else
+        net_die(net, at);
+}
+
+static void act(net_t *net, const uint8_t *in, packet_t *kept)
+{
+    unsigned at = in[1] % net->n, group = in[2] % NET_GROUPS;
+    node_t *node = &net->nodes[at];
+    packet_t *packet = &kept[in[1] / 8 % KEPT];
+    bool up = node->state == NODE_UP;
+    switch (in[0] % 18) {
+    case 0:
+        if (up) net_operate(net, at, GROUP_ONE_PHASE, 1u << group);
+        break;
+    case 1:
+        if (up) net_operate(net, at, GROUP_TWO_PHASE, 1u << group);
+        break;
+    case 2:
+        if (up) net_operate(net, at, GROUP_TWO_PHASE, 1 + in[2] % 7u);
+        break;
+    case 3:
+        if (up) net_change(net, at, GROUP_JOIN, group, in[2] / 4 % net->n, 1);
+        break;
+    case 4:
+        if (up) net_change(net, at, GROUP_LEAVE, group, 0, 2);
+        break;
+    case 5:
+        if (up && in[2] > 240) net_change(net, at, GROUP_DESTROY, group, 0, 3);
+        break;
+    case 6:
+        if (in[2] % 4 == 0) fail(net, at, in[2] & 4);
+        break;
+    case 7: /* the machine notices */
+        if (!up) net_leave_view(net, at);
+        break;
+    case 8:
+        if (node->left) net_fence(net, at);
+        break;
+    case 9: /* it has left, and does not know it yet */
+        if (node->state == NODE_STALLED && !node->fenced) node->state = NODE_UP;
+        break;
+    case 10:
+        keep(net, in[2], packet);
+        break;
+    case 11:
+        deliver_again(net, packet, packet->size);
+        break;
+    case 12:
+        deliver_again(net, packet, packet->size * (in[2] % 16) / 16);
+        break;
+    case 13:
+        if (up)
+            net_event(net, at, &(group_event_t){.kind = GROUP_ROOM, .peer = net->nodes[in[2] % net->n].id});
+        break;
+    default:
+        for (unsigned i = 0; i < in[2] % 32u; i++) net_step(net);
+        break;
+    }
+}
+
+static void several(const uint8_t *data, size_t size)
+{
+    static net_t net;
+    packet_t kept[KEPT] = {0};
+    net_knobs_t knobs = {.nodes = 3 + data[0] % 3,
+                         .refuse = data[0] & 4 ? 80 : 0,
+                         .loss = data[0] & 8 ? 60 : 0,
+                         .fifo = data[0] & 16,
+                         .plan = (group_plan_t)(data[1] % 3),
+                         .resend_ns = 1000};
+    net_init(&net, data[1], &knobs);
+    for (unsigned k = 0; k < NET_GROUPS; k++) {
+        net_form(&net, k % net.n, k, 2 + (data[0] >> 5 & 1) + k % 2);
+        if (data[0] & 64) net_quiet(&net, QUIET_MAX);
+    }
+    for (data += 2, size -= 2; size >= 3 && !net.violation; data += 3, size -= 3) act(&net, data, kept);
+    /* Faults stop. */
+    for (unsigned i = 0; i < net.n; i++) {
+        if (net.nodes[i].state != NODE_UP) net_leave_view(&net, i);
+    }
+    for (unsigned i = 0; i < net.n; i++) {
+        if (net.nodes[i].left) net_fence(&net, i);
+    }
+    net.loss = 0;
+    if (!net.violation) net_quiet(&net, QUIET_MAX);
+    if (!net.violation) net_check_end(&net);
+    if (net.violation) {
+        fprintf(stderr, "%s\n", net.violation);
+        abort();
+    }
+    for (unsigned i = 0; i < KEPT; i++) free(kept[i].bytes);
+    net_free(&net);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size < 3) return 0;
+    if (data[0] & 128)
+        several(data, size);
+    else
+        one(data, size);
     return 0;
 }

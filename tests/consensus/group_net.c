@@ -60,6 +60,7 @@ void net_init(net_t *net, uint64_t seed, const net_knobs_t *knobs)
     net->refuse = knobs->refuse;
     net->hostile = knobs->hostile;
     net->fifo = knobs->fifo;
+    net->weighted = knobs->weighted;
     net->now = 1000;
     for (unsigned i = 0; i < net->n; i++) {
         node_t *node = &net->nodes[i];
@@ -264,6 +265,19 @@ void net_event(net_t *net, unsigned at, const group_event_t *event)
     for (unsigned i = 0; i < o->n_completions; i++) completion(net, at, &o->completions[i]);
 }
 
+/* The list and its parents as group_plan_weigh() makes them of random latencies. */
+static const uint8_t *net_weigh(net_t *net, agreement_member_t *members, unsigned n, uint8_t *parents)
+{
+    uint32_t latency_ns[NET_NODES * NET_NODES];
+    agreement_member_t listed[NET_NODES];
+    uint8_t order[NET_NODES];
+    for (unsigned i = 0; i < n * n; i++) latency_ns[i] = 100 + (uint32_t)rf_prng_below(&net->prng, 2000);
+    group_plan_weigh(n, latency_ns, 100, order, parents);
+    for (unsigned i = 0; i < n; i++) listed[i] = members[order[i]];
+    memcpy(members, listed, n * sizeof *members);
+    return parents;
+}
+
 void net_form(net_t *net, unsigned node, unsigned group, unsigned n)
 {
     agreement_member_t members[NET_NODES];
@@ -272,12 +286,15 @@ void net_form(net_t *net, unsigned node, unsigned group, unsigned n)
     for (unsigned i = 0; i < net->n && k < n; i++) {
         if (i != node && !net->nodes[i].left) members[k++] = net->nodes[i].id;
     }
+    uint8_t parents[NET_NODES];
     net->nodes[node].holds[group] = true;
-    net_event(
-        net, node,
-        &(group_event_t){
-            .kind = GROUP_FORM,
-            .form = {.group = net_group(group), .cookie = COOKIE_OTHER, .members = members, .n_members = k}});
+    net_event(net, node,
+              &(group_event_t){.kind = GROUP_FORM,
+                               .form = {.group = net_group(group),
+                                        .cookie = COOKIE_OTHER,
+                                        .members = members,
+                                        .parents = net->weighted ? net_weigh(net, members, k, parents) : NULL,
+                                        .n_members = k}});
 }
 
 int net_operate(net_t *net, unsigned node, group_phase_t phase, unsigned mask)

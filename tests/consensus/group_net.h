@@ -62,7 +62,7 @@ typedef struct net {
     unsigned n_ops;
     uint64_t left_order[NET_VIEWS]; /* nodes that left, by view */
     unsigned n_views;
-    bool fifo;
+    bool fifo, weighted;
     uint64_t formed, hash;
     unsigned completions, others; /* answers to operations, to other requests */
     rf_err_t other_err[64];
@@ -74,6 +74,7 @@ typedef struct net_knobs {
     unsigned nodes, loss, dup, refuse, hostile, defects;
     bool fifo;
     group_plan_t plan;
+    bool weighted; /* TREE: parents by group_plan_weigh() */
     uint64_t resend_ns;
 } net_knobs_t;
 

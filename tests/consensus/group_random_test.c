@@ -28,6 +28,7 @@ static const char *run(uint64_t seed, const mix_t *mix, uint64_t *hash, bool ver
                          .refuse = (unsigned)rf_prng_below(&prng, 3) * 80,
                          .plan = (group_plan_t)rf_prng_below(&prng, 3),
                          .fifo = rf_prng_below(&prng, 4) == 0,
+                         .weighted = rf_prng_below(&prng, 2) == 0,
                          .resend_ns = 1000,
                          .defects = mix->defects};
     if (mix->lossless) {

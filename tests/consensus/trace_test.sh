@@ -4,6 +4,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 emit=$1/tests/test_consensus_trace
 accept=$here/../../consensus/model/trace.sh
+traces=${2:-40}
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 cd "$scratch"
@@ -36,13 +37,26 @@ refused() {
     echo "$1: refused in $n traces"
 }
 echo "accepted: ${2:-40} traces"
+
+# seen AT_LEAST WHAT AWK: so many traces hold it
+seen() {
+    n=0
+    for seed in $(seq 1 "$traces"); do awk "$3" "$seed" && n=$((n + 1)); done
+    [ "$n" -ge "$1" ] || { echo "only $n traces hold $2"; exit 1; }
+    echo "$2: in $n traces"
+}
+seen $((traces / 5)) "a snapshot" '$1 == "load" { n++ } END { exit n == 0 }'
+seen $((traces / 8)) "a vote of one whose log is empty" '$1 == "holds" || $1 == "load" { holds[$2] = 1 }
+    $1 == "vote" && $2 > 0 && $2 < 3 && !holds[$2] { n++ } END { exit n == 0 }'
+seen $((traces / 8)) "a vote that was claimed" '$1 == "ahead" { n++ } END { exit n == 0 }'
 refused "an entry is of another term" '!done && $1 == "sent" && $4 > 1 { $4--; done = 1 } { print }' "${2:-40}"
 refused "a vote is given twice" '{ print }
-    $1 == "stand" { if (stands[$3]++) other[$3] = first[$3]; else first[$3] = $2; second[$3] = $2 }
-    $1 == "vote" && stands[$4] > 1 && !done { print "vote", $2, $3 == first[$4] ? second[$4] : first[$4], $4; done = 1 }' "${2:-40}"
+    ($1 == "vote" || $1 == "ahead") && !done { print "stand", $2, $4; done = 1 }' "${2:-40}"
 refused "a commit without a majority" '{ print } !done && $1 == "entry" { print "commit", $2, $3; done = 1 }' "${2:-40}"
 refused "acknowledgements that nobody gave" '$1 == "holds" && $3 > 1 { next } { print }' "${2:-40}"
-refused "a leader without votes" '$1 == "vote" { next } { print }' "${2:-40}"
+refused "a vote that nobody claimed" '{ line[NR] = $0; ahead += $1 == "ahead" }
+    END { for (i = 1; i <= NR; i++) if (!ahead || line[i] !~ /^claim/) print line[i] }' "${2:-40}"
+refused "a leader without votes" '$1 == "vote" || $1 == "ahead" { next } { print }' "${2:-40}"
 refused "the crashed go on" '$1 == "crash" && !who { who = $2 + 1 } { print; if (who && ++n == 4) { print "holds", who - 1, 1, 1; exit } }' "${2:-40}"
 refused "a new incarnation of nobody" '$1 == "join" { $3 = ($3 + 1) % 4 } { print }' "${2:-40}"
 refused "a change of other voters" '$1 == "final" && !done { $4 = $4 == 7 ? 11 : 7; done = 1 } { print }' "${2:-40}"

@@ -320,6 +320,18 @@ static void spin(int n)
         ;
 }
 
+/* Its first process waits in the kernel, where no stop reaches it, for a child that spins a quarter of a second; then it spins itself. */
+static void late(void)
+{
+    if (vfork() == 0) {
+        struct timespec used;
+        do clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+        while (used.tv_sec == 0 && used.tv_nsec < 250000000);
+        _exit(0);
+    }
+    spin(0);
+}
+
 /* Leaves in every way Linux knows; then the first process goes on, or ends. */
 static void escape(bool stay)
 {
@@ -380,6 +392,8 @@ int main(int argc, char **argv)
     }
     if (strcmp(what, "spin") == 0)
         spin(argc > 2 ? atoi(argv[2]) : 0);
+    else if (strcmp(what, "late") == 0)
+        late();
     else if (strcmp(what, "escape") == 0)
         escape(true);
     else if (strcmp(what, "leave") == 0)

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "cpudriver/dispatcher.h"
 #include "cpudriver/kernel_link.h"
+#include "cpudriver/lease.h"
 #include "cpudriver/scheduler.h"
 
 #include <signal.h>
@@ -98,6 +99,7 @@ void fake_reset(void)
         driver->scheduler = &rf_scheduler_signals;
         driver->transport = &transport;
         rf_core_open(driver);
+        rf_lease_open(driver);
         make_bystander();
     }
     rf_dispatcher_t *all[] = {&driver->monitor, &driver->dispatchers[0], &driver->dispatchers[1]};

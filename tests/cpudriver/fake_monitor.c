@@ -5,7 +5,7 @@
  *   test -> here        rf_relay_t {RF_KERNEL_INVOKE}, bytes of the invocation, descriptors of it
  *   here -> test        rf_relay_t {type}, bytes of the message; or {0}, bytes of rf_kernel_fds and its descriptors
  *
- * "rf_relay_t.type == RELAY_SPIN" makes it burn CPU time; RELAY_EXIT makes it exit with the status that follows.
+ * RELAY_LEASE puts the core's lease off to the time that follows, RELAY_EXIT makes it exit with the status that follows.
  */
 #include "relay.h"
 
@@ -16,6 +16,7 @@
 #include "transport/wait.h"
 #include "wire/boot.h"
 #include "wire/kernel.h"
+#include "wire/lease.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -28,6 +29,7 @@
 
 static int test = -1;
 static rf_link_t *kernel;
+static rf_lease_t *lease;
 static rf_assembler_t assembler;
 
 static void die(const char *what)
@@ -67,6 +69,12 @@ static void from_test(void)
     if (err != RF_OK) exit(8); /* the test is gone */
     while (n < RF_FDS_PER_MESSAGE_MAX && fds[n] >= 0) n++;
     if (relay.type == RELAY_EXIT) exit(relay.bytes[0]);
+    if (relay.type == RELAY_LEASE) {
+        uint64_t until_ns;
+        memcpy(&until_ns, relay.bytes, sizeof until_ns);
+        atomic_store(&lease->until_ns, until_ns);
+        return;
+    }
     if (n > 0) {
         rf_wire_header_t header;
         memcpy(&header, relay.bytes, sizeof header);
@@ -96,6 +104,7 @@ int main(void)
     rf_endpoint_t *endpoint;
     uint64_t next_ns;
     if (rf_boot_map(RF_BOOT_FD, &boot) != RF_OK) die("boot block");
+    if (rf_lease_map(RF_LEASE_FD, &lease) != RF_OK) die("lease");
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     snprintf(address.sun_path, sizeof address.sun_path, "%.90s/test.sock", boot->run_dir);
     test = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/os.h"
+#include "explain.h"
 #include "relay.h"
 
 #include <dirent.h>
@@ -29,7 +30,8 @@
 
 #include <cmocka.h>
 
-#define CORE 0
+#define CORE     0
+#define WOKEN_MS 1000 /* what a CPU driver that was waked has to say then comes within this */
 
 const char *harness_bin, *harness_tests;
 
@@ -227,9 +229,11 @@ void harness_give_up(harness_t *h)
 {
     char path[256], text[8192] = "";
     if (!h->started) return;
-    snprintf(path, sizeof path, "%s/cpudriver.log", h->run_dir);
-    rf_file_read(path, text, sizeof text);
-    print_message("%s", text);
+    static const char *const logs[] = {"cpudriver.log", "monitor-0.log"};
+    for (size_t i = 0; i < sizeof logs / sizeof *logs; i++) {
+        snprintf(path, sizeof path, "%s/%s", h->run_dir, logs[i]);
+        if (rf_file_read(path, text, sizeof text) > 0) print_message("%s:\n%s", logs[i], text);
+    }
     harness_cleanup(h);
 }
 
@@ -306,6 +310,22 @@ static bool wait_readable(harness_t *h, int timeout_ms)
     return poll(&p, 1, timeout_ms) > 0;
 }
 
+void harness_lease(harness_t *h, uint64_t until_ns)
+{
+    relay_t relay = {.type = RELAY_LEASE, .size = sizeof until_ns};
+    memcpy(relay.bytes, &until_ns, sizeof until_ns);
+    assert_int_equal(rf_fd_send(h->sock, &relay, offsetof(relay_t, bytes) + relay.size, NULL, 0), RF_OK);
+}
+
+/* Nothing came in HARNESS_WAIT_MS: says what would explain that, and whether waking the CPU driver helps. */
+static void explain(harness_t *h)
+{
+    explain_silence(h->driver);
+    kill(h->driver, SIGCHLD); /* means nothing to it but to look again */
+    print_message("waked, it %s\n",
+                  wait_readable(h, WOKEN_MS) ? "speaks: a wake-up was lost" : "says nothing");
+}
+
 rf_err_t harness_ask(harness_t *h, uint16_t op, const void *argument, size_t size, const int *fds,
                      unsigned n_fds, void *reply, size_t reply_max)
 {
@@ -318,6 +338,7 @@ rf_err_t harness_ask(harness_t *h, uint16_t op, const void *argument, size_t siz
     while (wait_readable(h, HARNESS_WAIT_MS)) {
         if (take(h, tag, &header, reply, reply_max)) return (rf_err_t)header.err;
     }
+    explain(h);
     fail_msg("no answer to invocation %u", op);
     return RF_ERR_TIMEOUT;
 }
@@ -345,8 +366,10 @@ void harness_event(harness_t *h, uint16_t op, rf_domain_t domain, harness_event_
 {
     rf_wire_header_t header;
     while (!find_event(h, op, domain, out)) {
-        if (!wait_readable(h, HARNESS_WAIT_MS))
+        if (!wait_readable(h, HARNESS_WAIT_MS)) {
+            explain(h);
             fail_msg("no event %u of domain %llu", op, (unsigned long long)domain);
+        }
         take(h, 0, &header, NULL, 0);
     }
 }

@@ -69,6 +69,8 @@ int harness_driver_status(harness_t *h);
 void harness_cleanup(harness_t *h);
 void harness_give_up(harness_t *h); /* after a failed test: shows the log, and cleans up */
 
+/* The monitor puts the core's lease off; what is asked for next finds that done. */
+void harness_lease(harness_t *h, uint64_t until_ns);
 rf_err_t harness_ask(harness_t *h, uint16_t op, const void *argument, size_t size, const int *fds,
                      unsigned n_fds, void *reply, size_t reply_max);
 /* Creates a dispatcher; `out` gets the read end of its stdout and stderr (-1 with spawn->stdio; may be NULL). */

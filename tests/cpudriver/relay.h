@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-enum { RELAY_EXIT = 0xff };
+enum { RELAY_LEASE = 0xfe, RELAY_EXIT = 0xff };
 
 typedef struct relay {
     uint32_t size;

@@ -200,7 +200,7 @@ static void connect_domains(domain_t *client, uint32_t tag, const rf_client_conn
         exporter = name_owner(request->name);
     else if (request->domain >= 1 && request->domain <= fake.n_domains)
         exporter = &fake.domains[request->domain - 1];
-    if (!exporter || !exporter->client.link) {
+    if (!exporter || !exporter->client.link || exporter->client.link->state != RF_LINK_STATE_UP) {
         say(&client->client, RF_CLIENT_REPLY, tag, RF_CLIENT_CONNECT, RF_ERR_NOT_FOUND, NULL, 0);
         return;
     }

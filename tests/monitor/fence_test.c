@@ -15,6 +15,10 @@
 #include "transport/registry.h"
 #include "transport/shm/shm.h"
 #include "transport/tcp/tcp.h"
+#ifdef RF_TEST_DRIVER /* where DPDK is */
+#include "../transport/dpdk_wire.h"
+#include "transport/dpdk/dpdk.h"
+#endif
 
 #include <signal.h>
 #include <stdio.h>
@@ -41,10 +45,17 @@ typedef struct life { /* one process's presence, as the monitor sees it */
 static struct {
     pid_t pid;
     char folder[64], address[RF_ADDRESS_MAX]; /* address: where the monitor listens, for this medium */
-    bool tcp;
+    const rf_transport_t *medium;
+    const char *options; /* of the lives' endpoints */
+    bool hosts;          /* the neighbour is on another host */
     rf_boot_t boot;
     life_t node, kernel; /* rackfishd and the CPU driver */
 } t;
+
+static bool is_over_dpdk(void)
+{
+    return strcmp(t.medium->name, "dpdk") == 0;
+}
 
 static void on_event(void *context, rf_link_t *link, rf_link_event_t event, const rf_link_event_info_t *info)
 {
@@ -75,7 +86,12 @@ static void life_open(life_t *life, const rf_transport_t *transport, uint16_t ro
                                             .incarnation = incarnation},
                                    .on_event = on_event,
                                    .context = life,
+                                   .medium = transport == t.medium ? (void *)(uintptr_t)t.options : NULL,
                                    .deadline_ns = DEADLINE_NS};
+    if (transport == t.medium && is_over_dpdk()) { /* always encrypted, for the secrets of its flows */
+        params.key = t.boot.link_key;
+        params.key_size = sizeof t.boot.link_key;
+    }
     assert_int_equal(transport->endpoint_open(&params, &life->endpoint), RF_OK);
 }
 
@@ -169,9 +185,11 @@ static void child(int socket)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     rf_log_init("monitor/0", RF_LOG_ERROR);
     if (rf_transport_register(&rf_transport_shm) != RF_OK ||
-        rf_transport_register(&rf_transport_tcp) != RF_OK)
+        rf_transport_register(&rf_transport_tcp) != RF_OK ||
+        (is_over_dpdk() && rf_transport_register(t.medium) != RF_OK))
         _exit(100);
-    _exit(shell_run(&t.boot, 0, 1, socket));
+    static rf_lease_t lease;
+    _exit(shell_run(&t.boot, 0, 1, socket, &lease));
 }
 
 static void ask_where_it_listens(void)
@@ -179,7 +197,7 @@ static void ask_where_it_listens(void)
     rf_wire_header_t header = {.tag = 1, .op = RF_CLIENT_LISTEN_ADDRESS};
     char path[RF_ADDRESS_MAX];
     snprintf(path, sizeof path, "%s/monitor-0.sock", t.folder);
-    if (!t.tcp) {
+    if (!t.hosts) {
         snprintf(t.address, sizeof t.address, "%s", path);
         return;
     }
@@ -194,26 +212,29 @@ static void ask_where_it_listens(void)
              (const char *)t.node.assembler.bytes + sizeof header);
 }
 
-static void start(bool tcp)
+static void start(const rf_transport_t *medium, const char *options, const char *monitors_options)
 {
     int pair[2];
     memset(&t, 0, sizeof t);
-    t.tcp = tcp;
+    t.medium = medium;
+    t.options = options;
+    t.hosts = medium != &rf_transport_shm;
     snprintf(t.folder, sizeof t.folder, "/tmp/rackfish-fence-XXXXXX");
     assert_non_null(mkdtemp(t.folder));
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
     t.boot = (rf_boot_t){.magic = RF_BOOT_MAGIC,
                          .size = sizeof t.boot,
-                         .n_nodes = tcp ? 2 : 1,
+                         .n_nodes = t.hosts ? 2 : 1,
                          .n_cores = 2,
                          .heartbeat_ms = 100,
                          .host_deadline_ms = 60000,
                          .election_ms = 500,
                          .owner_uid = geteuid()};
-    t.boot.nodes[0] = (rf_boot_node_t){.address = "127.0.0.1", .n_cores = tcp ? 1 : 2};
+    t.boot.nodes[0] = (rf_boot_node_t){.address = "127.0.0.1", .n_cores = t.hosts ? 1 : 2};
     t.boot.nodes[1] = (rf_boot_node_t){.address = "127.0.0.1", .first_core = 1, .n_cores = 1};
-    t.boot.cores[1].node = tcp ? 1 : 0;
-    snprintf(t.boot.medium[1], sizeof t.boot.medium[1], "tcp");
+    t.boot.cores[1].node = t.hosts ? 1 : 0;
+    snprintf(t.boot.medium[1], sizeof t.boot.medium[1], "%s", t.hosts ? medium->name : "tcp");
+    snprintf(t.boot.dpdk, sizeof t.boot.dpdk, "%s", monitors_options);
     snprintf(t.boot.run_dir, sizeof t.boot.run_dir, "%s", t.folder);
     t.pid = fork();
     if (t.pid == 0) {
@@ -239,21 +260,25 @@ static int tear_down(void **state)
     snprintf(path, sizeof path, "%s/monitor-0.sock", t.folder);
     unlink(path);
     rmdir(t.folder);
+#ifdef RF_TEST_DRIVER
+    dpdk_wire_end();
+#endif
     return 0;
 }
 
-static void an_earlier_life_is_fenced(bool tcp)
+/* Options: of both lives' endpoints, and of the monitor's. */
+static void an_earlier_life_is_fenced(const rf_transport_t *medium, const char *options,
+                                      const char *monitors_options)
 {
     life_t earlier, later, again;
     unsigned long before[OBJECTS_MAX], with[OBJECTS_MAX], after[OBJECTS_MAX];
-    start(tcp);
-    const rf_transport_t *medium = tcp ? &rf_transport_tcp : &rf_transport_shm;
+    start(medium, options, monitors_options);
     unsigned n_before = objects(before);
     life_open(&earlier, medium, RF_ROLE_MONITOR, 1, 1);
     assert_int_equal(dial(&earlier, t.address, -1), RF_OK);
     answers(&earlier, 1);
     unsigned n_with = objects(with);
-    assert_true(tcp || n_with > n_before);
+    assert_true(medium == &rf_transport_tcp || n_with > n_before);
 
     /* It stalls: it does nothing any more, not even look. Meanwhile its core comes back. */
     life_open(&later, medium, RF_ROLE_MONITOR, 1, 2);
@@ -290,20 +315,32 @@ static void an_earlier_life_is_fenced(bool tcp)
 static void over_shm(void **state)
 {
     (void)state;
-    an_earlier_life_is_fenced(false);
+    an_earlier_life_is_fenced(&rf_transport_shm, NULL, "");
 }
 
 static void over_tcp(void **state)
 {
     (void)state;
-    an_earlier_life_is_fenced(true);
+    an_earlier_life_is_fenced(&rf_transport_tcp, NULL, "");
 }
+
+#ifdef RF_TEST_DRIVER
+static void over_dpdk(void **state)
+{
+    (void)state;
+    if (!dpdk_wire_begin(RF_TEST_DRIVER, dpdk_wire_virtio)) skip(); /* its log says why */
+    an_earlier_life_is_fenced(&rf_transport_dpdk, dpdk_wire_option(1), dpdk_wire_option(0));
+}
+#endif
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(over_shm, tear_down),
         cmocka_unit_test_teardown(over_tcp, tear_down),
+#ifdef RF_TEST_DRIVER
+        cmocka_unit_test_teardown(over_dpdk, tear_down),
+#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,7 +13,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#ifndef RUNS
 #define RUNS 150
+#endif
 
 typedef struct asked {
     test_client_t *client;
@@ -197,9 +199,9 @@ static void a_request(life_t *l)
     }
     default: {
         rf_client_list_t list = {.from = below(l, 10)};
-        static const uint16_t ops[] = {RF_CLIENT_STATUS, RF_CLIENT_CORES, RF_CLIENT_DOMAINS,
-                                       RF_CLIENT_NAMES,  RF_CLIENT_STATS, RF_CLIENT_LINKS};
-        ask(l, c, ops[below(l, 6)], &list, sizeof list, 0);
+        static const uint16_t ops[] = {RF_CLIENT_STATUS, RF_CLIENT_CORES, RF_CLIENT_DOMAINS, RF_CLIENT_NAMES,
+                                       RF_CLIENT_STATS,  RF_CLIENT_LINKS, RF_CLIENT_HOLDINGS};
+        ask(l, c, ops[below(l, sizeof ops / sizeof *ops)], &list, sizeof list, 0);
         break;
     }
     }
@@ -294,7 +296,8 @@ static void run(uint64_t seed)
 {
     static const unsigned shapes[][2] = {{1, 1}, {1, 3}, {2, 2}, {3, 2}, {2, 4}, {4, 1}};
     const unsigned *shape = shapes[seed % 6];
-    life_t l = {.w = world_new(shape[0], shape[1], seed)};
+    bool one_sided = seed / 6 % 2; /* each shape with lanes, too */
+    life_t l = {.w = (one_sided ? world_new_one_sided : world_new)(shape[0], shape[1], seed)};
     world_t *w = l.w;
     rf_prng_seed(&l.prng, seed * 77 + 1);
     world_form(w);

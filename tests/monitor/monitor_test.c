@@ -420,6 +420,15 @@ static void lists_links_and_stats(void **state)
     assert_int_equal(stats.records[1].domain, 1);
     struct {
         rf_client_list_reply_t head;
+        rf_client_holdings_t record;
+    } holdings;
+    assert_int_equal(world_ask(w, c, RF_CLIENT_HOLDINGS, &list, sizeof list, &holdings, sizeof holdings),
+                     RF_OK);
+    assert_int_equal(holdings.head.n, 1);
+    assert_int_equal(holdings.head.more, 0);
+    assert_int_equal(holdings.record.links, 3);
+    struct {
+        rf_client_list_reply_t head;
         rf_client_link_t records[4];
     } links;
     assert_int_equal(world_ask(w, c, RF_CLIENT_LINKS, &list, sizeof list, &links, sizeof links), RF_OK);

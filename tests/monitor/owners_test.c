@@ -154,6 +154,11 @@ static void who_lives_is_not_replaced(void **state)
     assert_int_equal(
         world_ask_for(w, node, RF_CLIENT_JOIN, &join, sizeof join, &joined, sizeof joined, 15 * RF_NS_PER_S),
         RF_ERR_BUSY);
+    join.core = 1; /* of another host, by one that has no link with it */
+    assert_int_not_equal(w->monitor[3]->cores[1].link, PEER_LINKED);
+    assert_int_equal(world_ask_for(w, world_node_client(w, 3), RF_CLIENT_JOIN, &join, sizeof join, &joined,
+                                   sizeof joined, 15 * RF_NS_PER_S),
+                     RF_ERR_BUSY);
     world_pass(w, RF_NS_PER_S);
     for (rf_core_t core = 0; core < 4; core++) {
         assert_true(w->alive[core]);

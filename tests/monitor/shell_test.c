@@ -132,7 +132,8 @@ static void child(int socket)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     rf_log_init("monitor/0", RF_LOG_ERROR);
     if (rf_transport_register(&rf_transport_shm) != RF_OK) _exit(100);
-    _exit(shell_run(&t.boot, 0, 1, socket));
+    static rf_lease_t lease;
+    _exit(shell_run(&t.boot, 0, 1, socket, &lease));
 }
 
 static int set_up(void **state)

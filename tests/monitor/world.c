@@ -45,6 +45,14 @@ static void pending_drop(world_t *w, unsigned i)
     w->n_pending--;
 }
 
+void world_unsay(world_t *w, rf_core_t to, uint32_t channel, monitor_event_kind_t kind)
+{
+    for (unsigned i = w->n_pending; i-- > 0;) {
+        const pending_t *p = &w->pending[i];
+        if (p->to == to && p->channel == channel && p->event.kind == kind) pending_drop(w, i);
+    }
+}
+
 static rf_node_t node_of(const world_t *w, rf_core_t core)
 {
     return w->boot.cores[core].node;
@@ -237,7 +245,7 @@ static void act(world_t *w, rf_core_t core, const monitor_action_t *a)
         w->exited[core] = true;
         break;
     default:
-        rf_assert(fake_act(&w->fake, core, a));
+        rf_assert(world_lane_act(w, core, a) || fake_act(&w->fake, core, a));
         break;
     }
 }
@@ -245,18 +253,21 @@ static void act(world_t *w, rf_core_t core, const monitor_action_t *a)
 static void step(world_t *w, rf_core_t core, monitor_event_t *event)
 {
     monitor_event_t tick = {.kind = MONITOR_TICK};
+    bool looks = event->kind == MONITOR_LANE_LINES;
     rf_assert(!w->stalled[core]);
     for (unsigned i = 0; i < 10000 && w->alive[core]; i++) {
         event->now_ns = w->now_ns;
         event->real_ns = 1000000 + w->now_ns;
         monitor_step(w->monitor[core], event, w->output);
         w->tick_ns[core] = w->output->next_tick_ns;
+        w->fake.cores[core].lease_ns = w->output->lease_ns;
         bool more = w->output->more;
         for (unsigned k = 0; k < w->output->n_actions; k++) act(w, core, &w->output->actions[k]);
         if (w->exited[core]) world_kill(w, core);
-        if (!more) return;
+        if (!more) break;
         event = &tick;
     }
+    if (looks && w->alive[core]) world_lane_look(w, core);
 }
 
 /* ---- running ---- */
@@ -266,11 +277,19 @@ static bool runs(const world_t *w, rf_core_t core)
     return w->alive[core] && !w->stalled[core];
 }
 
+/* It is not delivered now. */
+static bool waits(const world_t *w, const pending_t *p)
+{
+    uint32_t from = p->channel - CHANNEL_PEER;
+    bool held = from < w->n_cores && w->held[from][p->to];
+    return w->stalled[p->to] || held;
+}
+
 static void deliver_one(world_t *w)
 {
     /* Any link may be next; of that link, the oldest. */
     unsigned chosen = (unsigned)rf_prng_below(&w->prng, w->n_pending);
-    while (w->stalled[w->pending[chosen].to]) chosen = (chosen + 1) % w->n_pending; /* one is deliverable */
+    while (waits(w, &w->pending[chosen])) chosen = (chosen + 1) % w->n_pending; /* one is deliverable */
     for (unsigned i = 0; i < chosen; i++) {
         if (w->pending[i].to == w->pending[chosen].to &&
             w->pending[i].channel == w->pending[chosen].channel) {
@@ -295,7 +314,7 @@ static void deliver_one(world_t *w)
 static bool anything_to_deliver(const world_t *w)
 {
     for (unsigned i = 0; i < w->n_pending; i++) {
-        if (!w->stalled[w->pending[i].to]) return true;
+        if (!waits(w, &w->pending[i])) return true;
     }
     return false;
 }
@@ -305,11 +324,25 @@ void world_deliver(world_t *w, unsigned n)
     for (unsigned i = 0; i < n && anything_to_deliver(w); i++) deliver_one(w);
 }
 
+/* What is committed is told to the others a moment later, if nothing else tells it (monitor/agree.c). */
+static bool tell_notices(world_t *w)
+{
+    bool any = false;
+    for (rf_core_t core = 0; core < w->n_cores; core++) {
+        if (!runs(w, core) || w->monitor[core]->agree.notice_ns == 0) continue;
+        monitor_event_t tick = {.kind = MONITOR_TICK};
+        if (w->monitor[core]->agree.notice_ns > w->now_ns) w->now_ns = w->monitor[core]->agree.notice_ns;
+        step(w, core, &tick);
+        any = true;
+    }
+    return any;
+}
+
 void world_settle(world_t *w)
 {
-    for (unsigned i = 0; anything_to_deliver(w); i++) {
+    for (unsigned i = 0; anything_to_deliver(w) || tell_notices(w); i++) {
         rf_assert(i < 2000000); /* they talk for ever */
-        deliver_one(w);
+        if (anything_to_deliver(w)) deliver_one(w);
         for (rf_core_t core = 0; core < w->n_cores; core++) {
             if (runs(w, core) && w->tick_ns[core] <= w->now_ns) {
                 monitor_event_t tick = {.kind = MONITOR_TICK};
@@ -356,7 +389,7 @@ static void start_core(world_t *w, rf_core_t core, const rf_boot_t *boot, rf_inc
     world_push(w, core, CHANNEL_KERNEL, MONITOR_KERNEL_UP, NULL, 0);
 }
 
-world_t *world_new(unsigned nodes, unsigned cores, uint64_t seed)
+static world_t *make(unsigned nodes, unsigned cores, uint64_t seed, bool one_sided)
 {
     world_t *w = calloc(1, sizeof *w);
     rf_assert(w && nodes * cores <= WORLD_CORES_MAX);
@@ -377,6 +410,7 @@ world_t *world_new(unsigned nodes, unsigned cores, uint64_t seed)
     b->heartbeat_ms = 100;
     b->host_deadline_ms = 1000;
     b->election_ms = 500;
+    b->one_sided = one_sided;
     snprintf(b->machine_name, sizeof b->machine_name, "test");
     for (unsigned n = 0; n < nodes; n++) {
         snprintf(b->nodes[n].name, sizeof b->nodes[n].name, "node%u", n);
@@ -396,6 +430,16 @@ world_t *world_new(unsigned nodes, unsigned cores, uint64_t seed)
     }
     for (rf_core_t core = 0; core < w->n_cores; core++) start_core(w, core, &boots[core / cores], 1);
     return w;
+}
+
+world_t *world_new(unsigned nodes, unsigned cores, uint64_t seed)
+{
+    return make(nodes, cores, seed, false);
+}
+
+world_t *world_new_one_sided(unsigned nodes, unsigned cores, uint64_t seed)
+{
+    return make(nodes, cores, seed, true);
 }
 
 /* What its rackfishd does first: tells where the others listen. */
@@ -423,19 +467,24 @@ static void introduce(world_t *w)
     world_pass(w, RF_NS_PER_S);
 }
 
-rf_err_t world_rejoin(world_t *w, rf_core_t core, rf_core_t asked)
+rf_err_t world_join(world_t *w, rf_core_t core, rf_core_t asked, rf_incarnation_t *incarnation)
 {
     rf_assert(!w->alive[core]);
     rf_client_join_t join = {.core = core};
     rf_client_joined_t joined = {0};
     rf_err_t err = world_ask_for(w, world_node_client(w, asked), RF_CLIENT_JOIN, &join, sizeof join, &joined,
                                  sizeof joined, 15 * RF_NS_PER_S);
-    if (err != RF_OK) return err;
-    rf_assert(joined.incarnation > w->monitor[core]->incarnation);
+    rf_assert(err != RF_OK || joined.incarnation > w->monitor[core]->incarnation);
+    *incarnation = joined.incarnation;
+    return err;
+}
+
+void world_start(world_t *w, rf_core_t core, rf_incarnation_t incarnation)
+{
     for (unsigned i = w->n_pending; i-- > 0;) {
         if (w->pending[i].to == core) pending_drop(w, i); /* nothing of the earlier life comes through */
     }
-    start_core(w, core, w->monitor[core]->boot, joined.incarnation);
+    start_core(w, core, w->monitor[core]->boot, incarnation);
     world_settle(w);
     world_introduce(w, core);
     for (rf_core_t other = 0; other < w->n_cores; other++) { /* and theirs tell the others */
@@ -445,12 +494,24 @@ rf_err_t world_rejoin(world_t *w, rf_core_t core, rf_core_t asked)
         world_send(w, world_node_client(w, other), RF_CLIENT_NODE_ADDRESSES, &a, sizeof a, 0);
     }
     world_settle(w);
-    return RF_OK;
+}
+
+rf_err_t world_rejoin(world_t *w, rf_core_t core, rf_core_t asked)
+{
+    rf_incarnation_t incarnation;
+    rf_err_t err = world_join(w, core, asked, &incarnation);
+    if (err == RF_OK) world_start(w, core, incarnation);
+    return err;
 }
 
 void world_stall(world_t *w, rf_core_t core, bool stalled)
 {
     w->stalled[core] = stalled;
+}
+
+void world_hold(world_t *w, rf_core_t from, rf_core_t to, bool held)
+{
+    w->held[from][to] = held;
 }
 
 void world_form(world_t *w)
@@ -480,6 +541,7 @@ void world_kill(world_t *w, rf_core_t core)
     }
     for (rf_core_t other = 0; other < w->n_cores; other++) {
         if (other == core) continue;
+        world_lanes_end(w, core, other);
         if (node_of(w, other) == node_of(w, core)) {
             bool watched = w->linked[core][other];
             unlink_peers(w, core, other, RF_ERR_PEER_DEAD);
@@ -506,7 +568,9 @@ void world_cut(world_t *w, rf_node_t a, rf_node_t b, bool cut)
     w->cut[a][b] = w->cut[b][a] = cut;
     for (rf_core_t from = 0; cut && from < w->n_cores; from++) {
         for (rf_core_t to = 0; to < w->n_cores; to++) {
-            if (node_of(w, from) != a || node_of(w, to) != b || !w->linked[from][to]) continue;
+            if (node_of(w, from) != a || node_of(w, to) != b) continue;
+            world_lanes_end(w, from, to);
+            if (!w->linked[from][to]) continue;
             unlink_peers(w, from, to, RF_ERR_TIMEOUT); /* when its deadline has passed: here at once */
             if (w->alive[from]) peer_event(w, from, to, MONITOR_PEER_DOWN, RF_ERR_TIMEOUT);
         }
@@ -541,6 +605,7 @@ void world_free(world_t *w)
     for (unsigned i = 0; i < 128; i++) {
         for (unsigned k = 0; k < w->clients[i].n_inbox; k++) free(w->clients[i].inbox[k]);
     }
+    world_lanes_free(w);
     free(w->pending);
     free(w->output);
     free((void *)(uintptr_t)boots);

@@ -33,6 +33,7 @@ typedef struct test_client {
 } test_client_t;
 
 typedef struct pending pending_t;
+typedef struct world_lane world_lane_t; /* world_lanes.c */
 
 typedef struct world {
     rf_boot_t boot;
@@ -50,7 +51,8 @@ typedef struct world {
     uint64_t tick_ns[WORLD_CORES_MAX];
     bool linked[WORLD_CORES_MAX][WORLD_CORES_MAX];
     bool cut[RF_NODES_MAX][RF_NODES_MAX];
-    pending_t *pending; /* in order of sending */
+    bool held[WORLD_CORES_MAX][WORLD_CORES_MAX]; /* what the first has sent to the second stays on its way */
+    pending_t *pending;                          /* in order of sending */
     unsigned n_pending, pending_room;
     test_client_t clients[128];
     uint32_t handle_next[WORLD_CORES_MAX];
@@ -59,10 +61,16 @@ typedef struct world {
     unsigned refuse_dials; /* so many dials between hosts fail first */
     unsigned n_logged;
     bool verbose;
+    world_lane_t *lanes;    /* NULL: none yet */
+    rf_err_t lanes_refused; /* RF_OK: links of lanes come up; else why they do not */
+    unsigned n_lanes_dialled;
+    unsigned n_lane_writes, n_late_writes; /* placed; and refused, for they came too late */
 } world_t;
 
 /* `nodes` hosts of `cores` cores; everything starts at once. */
 world_t *world_new(unsigned nodes, unsigned cores, uint64_t seed);
+/* The same with one-sided append. */
+world_t *world_new_one_sided(unsigned nodes, unsigned cores, uint64_t seed);
 /* Checks that no descriptor is left but those of running dispatchers, and frees. */
 void world_free(world_t *w);
 
@@ -84,8 +92,13 @@ void world_kill_node(world_t *w, rf_node_t node);
 void world_introduce(world_t *w, rf_core_t core);
 /* A dead core joins again as the next incarnation, which the monitor of `asked` has the machine assign. */
 rf_err_t world_rejoin(world_t *w, rf_core_t core, rf_core_t asked);
+/* The same in two steps: it is assigned, and is started at any time later. */
+rf_err_t world_join(world_t *w, rf_core_t core, rf_core_t asked, rf_incarnation_t *incarnation);
+void world_start(world_t *w, rf_core_t core, rf_incarnation_t incarnation);
 /* SIGSTOP and SIGCONT to the monitor. */
 void world_stall(world_t *w, rf_core_t core, bool stalled);
+/* What one core sends to another stays on its way, or goes on, in order; the links live. */
+void world_hold(world_t *w, rf_core_t from, rf_core_t to, bool held);
 /* Nothing passes between two hosts any more, or again. */
 void world_cut(world_t *w, rf_node_t a, rf_node_t b, bool cut);
 
@@ -127,10 +140,18 @@ rf_err_t world_connect(world_t *w, test_client_t *c, test_client_t *exporter, co
 /* Every invariant of every live monitor; and replicas that have applied equally much are equal. */
 void world_check(world_t *w);
 
-/* ---- between world.c and world_client.c ---- */
+/* ---- between world.c, world_client.c and world_lanes.c ---- */
 
 monitor_event_t *world_push(world_t *w, rf_core_t to, uint32_t channel, monitor_event_kind_t kind,
                             const void *bytes, size_t size);
 test_client_t *world_client_of(world_t *w, rf_core_t core, uint32_t handle);
+/* Nobody will ever tell of that. */
+void world_unsay(world_t *w, rf_core_t to, uint32_t channel, monitor_event_kind_t kind);
+bool world_lane_act(world_t *w, rf_core_t core, const monitor_action_t *a); /* false: nothing of lanes */
+void world_lane_look(world_t *w, rf_core_t owner); /* after a step that was told of its lane */
+/* `writer` fills the lane of `owner` that it may write with what no engine writes. False: it may not. */
+bool world_lane_spoil(world_t *w, rf_core_t owner, rf_core_t writer, uint64_t seed);
+void world_lanes_end(world_t *w, rf_core_t a, rf_core_t b);
+void world_lanes_free(world_t *w);
 
 #endif

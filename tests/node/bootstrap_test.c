@@ -28,8 +28,8 @@ static pid_t node1;
 static int set_up(void **state)
 {
     (void)state;
-    harness_open(&h);
-    node1 = harness_start(&h, 1, NULL, NULL);
+    harness_open(&h, 2);
+    node1 = harness_start(&h, 1, NULL, false, NULL);
     close(harness_control(&h, 1));
     return 0;
 }
@@ -49,7 +49,7 @@ static const char *refusal(Rackfish__Node__PeerHello *hello, rf_err_t wanted)
     static char text[1024];
     static uint8_t bytes[1 << 16];
     blocking_t b;
-    assert_true(blocking_tls(&h, harness_connect(&h, 1), &b));
+    assert_true(blocking_tls(&h, harness_connect(&h, 1), false, &b));
     assert_true(blocking_send_hello(&b, hello));
     ssize_t size = blocking_receive(&b, bytes, sizeof bytes);
     assert_true(size > 0);
@@ -133,7 +133,7 @@ static void garbage_costs_nothing(void **state)
     assert_true(harness_log_has(&h, "node1/rackfishd.log", "to the bootstrap port"));
     Rackfish__Node__PeerHello hello;
     harness_hello(&h, &hello);
-    hello.major = 2;
+    hello.major = RF_PEER_MAJOR + 1;
     refusal(&hello, RF_ERR_VERSION); /* who holds the key is still heard */
 }
 
@@ -144,7 +144,7 @@ static void half_open_connections_give_way(void **state)
     for (unsigned i = 0; i < 64; i++) fds[i] = harness_connect(&h, 1);
     Rackfish__Node__PeerHello hello;
     harness_hello(&h, &hello);
-    hello.major = 2;
+    hello.major = RF_PEER_MAJOR + 1;
     refusal(&hello, RF_ERR_VERSION);
     char byte;
     assert_true(recv(fds[0], &byte, 1, 0) <= 0); /* the oldest were closed to make room */
@@ -157,7 +157,7 @@ static void garbage_inside_tls_is_refused(void **state)
     (void)state;
     uint8_t bytes[256];
     blocking_t b;
-    assert_true(blocking_tls(&h, harness_connect(&h, 1), &b));
+    assert_true(blocking_tls(&h, harness_connect(&h, 1), false, &b));
     memset(bytes, 0xff, sizeof bytes);
     assert_true(blocking_send(&b, bytes, sizeof bytes));
     assert_int_equal(blocking_receive(&b, bytes, sizeof bytes), -1);
@@ -168,7 +168,7 @@ static void garbage_inside_tls_is_refused(void **state)
 static void another_key_is_refused_on_both_sides(void **state)
 {
     (void)state;
-    pid_t node0 = harness_start(&h, 0, "another key, of 32 bytes or more.", NULL);
+    pid_t node0 = harness_start(&h, 0, "another key, of 32 bytes or more.", false, NULL);
     assert_true(harness_log_has(&h, "node1/rackfishd.log", "does not hold this machine's key"));
     assert_true(harness_log_has(&h, "node0/rackfishd.log", "does not hold this machine's key"));
     assert_true(harness_lives(node0));
@@ -302,7 +302,7 @@ static void a_second_rackfishd_is_refused(void **state)
     (void)state;
     char text[512];
     int ready_fd, status;
-    pid_t second = harness_start(&h, 1, NULL, &ready_fd);
+    pid_t second = harness_start(&h, 1, NULL, false, &ready_fd);
     assert_int_equal(waitpid(second, &status, 0), second);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
     ssize_t n = read(ready_fd, text, sizeof text - 1);

@@ -1,5 +1,6 @@
 /* What rackfishd keeps in its run directory: the state file, and the logs. */
 #include "node/logs.h"
+#include "node/link_driver.h"
 #include "node/run_dir.h"
 
 #include <fcntl.h>
@@ -37,6 +38,38 @@ static void state_survives_a_round_trip(void **unused)
         assert_int_equal(again.processes[i].pid, state.processes[i].pid);
         assert_int_equal(again.processes[i].start_time, state.processes[i].start_time);
     }
+}
+
+/* A link driver that starts again while another rackfishd's cores are being taken over. */
+static void a_process_is_added_to_a_state(void **unused)
+{
+    (void)unused;
+    static rf_state_t state;
+    char folder[] = "/tmp/rackfish-state-XXXXXX", path[64];
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/state", folder);
+    rf_state_process_t driver = {.role = RF_LINK_DRIVER_ROLE, .core = 1, .pid = 70, .start_time = 7};
+    rf_run_dir_add_state(folder, &driver);
+    static const char before[] = "cpudriver 3 50 5\nmonitor 3 60 6\nlinkdriver 0 65 6\nlinkdriver 1 70 7\n";
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(before, file);
+    fclose(file);
+    driver.pid = 80, driver.start_time = 8;
+    rf_run_dir_add_state(folder, &driver);
+    assert_int_equal(rf_run_dir_read_state(folder, &state), RF_OK);
+    unsigned found = 0;
+    assert_int_equal(state.n, 4); /* the other port's stays */
+    for (unsigned i = 0; i < state.n; i++) {
+        const rf_state_process_t *p = &state.processes[i];
+        if (strcmp(p->role, RF_LINK_DRIVER_ROLE) == 0)
+            found += p->core == 1 ? p->pid == 80 && p->start_time == 8 : p->pid == 65;
+        if (strcmp(p->role, "monitor") == 0) found += p->pid == 60 && p->core == 3;
+        if (strcmp(p->role, "cpudriver") == 0) found += p->pid == 50 && p->core == 3;
+    }
+    assert_int_equal(found, 4);
+    unlink(path);
+    rmdir(folder);
 }
 
 static void nonsense_is_no_state(void **unused)
@@ -157,9 +190,13 @@ static void removing_leaves_other_nodes_alone(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(state_survives_a_round_trip),    cmocka_unit_test(nonsense_is_no_state),
-        cmocka_unit_test(logs_belong_to_cores),           cmocka_unit_test(the_last_lines_are_found),
-        cmocka_unit_test(rotation_keeps_writers_writing), cmocka_unit_test(removing_leaves_other_nodes_alone),
+        cmocka_unit_test(state_survives_a_round_trip),
+        cmocka_unit_test(a_process_is_added_to_a_state),
+        cmocka_unit_test(nonsense_is_no_state),
+        cmocka_unit_test(logs_belong_to_cores),
+        cmocka_unit_test(the_last_lines_are_found),
+        cmocka_unit_test(rotation_keeps_writers_writing),
+        cmocka_unit_test(removing_leaves_other_nodes_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

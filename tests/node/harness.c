@@ -1,6 +1,7 @@
 #include "harness.h"
 
 #include "base/os.h"
+#include "wire/boot.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -9,6 +10,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +33,12 @@ static void guard_run(int fd, const char *base)
     pid_t pid;
     signal(SIGTERM, SIG_IGN);
     signal(SIGINT, SIG_IGN);
-    while (read(fd, &pid, sizeof pid) == sizeof pid && n < 64) pids[n++] = pid;
+    while (read(fd, &pid, sizeof pid) == sizeof pid) {
+        for (unsigned i = 0; i < n && pid < 0; i++) {
+            if (pids[i] == -pid) pids[i--] = pids[--n];
+        }
+        if (pid > 0 && n < 64) pids[n++] = pid;
+    }
     for (unsigned i = 0; i < n; i++) kill(pids[i], SIGTERM);
     for (unsigned i = 0; i < n; i++) {
         int pidfd = rf_process_open(pids[i], 0);
@@ -55,17 +62,18 @@ static void write_file(const char *path, const void *bytes, size_t size)
 static void write_config(const harness_t *h, const char *path, const char *key_file)
 {
     char text[1024];
-    int n = snprintf(text, sizeof text,
-                     "machine: m\nkey_file: %s\nemulated: on\nnodes:\n"
-                     "  - {hosts: node0, address: 127.0.0.1, port: %u, cores: \"0-0\"}\n"
-                     "  - {hosts: node1, address: 127.0.0.1, port: %u, cores: \"0-0\"}\n",
-                     key_file, h->ports[0], h->ports[1]);
+    int n = snprintf(text, sizeof text, "machine: m\nkey_file: %s\nemulated: on\nnodes:\n", key_file);
+    for (unsigned i = 0; i < h->n_nodes; i++)
+        n += snprintf(text + n, sizeof text - (size_t)n,
+                      "  - {hosts: node%u, address: 127.0.0.1, port: %u, cores: \"0-0\"}\n", i, h->ports[i]);
     write_file(path, text, (size_t)n);
 }
 
-void harness_open(harness_t *h)
+void harness_open(harness_t *h, unsigned n_nodes)
 {
     memset(h, 0, sizeof *h);
+    h->n_nodes = n_nodes;
+    snprintf(h->rackfishd, sizeof h->rackfishd, "%s", RF_TEST_RACKFISHD);
     snprintf(h->base, sizeof h->base, "/tmp/rf-node-XXXXXX");
     assert_non_null(mkdtemp(h->base));
     chmod(h->base, 0755);
@@ -82,7 +90,7 @@ void harness_open(harness_t *h)
     }
     close(pipe_fds[0]);
     h->guard = pipe_fds[1];
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < n_nodes; i++) {
         struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
         socklen_t size = sizeof address;
         h->listen_fds[i] = socket(AF_INET, SOCK_STREAM, 0);
@@ -104,12 +112,34 @@ void harness_close(harness_t *h)
 {
     free(h->config);
     close(h->guard);
-    for (unsigned i = 0; i < 2; i++) close(h->listen_fds[i]);
+    for (unsigned i = 0; i < h->n_nodes; i++) close(h->listen_fds[i]);
     while (waitpid(-1, NULL, 0) > 0 || errno == EINTR) {
     }
 }
 
-pid_t harness_start(harness_t *h, unsigned node, const char *key, int *ready_fd)
+/* A script beside a copy of rackfishd: that is where it looks for its CPU driver. It finds the machine's id in the boot block. */
+void harness_fake_drivers(harness_t *h)
+{
+    char driver[512];
+    int size = snprintf(driver, sizeof driver,
+                        "#!/bin/sh\n"
+                        "id=$(od -An -v -tx1 -j %zu -N %zu /proc/self/fd/%d | tr -d ' \\n')\n"
+                        "echo \"$id $1 $2\" >>\"${0%%/*}/started\"\n"
+                        "exec sleep 60\n",
+                        offsetof(rf_boot_t, machine), sizeof(rf_machine_id_t), RF_BOOT_FD);
+    char path[128], command[512];
+    snprintf(path, sizeof path, "%s/bin", h->base);
+    assert_int_equal(mkdir(path, 0755), 0);
+    snprintf(command, sizeof command, "cp %s %s/rackfishd && : >%s/started && chmod 666 %s/started",
+             RF_TEST_RACKFISHD, path, path, path);
+    assert_int_equal(system(command), 0);
+    snprintf(h->rackfishd, sizeof h->rackfishd, "%s/rackfishd", path);
+    snprintf(path, sizeof path, "%s/bin/rf-cpudriver", h->base);
+    write_file(path, driver, (size_t)size);
+    assert_int_equal(chmod(path, 0755), 0);
+}
+
+pid_t harness_start(harness_t *h, unsigned node, const char *key, bool form, int *ready_fd)
 {
     char node_name[8], listen_number[16], ready_number[16], path[128];
     int ready[2];
@@ -130,8 +160,8 @@ pid_t harness_start(harness_t *h, unsigned node, const char *key, int *ready_fd)
         fcntl(ready[1], F_SETFD, 0);
         snprintf(listen_number, sizeof listen_number, "%d", h->listen_fds[node]);
         snprintf(ready_number, sizeof ready_number, "%d", ready[1]);
-        execl(RF_TEST_RACKFISHD, "rackfishd", "--config", path, "--node", node_name, "--run-dir", h->run_dir,
-              "--listen-fd", listen_number, "--ready-fd", ready_number, NULL);
+        execl(h->rackfishd, h->rackfishd, "--config", path, "--node", node_name, "--run-dir", h->run_dir,
+              "--listen-fd", listen_number, "--ready-fd", ready_number, form ? "--form" : NULL, NULL);
         _exit(127);
     }
     assert_int_equal(write(h->guard, &pid, sizeof pid), sizeof pid);
@@ -141,6 +171,19 @@ pid_t harness_start(harness_t *h, unsigned node, const char *key, int *ready_fd)
     else
         close(ready[0]);
     return pid;
+}
+
+void harness_reboot(harness_t *h, unsigned node, pid_t pid)
+{
+    char command[384];
+    pid_t reaped = -pid;
+    kill(pid, SIGKILL);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    assert_int_equal(write(h->guard, &reaped, sizeof reaped), sizeof reaped);
+    snprintf(command, sizeof command, "%s --sweep --node node%u --run-dir %s 2>/dev/null", h->rackfishd, node,
+             h->run_dir);
+    int ignored = system(command); /* it may have nothing to remove */
+    (void)ignored;
 }
 
 bool harness_log_has(const harness_t *h, const char *file, const char *text)
@@ -191,18 +234,26 @@ static bool wait_for(int fd, short events)
     return poll(&p, 1, BOUND_MS) == 1;
 }
 
-bool blocking_tls(const harness_t *h, int fd, blocking_t *out)
+bool blocking_tls(const harness_t *h, int fd, bool server, blocking_t *out)
 {
     char why[160];
     bool wants_write = false;
     fcntl(fd, F_SETFL, O_NONBLOCK);
     *out = (blocking_t){.fd = fd};
-    assert_int_equal(rf_tls_open(false, fd, h->config->key, h->config->key_size, &out->tls), RF_OK);
+    assert_int_equal(rf_tls_open(server, fd, h->config->key, h->config->key_size, &out->tls), RF_OK);
     rf_err_t err;
     while ((err = rf_tls_handshake(out->tls, &wants_write, why, sizeof why)) == RF_ERR_AGAIN) {
         if (!wait_for(fd, wants_write ? POLLOUT : POLLIN)) return false;
     }
     return err == RF_OK;
+}
+
+bool blocking_accept(const harness_t *h, unsigned node, blocking_t *out)
+{
+    *out = (blocking_t){.fd = -1};
+    if (!wait_for(h->listen_fds[node], POLLIN)) return false;
+    int fd = accept4(h->listen_fds[node], NULL, NULL, SOCK_CLOEXEC);
+    return fd >= 0 && blocking_tls(h, fd, true, out);
 }
 
 static bool send_all(blocking_t *b, const uint8_t *bytes, size_t size)
@@ -273,7 +324,7 @@ void harness_hello(const harness_t *h, Rackfish__Node__PeerHello *hello)
     static char software[] = "test", machine[] = "m", node_name[] = "node0";
     static uint8_t instance[16] = {1};
     rackfish__node__peer_hello__init(hello);
-    hello->major = 1;
+    hello->major = RF_PEER_MAJOR;
     hello->software = software;
     hello->machine = machine;
     hello->node = 0;
@@ -291,6 +342,21 @@ bool blocking_send_hello(blocking_t *b, Rackfish__Node__PeerHello *hello)
     rackfish__node__peer_frame__init(&frame);
     frame.kind_case = RACKFISH__NODE__PEER_FRAME__KIND_HELLO;
     frame.hello = hello;
+    assert_in_range(rackfish__node__peer_frame__get_packed_size(&frame), 1, sizeof bytes);
+    return blocking_send(b, bytes, rackfish__node__peer_frame__pack(&frame, bytes));
+}
+
+bool blocking_send_machine(blocking_t *b, const uint8_t *id, Rackfish__Node__PeerWord word)
+{
+    uint8_t bytes[64];
+    Rackfish__Node__PeerMachine machine;
+    Rackfish__Node__PeerFrame frame;
+    rackfish__node__peer_machine__init(&machine);
+    rackfish__node__peer_frame__init(&frame);
+    machine.machine_id = (ProtobufCBinaryData){.data = (uint8_t *)(uintptr_t)id, .len = 16};
+    machine.word = word;
+    frame.kind_case = RACKFISH__NODE__PEER_FRAME__KIND_MACHINE;
+    frame.machine = &machine;
     assert_in_range(rackfish__node__peer_frame__get_packed_size(&frame), 1, sizeof bytes);
     return blocking_send(b, bytes, rackfish__node__peer_frame__pack(&frame, bytes));
 }

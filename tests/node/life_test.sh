@@ -21,6 +21,18 @@ equal "a program on the other node" "$(rackfish --via node0 run --core 1 -- echo
 equal "a program on this one, asked from the other" "$(rackfish --via node1 run --core 0 -- echo here)" here
 remember_processes
 
+# More rackfishds than the machine keeps sessions for change something and are killed. Each is served, and so is the first, whose
+# session has ended meanwhile.
+check "a change by the first" rackfish --via node0 registry put sessions/0 -
+for i in {1..66}; do
+    kill -KILL "$(node_pid node1)"
+    (setsid rackfishd --config "$dir/config.yaml" --node node1 --run-dir "$dir" </dev/null >/dev/null 2>&1 &)
+    until rackfish --via node1 registry put "sessions/$i" - >/dev/null 2>&1; do ((SECONDS < 100)) || break 2; done
+done
+equal "changes by rackfishds that were killed" "$(rackfish --via node0 registry list sessions/ | grep -c sessions/)" 67
+check "a change by the first, again" rackfish --via node0 registry put sessions/0 again
+remember_processes
+
 # A log that grows is cut, and its writer goes on.
 id=$(rackfish run -d --core 1 -- sh -c 'while :; do head -c 1000000 /dev/zero | tr "\0" "x"; echo; sleep 0.05; done')
 within "a growing log is set aside" 60 test -s "$dir/node1/domain-$id.0.log.1"

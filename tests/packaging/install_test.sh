@@ -23,7 +23,8 @@ libdir=$(dirname "$(find "$prefix" -name librackfish.so | head -n 1)")
 
 for file in bin/rackfish libexec/rackfish/rackfishd libexec/rackfish/rf-cpudriver libexec/rackfish/rf-monitor \
     libexec/rackfish/rf-init libexec/rackfish/rf-lab libexec/rackfish/lab/rf-lab-guest libexec/rackfish/lab/guest-init.sh \
-    libexec/rackfish/lab/guest-machine.sh libexec/rackfish/lab/kernel.sh libexec/rackfish/lab/kernel.config include/rackfish.h include/rackfish/error.h include/rackfish/types.h \
+    libexec/rackfish/lab/guest-machine.sh libexec/rackfish/lab/kernel.sh libexec/rackfish/lab/kernel.config \
+    libexec/rackfish/lab/cache.sh libexec/rackfish/lab/stock-kernel.sh libexec/rackfish/lab/stock-init.sh include/rackfish.h include/rackfish/error.h include/rackfish/types.h \
     lib/systemd/system/rackfishd@.service lib/sysusers.d/rackfish.conf share/rackfish/samples/rack.yaml; do
     [[ -e $prefix/$file ]] || fail "$file was not installed"
 done

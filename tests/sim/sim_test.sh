@@ -2,8 +2,10 @@
 # sim_test.sh BUILD seeds N      N seeds with the default faults, and some of each preset: nothing may be violated
 # sim_test.sh BUILD storm N      N seeds of the log, and N of groups, where much goes wrong at once
 # sim_test.sh BUILD monitors N   N seeds of whole monitors, and some of each preset
+# sim_test.sh BUILD one-sided N  N seeds in which leaders write into voters' memory, and some of each preset
 # sim_test.sh BUILD defects      the deliberate defects listed are each caught within a bounded number of seeds
 # sim_test.sh BUILD large        16,384 monitors on 256 hosts, within 256 KiB each
+# sim_test.sh BUILD whole        256 whole monitors on 16 hosts, and 128 with faults; more than the largest machine has are refused
 # sim_test.sh BUILD builds       a build by the other compiler, without optimisation, replays seeds to the same bits
 # sim_test.sh BUILD command      the command line: statuses, replay, histories, models
 set -euo pipefail
@@ -52,6 +54,16 @@ storm)
     "$sim" --seeds "$3" --faults storm
     "$sim" --groups --seeds "$3" --faults storm
     ;;
+one-sided)
+    "$sim" --one-sided --seeds "$3"
+    "$sim" --one-sided --seed 1000000 --seeds $(($3 / 4)) --faults storm
+    "$sim" --one-sided --seed 2000000 --seeds $(($3 / 20)) --faults none
+    "$sim" --actor monitor --ops 300 --one-sided --seed 3000000 --seeds $(($3 / 4))
+    "$sim" --actor monitor --ops 300 --one-sided --seed 4000000 --seeds $(($3 / 20)) --faults storm
+    # Leaders that come and go: lanes that are cut under writes, and completions that are heard in another term
+    "$sim" --one-sided --seeds $(($3 / 20)) --monitors 3 --hosts 3 --voters 3 --clients 40 --ops 3000 \
+        --faults none,crash=8,restart=2,transfer=8,depose=60,link_error=50,loss=10,effect_stall=0.1
+    ;;
 monitors)
     "$sim" --actor monitor --ops 300 --seeds "$3"
     "$sim" --actor monitor --ops 300 --seed 1000000 --seeds $(($3 / 4)) --faults storm
@@ -76,6 +88,12 @@ large)
     each=$(sed -n 's/^\([0-9]*\) bytes of memory in use a monitor.*/\1/p' "$scratch/out")
     [[ -n $each && $each -le $((256 * 1024)) ]] || fail "$each bytes a monitor"
     ;;
+whole)
+    expect 0 "$sim" --actor monitor --monitors 256 --hosts 16 --ops 100 --faults none
+    expect 0 "$sim" --actor monitor --monitors 128 --hosts 16 --ops 200 --seeds 3
+    expect 1 "$sim" --actor monitor --monitors 1025 --hosts 64 --ops 100 --faults none
+    grep -q 'too many whole monitors' "$scratch/err" || fail "1025 whole monitors are not refused"
+    ;;
 builds)
     # The other compiler, without optimisation: what leans on either, or on memory that was not set, differs.
     compiler=clang type=Debug
@@ -89,7 +107,7 @@ builds)
     cmake --build "$build/sim-$compiler" --target rf-sim -- -j2 >"$scratch/out" 2>&1 ||
         { tail -n 40 "$scratch/out" >&2 && fail "rf-sim does not build with $compiler"; }
     other=$build/sim-$compiler/bin/rf-sim
-    for what in all storm none "storm --groups" "storm --actor monitor"; do
+    for what in all storm none "storm --one-sided" "storm --groups" "storm --actor monitor"; do
         # shellcheck disable=SC2086 # several words
         a=$("$sim" --seeds 10 --json --faults $what | grep -o '"hash":"[0-9a-f]*"')
         # shellcheck disable=SC2086
@@ -105,6 +123,7 @@ command)
     expect 1 "$sim" --seeds 0
     expect 1 "$sim" --plan square
     expect 1 "$sim" --actor nobody
+    expect 1 "$sim" --one-sided --groups
     expect 0 "$sim" --actor monitor --seed 5 --ops 200
     first=$(grep -o 'hash [0-9a-f]*' "$scratch/out")
     expect 0 "$sim" --actor monitor --seed 5 --ops 200

@@ -23,7 +23,9 @@ EDGES = {
     "transport/shm": ["base", "transport"],
     "transport/tcp": ["base", "transport"],
     "transport/sim": ["base", "transport"],
-    "transport/rdma": ["base", "transport", "transport/tcp"],  # its control links
+    "transport/path": ["base", "transport", "transport/tcp"],  # control links
+    "transport/rdma": ["base", "transport", "transport/path"],
+    "transport/dpdk": ["base", "transport", "transport/path", "transport/shm"],  # links to the driver
     "cluster-config": ["base"],
     "cpudriver": ["base", "wire", "transport", "transport/shm"],
     "monitor": ["base", "wire", "consensus", "transport"],
@@ -43,6 +45,9 @@ EDGE_EXCEPTIONS = {
     ("lib/life.c", "transport/shm/shm.h"): "composition, as above",
     ("bench/link.c", "transport/shm/shm.h"): "composition, as above",
     ("bench/agree_hosts.c", "transport/shm/shm.h"): "composition, as above",
+    ("bench/flow.c", "transport/dpdk/flow.h"): "measures a flow by itself, without a port",
+    ("bench/wire_driver.c", "transport/dpdk/driver/loop.h"): "measures the link driver's own loop",
+    ("bench/bounce.c", "transport/dpdk/seal.h"): "measures the link driver, by seal",
     ("bench/shm_pair.h", "transport/shm/shm.h"): "measures that medium itself, down to its ring",
 }
 

@@ -260,19 +260,24 @@ static void registry_finds_and_explains(void **state)
 static void registry_refuses_files_that_are_no_modules(void **state)
 {
     (void)state;
-    char folder[] = "/tmp/rf-modules-XXXXXX", path[64], why[512] = "";
+    static const struct {
+        const char *name, *needs;
+    } media[] = {{"rdma", "install libibverbs1"}, {"dpdk", "install librte-eal23"}};
+    char folder[] = "/tmp/rf-modules-XXXXXX", path[64], why[600] = "";
     assert_non_null(mkdtemp(folder));
-    snprintf(path, sizeof path, "%s/rackfish-rdma.so", folder);
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    fputs("no shared object", file);
-    fclose(file);
     setenv("RACKFISH_MODULE_PATH", folder, 1);
-    const rf_transport_t *found;
-    assert_int_equal(rf_transport_find("rdma", &found, why, sizeof why), RF_ERR_NOT_FOUND);
-    assert_non_null(strstr(why, path));
-    assert_non_null(strstr(why, "install libibverbs1")); /* what this module needs */
-    unlink(path);
+    for (unsigned i = 0; i < sizeof media / sizeof *media; i++) {
+        snprintf(path, sizeof path, "%s/rackfish-%s.so", folder, media[i].name);
+        FILE *file = fopen(path, "w");
+        assert_non_null(file);
+        fputs("no shared object", file);
+        fclose(file);
+        const rf_transport_t *found;
+        assert_int_equal(rf_transport_find(media[i].name, &found, why, sizeof why), RF_ERR_NOT_FOUND);
+        assert_non_null(strstr(why, path));
+        assert_non_null(strstr(why, media[i].needs));
+        unlink(path);
+    }
     rmdir(folder);
 }
 
@@ -282,6 +287,7 @@ static void missing_operations_say_so(void **state)
     rf_region_t *region;
     assert_int_equal(rf_missing_region_create(NULL, 1, &region), RF_ERR_NOT_SUPPORTED);
     assert_int_equal(rf_missing_remote_write(NULL, NULL, 0, NULL, 0, NULL, 0), RF_ERR_NOT_SUPPORTED);
+    assert_int_equal(rf_missing_remote_read(NULL, NULL, 0, NULL, 0, 0), RF_ERR_NOT_SUPPORTED);
     assert_int_equal(rf_missing_pass_fds(NULL, NULL, 0, NULL, 0), RF_ERR_NOT_SUPPORTED);
     assert_int_equal(rf_missing_peer_credentials(NULL, NULL, NULL), RF_ERR_NOT_SUPPORTED);
     rf_missing_region_destroy(NULL, NULL);

@@ -1,78 +1,22 @@
 /*
  * What a peer can say to the RDMA medium: the first byte of the input chooses whether the rest is messages over the
- * slots' lane, over the bulk lane, or over the control link. There is no device: nothing goes out.
+ * slots' lane, over the bulk lane, what it writes into the ring and the line, or messages over the control link; and which end
+ * this is. There is no device: nothing goes out.
  */
 #include "transport/rdma/internal.h"
 
-#include "base/assert.h"
-#include "base/clock.h"
+#include "path_fuzz.h"
+
 #include "base/log.h"
 
-#include <stdlib.h>
-#include <string.h>
+#define FUZZ_RING 64
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* A control link that delivers the input. */
-typedef struct input_link {
-    rf_link_t head;
-    const uint8_t *bytes;
-    size_t left;
-} input_link_t;
-
-static unsigned input_poll(rf_link_t *link, rf_slot_t *out, unsigned max)
+static void check(const rdma_link_t *link)
 {
-    input_link_t *input = (input_link_t *)link;
-    unsigned n = 0;
-    for (; n < max && input->left >= sizeof *out; n++) {
-        memcpy(&out[n], input->bytes, sizeof *out);
-        input->bytes += sizeof *out;
-        input->left -= sizeof *out;
-    }
-    return n;
-}
-
-static bool input_ready(rf_link_t *link)
-{
-    return ((input_link_t *)link)->left >= sizeof(rf_slot_t);
-}
-
-static unsigned output_room(rf_link_t *link, unsigned want)
-{
-    (void)link;
-    return want;
-}
-
-static unsigned output_send(rf_link_t *link, const rf_slot_t *slots, unsigned n)
-{
-    (void)link, (void)slots;
-    return n;
-}
-
-static rf_err_t output_flush(rf_link_t *link)
-{
-    (void)link;
-    return RF_OK;
-}
-
-static void input_close(rf_link_t *link)
-{
-    (void)link;
-}
-
-static const rf_transport_t input_transport = {
-    .name = "input",
-    .poll = input_poll,
-    .ready = input_ready,
-    .room = output_room,
-    .send = output_send,
-    .flush = output_flush,
-    .close = input_close,
-};
-
-static void nobody(void *context, rf_link_t *link, rf_link_event_t event, const rf_link_event_info_t *info)
-{
-    (void)context, (void)link, (void)event, (void)info;
+    path_fuzz_check(&link->base);
+    rf_assert(link->base.accepted - link->base.delivered <= link->base.slots_max);
 }
 
 static void messages(rdma_link_t *link, rdma_path_t *path, bool bulk, const uint8_t *data, size_t size)
@@ -91,8 +35,43 @@ static void messages(rdma_link_t *link, rdma_path_t *path, bool bulk, const uint
             rdma_link_message(link, path, buffer.bytes, n);
         data += n;
         size -= n;
-        rf_assert(link->delivered <= link->accepted && link->accepted - link->delivered <= link->in_max);
-        rf_assert(link->acked <= link->posted && link->posted <= link->slots_head);
+        check(link);
+    }
+}
+
+/* The peer has our ring: a place, and bytes that it writes there; between such writes the ring is looked at, or slept. */
+static void writes(rdma_link_t *link, rdma_path_t *path, const uint8_t *data, size_t size)
+{
+    _Alignas(RF_CACHE_LINE) static uint8_t ring[(FUZZ_RING + 1) * sizeof(rf_slot_t)];
+    memset(ring, 0, sizeof ring);
+    path->written = true;
+    path->ring = (rdma_memory_t){.base = ring, .size = sizeof ring};
+    path->ring_slots = FUZZ_RING;
+    while (size >= 3 && !link->base.wrong) {
+        size_t at = (size_t)(data[0] | data[1] << 8) % sizeof ring, n = data[2] & 0x7f;
+        bool sleeps = data[2] & 0x80;
+        data += 3;
+        size -= 3;
+        if (n > size) n = size;
+        if (n > sizeof ring - at) n = sizeof ring - at;
+        memcpy(ring + at, data, n);
+        data += n;
+        size -= n;
+        rf_slot_t out[FUZZ_RING / 2];
+        uint64_t before = link->base.accepted, last;
+        unsigned read = rdma_ring_read(path, before, out, FUZZ_RING / 2, &last); /* as poll() does */
+        for (unsigned i = 0; i < read; i++) rf_assert(rdma_control_right(out[i].control));
+        link->paths[PATH_LANE_SLOTS] = path;
+        rdma_ring_take(link, path);
+        rf_assert(link->base.accepted - before >= read || link->base.wrong);
+        rdma_line_hear(link);
+        if (sleeps) rdma_sleep_rung(path);
+        link->paths[PATH_LANE_SLOTS] = NULL; /* it is no path that could be killed */
+        rf_assert(link->base.accepted - before <= FUZZ_RING);
+        check(link);
+        uint64_t left = link->base.accepted - link->base.delivered;
+        unsigned taken = rdma_poll(&link->base.head, out, FUZZ_RING / 2);
+        rf_assert(taken <= left + FUZZ_RING);
     }
 }
 
@@ -101,40 +80,33 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 1) return 0;
     rf_log_set_level(RF_LOG_ERROR);
     static rdma_device_t device;
-    rdma_endpoint_t *ep = calloc(1, sizeof *ep);
-    rf_assert(ep);
-    ep->on_event = nobody;
-    ep->timer_ns = RF_NEVER;
-    ep->kick = -1;
-    ep->in_progress = true;
-    ep->deadline_ns = RDMA_DEADLINE_NS_DEFAULT;
-    ep->log_device_ns = UINT64_MAX; /* said already */
-    rdma_enter(ep);
-    rdma_link_t *link = rdma_link_new(ep, NULL);
-    rf_assert(link && rdma_bulk_need(link) == RF_OK);
-    rdma_path_t path = {.failed = true, .link = link, .device = &device}; /* nothing is posted on it */
-    device.endpoint = ep;
+    path_endpoint_t *ep = path_fuzz_endpoint(&rdma_medium);
+    path_link_t *base = path_fuzz_link(ep, data[0] & 4);
+    rdma_link_t *link = rdma_link_of(base);
+    path_lane_t *lane = &base->lanes[(data[0] & 3) == 1 ? PATH_LANE_BULK : PATH_LANE_SLOTS];
+    rdma_path_t path = {.lane = lane, .device = &device};
+    lane->failed = true;                                /* nothing is posted on it */
+    rdma_endpoint_of(base)->log_device_ns = UINT64_MAX; /* said already */
+    device.endpoint = (rdma_endpoint_t *)ep;
+    device.draining = true; /* it has no queue to look into */
     link->device = &device;
-    link->head.state = RF_LINK_STATE_UP;
-    link->was_up = true;
-    link->slots_head = link->posted = link->sent_max = 5;
-    link->dialer = data[0] & 4;
     input_link_t input = {
-        .head = {.transport = &input_transport, .user = link}, .bytes = data + 1, .left = size - 1};
-    link->control = &input.head;
+        .head = {.transport = &input_transport, .user = base}, .bytes = data + 1, .left = size - 1};
+    base->control = &input.head;
     switch (data[0] & 3) {
+    case 3:
+        writes(link, &path, data + 1, size - 1);
+        break;
     case 0:
     case 1:
         messages(link, &path, data[0] & 1, data + 1, size - 1);
         break;
     default:
-        rdma_control_poll(link, UINT32_MAX);
+        path_control_poll(base, UINT32_MAX);
         break;
     }
-    for (unsigned i = 0; i < 4 && link->attention && !link->buried; i++) rdma_link_settle(link);
-    link->control = NULL;
-    rdma_link_bury(link);
-    rdma_leave(ep);
-    free(ep);
+    lane->failed = false; /* it was none */
+    for (unsigned i = 0; i < 4 && base->attention && !base->buried; i++) path_link_settle(base);
+    path_fuzz_over(base);
     return 0;
 }

@@ -1,5 +1,5 @@
 /* Links of the RDMA medium without a device: slots, words and control messages as a peer might say them, at moments that a
- * device seldom hits. Queue pairs and completion queues are stood in for here; everything else is the medium's own. */
+ * device seldom hits. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,353 +7,10 @@
 
 #include <cmocka.h>
 
-#include "transport/rdma/internal.h"
+#include "rdma_stand_in.h"
 
-#include "base/clock.h"
-
-#include <stdlib.h>
-#include <string.h>
-
-#define RING       1024 /* slots of either end's ring, of the path that a test begins with */
-#define PATHS      4
-#define CONTROL_IN 64
-
-/* --- what stands in for device.c, path.c and cm.c ------------------------------------------------------------ */
-
-/* What the next look at the completion queue finds. */
-typedef enum found { NOTHING, SENT, ACK_OF_ALL, FAILURE, RUNG } found_t;
-
-static rdma_endpoint_t endpoint;
-static rdma_device_t device;
-static rdma_path_t paths[PATHS];
-static unsigned n_paths;
-static struct ibv_mr registered;
-static found_t found;
-static rdma_link_t *the_link;
-static unsigned wants, events[RF_LINK_DEAD + 1];
-static rdma_word_t said;
-
-static void peer_says(uint32_t flags, uint64_t delivered)
-{
-    rdma_path_t *path = the_link->lanes[RDMA_LANE_SLOTS].path;
-    rdma_word_t word = {.flags = flags, .generation = path->generation, .delivered = delivered};
-    rf_slot_t slot = {.control = rf_control_make(RDMA_WORD, sizeof word, false, 0)};
-    memcpy(slot.payload, &word, sizeof word);
-    rdma_link_message(the_link, path, (const uint8_t *)&slot, sizeof slot);
-}
-
-rf_err_t rdma_memory_make(struct ibv_pd *pd, size_t size, int access, rdma_memory_t *out)
-{
-    (void)access;
-    size_t whole = (size + RF_PAGE - 1) & ~(size_t)(RF_PAGE - 1);
-    *out =
-        (rdma_memory_t){.base = aligned_alloc(RF_PAGE, whole), .size = whole, .mr = pd ? &registered : NULL};
-    if (!out->base) return RF_ERR_NO_MEMORY;
-    memset(out->base, 0, whole);
-    return RF_OK;
-}
-
-void rdma_memory_free(rdma_memory_t *memory)
-{
-    free(memory->base);
-    *memory = (rdma_memory_t){.base = NULL};
-}
-
-void rdma_memory_refused(rdma_endpoint_t *ep, size_t size)
-{
-    (void)ep, (void)size;
-}
-
-rf_err_t rdma_domain_make(rdma_device_t *dev, rdma_domain_t **out)
-{
-    (void)dev, (void)out;
-    return RF_ERR_OS;
-}
-
-void rdma_domain_release(rdma_domain_t *domain)
-{
-    (void)domain;
-}
-
-rf_err_t rdma_place_find(rdma_endpoint_t *ep, const rdma_source_t *route, rdma_place_t *out)
-{
-    (void)ep, (void)route;
-    *out = (rdma_place_t){.device = &device, .mtu = IBV_MTU_1024, .ethernet = true};
-    return RF_OK;
-}
-
-void rdma_device_close(rdma_device_t *dev)
-{
-    (void)dev;
-}
-
-void rdma_devices_sweep(rdma_endpoint_t *ep)
-{
-    (void)ep;
-}
-
-void rdma_buffer_post(rdma_device_t *dev, rdma_buffer_t *buffer)
-{
-    (void)dev, (void)buffer;
-}
-
-bool rdma_device_drain(rdma_device_t *dev)
-{
-    rdma_path_t *path = the_link ? the_link->lanes[RDMA_LANE_SLOTS].path : NULL;
-    found_t now = found;
-    (void)dev;
-    found = NOTHING;
-    if (!path || now == NOTHING) return false;
-    path->completed = path->posted;
-    if (now == ACK_OF_ALL) peer_says(0, the_link->posted);
-    if (now == FAILURE) rdma_path_broken(path);
-    if (now == RUNG) rdma_sleep_rung(path);
-    return true;
-}
-
-void rdma_device_arm(rdma_device_t *dev)
-{
-    (void)dev;
-}
-
-void rdma_device_heard(rdma_device_t *dev)
-{
-    (void)dev;
-}
-
-void rdma_device_async(rdma_device_t *dev)
-{
-    (void)dev;
-}
-
-rf_err_t rdma_path_make(rdma_link_t *link, unsigned lane, uint32_t generation, const rdma_place_t *place,
-                        rdma_path_t **out)
-{
-    assert_true(n_paths < PATHS);
-    rdma_path_t *path = &paths[n_paths++];
-    *path = (rdma_path_t){.device = place->device,
-                          .link = link,
-                          .lane = lane,
-                          .generation = generation,
-                          .depth = RDMA_SEND_DEPTH,
-                          .inline_max = RDMA_INLINE,
-                          .ring_mr = &registered};
-    link->lanes[lane].path = path;
-    link->device = place->device;
-    *out = path;
-    return RF_OK;
-}
-
-void rdma_path_info(const rdma_path_t *path, rdma_path_info_t *out)
-{
-    (void)path;
-    memset(out, 0, sizeof *out);
-}
-
-rf_err_t rdma_path_join(rdma_path_t *path, const rdma_path_info_t *peer)
-{
-    path->peer = *peer;
-    return RF_OK;
-}
-
-void rdma_path_kill(rdma_path_t *path)
-{
-    if (!path || path->stage == RDMA_STAGE_DYING) return;
-    path->link->lanes[path->lane].path = NULL;
-    path->stage = RDMA_STAGE_DYING;
-    path->link = NULL;
-    free(path->ring.base);
-}
-
-rf_err_t rdma_path_confirm(const rdma_path_t *path)
-{
-    (void)path;
-    return RF_OK;
-}
-
-bool rdma_path_destroy(rdma_path_t *path)
-{
-    (void)path;
-    return true;
-}
-
-void rdma_path_post(rdma_path_t *path, struct ibv_send_wr *requests, unsigned n)
-{
-    (void)requests;
-    assert_true(n <= rdma_path_room(path));
-    path->posted += n;
-}
-
-void rdma_path_broken(rdma_path_t *path)
-{
-    path->failed = true;
-    rdma_attention(path->link);
-}
-
-bool rdma_path_say(rdma_path_t *path, const rdma_word_t *word)
-{
-    if (rdma_path_room(path) == 0) return false;
-    path->posted++;
-    said = *word;
-    wants += (word->flags & RDMA_WORD_WANT_ACK) != 0;
-    return true;
-}
-
-rf_err_t rdma_cm_listen(rdma_endpoint_t *ep, uint16_t *port)
-{
-    (void)ep, (void)port;
-    return RF_ERR_OS;
-}
-
-void rdma_cm_heard(rdma_endpoint_t *ep)
-{
-    (void)ep;
-}
-
-void rdma_cm_close(rdma_endpoint_t *ep)
-{
-    (void)ep;
-}
-
-/* --- a control link ----------------------------------------------------------------------------------------- */
-
-static struct {
-    rf_link_t head;
-    rf_slot_t in[CONTROL_IN];
-    unsigned n, at;
-    bool full;
-} control;
-
-static bool control_ready(rf_link_t *link)
-{
-    (void)link;
-    return control.at < control.n;
-}
-
-static unsigned control_poll(rf_link_t *link, rf_slot_t *out, unsigned max)
-{
-    (void)link;
-    unsigned n = 0;
-    while (n < max && control.at < control.n) out[n++] = control.in[control.at++];
-    return n;
-}
-
-static unsigned control_room(rf_link_t *link, unsigned want)
-{
-    (void)link;
-    return control.full ? 0 : want;
-}
-
-static unsigned control_send(rf_link_t *link, const rf_slot_t *slots, unsigned n)
-{
-    (void)link, (void)slots;
-    return control.full ? 0 : n;
-}
-
-static rf_err_t control_flush(rf_link_t *link)
-{
-    (void)link;
-    return RF_OK;
-}
-
-static void control_close(rf_link_t *link)
-{
-    (void)link;
-}
-
-static const rf_transport_t control_transport = {.ready = control_ready,
-                                                 .poll = control_poll,
-                                                 .room = control_room,
-                                                 .send = control_send,
-                                                 .flush = control_flush,
-                                                 .close = control_close};
-
-/* The peer says this over the control link. */
-static void control_says(uint8_t type, const void *bytes, size_t size)
-{
-    const uint8_t *from = bytes;
-    do {
-        size_t part = size < RF_SLOT_PAYLOAD ? size : RF_SLOT_PAYLOAD;
-        rf_slot_t *slot = &control.in[control.n++];
-        assert_true(control.n <= CONTROL_IN);
-        *slot = (rf_slot_t){.control = rf_control_make(type, (unsigned)part, size > part, 0)};
-        memcpy(slot->payload, from, part);
-        from += part;
-        size -= part;
-    } while (size > 0);
-    while (rdma_control_poll(the_link, 1)) {
-    }
-}
-
-/* --- links -------------------------------------------------------------------------------------------------- */
-
-static rf_slot_t slots[4096];
-
-static void on_event(void *context, rf_link_t *link, rf_link_event_t event, const rf_link_event_info_t *info)
-{
-    (void)context, (void)link, (void)info;
-    events[event]++;
-}
-
-/* A link of so many slots each way, its path's peer having a ring of `peer_ring`; 0: taking slots by SEND. */
-static rdma_link_t *link_up(uint32_t size, uint32_t peer_ring)
-{
-    memset(&endpoint, 0, sizeof endpoint);
-    memset(&control, 0, sizeof control);
-    memset(events, 0, sizeof events);
-    n_paths = wants = 0;
-    found = NOTHING;
-    endpoint.head.transport = &rf_transport_rdma;
-    endpoint.on_event = on_event;
-    endpoint.deadline_ns = RDMA_DEADLINE_NS_DEFAULT;
-    endpoint.timer_ns = RF_NEVER;
-    endpoint.epoll = endpoint.kick = endpoint.look = -1;
-    device = (rdma_device_t){.endpoint = &endpoint};
-    control.head.transport = &control_transport;
-    control.head.state = RF_LINK_STATE_UP;
-    the_link = rdma_link_new(&endpoint, &(rf_link_params_t){.slots = size, .slots_max = size});
-    assert_non_null(the_link);
-    the_link->control = &control.head;
-    the_link->dialer = the_link->was_up = true;
-    the_link->head.state = RF_LINK_STATE_UP;
-    rdma_place_t place = {.device = &device};
-    rdma_path_t *path;
-    assert_int_equal(rdma_path_make(the_link, RDMA_LANE_SLOTS, 1, &place, &path), RF_OK);
-    the_link->lanes[RDMA_LANE_SLOTS].generation = 1;
-    path->stage = RDMA_STAGE_UP;
-    path->peer = (rdma_path_info_t){.messages = RDMA_MESSAGES, .slots_max = 4096};
-    if (peer_ring == 0) return the_link;
-    path->written = true;
-    path->ring_slots = RING;
-    assert_int_equal(rdma_memory_make(NULL, (RING + 1) * sizeof(rf_slot_t), 0, &path->ring), RF_OK);
-    path->peer.ring = path->peer.line = RF_PAGE;
-    path->peer.ring_slots = peer_ring;
-    path->peer.line_key = 1;
-    for (unsigned i = 0; i < sizeof slots / sizeof *slots; i++)
-        slots[i].control = rf_control_make(1, 8, false, 0);
-    return the_link;
-}
-
-static void link_over(rdma_link_t *link)
-{
-    rdma_enter(&endpoint);
-    rdma_link_bury(link);
-    rdma_leave(&endpoint);
-    the_link = NULL;
-}
-
-/* The peer says, by the line, how many it has taken. */
-static void line_says(rdma_link_t *link, uint64_t delivered)
-{
-    rdma_path_t *path = link->lanes[RDMA_LANE_SLOTS].path;
-    memcpy(path->ring.base + path->ring_slots * sizeof(rf_slot_t), &delivered, sizeof delivered);
-}
-
-/* So many requests were posted before, and wait for their completion: the next push looks into the queue. */
-static void queue_filled(rdma_link_t *link, uint32_t posted)
-{
-    link->lanes[RDMA_LANE_SLOTS].path->posted = posted;
-}
+#include <sys/timerfd.h>
+#include <unistd.h>
 
 /* --- tests -------------------------------------------------------------------------------------------------- */
 
@@ -361,13 +18,13 @@ static void what_a_push_posted_may_be_acknowledged_within_it(void **state)
 {
     (void)state;
     rdma_link_t *link = link_up(2048, RING);
-    queue_filled(link, RDMA_SEND_DEPTH - 8);
+    queue_filled(link, RDMA_DEPTH_DEFAULT - 8);
     found = ACK_OF_ALL;
-    assert_int_equal(rdma_send(&link->head, slots, 900), 900);
-    assert_int_equal(rdma_flush(&link->head), RF_OK);
-    assert_null(link->wrong);
-    assert_int_equal(link->posted, 900);
-    assert_in_range(link->acked, 1, 900);
+    assert_int_equal(path_send(&link->base.head, slots, 900), 900);
+    assert_int_equal(rdma_flush(&link->base.head), RF_OK);
+    assert_null(link->base.wrong);
+    assert_int_equal(link->base.posted, 900);
+    assert_in_range(link->base.acked, 1, 900);
     link_over(link);
 }
 
@@ -375,15 +32,15 @@ static void what_a_push_posted_before_it_failed_may_have_come(void **state)
 {
     (void)state;
     rdma_link_t *link = link_up(2048, RING);
-    queue_filled(link, RDMA_SEND_DEPTH - 8);
+    queue_filled(link, RDMA_DEPTH_DEFAULT - 8);
     found = FAILURE;
-    assert_int_equal(rdma_send(&link->head, slots, 900), 900);
-    rdma_flush(&link->head);
-    uint64_t came = link->posted;
+    assert_int_equal(path_send(&link->base.head, slots, 900), 900);
+    rdma_flush(&link->base.head);
+    uint64_t came = link->base.posted;
     assert_true(came > 0);
-    link->lanes[RDMA_LANE_SLOTS].path->failed = false;
-    assert_false(rdma_link_resume(link, came + 1));
-    assert_true(rdma_link_resume(link, came));
+    link->base.lanes[PATH_LANE_SLOTS].failed = false;
+    assert_false(path_link_resume(&link->base, came + 1));
+    assert_true(path_link_resume(&link->base, came));
     link_over(link);
 }
 
@@ -393,19 +50,19 @@ static void room_is_asked_for_each_time(void **state)
     (void)state;
     rdma_link_t *link = link_up(4 * RING, RING);
     found = SENT;
-    assert_int_equal(rdma_send(&link->head, slots, 4 * RING), 4 * RING);
-    rdma_flush(&link->head);
-    assert_int_equal(link->posted, RING);
-    assert_int_equal(rdma_send(&link->head, slots, 1), 0);
+    assert_int_equal(path_send(&link->base.head, slots, 4 * RING), 4 * RING);
+    rdma_flush(&link->base.head);
+    assert_int_equal(link->base.posted, RING);
+    assert_int_equal(path_send(&link->base.head, slots, 1), 0);
     assert_int_equal(wants, 1);
     assert_int_equal(said.count, RING);
     peer_says(0, RING);
-    rdma_link_settle(link);
+    path_link_settle(&link->base);
     assert_int_equal(events[RF_LINK_ROOM], 1);
-    assert_int_equal(link->posted, 2 * RING);
+    assert_int_equal(link->base.posted, 2 * RING);
     found = SENT;
-    assert_int_equal(rdma_send(&link->head, slots, RING), RING);
-    assert_int_equal(rdma_send(&link->head, slots, 1), 0);
+    assert_int_equal(path_send(&link->base.head, slots, RING), RING);
+    assert_int_equal(path_send(&link->base.head, slots, 1), 0);
     assert_int_equal(wants, 2);
     assert_int_equal(said.count, 2 * RING);
     link_over(link);
@@ -416,22 +73,22 @@ static void a_sleeper_with_slots_to_send_has_asked(void **state)
 {
     (void)state;
     rdma_link_t *link = link_up(2 * RING, RING);
-    assert_int_equal(rdma_send(&link->head, slots, 2 * RING), 2 * RING);
-    rdma_flush(&link->head);
-    rdma_arm(&link->head);
+    assert_int_equal(path_send(&link->base.head, slots, 2 * RING), 2 * RING);
+    rdma_flush(&link->base.head);
+    rdma_arm(&link->base.head);
     assert_int_equal(wants, 1);
-    rdma_disarm(&link->head);
+    rdma_disarm(&link->base.head);
     line_says(link, RING / 2);
     rdma_line_hear(link);
-    assert_int_equal(link->posted, RING + RING / 2);
+    assert_int_equal(link->base.posted, RING + RING / 2);
     line_says(link, RING);
     rdma_line_hear(link);
-    rdma_arm(&link->head);
-    assert_int_equal(link->posted, 2 * RING);
-    rdma_disarm(&link->head);
-    assert_int_equal(rdma_send(&link->head, slots, RING), RING);
-    rdma_flush(&link->head);
-    rdma_arm(&link->head);
+    rdma_arm(&link->base.head);
+    assert_int_equal(link->base.posted, 2 * RING);
+    rdma_disarm(&link->base.head);
+    assert_int_equal(path_send(&link->base.head, slots, RING), RING);
+    rdma_flush(&link->base.head);
+    rdma_arm(&link->base.head);
     assert_int_equal(wants, 2);
     assert_int_equal(said.count, 2 * RING);
     link_over(link);
@@ -441,17 +98,17 @@ static void a_smaller_ring_is_not_overrun(void **state)
 {
     (void)state;
     rdma_link_t *link = link_up(4096, RING);
-    assert_int_equal(rdma_send(&link->head, slots, 1024), 1024);
-    rdma_flush(&link->head);
-    assert_int_equal(link->posted, 1024);
-    link->lanes[RDMA_LANE_SLOTS].path->peer.ring_slots = 256; /* as the next path's may be */
-    assert_true(rdma_link_resume(link, 1024));
-    assert_int_equal(rdma_send(&link->head, slots, 1024), 1024);
-    rdma_flush(&link->head);
-    assert_int_equal(link->posted, 1024);
+    assert_int_equal(path_send(&link->base.head, slots, 1024), 1024);
+    rdma_flush(&link->base.head);
+    assert_int_equal(link->base.posted, 1024);
+    link->paths[PATH_LANE_SLOTS]->peer.ring_slots = 256; /* as the next path's may be */
+    assert_true(path_link_resume(&link->base, 1024));
+    assert_int_equal(path_send(&link->base.head, slots, 1024), 1024);
+    rdma_flush(&link->base.head);
+    assert_int_equal(link->base.posted, 1024);
     found = SENT;
     peer_says(0, 1000);
-    assert_int_equal(link->posted, 1000 + 256);
+    assert_int_equal(link->base.posted, 1000 + 256);
     link_over(link);
 }
 
@@ -460,32 +117,180 @@ static void a_ring_between_poll_and_arm_is_not_lost(void **state)
 {
     (void)state;
     rdma_link_t *link = link_up(64, RING);
-    rdma_path_t *path = link->lanes[RDMA_LANE_SLOTS].path;
+    rdma_path_t *path = link->paths[PATH_LANE_SLOTS];
     rf_slot_t out[8];
     path->sleep = RDMA_GRANTED;
     rf_slot_t *ring = (rf_slot_t *)path->ring.base;
     ring[0].control = slots[0].control | RF_CONTROL_PARITY;
-    assert_int_equal(rdma_poll(&link->head, out, 8), 1);
-    assert_int_equal(rdma_poll(&link->head, out, 8), 0);
-    rdma_arm(&link->head);
+    assert_int_equal(rdma_poll(&link->base.head, out, 8), 1);
+    assert_int_equal(rdma_poll(&link->base.head, out, 8), 0);
+    rdma_arm(&link->base.head);
     found = RUNG;
-    assert_true(rdma_ready(&link->head));
-    rdma_disarm(&link->head);
-    assert_false(rdma_ready(&link->head));
-    rdma_arm(&link->head);
+    assert_true(rdma_ready(&link->base.head));
+    rdma_disarm(&link->base.head);
+    assert_false(rdma_ready(&link->base.head));
+    rdma_arm(&link->base.head);
     assert_true(said.flags & RDMA_WORD_SLEEP);
-    assert_false(rdma_ready(&link->head));
+    assert_false(rdma_ready(&link->base.head));
     link_over(link);
+}
+
+/* A peer writes slots, numbered in their first word from 0. */
+static void peer_writes(rdma_path_t *path, uint64_t first, unsigned n)
+{
+    rf_slot_t *ring = (rf_slot_t *)path->ring.base;
+    for (uint64_t i = first; i < first + n; i++) {
+        ring[i % RING].words[0] = i;
+        ring[i % RING].control = slots[0].control | rdma_ring_parity(i, RING);
+    }
+}
+
+/* What poll() does not take stays in the ring, and is kept when the path ends. */
+static void what_is_not_polled_outlives_its_path(void **state)
+{
+    (void)state;
+    rdma_link_t *link = link_up(1024, RING);
+    rf_slot_t out[64];
+    peer_writes(link->paths[PATH_LANE_SLOTS], 0, 40);
+    assert_int_equal(rdma_poll(&link->base.head, out, 10), 10);
+    assert_int_equal(link->base.accepted, 10);
+    assert_true(rdma_ready(&link->base.head));
+    path_link_broken(&link->base, RF_ERR_CLOSED);
+    assert_int_equal(link->base.accepted, 40); /* which the next path's offer says */
+    assert_int_equal(rdma_poll(&link->base.head, &out[10], 54), 30);
+    for (unsigned i = 0; i < 40; i++) {
+        assert_int_equal(out[i].words[0], i);
+        assert_int_equal(out[i].control, slots[0].control);
+    }
+    link_over(link);
+}
+
+/* Lap after lap, in pieces of any size; of the in-ring nothing is used. */
+static void a_ring_is_read_by_poll_alone(void **state)
+{
+    (void)state;
+    rdma_link_t *link = link_up(1024, RING);
+    rdma_path_t *path = link->paths[PATH_LANE_SLOTS];
+    rf_slot_t out[512];
+    uint64_t taken = 0;
+    memset(link->in, 0xa5, link->in_size * sizeof *link->in);
+    for (uint64_t written = 0; written < 5 * RING; written += 300) {
+        peer_writes(path, written, 300);
+        for (unsigned most = 1; taken < written + 300; most = most * 3 % 512) {
+            unsigned n = rdma_poll(&link->base.head, out, most);
+            assert_in_range(n, 1, most);
+            for (unsigned i = 0; i < n; i++) assert_int_equal(out[i].words[0], taken++);
+        }
+        assert_int_equal(rdma_poll(&link->base.head, out, 512), 0);
+    }
+    for (unsigned i = 0; i < link->in_size; i++) assert_int_equal(link->in[i].words[0], 0xa5a5a5a5a5a5a5a5);
+    link_over(link);
+}
+
+/* An acknowledgement is due for a quarter of the ring that the peer has, as far as can be seen: of who sends little it stays small. */
+static void acknowledgements_follow_what_comes(void **state)
+{
+    (void)state;
+    rdma_link_t *link = link_up(1024, RING);
+    rdma_path_t *path = link->paths[PATH_LANE_SLOTS];
+    rf_slot_t out[RING];
+    uint64_t written = 0;
+    rdma_resume(&link->base);
+    const rf_link_stats_t *stats = &link->base.stats;
+    for (; written < 640; written++) {
+        peer_writes(path, written, 1);
+        assert_int_equal(rdma_poll(&link->base.head, out, RING), 1);
+    }
+    assert_int_equal(stats->acks_explicit, 640 / 16);
+    for (; written < 640 + 20 * 512; written += 512) {
+        peer_writes(path, written, 512);
+        for (unsigned taken = 0; taken < 512; taken += 32)
+            assert_int_equal(rdma_poll(&link->base.head, out, 32), 32);
+    }
+    uint64_t before = stats->acks_explicit;
+    for (unsigned i = 0; i < 20; i++, written += 512) {
+        peer_writes(path, written, 512);
+        assert_int_equal(rdma_poll(&link->base.head, out, RING), 512);
+    }
+    assert_in_range(before, 40 + 20 * 4, 40 + 20 * 4 + 16); /* 128 at last, of a ring of 512 */
+    assert_int_equal(stats->acks_explicit, before + 20);
+    assert_null(link->base.wrong);
+    link_over(link);
+}
+
+/* What makes sense before it is delivered. */
+static void nonsense_in_a_ring_ends_the_link(void **state)
+{
+    (void)state;
+    static const uint64_t nonsense[] = {0, RDMA_WORD, 1 | 57ull << RF_CONTROL_LENGTH_SHIFT, 1 | 1ull << 63};
+    for (unsigned i = 0; i < sizeof nonsense / sizeof *nonsense; i++) {
+        rdma_link_t *link = link_up(1024, RING);
+        rdma_path_t *path = link->paths[PATH_LANE_SLOTS];
+        rf_slot_t out[8];
+        peer_writes(path, 0, 4);
+        ((rf_slot_t *)path->ring.base)[2].control = nonsense[i] | RF_CONTROL_PARITY;
+        assert_int_equal(rdma_poll(&link->base.head, out, 8), 2);
+        assert_non_null(link->base.wrong);
+        assert_int_equal(rdma_poll(&link->base.head, out, 8), 0);
+        assert_int_equal(link->base.end_err, RF_ERR_PROTOCOL);
+        link_over(link);
+    }
+}
+
+/* Slots by SEND that a look finds while their link is polled: to the caller what fits, the rest into the in-ring. */
+static void slots_by_send_go_to_who_polls(void **state)
+{
+    (void)state;
+    rdma_link_t *link = link_up(1024, 0);
+    rf_slot_t out[64];
+    for (unsigned i = 0; i < 100; i++) slots[i].words[0] = i;
+    memset(link->in, 0xa5, link->in_size * sizeof *link->in);
+    n_found = 40, found = SLOTS;
+    assert_int_equal(rdma_poll(&link->base.head, out, 64), 40);
+    for (unsigned i = 0; i < 40; i++) assert_int_equal(out[i].words[0], i);
+    for (unsigned i = 0; i < link->in_size; i++) assert_int_equal(link->in[i].words[0], 0xa5a5a5a5a5a5a5a5);
+    n_found = 100, found = SLOTS;
+    assert_int_equal(rdma_poll(&link->base.head, out, 20), 20);
+    for (unsigned i = 0; i < 20; i++) assert_int_equal(out[i].words[0], i);
+    n_found = 16, found = SLOTS; /* behind what waits */
+    assert_int_equal(rdma_poll(&link->base.head, out, 60), 60);
+    for (unsigned i = 0; i < 60; i++) assert_int_equal(out[i].words[0], 20 + i);
+    assert_int_equal(rdma_poll(&link->base.head, out, 64), 36);
+    for (unsigned i = 0; i < 36; i++) assert_int_equal(out[i].words[0], i < 20 ? 80 + i : i - 20);
+    assert_null(link->base.wrong);
+    link_over(link);
+}
+
+/* Links that are polled in turn look into their queue once a turn; when who looked is polled no more, another looks. */
+static void one_look_serves_all_who_are_polled(void **state)
+{
+    (void)state;
+    rdma_link_t *links[3];
+    rf_slot_t out[8];
+    for (unsigned i = 0; i < 3; i++) {
+        const rf_link_params_t params = {.slots = 64};
+        links[i] = i == 0 ? link_up(64, 0) : rdma_link_of(path_link_new(&endpoint.base, &params));
+        links[i]->device = &device;
+        links[i]->base.head.state = RF_LINK_STATE_UP;
+    }
+    device.n_paths = 3;
+    looks = 0;
+    for (unsigned i = 0; i < 300; i++) rdma_poll(&links[i % 3]->base.head, out, 8);
+    assert_in_range(looks, 99, 101);
+    for (unsigned i = 0; i < 300; i++) rdma_poll(&links[1 + i % 2]->base.head, out, 8);
+    assert_in_range(looks, 247, 252);
+    for (unsigned i = 0; i < 300; i++) rdma_poll(&links[0]->base.head, out, 8);
+    assert_in_range(looks, 544, 553);
+    for (unsigned i = 0; i < 3; i++) link_over(links[i]);
 }
 
 static rdma_path_info_t info_of(uint32_t generation)
 {
-    return (rdma_path_info_t){.magic = RDMA_MAGIC,
-                              .format = RDMA_FORMAT,
-                              .generation = generation,
+    return (rdma_path_info_t){.path = {.magic = RDMA_MAGIC, .format = RDMA_FORMAT, .generation = generation},
                               .mtu = IBV_MTU_1024,
                               .messages = RDMA_MESSAGES,
                               .slots_max = 64,
+                              .reads = 1,
                               .ethernet = 1};
 }
 
@@ -493,36 +298,57 @@ static void a_closed_link_makes_no_path(void **state)
 {
     (void)state;
     rdma_link_t *link = link_up(64, RING);
-    peer_says(RDMA_WORD_CLOSE, 0);
-    rdma_link_settle(link);
+    peer_says(PATH_WORD_CLOSE, 0);
+    path_link_settle(&link->base);
     assert_int_equal(events[RF_LINK_CLOSED], 1);
-    rdma_lost_t lost = {.generation = 1};
-    control_says(RDMA_CONTROL_LOST, &lost, sizeof lost);
-    rdma_control_event(&endpoint, &control.head, RF_LINK_BROKEN, NULL);
-    assert_int_equal(rdma_control_next(link), RF_NEVER);
-    rdma_control_timers(link, RF_NEVER - 1);
+    path_lost_t lost = {.generation = 1};
+    control_says(PATH_CONTROL_LOST, &lost, sizeof lost);
+    path_control_event(&endpoint.base, &control.head, RF_LINK_BROKEN, NULL);
+    assert_int_equal(path_control_next(&link->base), RF_NEVER);
+    path_control_timers(&link->base, RF_NEVER - 1);
     rdma_path_info_t answer = info_of(2);
-    control_says(RDMA_CONTROL_ANSWER, &answer, sizeof answer);
+    control_says(PATH_CONTROL_ANSWER, &answer, sizeof answer);
     assert_int_equal(n_paths, 1);
-    rdma_link_settle(link);
-    assert_int_equal(link->head.state, RF_LINK_STATE_DEAD);
+    path_link_settle(&link->base);
+    assert_int_equal(link->base.head.state, RF_LINK_STATE_DEAD);
     assert_int_equal(events[RF_LINK_UP], 0);
     link_over(link);
 }
 
+/* Whose owner has gone: the endpoint alone arms the queue for it, and looks again, since what was there wakes nobody. */
+static void a_closed_link_is_woken_by_its_queue(void **state)
+{
+    (void)state;
+    rdma_link_t *link = link_up(64, 0);
+    assert_int_equal(path_send(&link->base.head, slots, 1), 1);
+    path_close(&link->base.head);
+    assert_true(link->base.user_closed && !link->base.buried);
+    arms = 0, n_found = 8, comes_as_armed = SLOTS;
+    rdma_link_hear(&link->base);
+    assert_int_equal(arms, 1);
+    assert_int_equal(link->base.accepted, 8);
+    assert_int_equal(link->base.delivered, 8);
+    link_over(link);
+}
+
+/* Each that comes sooner than an honest dialer's is turned away: so many paths as there was time for, and the first. */
 static void offers_in_a_row_make_one_path(void **state)
 {
     (void)state;
+    const unsigned offers = 10;
     rdma_link_t *link = link_up(64, RING);
-    link->dialer = false;
-    for (uint32_t generation = 2; generation < 12; generation++) {
+    link->base.dialer = false;
+    uint64_t since_ns = rf_clock_ns();
+    for (uint32_t generation = 2; generation < 2 + offers; generation++) {
         rdma_path_info_t offer = info_of(generation);
-        control.n = control.at = 0;
-        control_says(RDMA_CONTROL_OFFER, &offer, sizeof offer);
+        control_says(PATH_CONTROL_OFFER, &offer, sizeof offer);
     }
-    assert_null(link->wrong);
-    assert_in_range(n_paths, 2, 3);
-    assert_int_equal(link->lanes[RDMA_LANE_SLOTS].generation, 11);
+    uint64_t times = (rf_clock_ns() - since_ns) / (PATH_BACKOFF_NS_MIN / 2);
+    assert_null(link->base.wrong);
+    assert_in_range(n_paths, 2, 2 + times);
+    unsigned refused = offers - (n_paths - 1);
+    assert_int_equal(control.said[PATH_CONTROL_LOST], refused + 1); /* and the path that was there */
+    assert_int_equal(link->base.lanes[PATH_LANE_SLOTS].generation, 1 + offers);
     link_over(link);
 }
 
@@ -531,18 +357,18 @@ static void another_format_is_called_so(void **state)
 {
     (void)state;
     rdma_link_t *link = link_up(64, RING);
-    link->dialer = false;
+    link->base.dialer = false;
     uint8_t offer[sizeof(rdma_path_info_t) + 8] = RDMA_MAGIC;
-    offer[offsetof(rdma_path_info_t, format)] = RDMA_FORMAT + 1;
-    control_says(RDMA_CONTROL_OFFER, offer, sizeof offer);
-    assert_null(link->wrong);
-    assert_int_equal(link->end_err, RF_ERR_VERSION);
+    offer[offsetof(path_info_t, format)] = RDMA_FORMAT + 1;
+    control_says(PATH_CONTROL_OFFER, offer, sizeof offer);
+    assert_null(link->base.wrong);
+    assert_int_equal(link->base.end_err, RF_ERR_VERSION);
     link_over(link);
     link = link_up(64, RING);
-    link->dialer = false;
-    offer[offsetof(rdma_path_info_t, format)] = RDMA_FORMAT;
-    control_says(RDMA_CONTROL_OFFER, offer, sizeof offer);
-    assert_non_null(link->wrong);
+    link->base.dialer = false;
+    offer[offsetof(path_info_t, format)] = RDMA_FORMAT;
+    control_says(PATH_CONTROL_OFFER, offer, sizeof offer);
+    assert_non_null(link->base.wrong);
     link_over(link);
 }
 
@@ -555,14 +381,68 @@ static void a_region_is_not_freed_before_it_was_asked_for(void **state)
     rdma_link_t *link = link_up(64, RING);
     rf_region_t *region;
     link->domain = &domain;
-    assert_int_equal(rdma_region_create(&link->head, RF_PAGE, &region), RF_OK);
+    assert_int_equal(rdma_region_create(&link->base.head, RF_PAGE, &region), RF_OK);
     control.full = true;
-    rdma_region_destroy(&link->head, region);
+    rdma_region_destroy(&link->base.head, region);
     rdma_region_gone_t gone = {.region = 0};
     control_says(RDMA_CONTROL_REGION_FREE, &gone, sizeof gone);
-    assert_non_null(link->wrong);
-    assert_non_null(link->bulk->regions[0].memory.base);
+    assert_non_null(link->base.wrong);
+    assert_non_null(rdma_bulk_of(link)->regions[0].memory.base);
     link_over(link);
+}
+
+/* --- sleepers and routes ------------------------------------------------------------------------------------------ */
+
+static uint64_t look_due_ns(void)
+{
+    struct itimerspec due;
+    assert_int_equal(timerfd_gettime(endpoint.look, &due), 0);
+    return (uint64_t)due.it_value.tv_sec * RF_NS_PER_S + (uint64_t)due.it_value.tv_nsec;
+}
+
+/* All sleepers have one timer: it goes off for the first of them. */
+static void the_first_sleeper_looks_first(void **state)
+{
+    (void)state;
+    rdma_link_t *link = link_up(64, RING);
+    rdma_path_t *path = link->paths[PATH_LANE_SLOTS];
+    endpoint.look = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    path->sleep = RDMA_ASKED;
+    const uint64_t long_ns = 10000 * RF_NS_PER_S; /* beside which nothing here takes long */
+    path->look_ns = 4 * long_ns;
+    rdma_sleep_arm(link, path);
+    assert_in_range(look_due_ns(), 2 * long_ns, 4 * long_ns);
+    path->look_ns = long_ns; /* another's */
+    rdma_sleep_arm(link, path);
+    assert_in_range(look_due_ns(), 1, long_ns);
+    path->look_ns = 100 * long_ns;
+    rdma_sleep_arm(link, path);
+    assert_in_range(look_due_ns(), 1, long_ns);
+    rdma_sleep_looked(&endpoint);
+    path->look_ns = 100 * long_ns;
+    rdma_sleep_arm(link, path);
+    assert_in_range(look_due_ns(), 50 * long_ns, 100 * long_ns);
+    close(endpoint.look);
+    endpoint.look = -1;
+    link_over(link);
+}
+
+/* A GID is an IPv4 address only where it is mapped so; else its last bytes are some other host's. */
+static void the_route_back_is_to_the_gid(void **state)
+{
+    (void)state;
+    static const uint8_t one[RDMA_GID] = {[15] = 1}, mapped[RDMA_GID] = {[10] = 0xff, 0xff, 127, 0, 0, 1};
+    const uint8_t *const gids[] = {one, mapped};
+    for (unsigned i = 0; i < 2; i++) {
+        rdma_link_t *link = link_up(64, RING);
+        link->base.dialer = false;
+        rdma_path_info_t offer = info_of(2);
+        memcpy(offer.gid, gids[i], sizeof offer.gid);
+        control_says(PATH_CONTROL_OFFER, &offer, sizeof offer);
+        bool routed = i != 0 || asked.netdev != 0; /* a host may be without IPv6 */
+        if (routed) assert_memory_equal(asked.gid, gids[i], RDMA_GID);
+        link_over(link);
+    }
 }
 
 int main(void)
@@ -574,10 +454,19 @@ int main(void)
         cmocka_unit_test(a_sleeper_with_slots_to_send_has_asked),
         cmocka_unit_test(a_smaller_ring_is_not_overrun),
         cmocka_unit_test(a_ring_between_poll_and_arm_is_not_lost),
+        cmocka_unit_test(what_is_not_polled_outlives_its_path),
+        cmocka_unit_test(a_ring_is_read_by_poll_alone),
+        cmocka_unit_test(acknowledgements_follow_what_comes),
+        cmocka_unit_test(nonsense_in_a_ring_ends_the_link),
+        cmocka_unit_test(slots_by_send_go_to_who_polls),
+        cmocka_unit_test(one_look_serves_all_who_are_polled),
         cmocka_unit_test(a_closed_link_makes_no_path),
+        cmocka_unit_test(a_closed_link_is_woken_by_its_queue),
         cmocka_unit_test(offers_in_a_row_make_one_path),
         cmocka_unit_test(another_format_is_called_so),
         cmocka_unit_test(a_region_is_not_freed_before_it_was_asked_for),
+        cmocka_unit_test(the_first_sleeper_looks_first),
+        cmocka_unit_test(the_route_back_is_to_the_gid),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

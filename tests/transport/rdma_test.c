@@ -6,10 +6,13 @@
 
 #include <cmocka.h>
 
+#include "cluster-config/config.h"
+#include "cluster-config/parse.h"
 #include "transport/rdma/internal.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static rdma_gid_t gid(const char *device, int port, int index, rdma_gid_kind_t kind, const char *address,
@@ -137,9 +140,10 @@ static void options_are_read(void **state)
     assert_int_equal(rdma_options_parse(NULL, &o, why, sizeof why), RF_OK);
     assert_int_equal(o.gid_index, -1);
     assert_int_equal(o.mode, RDMA_MODE_AUTO);
+    assert_int_equal(o.inline_size, RDMA_INLINE_DEFAULT);
     assert_int_equal(rdma_options_parse("", &o, why, sizeof why), RF_OK);
     assert_int_equal(rdma_options_parse("device=mlx5_0,port=2,gid_index=0,traffic_class=106,service_level=3,"
-                                        "mtu=1024,pkey_index=1,mode=send",
+                                        "mtu=1024,pkey_index=1,mode=send,inline=0,signal=1,depth=64",
                                         &o, why, sizeof why),
                      RF_OK);
     assert_string_equal(o.device, "mlx5_0");
@@ -150,6 +154,9 @@ static void options_are_read(void **state)
     assert_int_equal(o.mtu, 1024);
     assert_int_equal(o.pkey_index, 1);
     assert_int_equal(o.mode, RDMA_MODE_SEND);
+    assert_int_equal(o.inline_size, 0);
+    assert_int_equal(o.signal_every, 1);
+    assert_int_equal(o.depth, 64);
 }
 
 static void wrong_options_are_explained(void **state)
@@ -158,10 +165,10 @@ static void wrong_options_are_explained(void **state)
     static const struct {
         const char *text, *why;
     } wrong[] = {
-        {"port", "name=value"},         {"prot=1", "there are device, port"}, {"port=0", "from 1 to 254"},
-        {"port=one", "from 1 to 254"},  {"port=1x", "from 1 to 254"},         {"mtu=1500", "power of two"},
-        {"mode=fast", "send or write"}, {"device=", "ibv_devices"},           {"port=1,,port=2", "no option"},
-        {"gid_index=-1", "from 0 to"},
+        {"port", "name=value"},          {"prot=1", "there are device, port"}, {"port=0", "from 1 to 254"},
+        {"signal=0", "from 1 to 1024"},  {"port=one", "from 1 to 254"},        {"port=1x", "from 1 to 254"},
+        {"mtu=1500", "power of two"},    {"mode=fast", "send or write"},       {"device=", "ibv_devices"},
+        {"port=1,,port=2", "no option"}, {"gid_index=-1", "from 0 to"},
     };
     for (unsigned i = 0; i < N(wrong); i++) {
         rdma_options_t o = {.port = 77};
@@ -177,17 +184,57 @@ static void wrong_options_are_explained(void **state)
     assert_int_equal(rdma_options_parse(longer, &o, why, sizeof why), RF_ERR_CONFIG);
 }
 
+/* What a machine's configuration takes the medium takes too, and nothing else. */
+static void the_configuration_says_the_same(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        long least, most;
+    } numbers[] = {{"port", 1, 254},         {"gid_index", 0, 255}, {"traffic_class", 0, 255},
+                   {"service_level", 0, 15}, {"mtu", 256, 4096},    {"pkey_index", 0, 65535}};
+    for (unsigned i = 0; i < N(numbers); i++) {
+        const long values[] = {numbers[i].least - 1, numbers[i].least, numbers[i].most, numbers[i].most + 1};
+        for (unsigned v = 0; v < N(values); v++) {
+            bool right = values[v] >= numbers[i].least && values[v] <= numbers[i].most;
+            char yaml[256], text[64], why[256] = "", error[RF_CONFIG_ERROR_MAX];
+            rdma_options_t o;
+            rf_config_t *config = NULL;
+            snprintf(yaml, sizeof yaml,
+                     "machine: m\nkey_file: k\nnodes: [{hosts: a, cores: 1, rdma: {%s: %ld}}]\n",
+                     numbers[i].name, values[v]);
+            snprintf(text, sizeof text, "%s=%ld", numbers[i].name, values[v]);
+            assert_int_equal(rdma_options_parse(text, &o, why, sizeof why), right ? RF_OK : RF_ERR_CONFIG);
+            assert_int_equal(rf_config_parse("m.yaml", yaml, strlen(yaml), &config, NULL, error),
+                             right ? RF_OK : RF_ERR_CONFIG);
+            if (right) assert_string_equal(config->nodes[0].rdma, text);
+            free(config);
+        }
+    }
+}
+
 static void placement_is_tested_or_told(void **state)
 {
     (void)state;
     const char *why = "";
-    assert_int_equal(rdma_placement(RDMA_MODE_AUTO, "rxe", false, &why), RDMA_MODE_WRITE);
-    assert_non_null(strstr(why, "litmus test looked at"));
+    assert_int_equal(rdma_placement(RDMA_MODE_AUTO, "rxe", false, &why), RDMA_MODE_SEND);
+    assert_non_null(strstr(why, "litmus test saw"));
+    assert_int_equal(rdma_placement(RDMA_MODE_WRITE, "rxe", false, &why), RDMA_MODE_WRITE);
+    assert_string_equal(why, "as configured, though the litmus test saw slots before their payload here: for "
+                             "measuring only");
+    assert_int_equal(rdma_placement(RDMA_MODE_WRITE, "other", false, &why), RDMA_MODE_WRITE);
+    assert_string_equal(why, "as configured");
     assert_int_equal(rdma_placement(RDMA_MODE_AUTO, "other", false, &why), RDMA_MODE_SEND);
     assert_int_equal(rdma_placement(RDMA_MODE_AUTO, "siw", true, &why), RDMA_MODE_SEND);
     assert_int_equal(rdma_placement(RDMA_MODE_WRITE, "siw", true, &why), RDMA_MODE_WRITE);
-    assert_string_equal(why, "as configured");
+    assert_string_equal(why,
+                        "as configured, though iWARP promises no order of placement: for measuring only");
     assert_int_equal(rdma_placement(RDMA_MODE_SEND, "rxe", false, &why), RDMA_MODE_SEND);
+    assert_string_equal(why, "as configured");
+    assert_true(rdma_placement_doubtful(RDMA_MODE_WRITE, "rxe", false));
+    assert_true(rdma_placement_doubtful(RDMA_MODE_WRITE, "siw", true));
+    assert_false(rdma_placement_doubtful(RDMA_MODE_WRITE, "other", false));
+    assert_false(rdma_placement_doubtful(RDMA_MODE_SEND, "rxe", false));
 }
 
 int main(void)
@@ -199,6 +246,7 @@ int main(void)
         cmocka_unit_test(what_is_missing_is_said),
         cmocka_unit_test(options_are_read),
         cmocka_unit_test(wrong_options_are_explained),
+        cmocka_unit_test(the_configuration_says_the_same),
         cmocka_unit_test(placement_is_tested_or_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

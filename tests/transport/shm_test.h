@@ -57,6 +57,8 @@ static inline void shm_end_event(void *context, rf_link_t *link, rf_link_event_t
         end->size = info->size;
         memcpy(end->bytes, info->bytes, info->size);
         break;
+    case RF_LINK_READ:
+        break;
     case RF_LINK_WRITTEN:
         end->written++;
         break;

@@ -45,17 +45,23 @@ static void on_event(void *context, rf_link_t *link, rf_link_event_t event, cons
     }
 }
 
-static rf_err_t end_open(end_t *end, const char *address, const uint8_t *key)
+static rf_err_t end_open_as(end_t *end, const char *address, const uint8_t *key, char *medium)
 {
     rf_endpoint_params_t params = {.on_event = on_event,
                                    .context = end,
                                    .address = address,
                                    .key = key,
                                    .key_size = 32,
+                                   .medium = medium,
                                    .deadline_ns = DEADLINE_NS};
     params.self.version_major = RF_VERSION_MAJOR;
     *end = (end_t){0};
     return tcp->endpoint_open(&params, &end->endpoint);
+}
+
+static rf_err_t end_open(end_t *end, const char *address, const uint8_t *key)
+{
+    return end_open_as(end, address, key, NULL);
 }
 
 static void connect_to(end_t *from, const end_t *to, const uint8_t *key)
@@ -82,12 +88,12 @@ static void pump_until_settled(end_t *a, end_t *b)
     }
 }
 
-/* What becomes of a link whose ends hold these keys. RF_OK: it comes up. */
-static rf_err_t meet(const uint8_t *listener, const uint8_t *dialer)
+/* What becomes of a link whose ends hold these keys, and are of these media. RF_OK: it comes up. */
+static rf_err_t meet_as(const uint8_t *listener, char *listens_as, const uint8_t *dialer, char *dials_as)
 {
     end_t a, b;
-    assert_int_equal(end_open(&b, "127.0.0.1:0", listener), RF_OK);
-    assert_int_equal(end_open(&a, NULL, dialer), RF_OK);
+    assert_int_equal(end_open_as(&b, "127.0.0.1:0", listener, listens_as), RF_OK);
+    assert_int_equal(end_open_as(&a, NULL, dialer, dials_as), RF_OK);
     connect_to(&a, &b, NULL);
     pump_until_settled(&a, &b);
     rf_err_t err = a.dead ? a.why : RF_OK;
@@ -95,6 +101,25 @@ static rf_err_t meet(const uint8_t *listener, const uint8_t *dialer)
     tcp->endpoint_close(a.endpoint);
     tcp->endpoint_close(b.endpoint);
     return err;
+}
+
+static rf_err_t meet(const uint8_t *listener, const uint8_t *dialer)
+{
+    return meet_as(listener, NULL, dialer, NULL);
+}
+
+/* Links of this medium do not meet control links of another. */
+static void media_decide(void **state)
+{
+    (void)state;
+    char rdma[] = "rdma", dpdk[] = "dpdk", plain[] = "tcp", unknown[] = "carrier pigeon";
+    assert_int_equal(meet_as(NULL, rdma, NULL, rdma), RF_OK);
+    assert_int_equal(meet_as(key_right, plain, key_right, NULL), RF_OK);
+    assert_int_equal(meet_as(NULL, rdma, NULL, NULL), RF_ERR_CONFIG);
+    assert_int_equal(meet_as(NULL, NULL, NULL, rdma), RF_ERR_CONFIG);
+    assert_int_equal(meet_as(key_right, dpdk, key_right, rdma), RF_ERR_CONFIG);
+    end_t end;
+    assert_int_equal(end_open_as(&end, NULL, NULL, unknown), RF_ERR_INVALID);
 }
 
 static void keys_decide(void **state)
@@ -225,6 +250,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(keys_decide),
+        cmocka_unit_test(media_decide),
         cmocka_unit_test(a_key_of_one_link),
         cmocka_unit_test(half_open_connections),
         cmocka_unit_test(idle_links_wait_in_the_set),

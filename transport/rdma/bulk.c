@@ -1,52 +1,36 @@
 /*
- * Regions and remote writes: a second queue pair of the link, so that bulk never delays slots, in a protection domain of
- * the link's own.
+ * Regions, remote writes and remote reads: a second queue pair of the link, so that bulk never delays slots, in a protection domain
+ * of the link's own.
  *
  * A write goes as RDMA WRITEs of at most RDMA_BULK_PIECE bytes, straight from the caller's buffer into the peer's region,
- * and behind them a message, rdma_placed_t, with its number and its notify slot. The caller's buffer is registered while
- * the device reads it and no longer: nothing tells when the caller unmaps it, and a registration of what was there before
- * would write old bytes. On RoCE and InfiniBand the message's completion says that all of it is at the peer; on iWARP it
- * says that TCP has it, and the peer's word `placed` counts. After a break both say how many writes came whole, and the
- * sender goes on from there; a write that came in part is written again.
+ * all that fit with one doorbell; behind them, with a notify slot, comes a message, rdma_placed_t. On RoCE and InfiniBand
+ * the last request's completion says that all of it is at the peer, so a write that notifies nobody has no message, and
+ * wakes nobody; on iWARP, where it says that TCP has it, a READ of no bytes stands in the message's place; a few of those are
+ * under way at a time, and the next stands behind all that was written meanwhile. For writes with a message the peer's word
+ * `placed` counts there, which also keeps buffers for messages free. After a break both say up to which write all has come whole,
+ * as far as they know, and the sender goes on from there: what came in part, or came and said nothing, is written again, which
+ * its receiver cannot tell.
  *
- * A region that its owner destroys stays registered until the peer has said that nothing of it is on its way there.
+ * A remote read goes as RDMA READs of such pieces, behind the writes that were asked for before it, which a queue pair that works in
+ * order places first. READs are counted apart, since soft-iWARP completes what follows one before it. After a break a read is read
+ * again, whole.
+ *
+ * What the device reads from, or reads into, must be registered. A region of the same link is. Of other memory the caller promises only
+ * that it stays until WRITTEN or READ; so its registration stays as long as something is under way that uses it, shared by
+ * all for whose bytes it serves, and no longer: nothing tells when the caller unmaps it, and a registration of what was
+ * there before would write old bytes. Why that stands in place of a registration cache over time, and who wants memory registered for
+ * longer: doc/adr/0014-rdma-over-a-control-link.md, "Registration".
  */
 #include "transport/rdma/internal.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define WRITE_SIZE_MAX (1ull << 48)
-
-rf_err_t rdma_bulk_need(rdma_link_t *link)
-{
-    if (link->bulk) return RF_OK;
-    rdma_bulk_t *bulk =
-        aligned_alloc(RF_CACHE_LINE, (sizeof *bulk + RF_CACHE_LINE - 1) & ~(size_t)(RF_CACHE_LINE - 1));
-    if (!bulk) return RF_ERR_NO_MEMORY;
-    memset(bulk, 0, sizeof *bulk);
-    link->bulk = bulk;
-    return RF_OK;
-}
-
-void rdma_bulk_free(rdma_link_t *link)
-{
-    rdma_bulk_t *bulk = link->bulk;
-    if (!bulk) return;
-    for (unsigned i = 0; i < RDMA_REGIONS_MAX; i++) rdma_memory_free(&bulk->regions[i].memory);
-    free(bulk);
-    link->bulk = NULL;
-}
-
-static rdma_path_t *path_up(const rdma_link_t *link)
-{
-    rdma_path_t *path = link->lanes[RDMA_LANE_BULK].path;
-    return path && path->stage == RDMA_STAGE_UP && !path->failed ? path : NULL;
-}
-
-/* --- out ---------------------------------------------------------------------------------------------------- */
+#define BATCH        8 /* requests with one doorbell */
+#define READS_BEHIND 4 /* iWARP: READs of no bytes under way; the next is for all written meanwhile */
 
 static bool is_gone(const rdma_bulk_t *bulk, uint32_t region)
 {
@@ -57,349 +41,515 @@ static bool is_gone(const rdma_bulk_t *bulk, uint32_t region)
     return false;
 }
 
-static void pieces_release(rdma_bulk_t *bulk, const rdma_path_t *path)
+/* --- what the device reads from, or into --------------------------------------------------------------------- */
+
+static bool is_past(uint32_t count, uint32_t end)
 {
-    while (bulk->pieces_tail != bulk->pieces_head) {
-        rdma_piece_t *piece = &bulk->pieces[bulk->pieces_tail % RDMA_PIECES_MAX];
-        if (path && (int32_t)(path->completed - piece->end) < 0) return;
-        ibv_dereg_mr(piece->mr);
-        bulk->pieces_tail++;
-    }
+    return (int32_t)(count - end) >= 0;
 }
 
-/* Posts the next piece of a write. False: not now. */
-static bool piece_post(rdma_link_t *link, rdma_path_t *path, rdma_write_t *write)
+/* Gives back what nothing is under way from, or to, any more; without a path, all. */
+static void loans_release(rdma_bulk_t *bulk, const rdma_path_t *path)
 {
-    rdma_bulk_t *bulk = link->bulk;
-    uint64_t left = write->size - write->sent;
-    uint32_t size = left < RDMA_BULK_PIECE ? (uint32_t)left : RDMA_BULK_PIECE;
-    const uint8_t *from = write->source + write->sent;
-    struct ibv_sge part = {.addr = (uintptr_t)from, .length = size};
-    struct ibv_send_wr request = {
-        .sg_list = &part,
-        .num_sge = 1,
-        .opcode = IBV_WR_RDMA_WRITE,
-        .wr.rdma = {.remote_addr = write->to.base + write->offset + write->sent, .rkey = write->to.rkey}};
-    if (size <= path->inline_max) {
-        request.send_flags = IBV_SEND_INLINE;
-    } else {
-        if (bulk->pieces_head - bulk->pieces_tail == RDMA_PIECES_MAX) return false;
-        struct ibv_mr *mr = ibv_reg_mr(path->domain->pd, (void *)part.addr, size, 0);
-        if (!mr) { /* when others are given back there may be room; if none are, the link cannot go on */
-            if (bulk->pieces_head == bulk->pieces_tail) {
-                rdma_memory_refused(rdma_endpoint_of(link), size);
-                link->wrong = "nothing, but this end may lock no memory to send";
-                rdma_attention(link);
-            }
-            return false;
-        }
-        part.lkey = mr->lkey;
-        request.send_flags = IBV_SEND_SIGNALED;
-        bulk->pieces[bulk->pieces_head++ % RDMA_PIECES_MAX] =
-            (rdma_piece_t){.mr = mr, .end = path->posted + 1};
-    }
-    rdma_path_post(path, &request, 1);
-    write->sent += size;
-    return !path->failed;
-}
-
-/* The message behind the bytes. */
-static void tail_post(rdma_path_t *path, rdma_write_t *write, uint64_t number)
-{
-    rdma_placed_t tail;
-    memset(&tail, 0, sizeof tail);
-    tail.write = number;
-    tail.size = write->size;
-    tail.has_notify = write->has_notify;
-    if (write->has_notify) tail.notify = write->notify;
-    struct ibv_sge part = {.addr = (uintptr_t)&tail, .length = sizeof tail};
-    struct ibv_send_wr request = {.sg_list = &part,
-                                  .num_sge = 1,
-                                  .opcode = IBV_WR_SEND,
-                                  .send_flags = IBV_SEND_INLINE | IBV_SEND_SIGNALED};
-    if (path->tails.base) { /* its place is free again when the write is done */
-        rdma_placed_t *place = (rdma_placed_t *)path->tails.base + number % RDMA_WRITES_MAX;
-        memcpy(place, &tail, sizeof tail);
-        part.addr = (uintptr_t)place;
-        part.lkey = path->tails.mr->lkey;
-        request.send_flags = IBV_SEND_SIGNALED;
-    }
-    rdma_path_post(path, &request, 1);
-    write->end = path->posted;
-}
-
-void rdma_bulk_pump(rdma_link_t *link)
-{
-    rdma_bulk_t *bulk = link->bulk;
-    rdma_path_t *path = path_up(link);
-    if (link->head.state != RF_LINK_STATE_UP || link->user_closed || link->end_pending) return;
-    if (!path && bulk->done < bulk->head) {
-        rdma_lane_t *lane = &link->lanes[RDMA_LANE_BULK];
-        if (lane->path || lane->wanted) return;
-        lane->wanted = true;
-        lane->backoff_ns = RDMA_BACKOFF_NS_MIN;
-        rdma_control_need(link, RDMA_LANE_BULK, rf_clock_ns());
-    }
-    while (path && !path->failed && bulk->posted < bulk->head && rdma_path_room(path) >= 2) {
-        rdma_write_t *write = &bulk->writes[bulk->posted % RDMA_WRITES_MAX];
-        if (write->sent < write->size && !is_gone(bulk, write->to.region)) {
-            if (!piece_post(link, path, write)) return;
+    for (unsigned i = bulk->n_loans; i > 0; i--) {
+        rdma_loan_t *loan = &bulk->loans[i - 1];
+        if (path && !(is_past(path->completed, loan->end) && is_past(path->reads_completed, loan->read_end)))
             continue;
-        }
-        tail_post(path, write, bulk->posted);
-        link->stats.bytes_written += write->size;
-        bulk->posted++;
+        ibv_dereg_mr(loan->mr);
+        bulk->lent -= loan->size;
+        *loan = bulk->loans[--bulk->n_loans];
     }
+}
+
+static bool within(const uint8_t *from, size_t size, const uint8_t *base, size_t whole)
+{
+    return from >= base && size <= whole && (size_t)(from - base) <= whole - size;
+}
+
+/* iWARP places a READ's answer by the key of where it goes (RFC 5040, 5.4), as it does a WRITE. */
+static int access_of(const rdma_path_t *path, bool written)
+{
+    if (!written) return 0;
+    return IBV_ACCESS_LOCAL_WRITE | (path->device->iwarp ? IBV_ACCESS_REMOTE_WRITE : 0);
+}
+
+static rdma_loan_t *loan_make(rdma_link_t *link, const rdma_path_t *path, const uint8_t *base, uint32_t size,
+                              bool written)
+{
+    rdma_bulk_t *bulk = rdma_bulk_of(link);
+    bool full = bulk->n_loans == RDMA_LOANS_MAX || bulk->lent + size > RDMA_LENT_MAX;
+    if (full && bulk->n_loans > 0) return NULL;
+    struct ibv_mr *mr = ibv_reg_mr(path->domain->pd, (void *)(uintptr_t)base, size, access_of(path, written));
+    if (!mr) { /* when others are given back there may be room; if none are, the link cannot go on */
+        if (bulk->n_loans == 0) {
+            rdma_memory_refused(path->device->endpoint, size);
+            path_link_wrong(&link->base, "nothing, but this end may lock no memory for bulk");
+        }
+        return NULL;
+    }
+    rdma_loan_t *loan = &bulk->loans[bulk->n_loans++];
+    *loan = (rdma_loan_t){.mr = mr,
+                          .base = base,
+                          .size = size,
+                          .written = written,
+                          .end = path->completed,
+                          .read_end = path->reads_completed};
+    bulk->lent += size;
+    return loan;
+}
+
+/* The key, for the request (READ) that will be the path's `end`th, of what it reads from (has written). False: not now. */
+static bool memory_key(rdma_link_t *link, const rdma_path_t *path, const uint8_t *base, uint32_t size,
+                       bool written, uint32_t end, uint32_t *out)
+{
+    rdma_bulk_t *bulk = rdma_bulk_of(link);
+    for (unsigned i = 0; i < bulk->regions_end; i++) {
+        const rdma_memory_t *memory = &bulk->regions[i].memory;
+        if (!memory->mr || bulk->regions[i].gone || !within(base, size, memory->base, memory->size)) continue;
+        *out = memory->mr->lkey;
+        return true;
+    }
+    rdma_loan_t *loan = NULL;
+    for (unsigned i = 0; i < bulk->n_loans && !loan; i++) {
+        rdma_loan_t *there = &bulk->loans[i];
+        if (within(base, size, there->base, there->size) && there->written >= written) loan = there;
+    }
+    if (!loan) loan = loan_make(link, path, base, size, written);
+    if (!loan) return false;
+    *(written ? &loan->read_end : &loan->end) = end;
+    *out = loan->mr->lkey;
+    return true;
+}
+
+/* --- out ---------------------------------------------------------------------------------------------------- */
+
+/* Requests of one write or read, for one doorbell. */
+typedef struct batch {
+    unsigned n;
+    struct ibv_send_wr requests[BATCH];
+    struct ibv_sge parts[BATCH];
+    rdma_placed_t tail;
+} batch_t;
+
+static struct ibv_send_wr *batch_add(batch_t *batch, const void *from, uint32_t size)
+{
+    struct ibv_sge *part = &batch->parts[batch->n];
+    struct ibv_send_wr *request = &batch->requests[batch->n++];
+    *part = (struct ibv_sge){.addr = (uintptr_t)from, .length = size};
+    *request = (struct ibv_send_wr){.sg_list = part, .num_sge = 1};
+    return request;
+}
+
+static rdma_region_key_t key_of(const rf_region_key_t *of)
+{
+    rdma_region_key_t key;
+    memcpy(&key, of, sizeof key);
+    return key;
+}
+
+/* What the region is registered as now: its owner may have had another device when it gave the key. */
+static uint32_t rkey_of(const rdma_bulk_t *bulk, const rdma_region_key_t *key)
+{
+    for (uint32_t i = 0; i < bulk->n_moved; i++) {
+        if (bulk->moved[i].region == key->region) return bulk->moved[i].rkey;
+    }
+    return key->rkey;
+}
+
+/* The next piece. False: not now. */
+static bool piece_add(rdma_link_t *link, const rdma_path_t *path, uint64_t number, batch_t *batch)
+{
+    const path_write_t *write = &link->base.bulk->writes[number % PATH_WRITES_MAX];
+    rdma_sending_t *sending = &rdma_bulk_of(link)->sending[number % PATH_WRITES_MAX];
+    uint64_t left = write->size - sending->sent;
+    uint32_t size = left < RDMA_BULK_PIECE ? (uint32_t)left : RDMA_BULK_PIECE, key = 0;
+    const uint8_t *from = write->source + sending->sent;
+    rdma_region_key_t to = key_of(&write->to);
+    bool inlined = size <= path->inline_size;
+    if (!inlined && !memory_key(link, path, from, size, false, path->posted + batch->n + 1, &key))
+        return false;
+    struct ibv_send_wr *request = batch_add(batch, from, size);
+    request->sg_list->lkey = key;
+    request->opcode = IBV_WR_RDMA_WRITE;
+    request->send_flags = IBV_SEND_SIGNALED | (inlined ? IBV_SEND_INLINE : 0);
+    request->wr.rdma.remote_addr = to.base + write->offset + sending->sent;
+    request->wr.rdma.rkey = rkey_of(rdma_bulk_of(link), &to);
+    sending->sent += size;
+    return true;
+}
+
+/* What is added next completes for the bytes, too: their last request need not. Soft-iWARP is asked to complete it all the same: of a
+ * request that it need not, if it is of a page or more, it gives TCP the pages one by one (siw_qp_tx.c: use_sendpage), which takes
+ * twice as long as its copying of one that it must. */
+static void bytes_end(const rdma_path_t *path, batch_t *batch)
+{
+    if (batch->n > 0 && !path->device->iwarp)
+        batch->requests[batch->n - 1].send_flags &= ~(unsigned)IBV_SEND_SIGNALED;
+}
+
+/* The message behind the bytes, whose completion is theirs, too. */
+static void tail_add(const rdma_path_t *path, const path_write_t *write, uint64_t number, batch_t *batch)
+{
+    rdma_placed_t *tail = &batch->tail;
+    if (path->tails.base) /* its place is free again when the write is done */
+        tail = (rdma_placed_t *)path->tails.base + number % PATH_WRITES_MAX;
+    memset(tail, 0, sizeof *tail);
+    tail->write = number;
+    tail->total = write->total;
+    tail->has_notify = write->has_notify;
+    if (write->has_notify) tail->notify = write->notify;
+    bytes_end(path, batch);
+    struct ibv_send_wr *request = batch_add(batch, tail, sizeof *tail);
+    request->opcode = IBV_WR_SEND;
+    request->send_flags = IBV_SEND_SIGNALED | (path->tails.base ? 0 : IBV_SEND_INLINE);
+    if (path->tails.base) request->sg_list->lkey = path->tails.mr->lkey;
+}
+
+/* Of no bytes: its answer comes after the bytes before it have been placed (RFC 5040, 5.5), which on iWARP the completion of
+ * a WRITE does not say. */
+static void read_add(const rdma_path_t *path, const path_write_t *write, batch_t *batch)
+{
+    bytes_end(path, batch);
+    struct ibv_send_wr *request = batch_add(batch, path->buffers->memory.base, 0);
+    request->sg_list->lkey = path->buffers->memory.mr->lkey;
+    request->opcode = IBV_WR_RDMA_READ;
+    request->send_flags = IBV_SEND_SIGNALED;
+    rdma_region_key_t to = key_of(&write->to);
+    request->wr.rdma.remote_addr = to.base + write->offset;
+    request->wr.rdma.rkey = rkey_of(rdma_bulk_of(rdma_path_link(path)), &to);
+}
+
+static bool may_read_behind(const rdma_path_t *path)
+{
+    return path->reads_posted - path->reads_completed < READS_BEHIND;
+}
+
+/* Behind the writes that had none of their own, now that one before has come back. Their region is there: its owner forgets it when they
+ * are done (gone_say). */
+static void read_behind(rdma_link_t *link, rdma_path_t *path)
+{
+    batch_t batch;
+    if (path->unread == 0 || !may_read_behind(path) || rdma_path_room(path) == 0) return;
+    batch.n = 0;
+    read_add(path, &link->base.bulk->writes[(path->unread - 1) % PATH_WRITES_MAX], &batch);
+    path->unread = 0;
+    rdma_path_post(path, batch.requests, batch.n);
+}
+
+/* Posts what can be posted of the next write. True: it is wholly posted. */
+static bool write_post(rdma_link_t *link, rdma_path_t *path)
+{
+    rdma_bulk_t *bulk = rdma_bulk_of(link);
+    uint64_t number = bulk->base.posted;
+    const path_write_t *write = &bulk->base.writes[number % PATH_WRITES_MAX];
+    rdma_sending_t *sending = &bulk->sending[number % PATH_WRITES_MAX];
+    uint32_t room = rdma_path_room(path) < BATCH ? rdma_path_room(path) : BATCH;
+    bool gone = is_gone(bulk, key_of(&write->to).region);
+    batch_t batch;
+    batch.n = 0;
+    while (!gone && sending->sent < write->size && batch.n + 1 < room) {
+        if (!piece_add(link, path, number, &batch)) break;
+    }
+    bool whole = (gone || sending->sent == write->size) && batch.n < room;
+    if (whole) {
+        sending->says = write->has_notify || batch.n == 0;
+        bool reads = path->device->iwarp && !sending->says;
+        if (sending->says) {
+            tail_add(path, write, number, &batch);
+        } else if (reads && may_read_behind(path)) {
+            read_add(path, write, &batch);
+            path->unread = 0;
+        } else if (reads) {
+            path->unread = number + 1;
+        }
+        sending->end = path->posted + batch.n;
+        sending->read_end = reads ? path->reads_posted + 1 : path->reads_completed;
+        sending->sent = 0; /* for the next in its place */
+        bulk->base.posted++;
+        link->base.stats.bytes_written += write->size;
+    }
+    if (batch.n > 0) rdma_path_post(path, batch.requests, batch.n);
+    return whole;
+}
+
+/* The next piece of a read. False: not now. */
+static bool ask_add(rdma_link_t *link, const rdma_path_t *path, path_read_t *read, batch_t *batch)
+{
+    uint64_t left = read->size - read->sent;
+    uint32_t size = left < RDMA_BULK_PIECE ? (uint32_t)left : RDMA_BULK_PIECE, key = 0;
+    uint8_t *into = read->into + read->sent;
+    rdma_region_key_t from = key_of(&read->from);
+    if (!memory_key(link, path, into, size, true, path->reads_posted + batch->n + 1, &key)) return false;
+    struct ibv_send_wr *request = batch_add(batch, into, size);
+    request->sg_list->lkey = key;
+    request->opcode = IBV_WR_RDMA_READ;
+    request->send_flags = IBV_SEND_SIGNALED;
+    request->wr.rdma.remote_addr = from.base + read->offset + read->sent;
+    request->wr.rdma.rkey = rkey_of(rdma_bulk_of(link), &from);
+    read->sent += size;
+    return true;
+}
+
+/* Posts what can be posted of the next read. True: all of it is. */
+static bool read_post(rdma_link_t *link, rdma_path_t *path)
+{
+    path_bulk_t *bulk = link->base.bulk;
+    path_read_t *read = &bulk->reads[bulk->read_posted % PATH_READS_MAX];
+    uint32_t room = rdma_path_room(path) < BATCH ? rdma_path_room(path) : BATCH;
+    batch_t batch;
+    batch.n = 0;
+    if (is_gone(rdma_bulk_of(link), key_of(&read->from).region)) read->err = RF_ERR_NOT_FOUND;
+    while (read->err == RF_OK && read->sent < read->size && batch.n < room) {
+        if (!ask_add(link, path, read, &batch)) break;
+    }
+    bool whole = read->err != RF_OK || read->sent == read->size;
+    if (whole) {
+        read->end = path->reads_posted + batch.n; /* an empty one is done with the one before it */
+        read->sent = 0;
+        bulk->read_posted++;
+        if (batch.n == 0) path_link_attention(&link->base);
+    }
+    if (batch.n > 0) path->unread = 0; /* these are behind the writes, too */
+    if (batch.n > 0) rdma_path_post(path, batch.requests, batch.n);
+    return whole;
+}
+
+void rdma_bulk_pump(path_link_t *base)
+{
+    rdma_link_t *link = rdma_link_of(base);
+    const path_bulk_t *bulk = base->bulk;
+    rdma_path_t *path;
+    while ((path = rdma_path_up(link, PATH_LANE_BULK))) {
+        if (bulk->read_posted < bulk->read_head &&
+            bulk->reads[bulk->read_posted % PATH_READS_MAX].after <= bulk->posted) {
+            if (!read_post(link, path)) break;
+        } else if (bulk->posted == bulk->head || !write_post(link, path)) {
+            break;
+        }
+    }
+    if (path) read_behind(link, path);
+}
+
+void rdma_bulk_failed(path_lane_t *lane, enum ibv_wc_status why)
+{
+    path_link_t *link = lane->link;
+    bool over = link->head.state == RF_LINK_STATE_DEAD || link->end_pending;
+    if (why != IBV_WC_REM_ACCESS_ERR || over) {
+        path_lane_lost(lane, RF_ERR_CLOSED, lane->stage != PATH_UP || path_bulk_waits(link->bulk));
+        return;
+    }
+    if (rf_log_once_per(&path_endpoint_of(link)->log_bulk_ns, PATH_LOG_INTERVAL_NS))
+        rf_log(
+            RF_LOG_ERROR,
+            "rdma: %s refuses a remote write or read (%s): its key is of no region there, or it leaves the "
+            "region; the link ends: use the key that the region's owner gave over this link",
+            link->address_text, ibv_wc_status_str(why));
+    path_lane_impossible(lane, RF_ERR_PERMISSION);
 }
 
 void rdma_bulk_detach(rdma_link_t *link)
 {
-    rdma_bulk_t *bulk = link->bulk;
-    link->lanes[RDMA_LANE_BULK].wanted = false;
+    rdma_bulk_t *bulk = rdma_bulk_of(link);
     if (!bulk) return;
-    pieces_release(bulk, NULL);
-    for (uint32_t i = bulk->notify_tail; i != bulk->notify_head; i++)
+    loans_release(bulk, NULL);
+    for (uint32_t i = bulk->base.notify_tail; i != bulk->base.notify_head; i++)
         bulk->notify[i % RDMA_BULK_BUFFERS].buffer = NULL;
 }
 
-bool rdma_bulk_resume(rdma_link_t *link, uint64_t peer_placed)
+bool rdma_bulk_resume(path_link_t *link, uint64_t peer_placed)
 {
-    rdma_bulk_t *bulk = link->bulk;
-    if (peer_placed < bulk->done || peer_placed > bulk->posted) return false;
-    bulk->done = bulk->posted = bulk->told = peer_placed;
-    for (uint64_t i = bulk->posted; i < bulk->head; i++) bulk->writes[i % RDMA_WRITES_MAX].sent = 0;
+    rdma_bulk_t *bulk = rdma_bulk_of(rdma_link_of(link));
+    path_bulk_t *base = &bulk->base;
+    /* It need not know of all that is done, but of what it was told. */
+    if (peer_placed > base->posted || peer_placed < bulk->said) return false;
+    if (base->done < peer_placed) base->done = peer_placed;
+    base->posted = bulk->told = base->done;
+    memset(bulk->sending, 0, sizeof bulk->sending);
     return true;
 }
 
 /* Regions that the peer wants to forget, and that nothing is on its way to. */
 static void gone_say(rdma_link_t *link)
 {
-    rdma_bulk_t *bulk = link->bulk;
-    while (bulk->n_freed < bulk->n_gone && bulk->done >= bulk->gone_after) {
+    rdma_bulk_t *bulk = rdma_bulk_of(link);
+    while (bulk->n_freed < bulk->n_gone && bulk->base.done >= bulk->gone_after &&
+           bulk->base.read_done >= bulk->gone_after_reads) {
         rdma_region_gone_t gone = {.region = bulk->gone[bulk->n_freed % RDMA_GONE_MAX]};
-        if (!rdma_control_say(link, RDMA_CONTROL_REGION_FREE, &gone, sizeof gone)) return;
+        if (!path_control_say(&link->base, RDMA_CONTROL_REGION_FREE, &gone, sizeof gone)) return;
         bulk->n_freed++;
     }
 }
 
-void rdma_bulk_settle(rdma_link_t *link)
+static void reads_settle(path_bulk_t *bulk, const rdma_path_t *path)
 {
-    rdma_bulk_t *bulk = link->bulk;
-    rdma_path_t *path = link->lanes[RDMA_LANE_BULK].path;
-    if (path) pieces_release(bulk, path);
-    /* The device reads the bytes until the message's completion; with iWARP they may be on their way still. */
-    while (path && bulk->done < bulk->posted && (!path->device->iwarp || bulk->done < bulk->told) &&
-           (int32_t)(path->completed - bulk->writes[bulk->done % RDMA_WRITES_MAX].end) >= 0 && !path->failed)
-        bulk->done++;
-    gone_say(link);
-    while (bulk->acked < bulk->done && !link->buried && !link->fenced && !link->user_closed) {
-        uint64_t cookie = bulk->writes[bulk->acked++ % RDMA_WRITES_MAX].cookie;
-        rdma_event(link, RF_LINK_WRITTEN, RF_OK, NULL, cookie);
+    while (path && !rdma_path_over(path) && bulk->read_done < bulk->read_posted &&
+           is_past(path->reads_completed, bulk->reads[bulk->read_done % PATH_READS_MAX].end))
+        bulk->read_done++;
+}
+
+void rdma_bulk_settle(path_link_t *base)
+{
+    rdma_link_t *link = rdma_link_of(base);
+    rdma_bulk_t *bulk = rdma_bulk_of(link);
+    const rdma_path_t *path = link->paths[PATH_LANE_BULK];
+    if (path) loans_release(bulk, path);
+    /* On iWARP a message's completion says that TCP has it, and the peer's word that it was taken. */
+    while (path && bulk->base.done < bulk->base.posted && !rdma_path_over(path)) {
+        const rdma_sending_t *sending = &bulk->sending[bulk->base.done % PATH_WRITES_MAX];
+        if (!is_past(path->completed, sending->end) || !is_past(path->reads_completed, sending->read_end))
+            break;
+        if (path->device->iwarp && sending->says && bulk->base.done >= bulk->told) break;
+        bulk->base.done++;
+        if (sending->says) bulk->said = bulk->base.done;
     }
-    if (!link->buried) rdma_bulk_pump(link);
+    reads_settle(&bulk->base, path);
+    gone_say(link);
 }
 
 bool rdma_bulk_placed(rdma_link_t *link, uint64_t placed)
 {
-    rdma_bulk_t *bulk = link->bulk;
-    if (!bulk || placed > bulk->posted) return false;
+    rdma_bulk_t *bulk = rdma_bulk_of(link);
+    if (!bulk || placed > bulk->base.posted) return false;
     if (placed > bulk->told) {
         bulk->told = placed;
-        rdma_attention(link);
+        path_link_attention(&link->base);
     }
     return true;
 }
 
-void rdma_bulk_fail(rdma_link_t *link, rf_err_t err)
-{
-    rdma_bulk_t *bulk = link->bulk;
-    if (!bulk) return;
-    while (bulk->acked < bulk->head && !link->buried && !link->fenced && !link->user_closed) {
-        uint64_t number = bulk->acked++;
-        uint64_t cookie = bulk->writes[number % RDMA_WRITES_MAX].cookie;
-        rf_err_t why = number < bulk->done ? RF_OK : err;
-        if (bulk->done < bulk->acked) bulk->done = bulk->acked;
-        if (bulk->posted < bulk->done) bulk->posted = bulk->done;
-        rdma_event(link, RF_LINK_WRITTEN, why, NULL, cookie);
-    }
-}
-
 /* --- in ----------------------------------------------------------------------------------------------------- */
-
-bool rdma_bulk_ready(const rdma_link_t *link)
-{
-    return link->bulk->notify_head != link->bulk->notify_tail;
-}
 
 uint64_t rdma_bulk_taken(const rdma_link_t *link)
 {
-    return link->bulk->placed - (link->bulk->notify_head - link->bulk->notify_tail);
+    const path_bulk_t *bulk = link->base.bulk;
+    return bulk->placed - (bulk->notify_head - bulk->notify_tail);
+}
+
+bool rdma_bulk_owes(const rdma_link_t *link)
+{
+    const rdma_bulk_t *bulk = rdma_bulk_of(link);
+    return bulk && link->device && link->device->iwarp && rdma_bulk_taken(link) != bulk->taken_said;
+}
+
+void rdma_bulk_said(rdma_link_t *link, uint64_t taken)
+{
+    if (link->base.bulk) rdma_bulk_of(link)->taken_said = taken;
 }
 
 bool rdma_bulk_message(rdma_link_t *link, rdma_buffer_t *buffer, uint32_t size)
 {
-    rdma_bulk_t *bulk = link->bulk;
+    rdma_bulk_t *bulk = rdma_bulk_of(link);
     rdma_placed_t tail;
     if (size != sizeof tail) {
-        rdma_link_wrong(link, "a remote write that makes no sense");
+        path_link_wrong(&link->base, "a remote write that makes no sense");
         return false;
     }
     memcpy(&tail, buffer->bytes, sizeof tail);
-    bool right = tail.write == bulk->placed && tail.size <= WRITE_SIZE_MAX && tail.has_notify <= 1;
+    bool right = tail.write >= bulk->base.placed && tail.write != UINT64_MAX &&
+                 tail.total >= link->base.stats.bytes_placed && tail.has_notify <= 1;
     for (unsigned i = 0; i < sizeof tail.reserved / sizeof *tail.reserved; i++)
         right = right && tail.reserved[i] == 0;
     if (right && tail.has_notify)
         right = rf_control_valid(tail.notify.control) &&
                 rf_control_type(tail.notify.control) < RF_SLOT_TYPE_MEDIUM &&
-                bulk->notify_head - bulk->notify_tail < RDMA_BULK_BUFFERS;
+                bulk->base.notify_head - bulk->base.notify_tail < RDMA_BULK_BUFFERS;
     if (!right) {
-        rdma_link_wrong(link, "a remote write that makes no sense");
+        path_link_wrong(&link->base, "a remote write that makes no sense");
         return false;
     }
-    bulk->placed++;
-    link->stats.bytes_placed += tail.size;
-    if (tail.has_notify && !link->user_closed) {
-        bulk->notify[bulk->notify_head++ % RDMA_BULK_BUFFERS] =
+    bulk->base.placed = tail.write + 1;
+    link->base.stats.bytes_placed = tail.total;
+    if (tail.has_notify && !link->base.user_closed) {
+        bulk->notify[bulk->base.notify_head++ % RDMA_BULK_BUFFERS] =
             (rdma_notify_t){.slot = tail.notify, .buffer = buffer};
         return true;
     }
     if (link->device->iwarp) {
-        link->say_ack = true;
-        rdma_push(link);
+        link->base.say_ack = true;
+        rdma_push(&link->base);
     }
     return false;
 }
 
 unsigned rdma_bulk_notified(rdma_link_t *link, rf_slot_t *out, unsigned max)
 {
-    rdma_bulk_t *bulk = link->bulk;
+    rdma_bulk_t *bulk = rdma_bulk_of(link);
     unsigned n = 0;
-    while (n < max && bulk->notify_head != bulk->notify_tail) {
-        rdma_notify_t *notify = &bulk->notify[bulk->notify_tail++ % RDMA_BULK_BUFFERS];
+    while (n < max && bulk->base.notify_head != bulk->base.notify_tail) {
+        rdma_notify_t *notify = &bulk->notify[bulk->base.notify_tail++ % RDMA_BULK_BUFFERS];
         out[n++] = notify->slot;
         if (notify->buffer) rdma_buffer_post(link->device, notify->buffer);
     }
-    if (n > 0 && link->device->iwarp) {
-        link->say_ack = true;
-        rdma_push(link);
+    if (n > 0 && link->device && link->device->iwarp) {
+        link->base.say_ack = true;
+        rdma_push(&link->base);
     }
     return n;
 }
 
-/* --- regions ------------------------------------------------------------------------------------------------ */
+/* --- what the peer says of its regions ----------------------------------------------------------------------- */
 
-void rdma_bulk_region_gone(rdma_link_t *link, uint64_t region)
+static void moved_forget(rdma_bulk_t *bulk, uint32_t region)
 {
-    if (rdma_bulk_need(link) != RF_OK) return; /* then it stays until the link ends */
-    rdma_bulk_t *bulk = link->bulk;
+    for (uint32_t i = bulk->n_moved; i > 0; i--) {
+        if (bulk->moved[i - 1].region == region) bulk->moved[i - 1] = bulk->moved[--bulk->n_moved];
+    }
+}
+
+/* The peer has destroyed a region. */
+static void region_gone(rdma_link_t *link, uint64_t region)
+{
+    if (path_bulk_need(&link->base) != RF_OK) return; /* then it stays until the link ends */
+    rdma_bulk_t *bulk = rdma_bulk_of(link);
     bulk->gone[bulk->n_gone++ % RDMA_GONE_MAX] = (uint32_t)region;
-    bool partly = bulk->posted < bulk->head && bulk->writes[bulk->posted % RDMA_WRITES_MAX].sent > 0;
-    bulk->gone_after = bulk->posted + partly;
+    moved_forget(bulk, (uint32_t)region);
+    bool partly =
+        bulk->base.posted < bulk->base.head && bulk->sending[bulk->base.posted % PATH_WRITES_MAX].sent > 0;
+    bulk->gone_after = bulk->base.posted + partly;
+    partly = bulk->base.read_posted < bulk->base.read_head &&
+             bulk->base.reads[bulk->base.read_posted % PATH_READS_MAX].sent > 0;
+    bulk->gone_after_reads = bulk->base.read_posted + partly;
     gone_say(link);
 }
 
-void rdma_bulk_region_free(rdma_link_t *link, uint64_t region)
+/* A region of the peer has another key. False: it cannot have so many. */
+static bool region_moved(rdma_link_t *link, const rdma_region_moved_t *moved)
 {
-    for (unsigned i = 0; link->bulk && i < RDMA_REGIONS_MAX; i++) {
-        rdma_region_t *r = &link->bulk->regions[i];
-        if (!r->gone || r->gone_due || r->id != region) continue;
-        rdma_memory_free(&r->memory);
-        r->used = r->gone = false;
-        return;
+    rf_err_t err = path_bulk_need(&link->base);
+    if (err != RF_OK) { /* writes to come would go astray */
+        path_link_end(&link->base, err);
+        return true;
     }
-    rdma_link_wrong(link, "of a region that was never destroyed");
+    rdma_bulk_t *bulk = rdma_bulk_of(link);
+    moved_forget(bulk, moved->region);
+    if (bulk->n_moved == RDMA_REGIONS_MAX) return false;
+    bulk->moved[bulk->n_moved++] = *moved;
+    return true;
 }
 
-void rdma_bulk_shut(rdma_link_t *link)
+bool rdma_bulk_control(path_link_t *base, uint8_t type, const uint8_t *bytes, size_t size)
 {
-    for (unsigned i = 0; i < RDMA_REGIONS_MAX; i++) {
-        rdma_memory_t *memory = &link->bulk->regions[i].memory;
-        if (memory->mr) ibv_dereg_mr(memory->mr);
-        memory->mr = NULL;
+    rdma_link_t *link = rdma_link_of(base);
+    rdma_region_gone_t gone;
+    rdma_region_moved_t moved;
+    if (size != sizeof gone) return false;
+    memcpy(&gone, bytes, sizeof gone);
+    memcpy(&moved, bytes, sizeof moved);
+    switch (type) {
+    case RDMA_CONTROL_REGION_GONE:
+        region_gone(link, gone.region);
+        return true;
+    case RDMA_CONTROL_REGION_FREE:
+        return rdma_region_freed(link, gone.region);
+    case RDMA_CONTROL_REGION_MOVED:
+        return region_moved(link, &moved);
+    default:
+        return false;
     }
 }
 
 void rdma_bulk_push_control(rdma_link_t *link)
 {
-    rdma_bulk_t *bulk = link->bulk;
-    for (unsigned i = 0; i < RDMA_REGIONS_MAX; i++) {
-        rdma_region_t *region = &bulk->regions[i];
-        if (!region->gone_due) continue;
-        rdma_region_gone_t gone = {.region = region->id};
-        region->gone_due = !rdma_control_say(link, RDMA_CONTROL_REGION_GONE, &gone, sizeof gone);
-    }
+    rdma_regions_push(link);
     gone_say(link);
-}
-
-rf_err_t rdma_region_create(rf_link_t *link_head, size_t size, rf_region_t **out)
-{
-    rdma_link_t *link = rdma_link_of(link_head);
-    if (size == 0 || size > WRITE_SIZE_MAX) return RF_ERR_INVALID;
-    if (!link->device || link_head->state == RF_LINK_STATE_DEAD) return RF_ERR_AGAIN;
-    rf_err_t err = rdma_bulk_need(link);
-    if (err == RF_OK && !link->domain) err = rdma_domain_make(link->device, &link->domain);
-    if (err != RF_OK) return err;
-    rdma_region_t *region = NULL;
-    for (unsigned i = 0; i < RDMA_REGIONS_MAX && !region; i++)
-        region = link->bulk->regions[i].used ? NULL : &link->bulk->regions[i];
-    if (!region) return RF_ERR_LIMIT;
-    err = rdma_memory_make(link->domain->pd, size, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE,
-                           &region->memory);
-    if (err != RF_OK) {
-        rdma_memory_refused(rdma_endpoint_of(link), size);
-        return err;
-    }
-    region->used = true;
-    region->id = link->bulk->regions_made++;
-    region->head.base = region->memory.base;
-    region->head.size = size;
-    rdma_region_key_t key = {.base = (uintptr_t)region->memory.base,
-                             .size = size,
-                             .rkey = region->memory.mr->rkey,
-                             .region = region->id};
-    memcpy(&region->head.key, &key, sizeof key);
-    *out = &region->head;
-    return RF_OK;
-}
-
-void rdma_region_destroy(rf_link_t *link_head, rf_region_t *region_head)
-{
-    rdma_link_t *link = rdma_link_of(link_head);
-    rdma_region_t *region = (rdma_region_t *)region_head;
-    if (link_head->state == RF_LINK_STATE_DEAD || !link->control) { /* nothing can be on its way */
-        rdma_memory_free(&region->memory);
-        region->used = false;
-        return;
-    }
-    region->gone = region->gone_due = true;
-    rdma_control_push(link);
-}
-
-rf_err_t rdma_remote_write(rf_link_t *link_head, const rf_region_key_t *key, uint64_t offset,
-                           const void *source, size_t size, const rf_slot_t *notify, uint64_t cookie)
-{
-    rdma_link_t *link = rdma_link_of(link_head);
-    if (link_head->state == RF_LINK_STATE_DEAD || link->end_pending)
-        return link->fenced ? RF_ERR_FENCED : RF_ERR_PEER_DEAD;
-    rdma_region_key_t to;
-    memcpy(&to, key, sizeof to);
-    if (size > WRITE_SIZE_MAX || offset > to.size || size > to.size - offset) return RF_ERR_INVALID;
-    if (notify &&
-        (!rf_control_valid(notify->control) || rf_control_type(notify->control) >= RF_SLOT_TYPE_MEDIUM))
-        return RF_ERR_INVALID;
-    rf_err_t err = rdma_bulk_need(link);
-    if (err != RF_OK) return err;
-    rdma_bulk_t *bulk = link->bulk;
-    if (bulk->head - bulk->acked == RDMA_WRITES_MAX) return RF_ERR_AGAIN;
-    rdma_write_t *write = &bulk->writes[bulk->head % RDMA_WRITES_MAX];
-    *write = (rdma_write_t){.to = to, .offset = offset, .size = size, .cookie = cookie, .source = source};
-    if (notify) {
-        write->has_notify = true;
-        write->notify = *notify;
-    }
-    bulk->head++;
-    rdma_enter(rdma_endpoint_of(link));
-    rdma_bulk_pump(link);
-    rdma_leave(rdma_endpoint_of(link));
-    return RF_OK;
 }

@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
+#define SHUT_MAX         160
 #define DRAIN_ROUNDS_MAX 64
 #define HUGE_PAGE        (2u << 20)
 #define EVENTS_MAX       64
@@ -56,7 +57,7 @@ void rdma_memory_refused(rdma_endpoint_t *ep, size_t size)
     int saved = errno;
     struct rlimit limit = {.rlim_cur = RLIM_INFINITY};
     getrlimit(RLIMIT_MEMLOCK, &limit);
-    if (!rf_log_once_per(&ep->log_memory_ns, RDMA_LOG_INTERVAL_NS)) return;
+    if (!rf_log_once_per(&ep->log_memory_ns, PATH_LOG_INTERVAL_NS)) return;
     errno = saved;
     if (limit.rlim_cur == RLIM_INFINITY)
         rf_log(RF_LOG_ERROR, "rdma: the device does not take %zu bytes of memory: %m", size);
@@ -73,7 +74,7 @@ rf_err_t rdma_domain_make(rdma_device_t *device, rdma_domain_t **out)
     if (!domain) return RF_ERR_NO_MEMORY;
     domain->pd = ibv_alloc_pd(device->context);
     if (!domain->pd) {
-        rf_log(RF_LOG_ERROR, "rdma: %s gives no protection domain: %m", device->name);
+        rf_log(RF_LOG_ERROR, "rdma: %s gives no protection domain: %m; " RDMA_LIMITS, device->name);
         free(domain);
         return RF_ERR_OS;
     }
@@ -126,22 +127,29 @@ void rdma_buffer_post(rdma_device_t *device, rdma_buffer_t *buffer)
     struct ibv_recv_wr request = {.wr_id = (uintptr_t)buffer, .sg_list = &part, .num_sge = 1}, *bad;
     int failed = buffer->path ? ibv_post_recv(buffer->path->qp, &request, &bad)
                               : ibv_post_srq_recv(device->srq, &request, &bad);
-    if (failed && buffer->path) buffer->path->failed = true;
+    if (failed && buffer->path) rdma_path_broken(buffer->path);
+}
+
+static uint32_t buffers_max(const rdma_device_t *device)
+{
+    uint32_t most = device->iwarp ? RDMA_IWARP_BUFFERS_MAX : RDMA_SHARED_BUFFERS_MAX;
+    return (uint32_t)device->attr.max_srq_wr < most ? (uint32_t)device->attr.max_srq_wr : most;
 }
 
 rf_err_t rdma_device_grow(rdma_device_t *device)
 {
-    uint32_t wanted = (device->n_paths + 1) * RDMA_BUFFERS;
+    uint32_t each = RDMA_MESSAGES + rdma_words_of(device, RDMA_WORDS);
+    uint32_t wanted = (device->n_paths + 1) * each;
     if (device->n_buffers >= wanted) return RF_OK;
-    if (device->n_buffers + RDMA_BUFFERS > RDMA_SHARED_BUFFERS_MAX) {
+    if (device->n_buffers + each > buffers_max(device)) {
         /* Who finds no buffer waits for one; iWARP ends the connection instead. */
         return device->iwarp ? RF_ERR_LIMIT : RF_OK;
     }
-    rdma_buffers_t *more = buffers_make(device->endpoint, device->domain, RDMA_BUFFERS, RDMA_BUFFER, NULL);
+    rdma_buffers_t *more = buffers_make(device->endpoint, device->domain, each, RDMA_BUFFER, NULL);
     if (!more) return RF_ERR_NO_MEMORY;
     more->next = device->buffers;
     device->buffers = more;
-    device->n_buffers += RDMA_BUFFERS;
+    device->n_buffers += each;
     for (unsigned i = 0; i < more->n; i++) rdma_buffer_post(device, &more->of[i]);
     return RF_OK;
 }
@@ -203,15 +211,20 @@ static unsigned gids_of(struct ibv_context *context, rdma_gid_t *out, unsigned m
     return n;
 }
 
-static unsigned gids_list(rdma_endpoint_t *ep, rdma_gid_t *out, unsigned max)
+/* `shut`: the last device that cannot be opened, and why; "": there is none. */
+static unsigned gids_list(rdma_endpoint_t *ep, rdma_gid_t *out, unsigned max, char shut[SHUT_MAX])
 {
     int n_devices = 0;
     struct ibv_device **list = ibv_get_device_list(&n_devices);
     unsigned n = 0;
+    shut[0] = '\0';
     for (int i = 0; list && i < n_devices; i++) {
         const rdma_device_t *opened = device_opened(ep, ibv_get_device_name(list[i]));
         struct ibv_context *context = opened ? opened->context : ibv_open_device(list[i]);
-        if (!context) continue;
+        if (!context) {
+            snprintf(shut, SHUT_MAX, "%s: %m", ibv_get_device_name(list[i]));
+            continue;
+        }
         n += gids_of(context, out + n, max - n);
         if (!opened) ibv_close_device(context);
     }
@@ -221,10 +234,9 @@ static unsigned gids_list(rdma_endpoint_t *ep, rdma_gid_t *out, unsigned max)
 
 static bool watch(rdma_endpoint_t *ep, int fd, void *tag)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = tag};
     int flags = fcntl(fd, F_GETFL);
     return flags >= 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0 &&
-           epoll_ctl(ep->epoll, EPOLL_CTL_ADD, fd, &event) == 0;
+           path_endpoint_watch(&ep->base, fd, tag) == RF_OK;
 }
 
 static struct ibv_context *context_open(const char *name)
@@ -255,9 +267,7 @@ static rf_err_t device_open(rdma_endpoint_t *ep, const char *name, rdma_device_t
     device->iwarp = device->context->device->transport_type == IBV_TRANSPORT_IWARP;
     snprintf(device->driver, sizeof device->driver, "%s", driver_of(&device->attr));
     int entries = device->attr.max_cqe < RDMA_CQ_ENTRIES ? device->attr.max_cqe : RDMA_CQ_ENTRIES;
-    struct ibv_srq_init_attr shared = {.attr = {.max_wr = RDMA_SHARED_BUFFERS_MAX, .max_sge = 1}};
-    if ((uint32_t)device->attr.max_srq_wr < shared.attr.max_wr)
-        shared.attr.max_wr = (uint32_t)device->attr.max_srq_wr;
+    struct ibv_srq_init_attr shared = {.attr = {.max_wr = buffers_max(device), .max_sge = 1}};
     device->cq_promised = shared.attr.max_wr;
     err = rdma_domain_make(device, &device->domain);
     if (err != RF_OK) goto close_device;
@@ -266,8 +276,8 @@ static rf_err_t device_open(rdma_endpoint_t *ep, const char *name, rdma_device_t
     if (device->channel) device->cq = ibv_create_cq(device->context, entries, NULL, device->channel, 0);
     if (device->cq) device->srq = ibv_create_srq(device->domain->pd, &shared);
     if (!device->srq || !watch(ep, device->channel->fd, device) ||
-        !watch(ep, device->context->async_fd, device)) {
-        rf_log(RF_LOG_ERROR, "rdma: %s gives no queues: %m", name);
+        !watch(ep, device->context->async_fd, &device->context)) {
+        rf_log(RF_LOG_ERROR, "rdma: %s gives no queues: %m; " RDMA_LIMITS, name);
         goto close_device;
     }
     ep->devices[ep->n_devices++] = device;
@@ -290,27 +300,6 @@ void rdma_device_close(rdma_device_t *device)
     free(device);
 }
 
-static bool device_is_used(const rdma_device_t *device)
-{
-    if (device->n_paths > 0) return true;
-    for (const rdma_link_t *link = device->endpoint->links; link; link = link->next) {
-        if (link->device == device || (link->domain && link->domain->pd->context == device->context))
-            return true;
-    }
-    return false;
-}
-
-void rdma_devices_sweep(rdma_endpoint_t *ep)
-{
-    if (ep->graveyard) return;
-    for (unsigned i = ep->n_devices; i > 0; i--) {
-        rdma_device_t *device = ep->devices[i - 1];
-        if (!device->gone || device_is_used(device)) continue;
-        ep->devices[i - 1] = ep->devices[--ep->n_devices];
-        rdma_device_close(device);
-    }
-}
-
 static enum ibv_mtu mtu_at_most(enum ibv_mtu port, int bytes)
 {
     enum ibv_mtu mtu = port;
@@ -320,15 +309,23 @@ static enum ibv_mtu mtu_at_most(enum ibv_mtu port, int bytes)
 
 rf_err_t rdma_place_find(rdma_endpoint_t *ep, const rdma_source_t *route, rdma_place_t *out)
 {
-    char why[256] = "";
+    char why[256] = "", shut[SHUT_MAX];
     rdma_gid_t *gids = calloc(RDMA_GIDS_MAX, sizeof *gids);
     if (!gids) return RF_ERR_NO_MEMORY;
-    unsigned n = gids_list(ep, gids, RDMA_GIDS_MAX), at = 0;
+    unsigned n = gids_list(ep, gids, RDMA_GIDS_MAX, shut), at = 0;
     rf_err_t err = rdma_choose(&ep->options, route, gids, n, &at, why, sizeof why);
     rdma_gid_t gid = gids[at];
     free(gids);
+    if (n == 0 && shut[0] != '\0') {
+        if (rf_log_once_per(&ep->log_device_ns, PATH_LOG_INTERVAL_NS))
+            rf_log(RF_LOG_ERROR,
+                   "rdma: cannot open %s; may this user use /dev/infiniband/uverbs*? (chmod 666, for good by "
+                   "a udev rule)",
+                   shut);
+        return RF_ERR_PERMISSION;
+    }
     if (err != RF_OK) {
-        if (rf_log_once_per(&ep->log_device_ns, RDMA_LOG_INTERVAL_NS))
+        if (rf_log_once_per(&ep->log_device_ns, PATH_LOG_INTERVAL_NS))
             rf_log(RF_LOG_ERROR, "rdma: no path: %s", why);
         return err;
     }
@@ -345,42 +342,34 @@ rf_err_t rdma_place_find(rdma_endpoint_t *ep, const rdma_source_t *route, rdma_p
         const char *reason;
         rdma_mode_t mode = rdma_placement(ep->options.mode, device->driver, device->iwarp, &reason);
         snprintf(ep->chosen, sizeof ep->chosen, "%s", why);
-        rf_log(RF_LOG_INFO, "rdma: over %s; slots come by %s: %s", why,
-               mode == RDMA_MODE_WRITE ? "WRITE" : "SEND", reason);
+        rf_log(rdma_placement_doubtful(mode, device->driver, device->iwarp) ? RF_LOG_WARN : RF_LOG_INFO,
+               "rdma: over %s; slots come by %s: %s", why, mode == RDMA_MODE_WRITE ? "WRITE" : "SEND",
+               reason);
     }
     return RF_OK;
 }
 
 /* --- completions -------------------------------------------------------------------------------------------- */
 
-static void path_failed(rdma_path_t *path, enum ibv_wc_status why)
-{
-    if (path->failed || path->stage == RDMA_STAGE_DYING) return;
-    path->failed = true;
-    path->why = why;
-    rdma_attention(path->link);
-}
-
 /* True: the buffer is kept. */
 static bool message_came(rdma_path_t *path, rdma_buffer_t *buffer, uint32_t size)
 {
-    if (path->stage == RDMA_STAGE_UP) {
-        if (path->lane == RDMA_LANE_BULK) return rdma_bulk_message(path->link, buffer, size);
-        rdma_link_message(path->link, path, buffer->bytes, size);
+    rdma_link_t *link = rdma_path_link(path);
+    if (path->lane->stage == PATH_UP) {
+        if (path->bulk) return rdma_bulk_message(link, buffer, size);
+        rdma_link_message(link, path, buffer->bytes, size);
         return false;
     }
     rf_slot_t slot;
-    rdma_word_t word;
+    path_word_t word;
     if (size == sizeof slot) {
         memcpy(&slot, buffer->bytes, sizeof slot);
-        memcpy(&word, slot.payload, sizeof word);
-        if (rf_control_type(slot.control) == RDMA_WORD && (word.flags & RDMA_WORD_HELLO) &&
-            word.generation == path->generation) {
-            rdma_control_hello(path);
+        if (path_word_read(path->lane, &slot, &word) && (word.flags & PATH_WORD_HELLO)) {
+            path_lane_hello(path->lane);
             return false;
         }
     }
-    rdma_link_wrong(path->link, "something before HELLO");
+    path_link_wrong(&link->base, "something before HELLO");
     return false;
 }
 
@@ -390,35 +379,38 @@ static void request_done(rdma_endpoint_t *ep, const struct ibv_wc *wc)
     unsigned id = (unsigned)(wc->wr_id >> 48);
     rdma_path_t *path = id < RDMA_PATHS_MAX ? ep->paths[id] : NULL;
     if (!path) return;
-    path->completed = (uint32_t)(wc->wr_id >> 1);
+    uint32_t number = (uint32_t)(wc->wr_id >> 1);
+    if ((int32_t)(number - path->completed) > 0) path->completed = number;
+    if (wc->status == IBV_WC_SUCCESS) path->reads_completed += wc->opcode == IBV_WC_RDMA_READ;
     if (wc->status != IBV_WC_SUCCESS)
-        path_failed(path, wc->status);
-    else if (path->lane == RDMA_LANE_BULK && path->link)
-        rdma_attention(path->link);
+        rdma_path_failed(path, wc->status);
+    else if (path->bulk && path->lane)
+        path_link_attention(path->lane->link);
 }
 
 static void request_came(rdma_device_t *device, const struct ibv_wc *wc)
 {
     rdma_buffer_t *buffer = (rdma_buffer_t *)(uintptr_t)wc->wr_id;
-    rdma_path_t *path = buffer->path ? buffer->path : rdma_path_find(device->endpoint, wc->qp_num);
+    rdma_path_t *path = buffer->path ? buffer->path : rdma_path_find(device, wc->qp_num);
     bool kept = false;
-    if (path && path->stage != RDMA_STAGE_DYING) {
+    if (path && path->lane) {
         if (wc->status != IBV_WC_SUCCESS)
-            path_failed(path, wc->status);
+            rdma_path_failed(path, wc->status);
         else if (wc->opcode == IBV_WC_RECV_RDMA_WITH_IMM)
             rdma_sleep_rung(path);
-        else if (!path->failed)
-            kept = message_came(path, buffer, wc->byte_len);
+        else if (!rdma_path_over(path) || (path->bulk && path->lane->stage == PATH_UP))
+            kept = message_came(path, buffer,
+                                wc->byte_len); /* of a write that is done, says the sender's device */
     }
     if (kept) return;
-    if (!buffer->path || (path->stage != RDMA_STAGE_DYING && !path->failed)) rdma_buffer_post(device, buffer);
+    if (!buffer->path || !rdma_path_over(path)) rdma_buffer_post(device, buffer);
 }
 
 static bool drain(rdma_device_t *device, unsigned rounds)
 {
     struct ibv_wc wc[RDMA_POLL_BATCH];
     bool any = false;
-    if (device->gone || device->draining) return false; /* order: what was taken first is dealt with first */
+    if (device->draining) return false; /* order: what was taken first is dealt with first */
     device->draining = true;
     for (unsigned round = 0; round < rounds; round++) {
         int n = ibv_poll_cq(device->cq, RDMA_POLL_BATCH, wc);
@@ -429,7 +421,10 @@ static bool drain(rdma_device_t *device, unsigned rounds)
                 request_came(device, &wc[i]);
         }
         any |= n > 0;
-        if (n < RDMA_POLL_BATCH) break;
+        if (n < RDMA_POLL_BATCH) {
+            device->looked = device->notify;
+            break;
+        }
     }
     device->draining = false;
     return any;
@@ -449,17 +444,18 @@ void rdma_device_arm(rdma_device_t *device)
 {
     if (device->notify || device->gone) return;
     device->notify = ibv_req_notify_cq(device->cq, 0) == 0;
+    device->looked = false;
 }
 
-void rdma_device_heard(rdma_device_t *device)
+bool rdma_device_heard(rdma_device_t *device)
 {
     struct ibv_cq *cq;
     void *context;
-    unsigned n = 0;
-    while (n < EVENTS_MAX && ibv_get_cq_event(device->channel, &cq, &context) == 0) n++;
-    if (n == 0) return;
-    ibv_ack_cq_events(device->cq, n);
-    device->notify = false;
+    /* One, since it is asked for again only after it has been heard: no system call finds out that there are no more. */
+    if (ibv_get_cq_event(device->channel, &cq, &context) != 0) return false;
+    ibv_ack_cq_events(device->cq, 1);
+    device->notify = device->looked = false;
+    return true;
 }
 
 /* Every path over this port (0: over the device) is lost at once, rather than after all retries. */
@@ -469,28 +465,59 @@ static void paths_fail(rdma_device_t *device, int port, enum ibv_wc_status why)
     for (unsigned i = 0; i < ep->paths_end; i++) {
         rdma_path_t *path = ep->paths[i];
         if (path && path->device == device && (port == 0 || path->place.gid.port == port))
-            path_failed(path, why);
+            rdma_path_failed(path, why);
+    }
+}
+
+void rdma_device_removed(rdma_device_t *device)
+{
+    int epoll = device->endpoint->base.epoll;
+    if (device->gone) return;
+    rf_log(RF_LOG_WARN, "rdma: %s is removed; links over it go on over another, or when it is back",
+           device->name);
+    rdma_device_drain_all(device); /* what came before is heard before */
+    paths_fail(device, 0, IBV_WC_FATAL_ERR);
+    device->gone = true; /* its descriptors may stay readable for ever */
+    epoll_ctl(epoll, EPOLL_CTL_DEL, device->channel->fd, NULL);
+    epoll_ctl(epoll, EPOLL_CTL_DEL, device->context->async_fd, NULL);
+}
+
+/* Paths from a GID that is no more, or another now: its peers hear nothing from there. */
+static void gids_look(rdma_device_t *device)
+{
+    rdma_endpoint_t *ep = device->endpoint;
+    for (unsigned i = 0; !device->iwarp && i < ep->paths_end; i++) {
+        rdma_path_t *path = ep->paths[i];
+        if (!path || path->device != device || rdma_path_over(path)) continue;
+        const rdma_gid_t *gid = &path->place.gid;
+        union ibv_gid now;
+        if (ibv_query_gid(device->context, (uint8_t)gid->port, gid->index, &now) == 0 &&
+            memcmp(now.raw, gid->gid, sizeof now.raw) == 0)
+            continue;
+        if (rf_log_once_per(&ep->base.log_path_ns, PATH_LOG_INTERVAL_NS))
+            rf_log(RF_LOG_WARN, "rdma: GID %d of port %d of %s has changed: paths from it are made anew",
+                   gid->index, gid->port, device->name);
+        rdma_path_failed(path, IBV_WC_RESP_TIMEOUT_ERR);
     }
 }
 
 void rdma_device_async(rdma_device_t *device)
 {
-    rdma_endpoint_t *ep = device->endpoint;
     struct ibv_async_event event;
+    rdma_device_drain_all(device); /* what came before is heard before */
     for (unsigned n = 0; n < EVENTS_MAX && ibv_get_async_event(device->context, &event) == 0; n++) {
         int port = event.element.port_num;
         rdma_path_t *path = NULL;
         switch (event.event_type) {
         case IBV_EVENT_DEVICE_FATAL:
-            rf_log(RF_LOG_WARN, "rdma: %s is gone", device->name);
-            paths_fail(device, 0, IBV_WC_FATAL_ERR);
-            device->gone = true; /* its descriptors stay readable for ever */
-            epoll_ctl(ep->epoll, EPOLL_CTL_DEL, device->channel->fd, NULL);
-            epoll_ctl(ep->epoll, EPOLL_CTL_DEL, device->context->async_fd, NULL);
+            rdma_device_removed(device);
             break;
         case IBV_EVENT_PORT_ERR:
             rf_log(RF_LOG_WARN, "rdma: port %d of %s is down", port, device->name);
             paths_fail(device, port, IBV_WC_RESP_TIMEOUT_ERR);
+            break;
+        case IBV_EVENT_GID_CHANGE:
+            gids_look(device);
             break;
         case IBV_EVENT_PORT_ACTIVE:
             rf_log(RF_LOG_INFO, "rdma: port %d of %s is up", port, device->name);
@@ -498,8 +525,8 @@ void rdma_device_async(rdma_device_t *device)
         case IBV_EVENT_QP_FATAL:
         case IBV_EVENT_QP_REQ_ERR:
         case IBV_EVENT_QP_ACCESS_ERR:
-            path = rdma_path_find(ep, event.element.qp->qp_num);
-            if (path) path_failed(path, IBV_WC_FATAL_ERR);
+            path = rdma_path_find(device, event.element.qp->qp_num);
+            if (path) rdma_path_failed(path, IBV_WC_FATAL_ERR);
             break;
         default:
             break;

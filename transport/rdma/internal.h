@@ -1,23 +1,22 @@
 /*
- * Inside the RDMA medium.
+ * Inside the RDMA medium. What is the same for every medium over paths is in transport/path; here a path is a queue pair.
  *
- *   rdma_endpoint   the control links' endpoint (transport/tcp), one epoll set, timers, devices, links, paths
  *   rdma_device     an opened device: one completion queue, one shared receive queue, for all links over it
  *   rdma_path       one queue pair, with what belongs to it; belongs to a lane of a link, then dies alone
- *   rdma_link       rings and counts; outlives its paths
  *
- *   device.c   devices, buffers, completions         control.c   offers and answers, over the control link
+ *   device.c   devices, buffers, completions         lane.c      which path is made for an offer, and what follows its end
  *   path.c     queue pairs                           link.c      slots out and in, acknowledgements
- *   ring.c     slots by WRITE, sleeping              bulk.c      regions and remote writes
- *   cm.c       iWARP paths, by rdma_cm               endpoint.c  progress, timers, life and death
+ *   ring.c     slots by WRITE, sleeping              bulk.c      remote writes and reads
+ *   cm.c       iWARP paths, by rdma_cm               region.c    memory that the peer writes and reads
+ *   removal.c  devices that are removed in use       endpoint.c  the endpoint's devices, fencing
  *   choose.c, options.c, placement.c                 which device, port, GID and mode
  *
  * Invariants
  *   - Everything belongs to the endpoint's thread. Nothing blocks.
- *   - acked <= posted <= head and acked <= sent_max <= head, all counts of slots since the link began; the slots
- *     [acked, head) are in the ring. delivered <= accepted; the slots [delivered, accepted) are in the in-ring.
+ *   - The slots [delivered, accepted) are in the in-ring. What a peer has written behind them is in the path's ring until
+ *     poll() hands it over, or the path ends.
  *   - Completions are taken by rdma_device_drain(), which runs no callback: it leaves `attention` at a link, and
- *     rdma_link_settle() tells its owner.
+ *     path_link_settle() tells its owner.
  *   - What comes over a queue pair that is not its lane's path any more is dropped. A path is told `accepted` when it
  *     is made, after the one before was in error: so each slot comes once.
  *   - A queue pair is destroyed, and its number free to be used again, RDMA_DYING_NS after it was put in error, when
@@ -27,8 +26,7 @@
 #ifndef RF_TRANSPORT_RDMA_INTERNAL_H
 #define RF_TRANSPORT_RDMA_INTERNAL_H
 
-#include "base/memory.h"
-#include "transport/message.h"
+#include "transport/path/path.h"
 #include "transport/rdma/choose.h"
 #include "transport/rdma/format.h"
 #include "transport/rdma/placement.h"
@@ -36,41 +34,40 @@
 
 #include <infiniband/verbs.h>
 #include <sys/socket.h>
+#include <sys/types.h>
 
 #define RDMA_DEVICES_MAX 4
 #define RDMA_GIDS_MAX    256
 #define RDMA_PATHS_MAX   2048
-#define RDMA_LINKS_MAX   1024
-#define RDMA_LINGER_MAX  256
 #define RDMA_CQ_ENTRIES  32768
 #define RDMA_MESSAGES    64 /* data messages of a link on their way; each takes a buffer at its receiver */
 #define RDMA_WORDS       16 /* words on their way: see link.c */
-#define RDMA_BUFFERS     (RDMA_MESSAGES + RDMA_WORDS)
 #define RDMA_BUFFER      (RDMA_MESSAGE_SLOTS * (uint32_t)sizeof(rf_slot_t))
 #define RDMA_SHARED_BUFFERS_MAX                                                                              \
     4096 /* of all links of a device; RoCE and InfiniBand share what there is, and wait */
-#define RDMA_SEND_DEPTH          128
-#define RDMA_SIGNAL_EVERY        16
-#define RDMA_INLINE              256
-#define RDMA_WRITES_MAX          64 /* outstanding remote writes of a link, and waiting notify slots */
-#define RDMA_REGIONS_MAX         64
-#define RDMA_RING_SLOTS          1024 /* of the ring that a peer writes slots into, at most */
-#define RDMA_RING_WORDS          32   /* receive requests beside a ring: words, and what rings */
-#define RDMA_WRITE_SLOTS         64   /* slots of one WRITE */
-#define RDMA_BULK_DEPTH          128
-#define RDMA_BULK_BUFFERS        96 /* receive requests of a bulk path; a waiting notify slot holds one */
-#define RDMA_PIECES_MAX          4
-#define RDMA_GONE_MAX            256
-#define RDMA_BULK_PIECE          (1u << 20) /* bytes of one RDMA WRITE of a longer remote write */
-#define RDMA_POLL_BATCH          32
-#define RDMA_POST_BATCH          32
-#define RDMA_DEADLINE_NS_DEFAULT 10000000000ull
-#define RDMA_PATH_NS_MAX         2000000000ull /* from an offer to HELLO, before it is tried anew */
-#define RDMA_BACKOFF_NS_MIN      2000000ull
-#define RDMA_BACKOFF_NS_MAX      500000000ull
-#define RDMA_DYING_NS            20000000ull
-#define RDMA_LOG_INTERVAL_NS     10000000000ull
-#define RDMA_QPN_BUCKETS         256
+#define RDMA_REGIONS_MAX  64
+#define RDMA_RING_SLOTS   1024 /* of the ring that a peer writes slots into, at most */
+#define RDMA_RING_WORDS   32   /* receive requests beside a ring: words, and what rings */
+#define RDMA_WRITE_SLOTS  64   /* slots of one WRITE */
+#define RDMA_BULK_DEPTH   128
+#define RDMA_BULK_BUFFERS 96 /* receive requests of a bulk path; a waiting notify slot holds one */
+#define RDMA_LOANS_MAX    PATH_WRITES_MAX
+#define RDMA_LENT_MAX     (4 * RDMA_BULK_PIECE) /* bytes of callers' memory that a link keeps registered */
+#define RDMA_GONE_MAX     256
+#define RDMA_READS        16         /* of one queue pair, under way at once */
+#define RDMA_BULK_PIECE   (1u << 20) /* bytes of one RDMA WRITE of a longer remote write */
+#define RDMA_POLL_BATCH   32
+#define RDMA_POST_BATCH   32
+#define RDMA_DYING_NS     20000000ull
+#define RDMA_QPN_BUCKETS  256
+/* What to do when the device gives no more of something. */
+#define RDMA_LIMITS                                                                                          \
+    "raise rdma.max of the cgroup where one limits it, and the locked memory (`ulimit -l unlimited`, "       \
+    "LimitMEMLOCK=infinity in the unit)"
+
+#define RDMA_LISTENERS_MAX 64
+#define RDMA_IWARP_BUFFERS_MAX                                                                               \
+    8192 /* instead of RDMA_SHARED_BUFFERS_MAX: a message that finds none ends its path */
 
 /* Of a queue pair: about 0.5 s until a peer that answers nothing is an error; not ready to receive is no error. */
 #define RDMA_ACK_TIMEOUT  14 /* 4.096 us << 14 = 67 ms */
@@ -112,13 +109,23 @@ typedef struct rdma_domain {
     unsigned holders;
 } rdma_domain_t;
 
+/* A device that another library has open: by which descriptors, and what the first of them is. */
+typedef struct rdma_held {
+    bool known;
+    int command, events;
+    dev_t file_system;
+    ino_t file;
+} rdma_held_t;
+
 struct rdma_device {
     char name[RDMA_NAME_MAX];
     char driver[RDMA_NAME_MAX]; /* "rxe", "siw", "mlx5" */
     rdma_endpoint_t *endpoint;
     struct ibv_context *context;
+    rdma_held_t cm_held; /* iWARP: librdmacm's own opening of it */
     struct ibv_device_attr attr;
-    bool iwarp, gone;
+    bool iwarp;
+    bool gone; /* removed: nothing is asked of it any more; closed when nothing here belongs to it */
     rdma_domain_t *domain; /* of the shared receive queue: nothing in it is open to peers */
     struct ibv_comp_channel *channel;
     struct ibv_cq *cq;
@@ -127,6 +134,10 @@ struct rdma_device {
     uint32_t n_buffers;
     bool draining;
     bool notify; /* the queue will say on the channel that something has come */
+    bool looked; /* ... and nothing was left in it since then */
+    const rdma_link_t
+        *looker;          /* whose poll() looks into the queue, for all that are polled in turn with it */
+    uint32_t passed_over; /* how many have been polled since it did */
     uint32_t n_paths;
     uint32_t cq_promised; /* completions that all queue pairs together may leave in the queue */
 };
@@ -140,14 +151,6 @@ typedef struct rdma_place {
     bool ethernet;
 } rdma_place_t;
 
-typedef enum rdma_stage {
-    RDMA_STAGE_OFFERED,  /* dialer: made, the answer is awaited */
-    RDMA_STAGE_ANSWERED, /* listener: ready; HELLO is awaited */
-    RDMA_STAGE_HELLO,    /* dialer: ready, HELLO sent, the other's is awaited */
-    RDMA_STAGE_UP,
-    RDMA_STAGE_DYING,
-} rdma_stage_t;
-
 typedef enum rdma_sleep { RDMA_AWAKE, RDMA_ASKED, RDMA_GRANTED } rdma_sleep_t;
 
 struct rdma_cm_id;
@@ -155,24 +158,26 @@ struct rdma_event_channel;
 
 struct rdma_path {
     uint16_t id; /* its place in the endpoint's table */
-    rdma_stage_t stage;
     rdma_device_t *device;
     rdma_domain_t *domain;
-    rdma_link_t *link; /* NULL when dying */
-    unsigned lane;
+    path_lane_t *lane; /* NULL when dying */
+    bool bulk;
     bool written; /* slots come by WRITE, into `ring` */
-    uint32_t generation;
     struct ibv_qp *qp;
     uint32_t qpn;
     rdma_path_t *qpn_next; /* in the endpoint's bucket */
     rdma_place_t place;
     uint32_t psn;
-    uint32_t inline_max, depth;
+    uint32_t inline_max;   /* bytes that a request may carry itself; words always go so */
+    uint32_t inline_size;  /* bytes of slots or of a write up to which one does */
+    uint32_t signal_every; /* requests */
+    uint32_t depth;        /* requests under way, at most */
     rdma_path_info_t peer;
-    uint32_t posted, completed; /* send requests */
+    uint32_t posted, completed;             /* send requests; completed: READs apart, in order */
+    uint32_t reads_posted, reads_completed; /* soft-iWARP completes what follows a READ before it */
+    uint64_t unread; /* iWARP: the number behind the last remote write that has no READ behind it; 0: none */
     uint32_t unsignalled;
-    bool failed; /* a completion said so */
-    enum ibv_wc_status why;
+    enum ibv_wc_status why;  /* it failed */
     rdma_buffers_t *buffers; /* of its own receive queue; NULL: it uses the shared one */
     struct ibv_mr *ring_mr;  /* of the ring of slots to send */
     rdma_memory_t retired;   /* a smaller ring, until the path ends */
@@ -183,48 +188,39 @@ struct rdma_path {
     rdma_sleep_t sleep;    /* of this end: see ring.c */
     rdma_memory_t tails;   /* bulk: rdma_placed_t of each write, where they are too large to go inline */
     struct rdma_cm_id *cm; /* iWARP: its connection */
+    uint8_t ports_tried;   /* ... from ports that TCP was found to use */
     uint8_t token[RDMA_TOKEN];
     bool peer_sleeps; /* the next flush is to ring */
     uint64_t look_ns;
     uint64_t destroy_ns; /* dying: when */
 };
 
-typedef struct rdma_lane {
-    rdma_path_t *path;
-    uint32_t generation;
-    bool wanted;   /* bulk: there is something to write */
-    bool lost_due; /* the peer is to be told LOST, with `lost_err` */
-    rf_err_t lost_err;
-    uint64_t offer_ns;   /* dialer: when to offer next; RF_NEVER */
-    unsigned overdue;    /* times in a row that it was given up */
-    uint64_t overdue_ns; /* when to give up this path's making; RF_NEVER */
-    uint64_t backoff_ns;
-    uint64_t offered_ns; /* listener: when the last offer came; 0: none has */
-} rdma_lane_t;
-
 typedef struct rdma_region {
     rf_region_t head;
     uint32_t id;
     bool used, gone; /* gone: destroyed here, and the peer may still be writing */
     bool gone_due;   /* the peer is to be told */
+    bool moved_due;  /* ... its key */
     rdma_memory_t memory;
 } rdma_region_t;
 
-typedef struct rdma_write {
-    uint64_t offset, size, cookie;
-    rdma_region_key_t to;
-    const uint8_t *source;
-    uint64_t sent; /* bytes posted */
-    uint32_t end;  /* the path's `posted` with its last request */
-    bool has_notify;
-    rf_slot_t notify;
-} rdma_write_t;
+/* A remote write that is being sent, beside its path_write_t. */
+typedef struct rdma_sending {
+    uint64_t sent;     /* bytes posted */
+    uint32_t end;      /* the path's `posted` with its last request */
+    uint32_t read_end; /* ... and its `reads_posted` with the READ behind it */
+    bool says;         /* posted with a message */
+} rdma_sending_t;
 
-/* Bytes of a write that the device reads from the caller's buffer. */
-typedef struct rdma_piece {
+/* The caller's memory, registered while the device reads from it, or writes into it. */
+typedef struct rdma_loan {
     struct ibv_mr *mr;
-    uint32_t end; /* the path's `posted` with its request */
-} rdma_piece_t;
+    const uint8_t *base;
+    uint32_t size;
+    uint32_t end;      /* the path's `posted` with the last request that reads from it, */
+    uint32_t read_end; /* ... and its `reads_posted` with the last that writes */
+    bool written;      /* by remote reads */
+} rdma_loan_t;
 
 /* A notify slot that waits for poll(), and the buffer it came in, which is posted again when it is served. */
 typedef struct rdma_notify {
@@ -232,103 +228,75 @@ typedef struct rdma_notify {
     rdma_buffer_t *buffer; /* NULL: its path has ended */
 } rdma_notify_t;
 
-/* Remote writes of both directions. Made on demand (bulk.c). */
 typedef struct rdma_bulk {
-    /* Out. acked <= done <= posted <= head: counts of writes whose owner was told, that are placed, wholly posted, and
-     * taken; [acked, head) are in the queue. */
-    uint64_t acked, done, posted, head;
-    uint64_t told; /* iWARP: so many have come, the peer says */
-    rdma_write_t writes[RDMA_WRITES_MAX];
-    rdma_piece_t pieces[RDMA_PIECES_MAX];
-    uint32_t pieces_head, pieces_tail;
+    path_bulk_t base;
+    /* Out. */
+    uint64_t told; /* iWARP: so many have come and been taken, the peer says */
+    uint64_t said; /* the number behind the last that is done and went with a message: the peer knows of it */
+    rdma_sending_t sending[PATH_WRITES_MAX];
+    rdma_loan_t loans[RDMA_LOANS_MAX];
+    uint32_t n_loans;
+    uint64_t lent;                /* bytes */
     uint32_t gone[RDMA_GONE_MAX]; /* regions of the peer that it has destroyed: nothing is written there */
     uint32_t n_gone, n_freed;     /* how many in all; and how many of them the peer may forget */
-    uint64_t gone_after;          /* ... the next, when so many writes are done */
-    /* In. */
-    uint64_t placed; /* writes that have come whole */
-    uint32_t notify_head, notify_tail;
+    uint64_t gone_after;          /* ... the next, when so many writes are done, */
+    uint64_t gone_after_reads;    /* and so many reads */
+    rdma_region_moved_t
+        moved[RDMA_REGIONS_MAX]; /* regions of the peer that have another key than it was given out with */
+    uint32_t n_moved;
+    /* In; base.placed is as far as messages said so. */
     rdma_notify_t notify[RDMA_BULK_BUFFERS];
-    uint32_t regions_made;
+    uint64_t taken_said;                /* iWARP: so many a word over the slots' path said were taken */
+    uint32_t regions_made, regions_end; /* regions_end: above all that were ever used */
     rdma_region_t regions[RDMA_REGIONS_MAX];
-    bool pumping;
 } rdma_bulk_t;
 
 struct rdma_link {
-    rf_link_t head;
-    rdma_link_t *prev, *next; /* in the endpoint's list; next also in the graveyard */
-    rf_link_t *control;       /* NULL: gone */
-    rf_assembler_t *control_in;
-    bool dialer, was_up;
-    bool incoming;    /* listener: waits for accept() or reject() */
-    bool user_closed; /* close() was called: no more callbacks; freed when the peer has taken everything */
-    bool buried, fenced;
-    bool end_pending; /* DEAD is due as soon as everything that arrived has been polled */
-    bool attention;   /* rdma_link_settle() has something to do */
-    bool closed_due;  /* the peer is to be told that all it sent before its close has been taken */
-    bool up_due, room_due;
-    rf_err_t end_err;
-    const char *wrong; /* the peer sent this nonsense, and the link is to end */
+    path_link_t base;
     bool armed;
-    char address_text[RF_ADDRESS_MAX];
-    uint64_t dead_ns; /* when to give up; RF_NEVER while up */
-    uint64_t up_ns;
-    rdma_lane_t lanes[RDMA_LANES];
-    rdma_device_t *device; /* of its last path; NULL: none yet */
-    rdma_domain_t *domain; /* of memory that the peer may write; NULL until there is some */
+    rdma_path_t *paths[PATH_LANES]; /* of its lanes; NULL: none */
+    rdma_device_t *device;          /* of its last path; NULL: none yet, or it was removed */
+    rdma_domain_t *domain;          /* of memory that the peer may write; NULL until there is some */
 
     /* Slots out. */
     rdma_memory_t ring_memory;
-    rf_slot_t *ring;
-    uint32_t ring_size, slots_max;
-    uint64_t slots_head, acked, posted, sent_max;
     uint64_t ends[RDMA_MESSAGES]; /* of the data messages on their way: the count of slots behind each */
     uint32_t ends_head, ends_tail;
-    uint32_t room_wanted;  /* a send of so many was refused; 0: none */
-    uint64_t ack_asked_at; /* one was asked for everything up to here */
-    uint32_t say;          /* RDMA_WORD_*: due in the next word */
-    bool say_ack;
 
     /* Slots in. */
     rf_slot_t *in;
-    uint32_t in_size, in_max;
-    uint64_t delivered, accepted, delivered_said;
+    uint32_t in_size; /* grows up to base.slots_max */
+    rf_slot_t *out;   /* while poll() looks: its caller's, so many of so many taken */
+    uint32_t out_n, out_max;
+    uint32_t ack_every, ack_most; /* so many slots are acknowledged, over this path, without being asked */
+    uint64_t delivered_said;
     uint64_t came[RDMA_MESSAGES]; /* of the data messages not acknowledged: the count of slots behind each */
     uint32_t came_head, came_tail;
     uint64_t ack_due_at; /* answer WANT_ACK when so many are delivered; RF_NEVER */
-    uint64_t close_at;   /* the peer closed after so many; RF_NEVER */
-
-    rdma_bulk_t *bulk; /* NULL until regions or remote writes are used */
-    rf_link_stats_t stats;
 };
 
 struct rdma_endpoint {
-    rf_endpoint_t head;
-    rf_link_event_fn on_event;
-    void *context;
-    uint64_t deadline_ns;
-    uint16_t version_minor;
+    path_endpoint_t base;
     rdma_options_t options;
-    rf_endpoint_t *control; /* of transport/tcp */
     rdma_source_t listen_route;
-    bool listens;
-    int epoll, kick;               /* kick: an eventfd in the set, written when progress() is due at once */
-    struct rdma_event_channel *cm; /* iWARP; NULL: not used yet */
-    struct rdma_cm_id *cm_listener;
-    int look; /* a timerfd in the set: a sleeper whose SLEEP is not granted looks at its rings */
+    struct rdma_event_channel *cm;                       /* iWARP; NULL: not used yet */
+    struct rdma_cm_id *cm_listeners[RDMA_LISTENERS_MAX]; /* the last is the one that answers name */
+    unsigned n_cm_listeners;
+    unsigned cm_missed; /* paths in a row that were over before anybody connected to them */
+    int uevents;        /* a netlink socket: what the kernel says of devices; -1: nothing */
+    int look;           /* a timerfd in the set: a sleeper whose SLEEP is not granted looks at its rings */
+    uint64_t look_ns;   /* it goes off at the latest so long from now; 0: it is not set */
     rdma_device_t *devices[RDMA_DEVICES_MAX];
     unsigned n_devices;
     rdma_path_t *paths[RDMA_PATHS_MAX];
-    unsigned paths_end; /* above all that are used */
-    rdma_path_t *by_qpn[RDMA_QPN_BUCKETS];
-    rdma_link_t *links;
-    uint32_t n_links, n_lingering;
-    uint64_t timer_ns;
-    uint32_t inside;
-    bool in_progress, attention;
-    rdma_link_t *graveyard;
-    char chosen[256]; /* the last choice that was logged */
-    uint64_t log_device_ns, log_path_ns, log_garbage_ns, log_memory_ns;
+    unsigned paths_end;                    /* above all that are used */
+    uint64_t destroy_ns;                   /* of the first dying path; RF_NEVER */
+    rdma_path_t *by_qpn[RDMA_QPN_BUCKETS]; /* of all devices */
+    char chosen[256];                      /* the last choice that was logged */
+    uint64_t log_device_ns, log_memory_ns;
 };
+
+extern const path_medium_t rdma_medium;
 
 /* device.c */
 rf_err_t rdma_memory_make(struct ibv_pd *pd, size_t size, int access, rdma_memory_t *out);
@@ -337,89 +305,99 @@ void rdma_memory_free(rdma_memory_t *memory);
 void rdma_memory_refused(rdma_endpoint_t *ep, size_t size);
 rf_err_t rdma_domain_make(rdma_device_t *device, rdma_domain_t **out);
 void rdma_domain_release(rdma_domain_t *domain);
-/* Lists the GIDs of all devices; returns how many. */
-unsigned rdma_gids(rdma_gid_t *out, unsigned max);
 /* Chooses and opens. RF_ERR_AGAIN: the port is down; RF_ERR_NOT_FOUND: there is no such device, port or GID. */
 rf_err_t rdma_place_find(rdma_endpoint_t *ep, const rdma_source_t *route, rdma_place_t *out);
 void rdma_device_close(rdma_device_t *device);
-/* Closes devices that are gone and that nothing here belongs to any more. */
-void rdma_devices_sweep(rdma_endpoint_t *ep);
 /* Buffers for one more link at the shared receive queue. */
 rf_err_t rdma_device_grow(rdma_device_t *device);
 /* Buffers for one path's own receive queue. */
 rf_err_t rdma_buffers_make(rdma_path_t *path, unsigned n, uint32_t size);
 void rdma_buffers_free(rdma_buffers_t *buffers);
 void rdma_buffer_post(rdma_device_t *device, rdma_buffer_t *buffer);
+/* Receive requests that a link's words may need: iWARP, which tells remote writes by words, has no mercy on one that finds none. */
+static inline uint32_t rdma_words_of(const rdma_device_t *device, uint32_t words)
+{
+    return words + (device->iwarp ? PATH_WRITES_MAX : 0);
+}
 /* Takes all completions. Runs no callback. True: there were some. */
 bool rdma_device_drain(rdma_device_t *device);
 /* ... that are in the queue now, however many. */
 void rdma_device_drain_all(rdma_device_t *device);
 void rdma_device_arm(rdma_device_t *device);
-/* Takes what the channel says. */
-void rdma_device_heard(rdma_device_t *device);
+/* Takes what the channel says. True: something has come since the queue was armed. */
+bool rdma_device_heard(rdma_device_t *device);
 void rdma_device_async(rdma_device_t *device);
+/* It is no more: its paths are over at once, and it is closed when they have ended. */
+void rdma_device_removed(rdma_device_t *device);
+
+/* removal.c */
+/* From here on the endpoint hears of devices that are removed, where the kernel tells it. */
+void rdma_removal_open(rdma_endpoint_t *ep);
+void rdma_removal_close(rdma_endpoint_t *ep);
+void rdma_removal_heard(rdma_endpoint_t *ep);
+/* One message of the kernel: text, zero bytes between its lines. */
+void rdma_removal_take(rdma_endpoint_t *ep, const char *message, size_t size);
+/* Its entry in /sys is still there. */
+bool rdma_device_is_there(const rdma_device_t *device);
+/* Finds out by itself which devices are no more. */
+void rdma_removal_look(rdma_endpoint_t *ep);
+/* Closes devices that were removed and over which nothing goes any more. True: one waits for a link that is being freed. */
+bool rdma_removal_sweep(rdma_endpoint_t *ep);
 
 /* path.c */
-rf_err_t rdma_path_make(rdma_link_t *link, unsigned lane, uint32_t generation, const rdma_place_t *place,
-                        rdma_path_t **out);
+rf_err_t rdma_path_make(path_lane_t *lane, const rdma_place_t *place, rdma_path_t **out);
+/* READs that a queue pair of this device may have under way, as asker and as asked. */
+uint8_t rdma_reads_of(const rdma_device_t *device);
 void rdma_path_info(const rdma_path_t *path, rdma_path_info_t *out);
-/* To ready-to-send, towards `peer`. */
+/* To ready-to-send, towards `peer`; iWARP: by a connection that is being made, RF_ERR_AGAIN. */
 rf_err_t rdma_path_join(rdma_path_t *path, const rdma_path_info_t *peer);
 /* Puts it in error and cuts it from its link; it is destroyed later. NULL is fine. */
 void rdma_path_kill(rdma_path_t *path);
-/* In error, the device says. */
-rf_err_t rdma_path_confirm(const rdma_path_t *path);
+/* Puts it in error: nothing is placed or sent over it from then on. */
+void rdma_path_stop(const rdma_path_t *path);
 /* At once; nothing of its peer comes from here on. False: the device did not say so. */
 bool rdma_path_destroy(rdma_path_t *path);
-rdma_path_t *rdma_path_find(rdma_endpoint_t *ep, uint32_t qpn);
+/* A queue pair's number is its own among those of its device only: soft-iWARP counts from 1 at each. NULL: there is none. */
+rdma_path_t *rdma_path_find(const rdma_device_t *device, uint32_t qpn);
 static inline uint32_t rdma_path_room(const rdma_path_t *path)
 {
     return path->depth - (path->posted - path->completed);
 }
 /* Posts `n` chained requests with one doorbell; sets their wr_id and, now and then, IBV_SEND_SIGNALED. */
 void rdma_path_post(rdma_path_t *path, struct ibv_send_wr *requests, unsigned n);
-/* Gives it up: the next one begins where this one ends. */
+/* It is over, for this reason: the next one begins where this one ends. */
+void rdma_path_failed(rdma_path_t *path, enum ibv_wc_status why);
 void rdma_path_broken(rdma_path_t *path);
 /* Sends a word; false: no room. */
-bool rdma_path_say(rdma_path_t *path, const rdma_word_t *word);
+bool rdma_path_say(rdma_path_t *path, const path_word_t *word);
 
-/* control.c */
-void rdma_control_event(void *context, rf_link_t *control, rf_link_event_t event,
-                        const rf_link_event_info_t *info);
-/* Takes what came over the control link, at most so many batches. True: there is more. */
-bool rdma_control_poll(rdma_link_t *link, unsigned batches);
-/* What is due by time: offers, paths that do not come up. */
-void rdma_control_timers(rdma_link_t *link, uint64_t now_ns);
-uint64_t rdma_control_next(const rdma_link_t *link);
-/* This lane has lost its path, or needs one: the dialer offers, the listener asks for it. */
-void rdma_control_need(rdma_link_t *link, unsigned lane, uint64_t now_ns);
-/* HELLO came over a path. */
-void rdma_control_hello(rdma_path_t *path);
-void rdma_control_closed(rdma_link_t *link);
-/* Sends what could not be sent before. */
-void rdma_control_push(rdma_link_t *link);
-bool rdma_control_say(rdma_link_t *link, uint8_t type, const void *bytes, size_t size);
+/* lane.c */
+void rdma_lane_make(path_lane_t *lane, const path_info_t *offer);
+rf_err_t rdma_lane_info(path_lane_t *lane, path_info_t *out);
+bool rdma_lane_info_right(const path_info_t *info);
+rf_err_t rdma_lane_join(path_lane_t *lane, const path_info_t *peer);
+bool rdma_lane_say(path_lane_t *lane, const path_word_t *word);
+void rdma_lane_drop(path_lane_t *lane);
+void rdma_lane_failed(path_lane_t *lane);
+const char *rdma_lane_overdue(const path_lane_t *lane);
 
 /* link.c */
-rdma_link_t *rdma_link_new(rdma_endpoint_t *ep, const rf_link_params_t *params);
-rf_err_t rdma_link_size(rdma_link_t *link, const rf_link_params_t *params);
+rf_err_t rdma_link_init(path_link_t *link);
+void rdma_link_free(path_link_t *link);
+bool rdma_ring_grow(path_link_t *link, uint32_t size);
 /* The ring for the slots to send is registered for this path. */
 rf_err_t rdma_link_attach(rdma_link_t *link, rdma_path_t *path);
-/* The slots' lane is up: the peer has accepted so many. False: it cannot have. */
-bool rdma_link_resume(rdma_link_t *link, uint64_t peer_accepted);
+void rdma_resume(path_link_t *link);
 /* A message came over the slots' lane. */
 void rdma_link_message(rdma_link_t *link, rdma_path_t *path, const uint8_t *bytes, uint32_t size);
-/* Takes in what has come. Runs no callback. True: there were slots. */
-bool rdma_link_take(rdma_link_t *link);
+/* Takes in what has come, polled for or not. Runs no callback. */
+void rdma_link_take(rdma_link_t *link);
+void rdma_link_keep(path_link_t *link);
+bool rdma_link_hear(path_link_t *link);
 /* What the line says more than slots and words have, where it is one. Runs no callback. */
 void rdma_line_hear(rdma_link_t *link);
-/* Sends what is due. Runs no callback. */
-void rdma_push(rdma_link_t *link);
-/* Tells the owner what is due. */
-void rdma_link_settle(rdma_link_t *link);
-bool rdma_link_served(const rdma_link_t *link);
+void rdma_push(path_link_t *link);
 unsigned rdma_room(rf_link_t *link, unsigned want);
-unsigned rdma_send(rf_link_t *link, const rf_slot_t *slots, unsigned n);
 rf_err_t rdma_flush(rf_link_t *link);
 unsigned rdma_poll(rf_link_t *link, rf_slot_t *out, unsigned max);
 void rdma_arm(rf_link_t *link);
@@ -427,101 +405,127 @@ bool rdma_ready(rf_link_t *link);
 void rdma_disarm(rf_link_t *link);
 void rdma_stats(rf_link_t *link, rf_link_stats_t *out);
 
-/* Slots came, in order: copies them into the in-ring. */
+/* Slots came, in order, with no parity: copies them to who polls, the rest into the in-ring. */
 void rdma_link_accept(rdma_link_t *link, rdma_path_t *path, const rf_slot_t *slots, uint32_t n);
+/* What a peer may send: of a control word without its parity. */
+static inline bool rdma_control_right(uint64_t c)
+{
+    return rf_control_valid(c) && rf_control_type(c) < RF_SLOT_TYPE_MEDIUM && !(c & RF_CONTROL_PARITY);
+}
 
 /* ring.c */
 rf_err_t rdma_ring_make(rdma_path_t *path);
 void rdma_ring_info(const rdma_path_t *path, rdma_path_info_t *out);
-/* The parity of slot `number`, counted from the path's first, in a ring of so many. */
-uint64_t rdma_ring_parity(uint64_t number, uint32_t slots);
-/* Takes what has been written. True: there was something. */
-bool rdma_ring_take(rdma_link_t *link, rdma_path_t *path);
+/* The parity of slot `number`, counted from the path's first, in a ring of so many: the first lap differs from memory never
+ * written. */
+static inline uint64_t rdma_ring_parity(uint64_t number, uint32_t slots)
+{
+    return number & slots ? 0 : RF_CONTROL_PARITY;
+}
+/* Takes all that has been written. */
+void rdma_ring_take(rdma_link_t *link, rdma_path_t *path);
+/* This one has been written. */
+bool rdma_ring_written(const rdma_path_t *path, uint64_t at);
+/* Copies at most `max` of the slots that have been written, from this one on, for a caller of poll(); returns how many make
+ * sense. *last: the control word of the last that was copied, without its parity, be it right or not. */
+unsigned rdma_ring_read(const rdma_path_t *path, uint64_t at, rf_slot_t *out, unsigned max, uint64_t *last);
 uint64_t rdma_line_read(const rdma_path_t *path);
 /* False: no room. */
 bool rdma_line_write(rdma_path_t *path, uint64_t delivered);
 void rdma_sleep_arm(rdma_link_t *link, rdma_path_t *path);
 void rdma_sleep_word(rdma_link_t *link, rdma_path_t *path, uint32_t flags);
 void rdma_sleep_rung(rdma_path_t *path);
+/* The timer has gone off. */
+void rdma_sleep_looked(rdma_endpoint_t *ep);
 
 /* cm.c */
-rf_err_t rdma_cm_listen(rdma_endpoint_t *ep, uint16_t *port);
+/* Where the peer is to connect to for a path over this device. */
+rf_err_t rdma_cm_listen(rdma_device_t *device, uint16_t *port);
 /* Connects the path to what its peer's ANSWER said; HELLO follows. */
 rf_err_t rdma_cm_dial(rdma_path_t *path);
+/* A path ends. */
+void rdma_cm_over(const rdma_path_t *path);
 void rdma_cm_heard(rdma_endpoint_t *ep);
+/* The device was removed, and is about to be closed: librdmacm lets go of it, too. */
+void rdma_cm_removed(rdma_device_t *device);
 void rdma_cm_close(rdma_endpoint_t *ep);
 
 /* bulk.c */
-rf_err_t rdma_bulk_need(rdma_link_t *link);
-/* The lane is up: the peer has so many writes. False: it cannot have. */
-bool rdma_bulk_resume(rdma_link_t *link, uint64_t peer_placed);
-/* A message came over the bulk lane. */
-/* True: the buffer stays with it until the notify slot in it is served. */
+bool rdma_bulk_resume(path_link_t *link, uint64_t peer_placed);
+/* A message came over the bulk lane. True: the buffer stays with it until the notify slot in it is served. */
 bool rdma_bulk_message(rdma_link_t *link, rdma_buffer_t *buffer, uint32_t size);
 /* The lane's path ends: what was posted is not on its way any more. */
 void rdma_bulk_detach(rdma_link_t *link);
-void rdma_bulk_pump(rdma_link_t *link);
-/* Notify slots wait. */
-bool rdma_bulk_ready(const rdma_link_t *link);
+void rdma_bulk_pump(path_link_t *link);
 unsigned rdma_bulk_notified(rdma_link_t *link, rf_slot_t *out, unsigned max);
-/* Tells the owner which writes are complete. */
-void rdma_bulk_settle(rdma_link_t *link);
+/* Its path has failed. */
+void rdma_bulk_failed(path_lane_t *lane, enum ibv_wc_status why);
+void rdma_bulk_settle(path_link_t *link);
 /* iWARP: the peer has placed so many writes. False: it cannot have. */
 bool rdma_bulk_placed(rdma_link_t *link, uint64_t placed);
 /* Writes of the peer that came whole, and whose buffers are free again. */
 uint64_t rdma_bulk_taken(const rdma_link_t *link);
-void rdma_bulk_fail(rdma_link_t *link, rf_err_t err);
-void rdma_bulk_free(rdma_link_t *link);
-void rdma_bulk_region_gone(rdma_link_t *link, uint64_t region);
-void rdma_bulk_region_free(rdma_link_t *link, uint64_t region);
+/* iWARP: ... of which no word has told the peer, who waits for it. */
+bool rdma_bulk_owes(const rdma_link_t *link);
+/* A word that said so is on its way. */
+void rdma_bulk_said(rdma_link_t *link, uint64_t taken);
+/* A message of RDMA_CONTROL_REGION_*. False: it makes no sense. */
+bool rdma_bulk_control(path_link_t *link, uint8_t type, const uint8_t *bytes, size_t size);
+/* Tells the peer of regions here, and which of its own are free. */
+void rdma_bulk_push_control(rdma_link_t *link);
+
+/* region.c */
 /* Nobody writes its regions any more; the memory stays. */
 void rdma_bulk_shut(rdma_link_t *link);
-/* Tells the peer which regions are gone, and which of its own are free. */
-void rdma_bulk_push_control(rdma_link_t *link);
+/* The link has a domain at this device, with its regions in it. RF_ERR_AGAIN: paths over another device are still ending. */
+rf_err_t rdma_link_enter(rdma_link_t *link, rdma_device_t *device);
+/* The link has no domain any more; its regions stay. */
+void rdma_link_leave(rdma_link_t *link);
+/* Tells the peer which regions are gone, and which have another key. False: not all of it now. */
+bool rdma_regions_push(rdma_link_t *link);
+/* Nothing of the peer is on its way to a region that was destroyed here. False: it was not. */
+bool rdma_region_freed(rdma_link_t *link, uint64_t region);
+void rdma_bulk_free(path_link_t *link);
 rf_err_t rdma_region_create(rf_link_t *link, size_t size, rf_region_t **out);
 void rdma_region_destroy(rf_link_t *link, rf_region_t *region);
-rf_err_t rdma_remote_write(rf_link_t *link, const rf_region_key_t *key, uint64_t offset, const void *source,
-                           size_t size, const rf_slot_t *notify, uint64_t cookie);
 
 /* endpoint.c */
-void rdma_enter(rdma_endpoint_t *ep);
-void rdma_leave(rdma_endpoint_t *ep);
-void rdma_event(rdma_link_t *link, rf_link_event_t event, rf_err_t err, const rf_hello_t *hello,
-                uint64_t cookie);
-void rdma_timer(rdma_endpoint_t *ep, uint64_t at_ns);
-/* rdma_link_settle() is to be called for it, in poll() or progress(). */
-void rdma_attention(rdma_link_t *link);
-/* The slots' path is gone. */
-void rdma_link_broken(rdma_link_t *link, rf_err_t err);
-/* The link ends with `err`: at once if nothing that arrived is left, else after it has been polled. */
-void rdma_link_end(rdma_link_t *link, rf_err_t err);
-void rdma_link_end_settle(rdma_link_t *link);
-/* The peer closed in order, and everything before that has been polled. */
-void rdma_link_closed(rdma_link_t *link);
-void rdma_link_bury(rdma_link_t *link);
-/* The peer sent nonsense. Runs no callback. */
-void rdma_link_wrong(rdma_link_t *link, const char *what);
 /* Reads "host:port", numbers. */
 bool rdma_address_take(const char *address, struct sockaddr_storage *out, socklen_t *size);
 void rdma_source_to(const char *address, rdma_source_t *out);
 rf_err_t rdma_endpoint_open(const rf_endpoint_params_t *params, rf_endpoint_t **out);
-void rdma_endpoint_close(rf_endpoint_t *endpoint);
-rf_err_t rdma_endpoint_address(rf_endpoint_t *endpoint, char *out, size_t max);
-int rdma_endpoint_fd(rf_endpoint_t *endpoint);
-void rdma_endpoint_progress(rf_endpoint_t *endpoint, uint64_t now_ns, uint64_t *next_ns);
-rf_err_t rdma_link_connect(rf_endpoint_t *endpoint, const rf_link_params_t *params, rf_link_t **out);
-rf_err_t rdma_link_accept_incoming(rf_link_t *incoming, const rf_link_params_t *params);
-void rdma_link_reject(rf_link_t *incoming, rf_err_t why);
-void rdma_fence(rf_link_t *link);
-void rdma_close(rf_link_t *link);
 
-static inline rdma_link_t *rdma_link_of(rf_link_t *link)
+static inline rdma_link_t *rdma_link_of(const path_link_t *link)
 {
-    return (rdma_link_t *)link;
+    return (rdma_link_t *)(uintptr_t)link;
 }
-static inline rdma_endpoint_t *rdma_endpoint_of(const rdma_link_t *link)
+static inline rdma_endpoint_t *rdma_endpoint_of(const path_link_t *link)
 {
     return (rdma_endpoint_t *)link->head.endpoint;
+}
+static inline rdma_bulk_t *rdma_bulk_of(const rdma_link_t *link)
+{
+    return (rdma_bulk_t *)link->base.bulk;
+}
+/* Its queue pair; NULL: none. */
+static inline rdma_path_t *rdma_path_of(const path_lane_t *lane)
+{
+    return rdma_link_of(lane->link)->paths[lane->number];
+}
+/* Nothing is sent over it any more. */
+static inline bool rdma_path_over(const rdma_path_t *path)
+{
+    return !path->lane || path->lane->failed;
+}
+/* Of a path that is not dying. */
+static inline rdma_link_t *rdma_path_link(const rdma_path_t *path)
+{
+    return rdma_link_of(path->lane->link);
+}
+/* What a lane's words, slots or writes go over now; NULL: nothing. */
+static inline rdma_path_t *rdma_path_up(const rdma_link_t *link, unsigned lane)
+{
+    return path_lane_up(&link->base.lanes[lane]) ? link->paths[lane] : NULL;
 }
 
 #endif

@@ -5,32 +5,28 @@
  * posted, many a request, all requests of a call with one doorbell. A short request carries its slots inline; the slots of
  * a longer one are read by the device from the ring, where they stay until they are acknowledged.
  *
- * In: what has come is copied into the in-ring, and buffers of SENDs are posted again at once: a link whose owner takes
- * nothing holds up no other. The in-ring holds at most what this end said that it takes.
+ * In: what has come is copied once, to who polls: out of the ring where the peer wrote it, or out of the buffer that a look
+ * into the completion queue, by poll() itself, finds it in. What is found while nobody polls for it is copied into the
+ * in-ring, and buffers of SENDs are posted again at once: a link whose owner takes nothing holds up no other. The in-ring
+ * holds at most what this end said that it takes. Of the links of a device that are polled in turn, one looks into the queue
+ * for all.
  *
  * Of SENDs, buffers at the receiver are promised: RDMA_MESSAGES for data messages, each of which is given back by the acknowledgement
  * of its last slot, and RDMA_WORDS for words. Of words there are on their way at most: one HELLO, one CLOSE, one WANT_ACK
- * and its answer, one probe, and explicit acknowledgements, of which at most four are said for a full ring, and four for
- * as many messages as are promised, before the peer has to take some of them to send more.
+ * and its answer, one since the control link broke, and explicit acknowledgements, of which at most four are said for as many slots as this
+ * end takes, and four for as many messages as are promised, before the peer has to take some of them to send more. On iWARP, where a
+ * word says that a remote write was taken, there may be one more for each write outstanding.
  */
 #include "transport/rdma/internal.h"
 
 #include "base/clock.h"
-#include "base/log.h"
+#include "transport/ring.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define SLOTS_DEFAULT     RF_RING_SLOTS_MIN
-#define SLOTS_MAX_DEFAULT 4096
-#define ACK_SHARE         4 /* an acknowledgement is said for each such part of a ring, or of the promised messages */
-#define CONTROL_CALLERS   (~(RF_CONTROL_PARITY | 0xffffull << RF_CONTROL_ACK_SHIFT | RF_CONTROL_RESERVED))
-
-static bool power_of_two(uint32_t n)
-{
-    return n != 0 && (n & (n - 1)) == 0;
-}
+#define IN_SLOTS  RF_RING_SLOTS_MIN /* of the in-ring, to start with */
+#define ACK_SHARE 4 /* an acknowledgement is said for each such part of a ring, or of the promised messages */
 
 /* --- rings -------------------------------------------------------------------------------------------------- */
 
@@ -39,14 +35,15 @@ rf_err_t rdma_link_attach(rdma_link_t *link, rdma_path_t *path)
     rdma_memory_t *memory = &link->ring_memory;
     path->ring_mr = ibv_reg_mr(path->domain->pd, memory->base, memory->size, IBV_ACCESS_LOCAL_WRITE);
     if (path->ring_mr) return RF_OK;
-    rdma_memory_refused(rdma_endpoint_of(link), memory->size);
+    rdma_memory_refused(path->device->endpoint, memory->size);
     return RF_ERR_NO_MEMORY;
 }
 
-/* Moves the ring to a larger one; the slots keep their numbers. */
-static bool ring_grow(rdma_link_t *link, uint32_t size)
+/* What is posted is still read from the smaller one, until its path ends. */
+bool rdma_ring_grow(path_link_t *base, uint32_t size)
 {
-    rdma_path_t *path = link->lanes[RDMA_LANE_SLOTS].path;
+    rdma_link_t *link = rdma_link_of(base);
+    rdma_path_t *path = link->paths[PATH_LANE_SLOTS];
     rdma_memory_t memory;
     if (path && path->retired.base && path->posted != path->completed)
         return false; /* once in the life of a request */
@@ -54,9 +51,9 @@ static bool ring_grow(rdma_link_t *link, uint32_t size)
                          &memory) != RF_OK)
         return false;
     rf_slot_t *ring = (rf_slot_t *)memory.base;
-    for (uint64_t i = link->acked; i < link->slots_head; i++)
-        ring[i & (size - 1)] = link->ring[i & (link->ring_size - 1)];
-    if (path) { /* what is posted is still read from the smaller one */
+    for (uint64_t i = base->acked; i < base->slots_head; i++)
+        ring[i & (size - 1)] = base->ring[i & (base->ring_size - 1)];
+    if (path) {
         rdma_memory_free(&path->retired);
         path->retired = link->ring_memory;
         path->retired.mr = path->ring_mr;
@@ -66,94 +63,54 @@ static bool ring_grow(rdma_link_t *link, uint32_t size)
         rdma_memory_free(&link->ring_memory);
     }
     link->ring_memory = memory;
-    link->ring = ring;
-    link->ring_size = size;
+    base->ring = ring;
+    base->ring_size = size;
     return true;
 }
 
 static bool in_grow(rdma_link_t *link, uint32_t size)
 {
-    rf_slot_t *in = aligned_alloc(sizeof *in, size * sizeof *in);
-    if (!in) return false;
-    for (uint64_t i = link->delivered; i < link->accepted; i++)
-        in[i & (size - 1)] = link->in[i & (link->in_size - 1)];
+    return rf_ring_resize(&link->in, &link->in_size, size, link->base.delivered, link->base.accepted);
+}
+
+rf_err_t rdma_link_init(path_link_t *base)
+{
+    rdma_link_t *link = rdma_link_of(base);
+    link->ack_due_at = RF_NEVER;
+    return in_grow(link, IN_SLOTS) ? RF_OK : RF_ERR_NO_MEMORY;
+}
+
+void rdma_link_free(path_link_t *base)
+{
+    rdma_link_t *link = rdma_link_of(base);
+    rdma_memory_free(&link->ring_memory);
+    rdma_domain_release(link->domain);
     free(link->in);
-    link->in = in;
-    link->in_size = size;
-    return true;
-}
-
-rf_err_t rdma_link_size(rdma_link_t *link, const rf_link_params_t *params)
-{
-    uint32_t slots = params->slots ? params->slots : SLOTS_DEFAULT;
-    uint32_t slots_max = params->slots_max ? params->slots_max : SLOTS_MAX_DEFAULT;
-    if (slots_max < slots) slots_max = slots;
-    if (!power_of_two(slots) || !power_of_two(slots_max) || slots_max > RF_RING_SLOTS_MAX)
-        return RF_ERR_INVALID;
-    if (slots > link->ring_size && !ring_grow(link, slots)) return RF_ERR_NO_MEMORY;
-    link->slots_max = slots_max > link->ring_size ? slots_max : link->ring_size;
-    link->in_max = link->slots_max;
-    return RF_OK;
-}
-
-rdma_link_t *rdma_link_new(rdma_endpoint_t *ep, const rf_link_params_t *params)
-{
-    static const rf_link_params_t defaults;
-    if (!params) params = &defaults;
-    rdma_link_t *link = calloc(1, sizeof *link);
-    if (!link) return NULL;
-    link->head.transport = &rf_transport_rdma;
-    link->head.endpoint = &ep->head;
-    link->head.user = params->user;
-    link->head.state = RF_LINK_STATE_CONNECTING;
-    link->dead_ns = link->ack_due_at = link->close_at = RF_NEVER;
-    for (unsigned i = 0; i < RDMA_LANES; i++) {
-        link->lanes[i].offer_ns = link->lanes[i].overdue_ns = RF_NEVER;
-        link->lanes[i].backoff_ns = RDMA_BACKOFF_NS_MIN;
-    }
-    link->control_in = calloc(1, sizeof *link->control_in);
-    if (!link->control_in || !in_grow(link, SLOTS_DEFAULT) || rdma_link_size(link, params) != RF_OK) {
-        rdma_memory_free(&link->ring_memory);
-        free(link->in);
-        free(link->control_in);
-        free(link);
-        return NULL;
-    }
-    link->next = ep->links;
-    if (ep->links) ep->links->prev = link;
-    ep->links = link;
-    ep->n_links++;
-    return link;
 }
 
 static bool acked(rdma_link_t *link, uint64_t delivered);
-
-static inline uint32_t ring_free(const rdma_link_t *link)
-{
-    return link->ring_size - (uint32_t)(link->slots_head - link->acked);
-}
 
 /* --- out ---------------------------------------------------------------------------------------------------- */
 
 /* The path that slots flow over now; NULL: none. */
 static rdma_path_t *path_up(const rdma_link_t *link)
 {
-    rdma_path_t *path = link->lanes[RDMA_LANE_SLOTS].path;
-    return path && path->stage == RDMA_STAGE_UP && !path->failed ? path : NULL;
+    return rdma_path_up(link, PATH_LANE_SLOTS);
 }
 
 /* The next request: how many slots, of one run of the ring, and of the peer's. 0: none, or the peer takes no more now. */
 static uint32_t request_slots(const rdma_link_t *link, const rdma_path_t *path)
 {
     const rdma_path_info_t *peer = &path->peer;
+    if (link->base.posted == link->base.slots_head) return 0;
     uint32_t room = peer->ring ? peer->ring_slots : peer->slots_max;
-    uint64_t n = link->slots_head - link->posted, out = link->posted - link->acked;
+    uint64_t n = link->base.slots_head - link->base.posted, out = link->base.posted - link->base.acked;
     uint64_t left = out < room ? room - out : 0; /* this path's peer may take less than the one before */
-    uint32_t run = link->ring_size - ((uint32_t)link->posted & (link->ring_size - 1));
+    uint32_t run = link->base.ring_size - ((uint32_t)link->base.posted & (link->base.ring_size - 1));
     uint32_t most = peer->ring ? RDMA_WRITE_SLOTS : RDMA_MESSAGE_SLOTS;
     uint32_t messages = peer->messages < RDMA_MESSAGES ? peer->messages : RDMA_MESSAGES;
     if (peer->ring) {
-        uint32_t to = (uint32_t)(link->posted - path->first) & (peer->ring_slots - 1);
+        uint32_t to = (uint32_t)(link->base.posted - path->first) & (peer->ring_slots - 1);
         if (peer->ring_slots - to < run) run = peer->ring_slots - to;
     } else if (link->ends_head - link->ends_tail >= messages) {
         return 0;
@@ -167,53 +124,49 @@ static void request_make(rdma_link_t *link, const rdma_path_t *path, uint32_t n,
                          struct ibv_send_wr *request)
 {
     const rdma_path_info_t *peer = &path->peer;
-    rf_slot_t *first = &link->ring[link->posted & (link->ring_size - 1)];
-    uint64_t number = link->posted - path->first, ack = (link->delivered & 0xffff) << RF_CONTROL_ACK_SHIFT;
+    rf_slot_t *first = &link->base.ring[link->base.posted & (link->base.ring_size - 1)];
+    uint64_t number = link->base.posted - path->first, ack = (link->base.delivered & 0xffff)
+                                                             << RF_CONTROL_ACK_SHIFT;
     for (uint32_t i = 0; i < n; i++) {
         uint64_t parity = peer->ring ? rdma_ring_parity(number + i, peer->ring_slots) : 0;
-        first[i].control = (first[i].control & CONTROL_CALLERS) | ack | parity;
+        first[i].control = (first[i].control & RF_CONTROL_CALLERS) | ack | parity;
     }
     *part = (struct ibv_sge){
         .addr = (uintptr_t)first, .length = n * (uint32_t)sizeof *first, .lkey = path->ring_mr->lkey};
     *request = (struct ibv_send_wr){.sg_list = part,
                                     .num_sge = 1,
                                     .opcode = IBV_WR_SEND,
-                                    .send_flags = part->length <= path->inline_max ? IBV_SEND_INLINE : 0};
-    link->posted += n;
+                                    .send_flags = part->length <= path->inline_size ? IBV_SEND_INLINE : 0};
+    link->base.posted += n;
     if (peer->ring) {
         request->opcode = IBV_WR_RDMA_WRITE;
         request->wr.rdma.remote_addr = peer->ring + (number & (peer->ring_slots - 1)) * sizeof(rf_slot_t);
         request->wr.rdma.rkey = peer->ring_key;
     } else {
-        link->ends[link->ends_head++ % RDMA_MESSAGES] = link->posted;
+        link->ends[link->ends_head++ % RDMA_MESSAGES] = link->base.posted;
     }
 }
 
-/* An acknowledgement goes out, in whatever way. */
+/* An acknowledgement goes out, in whatever way; that remote writes were taken is said by words alone. */
 static void ack_said(rdma_link_t *link)
 {
-    link->delivered_said = link->delivered;
-    link->say_ack = false;
+    link->delivered_said = link->base.delivered;
+    link->base.say_ack = rdma_bulk_owes(link);
     while (link->came_tail != link->came_head &&
-           link->came[link->came_tail % RDMA_MESSAGES] <= link->delivered)
+           link->came[link->came_tail % RDMA_MESSAGES] <= link->base.delivered)
         link->came_tail++;
 }
 
 static void word_say(rdma_link_t *link, rdma_path_t *path)
 {
-    uint32_t flags = link->say;
-    if (link->posted != link->slots_head) flags &= ~RDMA_WORD_CLOSE; /* not before the last slot */
-    if (flags == 0 && !link->say_ack) return;
-    rdma_word_t word = {.flags = flags,
-                        .generation = path->generation,
-                        .delivered = link->delivered,
-                        .placed = link->bulk ? rdma_bulk_taken(link) : 0,
-                        .count = link->posted};
+    path_link_t *base = &link->base;
+    path_word_t word;
+    if (!path_word_due(base, &word)) return;
+    word.placed = base->bulk ? rdma_bulk_taken(link) : 0;
     if (!rdma_path_say(path, &word)) return;
-    link->say &= ~flags;
-    if (flags & RDMA_WORD_WANT_ACK)
-        link->ack_asked_at = link->posted; /* what is posted later is asked for later */
-    if (flags & RDMA_WORD_GRANT) path->peer_sleeps = true;
+    path_word_said(base, &word);
+    rdma_bulk_said(link, word.placed);
+    if (word.flags & RDMA_WORD_GRANT) path->peer_sleeps = true;
     ack_said(link);
 }
 
@@ -221,15 +174,16 @@ static void word_say(rdma_link_t *link, rdma_path_t *path)
 static void ring_peer(rdma_link_t *link, rdma_path_t *path, struct ibv_send_wr *request)
 {
     path->peer_sleeps = false;
-    link->stats.wakeups_sent++;
+    link->base.stats.wakeups_sent++;
     if (path->device->iwarp)
-        link->say |= RDMA_WORD_RING;
+        link->base.say |= RDMA_WORD_RING;
     else
         request->opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
 }
 
-void rdma_push(rdma_link_t *link)
+void rdma_push(path_link_t *base)
 {
+    rdma_link_t *link = rdma_link_of(base);
     rdma_path_t *path = path_up(link);
     if (!path) return;
     struct ibv_send_wr requests[RDMA_POST_BATCH];
@@ -245,27 +199,18 @@ void rdma_push(rdma_link_t *link)
         if (n == 0) break;
         sent = true;
         if (path->peer_sleeps && path->peer.ring) ring_peer(link, path, &requests[n - 1]);
-        if (link->posted > link->sent_max)
-            link->sent_max = link->posted; /* it may be acknowledged from here on */
+        if (base->posted > base->sent_max)
+            base->sent_max = base->posted; /* it may be acknowledged from here on */
         rdma_path_post(path, requests, n);
-        if (path->failed) return;
+        if (rdma_path_over(path)) return;
         if (n == room && !rdma_device_drain(path->device)) break;
         if (path_up(link) != path) return;
     }
     if (sent) {
-        link->stats.flushes++;
+        base->stats.flushes++;
         ack_said(link);
     }
-    if (link->say || link->say_ack) word_say(link, path);
-}
-
-/* A send was refused: the peer is asked to say what it has taken, unless it has been asked. */
-static void room_ask(rdma_link_t *link)
-{
-    if (link->ack_asked_at > link->acked || link->slots_head == link->acked) return;
-    link->ack_asked_at = link->slots_head;
-    link->say |= RDMA_WORD_WANT_ACK;
-    rdma_push(link);
+    if (base->say || base->say_ack) word_say(link, path);
 }
 
 void rdma_line_hear(rdma_link_t *link)
@@ -273,59 +218,22 @@ void rdma_line_hear(rdma_link_t *link)
     const rdma_path_t *path = path_up(link);
     if (!path || !path->written) return;
     uint64_t delivered = rdma_line_read(path);
-    if (delivered > link->acked && !acked(link, delivered))
-        rdma_link_wrong(link, "an acknowledgement of slots never sent");
+    if (delivered > link->base.acked && !acked(link, delivered))
+        path_link_wrong(&link->base, "an acknowledgement of slots never sent");
 }
 
 unsigned rdma_room(rf_link_t *link_head, unsigned want)
 {
-    rdma_link_t *link = rdma_link_of(link_head);
-    if (want > ring_free(link)) rdma_line_hear(link);
-    if ((link_head->state != RF_LINK_STATE_UP && link_head->state != RF_LINK_STATE_BROKEN) ||
-        link->end_pending)
-        return 0;
-    uint32_t size = link->ring_size;
-    while (size - (uint32_t)(link->slots_head - link->acked) < want && size < link->slots_max) size *= 2;
-    if (size > link->ring_size && !ring_grow(link, size) && rf_log_level() >= RF_LOG_DEBUG)
-        rf_log(RF_LOG_DEBUG, "rdma: a ring does not grow to %u slots now", size);
-    unsigned free_slots = ring_free(link);
-    if (free_slots < want) {
-        link->room_wanted = want < link->ring_size ? want : link->ring_size;
-        room_ask(link);
-    }
-    return free_slots;
-}
-
-unsigned rdma_send(rf_link_t *link_head, const rf_slot_t *slots, unsigned n)
-{
-    rdma_link_t *link = rdma_link_of(link_head);
-    if (rf_unlikely(link_head->state != RF_LINK_STATE_UP)) {
-        if (link_head->state != RF_LINK_STATE_BROKEN || link->end_pending) return 0;
-    }
-    if (rf_unlikely(n > ring_free(link))) {
-        unsigned room = rdma_room(link_head, n);
-        if (room < n) {
-            link->stats.full++;
-            n = room;
-        }
-    }
-    for (unsigned i = 0; i < n; i++) {
-        rf_slot_t *to = &link->ring[(link->slots_head + i) & (link->ring_size - 1)];
-        memcpy(to, &slots[i], sizeof *to);
-        to->control &= CONTROL_CALLERS;
-    }
-    link->slots_head += n;
-    return n;
+    const path_link_t *base = path_link_of(link_head);
+    if (want > path_ring_free(base)) rdma_line_hear(rdma_link_of(base));
+    return path_room(link_head, want);
 }
 
 rf_err_t rdma_flush(rf_link_t *link_head)
 {
-    rdma_link_t *link = rdma_link_of(link_head);
-    if (rf_unlikely(link_head->state == RF_LINK_STATE_DEAD || link->end_pending))
-        return link->fenced                     ? RF_ERR_FENCED
-               : link->end_err == RF_ERR_CLOSED ? RF_ERR_CLOSED
-                                                : RF_ERR_PEER_DEAD;
-    if (link->slots_head != link->posted) rdma_push(link);
+    path_link_t *base = path_link_of(link_head);
+    if (rf_unlikely(link_head->state == RF_LINK_STATE_DEAD || base->end_pending)) return path_link_over(base);
+    if (base->slots_head != base->posted) rdma_push(base);
     return RF_OK;
 }
 
@@ -334,109 +242,106 @@ rf_err_t rdma_flush(rf_link_t *link_head)
 /* The peer's owner has taken `delivered` slots. False: it cannot have. */
 static bool acked(rdma_link_t *link, uint64_t delivered)
 {
-    if (delivered > link->sent_max) return false;
-    if (delivered <= link->acked) return true;
-    link->acked = delivered;
-    if (link->posted < delivered) link->posted = delivered;
+    path_link_t *base = &link->base;
+    if (delivered <= base->acked) return true;
+    if (!path_link_acked(base, delivered)) return false;
     while (link->ends_tail != link->ends_head && link->ends[link->ends_tail % RDMA_MESSAGES] <= delivered)
         link->ends_tail++;
-    if (link->room_wanted != 0) {
-        if (ring_free(link) >= link->room_wanted) {
-            link->room_wanted = 0;
-            link->room_due = true;
-            rdma_attention(link);
-        } else {
-            room_ask(link);
-        }
-    }
-    if (link->posted != link->slots_head) rdma_push(link); /* the peer has buffers again */
+    if (base->posted != base->slots_head) rdma_push(base); /* the peer has buffers again */
     return true;
 }
 
 /* A slot may be taken later than a word or the line that was said after it: what is older is nothing new. */
 static bool acked16(rdma_link_t *link, uint64_t control)
 {
-    int16_t more = (int16_t)((uint16_t)(control >> RF_CONTROL_ACK_SHIFT) - (uint16_t)link->acked);
-    return more <= 0 || acked(link, link->acked + (uint64_t)more);
+    int16_t more = (int16_t)((uint16_t)(control >> RF_CONTROL_ACK_SHIFT) - (uint16_t)link->base.acked);
+    return more <= 0 || acked(link, link->base.acked + (uint64_t)more);
 }
 
 static void word_take(rdma_link_t *link, rdma_path_t *path, const rf_slot_t *slot)
 {
-    rdma_word_t word;
-    memcpy(&word, slot->payload, sizeof word);
-    if (rf_control_length(slot->control) != sizeof word || (word.flags & ~RDMA_WORD_FLAGS) ||
-        (word.flags & RDMA_WORD_HELLO) || word.generation != path->generation || word.reserved[0] ||
-        word.reserved[1] || word.reserved[2]) {
-        rdma_link_wrong(link, "a word that makes no sense");
+    path_link_t *base = &link->base;
+    path_word_t word;
+    if (!path_word_read(path->lane, slot, &word) || (word.flags & PATH_WORD_HELLO)) {
+        path_link_wrong(base, "a word that makes no sense");
         return;
     }
-    if (path->written) rdma_ring_take(link, path); /* what was written before it */
+    if (path->written) {
+        rdma_ring_take(link, path);       /* what was written before it */
+        if (rdma_path_over(path)) return; /* there was no memory for it */
+    }
     if (!acked(link, word.delivered)) {
-        rdma_link_wrong(link, "an acknowledgement of slots never sent");
+        path_link_wrong(&link->base, "an acknowledgement of slots never sent");
         return;
     }
     if (word.placed != 0 && !rdma_bulk_placed(link, word.placed)) {
-        rdma_link_wrong(link, "an acknowledgement of bytes never sent");
+        path_link_wrong(&link->base, "an acknowledgement of bytes never sent");
         return;
     }
     /* A ring may hold more by now than when the word was said. */
-    bool counted = path->written ? word.count <= link->accepted : word.count == link->accepted;
-    if (((word.flags & RDMA_WORD_WANT_ACK) && !counted) ||
-        ((word.flags & RDMA_WORD_CLOSE) && word.count != link->accepted)) {
-        rdma_link_wrong(link, "a count of slots never sent");
+    bool counted = path->written ? word.count <= link->base.accepted : word.count == link->base.accepted;
+    if (((word.flags & PATH_WORD_WANT_ACK) && !counted) ||
+        ((word.flags & PATH_WORD_CLOSE) && word.count != link->base.accepted)) {
+        path_link_wrong(&link->base, "a count of slots never sent");
         return;
     }
-    if (word.flags & RDMA_WORD_WANT_ACK) link->ack_due_at = word.count;
-    if (word.flags & RDMA_WORD_CLOSE) {
-        link->close_at = word.count;
-        rdma_attention(link);
+    if (word.flags & PATH_WORD_WANT_ACK) link->ack_due_at = word.count;
+    if (word.flags & PATH_WORD_CLOSE) {
+        link->base.close_at = word.count;
+        path_link_attention(&link->base);
     }
     rdma_sleep_word(link, path, word.flags);
-    if (link->ack_due_at <= link->delivered) {
+    if (link->ack_due_at <= link->base.delivered) {
         link->ack_due_at = RF_NEVER;
-        link->say_ack = true;
+        link->base.say_ack = true;
     }
-    if (link->say || link->say_ack) rdma_push(link);
+    if (link->base.say || link->base.say_ack) rdma_push(&link->base);
 }
 
-static bool slot_right(const rf_slot_t *slot)
+/* In the in-ring there is room for so many. False: the path is over, and they come again over the next; or the link is. */
+static bool in_make_room(rdma_link_t *link, rdma_path_t *path, uint64_t n)
 {
-    return rf_control_valid(slot->control) && rf_control_type(slot->control) < RF_SLOT_TYPE_MEDIUM &&
-           !(slot->control & RF_CONTROL_PARITY);
+    uint32_t size = link->in_size;
+    while (size < n && size < link->base.slots_max) size *= 2;
+    if (n > link->base.slots_max || link->base.close_at != RF_NEVER) {
+        path_link_wrong(&link->base, "more slots than there was room for");
+        return false;
+    }
+    bool there = size == link->in_size || in_grow(link, size);
+    if (!there) rdma_path_broken(path);
+    return there;
 }
 
 void rdma_link_accept(rdma_link_t *link, rdma_path_t *path, const rf_slot_t *slots, uint32_t n)
 {
-    uint64_t after = link->accepted - link->delivered + n;
-    uint32_t in_size = link->in_size;
-    while (in_size < after && in_size < link->in_max) in_size *= 2;
-    if (after > link->in_max || link->close_at != RF_NEVER) {
-        rdma_link_wrong(link, "more slots than there was room for");
-        return;
-    }
-    if (in_size > link->in_size && !in_grow(link, in_size)) {
-        rdma_path_broken(path); /* the slots come again over the next */
-        return;
-    }
+    path_link_t *base = &link->base;
+    uint64_t held = base->accepted - base->delivered;
+    uint32_t room = link->out_max - link->out_n, direct = held != 0 ? 0 : n < room ? n : room;
+    if (!in_make_room(link, path, held + n)) return;
     for (uint32_t i = 0; i < n; i++) {
-        if (!slot_right(&slots[i])) {
-            rdma_link_wrong(link, "a slot that makes no sense");
+        rf_slot_t *to =
+            i < direct ? &link->out[link->out_n + i] : &link->in[(base->accepted + i) & (link->in_size - 1)];
+        if (!rdma_control_right(slots[i].control)) {
+            path_link_wrong(base, "a slot that makes no sense");
             return;
         }
-        link->in[(link->accepted + i) & (link->in_size - 1)] = slots[i];
+        memcpy(to->words, slots[i].words, sizeof to->words);
+        to->control = slots[i].control & RF_CONTROL_CALLERS;
     }
-    link->accepted += n;
-    if (link->user_closed) link->delivered = link->accepted; /* nobody takes them any more */
-    if (!acked16(link, slots[n - 1].control)) rdma_link_wrong(link, "an acknowledgement of slots never sent");
+    base->accepted += n;
+    base->delivered += direct;
+    link->out_n += direct;
+    if (base->user_closed) base->delivered = base->accepted; /* nobody takes them any more */
+    if (!acked16(link, slots[n - 1].control)) path_link_wrong(base, "an acknowledgement of slots never sent");
 }
 
 void rdma_link_message(rdma_link_t *link, rdma_path_t *path, const uint8_t *bytes, uint32_t size)
 {
     const rf_slot_t *slots = (const rf_slot_t *)bytes;
     uint32_t n = size / (uint32_t)sizeof *slots;
-    if (link->wrong || link->end_pending) return;
+    if (link->base.wrong || link->base.end_pending) return;
     if (size % sizeof *slots != 0 || n == 0 || n > RDMA_MESSAGE_SLOTS) {
-        rdma_link_wrong(link, "a message of no whole slots");
+        path_link_wrong(&link->base, "a message of no whole slots");
         return;
     }
     if (n == 1 && rf_control_type(slots[0].control) == RDMA_WORD) {
@@ -444,190 +349,238 @@ void rdma_link_message(rdma_link_t *link, rdma_path_t *path, const uint8_t *byte
         return;
     }
     if (path->written || link->came_head - link->came_tail == RDMA_MESSAGES) {
-        rdma_link_wrong(link, path->written ? "slots by SEND" : "more slots than there was room for");
+        path_link_wrong(&link->base, path->written ? "slots by SEND" : "more slots than there was room for");
         return;
     }
-    uint64_t after = link->accepted + n;
+    uint64_t after = link->base.accepted + n;
     rdma_link_accept(link, path, slots, n);
-    if (link->accepted == after) link->came[link->came_head++ % RDMA_MESSAGES] = after;
+    if (link->base.accepted == after) link->came[link->came_head++ % RDMA_MESSAGES] = after;
 }
 
-bool rdma_link_take(rdma_link_t *link)
+void rdma_link_take(rdma_link_t *link)
 {
     rdma_path_t *path = path_up(link);
-    if (!path) return false;
-    uint64_t before = link->accepted;
+    if (!path) return;
     rdma_device_drain(path->device);
-    if (path_up(link) == path && path->written) {
-        rdma_ring_take(link, path);
-        if (link->room_wanted != 0 || link->posted != link->slots_head) rdma_line_hear(link);
+    if (path_up(link) == path && path->written) rdma_ring_take(link, path);
+}
+
+/* The slots' path ends: what has come over it is taken, once nothing more can come. */
+void rdma_link_keep(path_link_t *base)
+{
+    rdma_link_t *link = rdma_link_of(base);
+    path_lane_t *lane = &base->lanes[PATH_LANE_SLOTS];
+    rdma_path_t *path = link->paths[PATH_LANE_SLOTS];
+    if (!path) return;
+    rdma_device_drain(path->device);
+    if (!path->written || lane->stage != PATH_UP) return;
+    rdma_path_stop(path);
+    lane->failed = true; /* nothing is sent over it any more */
+    rdma_ring_take(link, path);
+}
+
+bool rdma_link_hear(path_link_t *base)
+{
+    rdma_link_t *link = rdma_link_of(base);
+    if (base->user_closed) {
+        rdma_link_take(link);
+        if (link->device) rdma_device_arm(link->device); /* its owner does not any more */
+        rdma_link_take(link);                            /* what came before it was armed wakes nobody */
     }
-    return link->accepted != before;
+    if (base->room_wanted != 0 || base->posted != base->slots_head) rdma_line_hear(link);
+    if (base->bulk) rdma_bulk_push_control(link);
+    return false;
 }
 
-bool rdma_link_served(const rdma_link_t *link)
+/* Out of the in-ring. */
+static inline unsigned serve(rdma_link_t *link, rf_slot_t *out, unsigned max)
 {
-    return link->delivered == link->accepted && (!link->bulk || !rdma_bulk_ready(link));
-}
-
-static unsigned serve(rdma_link_t *link, rf_slot_t *out, unsigned max)
-{
-    uint64_t there = link->head.state == RF_LINK_STATE_CONNECTING ? 0 : link->accepted - link->delivered;
+    uint64_t there = link->base.accepted - link->base.delivered;
+    if (rf_likely(there == 0) || link->base.head.state == RF_LINK_STATE_CONNECTING) return 0;
     unsigned n = there < max ? (unsigned)there : max;
-    for (unsigned i = 0; i < n; i++) {
-        memcpy(&out[i], &link->in[(link->delivered + i) & (link->in_size - 1)], sizeof *out);
-        out[i].control &= CONTROL_CALLERS;
-    }
-    link->delivered += n;
+    for (unsigned i = 0; i < n; i++)
+        memcpy(&out[i], &link->in[(link->base.delivered + i) & (link->in_size - 1)], sizeof *out);
+    link->base.delivered += n;
     return n;
+}
+
+/* The path whose ring poll() may read; NULL: none. */
+static rdma_path_t *ring_open(const rdma_link_t *link)
+{
+    const path_link_t *base = &link->base;
+    rdma_path_t *path = path_up(link);
+    bool reads = path && path->written && base->head.state != RF_LINK_STATE_CONNECTING && !base->wrong &&
+                 base->close_at == RF_NEVER;
+    return reads ? path : NULL;
+}
+
+/* Out of the ring that the peer writes; nothing waits in the in-ring. */
+static unsigned ring_serve(rdma_link_t *link, const rdma_path_t *path, rf_slot_t *out, unsigned max)
+{
+    path_link_t *base = &link->base;
+    uint64_t last;
+    unsigned n = rdma_ring_read(path, base->accepted, out, max, &last);
+    base->accepted += n;
+    base->delivered += n;
+    if (n < max && !rdma_control_right(last))
+        path_link_wrong(base, "a slot that makes no sense");
+    else if (n > 0 && !acked16(link, last))
+        path_link_wrong(base, "an acknowledgement of slots never sent");
+    return n;
+}
+
+/* One look into the completion queue serves all links that are polled in turn: who looked last looks again. If it is not
+ * polled any more, another does, when all might have been since. */
+static void queue_look(rdma_link_t *link)
+{
+    rdma_device_t *device = link->device;
+    if (!device || (device->looker != link && ++device->passed_over < device->n_paths)) return;
+    device->looker = link;
+    device->passed_over = 0;
+    rdma_device_drain(device);
+}
+
+/* What has come, straight to who polls. */
+static unsigned take(rdma_link_t *link, rf_slot_t *out, unsigned max)
+{
+    path_link_t *base = &link->base;
+    link->out = out;
+    link->out_n = 0;
+    link->out_max = base->head.state == RF_LINK_STATE_CONNECTING ? 0 : max;
+    queue_look(link);
+    unsigned n = link->out_n;
+    link->out_max = link->out_n = 0;
+    n += serve(link, out + n, max - n);
+    const rdma_path_t *path = ring_open(link);
+    if (!path) return n;
+    if (n < max) n += ring_serve(link, path, out + n, max - n);
+    if (base->room_wanted != 0 || base->posted != base->slots_head) rdma_line_hear(link);
+    return n;
+}
+
+/* A peer that has sent more, since the last acknowledgement, than four of them speak for has a larger ring: acknowledgements follow
+ * that ring, so that it grows with what there is to send, and not because its owner hears late. Those of SENDs follow the
+ * promised messages. */
+static void ack_less_often(rdma_link_t *link, const rdma_path_t *path)
+{
+    uint64_t full = link->delivered_said + (uint64_t)ACK_SHARE * link->ack_every;
+    if (link->ack_every >= link->ack_most) return;
+    if (link->base.delivered > full || (ring_open(link) == path && rdma_ring_written(path, full)))
+        link->ack_every *= 2;
 }
 
 /* Says what has been taken, when enough has been, or the peer asked. */
 static void ack_if_due(rdma_link_t *link)
 {
-    bool asked = link->delivered >= link->ack_due_at;
-    uint32_t late = link->came_tail + RDMA_MESSAGES / ACK_SHARE - 1;
-    bool messages = link->came_head - link->came_tail >= RDMA_MESSAGES / ACK_SHARE &&
-                    link->came[late % RDMA_MESSAGES] <= link->delivered;
-    if (!asked && !messages && link->delivered - link->delivered_said < link->in_size / ACK_SHARE) return;
-    link->stats.acks_explicit++;
+    bool asked = link->base.delivered >= link->ack_due_at;
+    bool due = asked || link->base.delivered - link->delivered_said >= link->ack_every;
+    if (!due && link->came_head - link->came_tail >= RDMA_MESSAGES / ACK_SHARE) {
+        uint32_t late = link->came_tail + RDMA_MESSAGES / ACK_SHARE - 1;
+        due = link->came[late % RDMA_MESSAGES] <= link->base.delivered;
+    }
+    if (!due) return;
+    link->base.stats.acks_explicit++;
     rdma_path_t *path = path_up(link);
+    if (path && path->written) ack_less_often(link, path);
     if (!asked && path && path->peer.line) {
-        if (rdma_line_write(path, link->delivered)) ack_said(link);
+        if (rdma_line_write(path, link->base.delivered)) ack_said(link);
         return;
     }
     if (asked) link->ack_due_at = RF_NEVER;
-    link->say_ack = true;
-    rdma_push(link);
+    link->base.say_ack = true;
+    rdma_push(&link->base);
+}
+
+/* What the owner has to be told. Runs callbacks. False: the link is over. */
+static bool settle(path_link_t *base)
+{
+    path_endpoint_t *ep = path_endpoint_of(base);
+    path_endpoint_enter(ep);
+    path_link_settle(base);
+    bool goes_on = !base->buried && !base->fenced;
+    path_endpoint_leave(ep);
+    return goes_on;
 }
 
 unsigned rdma_poll(rf_link_t *link_head, rf_slot_t *out, unsigned max)
 {
-    rdma_link_t *link = rdma_link_of(link_head);
-    rdma_endpoint_t *ep = rdma_endpoint_of(link);
-    if (link->fenced || max == 0) return 0;
-    rdma_enter(ep);
+    path_link_t *base = path_link_of(link_head);
+    rdma_link_t *link = rdma_link_of(base);
+    if (rf_unlikely(base->fenced || max == 0)) return 0;
+    /* What the look before has left; not what this one leaves while it has slots: they come first. */
+    if (rf_unlikely(base->attention) && base->accepted == base->delivered && !settle(base)) return 0;
     unsigned n = serve(link, out, max);
     if (n < max) {
-        if (!rdma_link_take(link) && link->device) rdma_device_drain(link->device);
-        if (rf_unlikely(link->attention) && n == 0) rdma_link_settle(link);
-        if (link->buried || link->fenced) goto leave;
-        n += serve(link, out + n, max - n);
-        if (link->bulk && n < max) n += rdma_bulk_notified(link, out + n, max - n);
+        n += take(link, out + n, max - n);
+        if (rf_unlikely(base->attention) && n == 0) {
+            if (!settle(base)) return 0;
+            n = serve(link, out, max);
+        }
+        if (base->bulk && n < max) n += rdma_bulk_notified(link, out + n, max - n);
     }
     if (n > 0)
         ack_if_due(link);
-    else if (rf_unlikely(link->end_pending || link->close_at != RF_NEVER))
-        rdma_link_settle(link);
-leave:
-    rdma_leave(ep);
+    else if (rf_unlikely(base->end_pending || base->close_at != RF_NEVER))
+        settle(base);
     return n;
 }
 
 void rdma_arm(rf_link_t *link_head)
 {
-    rdma_link_t *link = rdma_link_of(link_head);
-    rdma_path_t *path = link->lanes[RDMA_LANE_SLOTS].path;
+    path_link_t *base = path_link_of(link_head);
+    rdma_link_t *link = rdma_link_of(base);
+    rdma_path_t *path = link->paths[PATH_LANE_SLOTS];
     if (link->device) rdma_device_arm(link->device);
-    if (path && path->written && link->posted != link->slots_head) room_ask(link); /* the line wakes nobody */
+    if (path && path->written && base->posted != base->slots_head)
+        path_link_ask(base); /* the line wakes nobody */
     if (path && path == path_up(link) && path->written) rdma_sleep_arm(link, path);
     link->armed = true;
 }
 
 void rdma_disarm(rf_link_t *link)
 {
-    rdma_link_of(link)->armed = false;
+    rdma_link_of(path_link_of(link))->armed = false;
 }
 
 bool rdma_ready(rf_link_t *link_head)
 {
-    rdma_link_t *link = rdma_link_of(link_head);
-    rdma_endpoint_t *ep = rdma_endpoint_of(link);
-    if (link->fenced) return false;
-    if (link->delivered == link->accepted && !rdma_link_take(link) && link->device)
-        rdma_device_drain(link->device);
-    const rdma_path_t *path = path_up(link);
+    path_link_t *base = path_link_of(link_head);
+    rdma_link_t *link = rdma_link_of(base);
+    path_endpoint_t *ep = path_endpoint_of(base);
+    if (base->fenced) return false;
+    rdma_device_t *device = link->device;
+    if (path_link_served(base) && device && !(device->notify && device->looked)) rdma_device_drain(device);
+    const rdma_path_t *path = path_up(link), *reads = ring_open(link);
     bool rung = link->armed && path && path->written &&
                 path->sleep == RDMA_AWAKE; /* since arm(), and that was all the ringing there is */
-    return link->delivered != link->accepted || link->attention || ep->attention || rung ||
-           (link->end_pending && rdma_link_served(link)) || (link->bulk && rdma_bulk_ready(link));
+    if (reads) rdma_line_hear(link);
+    bool more = device && device->notify && !device->looked && !device->gone; /* a look that came to no end */
+    return !path_link_served(base) || base->attention || ep->attention || rung || more || base->end_pending ||
+           (reads && rdma_ring_written(reads, base->accepted));
 }
 
-void rdma_link_settle(rdma_link_t *link)
+void rdma_resume(path_link_t *base)
 {
-    link->attention = false;
-    rdma_path_t *path = link->lanes[RDMA_LANE_SLOTS].path, *bulk = link->lanes[RDMA_LANE_BULK].path;
-    if (link->wrong && !link->end_pending && link->head.state != RF_LINK_STATE_DEAD) {
-        link->stats.protocol_errors++;
-        if (rf_log_once_per(&rdma_endpoint_of(link)->log_garbage_ns, RDMA_LOG_INTERVAL_NS))
-            rf_log(RF_LOG_WARN, "rdma: the peer at %s sent %s; its link ends", link->address_text,
-                   link->wrong);
-        link->accepted = link->delivered;
-        rdma_link_end(link, RF_ERR_PROTOCOL);
-        return;
-    }
-    if (bulk && bulk->failed) {
-        rdma_path_kill(bulk);
-        if (link->bulk->acked != link->bulk->head) rdma_control_need(link, RDMA_LANE_BULK, rf_clock_ns());
-    }
-    if (path && path->failed) {
-        if (path->stage == RDMA_STAGE_UP && rf_log_level() >= RF_LOG_DEBUG)
-            rf_log(RF_LOG_DEBUG, "rdma: the path to %s failed: %s", link->address_text,
-                   ibv_wc_status_str(path->why));
-        link->up_due = false;
-        rdma_link_broken(link, path->why == IBV_WC_RETRY_EXC_ERR ? RF_ERR_TIMEOUT : RF_ERR_CLOSED);
-        if (link->buried) return;
-    }
-    if (link->up_due && link->head.state != RF_LINK_STATE_DEAD) {
-        link->up_due = false;
-        const rf_hello_t peer = link->head.peer;
-        link->head.state = RF_LINK_STATE_UP;
-        rdma_event(link, RF_LINK_UP, RF_OK, &peer, 0);
-        if (link->buried) return;
-    }
-    if (link->room_due) {
-        link->room_due = false;
-        rdma_event(link, RF_LINK_ROOM, RF_OK, NULL, 0);
-        if (link->buried) return;
-    }
-    if (link->bulk) rdma_bulk_settle(link);
-    if (link->buried) return;
-    if (link->close_at != RF_NEVER && link->close_at == link->delivered && rdma_link_served(link)) {
-        rdma_link_closed(link);
-        return;
-    }
-    if (link->end_pending) rdma_link_end_settle(link);
-}
-
-bool rdma_link_resume(rdma_link_t *link, uint64_t peer_accepted)
-{
-    rdma_path_t *path = link->lanes[RDMA_LANE_SLOTS].path;
-    if (peer_accepted < link->acked || peer_accepted > link->sent_max) return false;
-    path->first = link->posted = peer_accepted;
-    link->stats.retransmitted += link->sent_max - peer_accepted;
+    rdma_link_t *link = rdma_link_of(base);
+    rdma_path_t *path = link->paths[PATH_LANE_SLOTS];
+    path->first = base->posted;
+    /* A peer that takes little may keep as little for what it sends. */
+    uint32_t ring = path->written ? path->ring_slots : base->slots_max;
+    link->ack_most = (ring < path->peer.slots_max ? ring : path->peer.slots_max) / ACK_SHARE;
+    bool grows = path->written && path->peer.line && link->ack_most > RF_RING_SLOTS_MIN / ACK_SHARE;
+    link->ack_every = grows ? RF_RING_SLOTS_MIN / ACK_SHARE : link->ack_most;
     link->ends_head = link->ends_tail = link->came_head = link->came_tail = 0;
-    link->delivered_said = link->delivered;
+    link->delivered_said = base->delivered;
     link->ack_due_at = RF_NEVER;
-    link->ack_asked_at = link->acked;
-    link->say = link->user_closed ? RDMA_WORD_CLOSE : 0;
-    link->say_ack = link->delivered != 0;
-    if (link->room_wanted != 0) {
-        link->ack_asked_at = link->slots_head;
-        link->say |= RDMA_WORD_WANT_ACK;
-    }
-    link->was_up = link->up_due = true;
-    link->up_ns = rf_clock_ns();
-    if (!link->user_closed) link->dead_ns = RF_NEVER;
-    rdma_push(link);
-    return true;
+    rdma_bulk_said(link, 0); /* what the path before took with it */
+    base->say_ack |= rdma_bulk_owes(link);
 }
 
 void rdma_stats(rf_link_t *link_head, rf_link_stats_t *out)
 {
-    rdma_link_t *link = rdma_link_of(link_head);
-    link->stats.slots_sent = link->slots_head;
-    link->stats.slots_received = link->delivered;
-    link->stats.ring_slots_send = link->ring_size;
-    link->stats.ring_slots_receive = link->in_size;
-    *out = link->stats;
+    path_link_stats(path_link_of(link_head), out);
+    const rdma_link_t *link = rdma_link_of(path_link_of(link_head));
+    const rdma_path_t *path = path_up(link);
+    out->ring_slots_receive = path && path->written ? path->ring_slots : link->in_size;
+    for (unsigned i = 0; i < PATH_LANES; i++) out->queue_pairs += link->paths[i] != NULL;
 }

@@ -21,6 +21,9 @@ static const option_number_t numbers[] = {
     {"service_level", offsetof(rdma_options_t, service_level), 0, 15},
     {"mtu", offsetof(rdma_options_t, mtu), 256, 4096},
     {"pkey_index", offsetof(rdma_options_t, pkey_index), 0, 65535},
+    {"inline", offsetof(rdma_options_t, inline_size), 0, 4096},
+    {"signal", offsetof(rdma_options_t, signal_every), 1, 1024},
+    {"depth", offsetof(rdma_options_t, depth), 16, 4096},
 };
 #define N_NUMBERS (sizeof numbers / sizeof *numbers)
 
@@ -73,14 +76,17 @@ static rf_err_t option_set(const char *name, const char *value, rdma_options_t *
     }
     snprintf(why, why_max,
              "'%.30s' is no option; there are device, port, gid_index, traffic_class, service_level, mtu, "
-             "pkey_index and mode",
+             "pkey_index, mode, inline, signal and depth",
              name);
     return RF_ERR_CONFIG;
 }
 
 rf_err_t rdma_options_parse(const char *text, rdma_options_t *out, char *why, size_t why_max)
 {
-    rdma_options_t options = {.gid_index = -1};
+    rdma_options_t options = {.gid_index = -1,
+                              .inline_size = RDMA_INLINE_DEFAULT,
+                              .signal_every = RDMA_SIGNAL_DEFAULT,
+                              .depth = RDMA_DEPTH_DEFAULT};
     char copy[OPTIONS_TEXT_MAX];
     int length = snprintf(copy, sizeof copy, "%s", text ? text : "");
     if (length < 0 || (size_t)length >= sizeof copy) {

@@ -7,7 +7,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RDMA_NAME_MAX 64
+#define RDMA_NAME_MAX       64
+#define RDMA_INLINE_DEFAULT 256
+#define RDMA_SIGNAL_DEFAULT 16
+#define RDMA_DEPTH_DEFAULT  128
 
 typedef enum rdma_mode { RDMA_MODE_AUTO, RDMA_MODE_SEND, RDMA_MODE_WRITE } rdma_mode_t;
 
@@ -18,6 +21,9 @@ typedef struct rdma_options {
     int traffic_class, service_level;
     int mtu; /* bytes; 0: the largest that both ends have */
     int pkey_index;
+    int inline_size;  /* bytes of slots, or of a remote write, up to which a request carries them itself */
+    int signal_every; /* requests of slots after which one is to say that it is done */
+    int depth;        /* requests under way, of the slots' queue pair */
     rdma_mode_t mode;
 } rdma_options_t;
 

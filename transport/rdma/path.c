@@ -17,10 +17,10 @@ static rdma_path_t **bucket_of(rdma_endpoint_t *ep, uint32_t qpn)
     return &ep->by_qpn[qpn % RDMA_QPN_BUCKETS];
 }
 
-rdma_path_t *rdma_path_find(rdma_endpoint_t *ep, uint32_t qpn)
+rdma_path_t *rdma_path_find(const rdma_device_t *device, uint32_t qpn)
 {
-    rdma_path_t *path = *bucket_of(ep, qpn);
-    while (path && path->qpn != qpn) path = path->qpn_next;
+    rdma_path_t *path = *bucket_of(device->endpoint, qpn);
+    while (path && (path->qpn != qpn || path->device != device)) path = path->qpn_next;
     return path;
 }
 
@@ -54,28 +54,29 @@ static void path_leave(rdma_endpoint_t *ep, rdma_path_t *path)
 static struct ibv_qp *queue_pair_make(rdma_path_t *path)
 {
     rdma_device_t *device = path->device;
-    bool slots = path->lane == RDMA_LANE_SLOTS;
+    bool slots = !path->bulk;
     bool shares =
         slots &&
         !path->written; /* a shared receive queue's buffers lie in the domain that has nothing else */
-    for (uint32_t inlined = RDMA_INLINE;; inlined /= 2) {
+    uint32_t least = slots ? (uint32_t)sizeof(rf_slot_t) : (uint32_t)sizeof(rdma_placed_t);
+    for (uint32_t inlined = path->inline_size > least ? path->inline_size : least;; inlined /= 2) {
         struct ibv_qp_init_attr attr = {
             .send_cq = device->cq,
             .recv_cq = device->cq,
             .srq = shares ? device->srq : NULL,
-            .cap = {.max_send_wr = slots ? RDMA_SEND_DEPTH : RDMA_BULK_DEPTH,
+            .cap = {.max_send_wr = path->depth,
                     .max_recv_wr = shares  ? 0
-                                   : slots ? RDMA_RING_WORDS
+                                   : slots ? rdma_words_of(device, RDMA_RING_WORDS)
                                            : RDMA_BULK_BUFFERS,
                     .max_send_sge = 2,
                     .max_recv_sge = 1,
                     .max_inline_data = inlined},
             .qp_type = IBV_QPT_RC,
         };
-        path->depth = attr.cap.max_send_wr;
         struct ibv_qp *qp = ibv_create_qp(path->domain->pd, &attr);
         if (qp || inlined < sizeof(rf_slot_t)) {
             path->inline_max = attr.cap.max_inline_data;
+            if (path->inline_size > path->inline_max) path->inline_size = path->inline_max;
             return qp;
         }
     }
@@ -84,11 +85,13 @@ static struct ibv_qp *queue_pair_make(rdma_path_t *path)
 static bool path_init(rdma_path_t *path)
 {
     const rdma_options_t *options = &path->device->endpoint->options;
+    unsigned access = path->bulk || path->written ? IBV_ACCESS_REMOTE_WRITE : 0;
+    if (path->bulk) access |= IBV_ACCESS_REMOTE_READ; /* of regions; no other memory is open to it */
     struct ibv_qp_attr attr = {
         .qp_state = IBV_QPS_INIT,
         .pkey_index = (uint16_t)options->pkey_index,
         .port_num = (uint8_t)path->place.gid.port,
-        .qp_access_flags = path->lane == RDMA_LANE_BULK || path->written ? IBV_ACCESS_REMOTE_WRITE : 0,
+        .qp_access_flags = access,
     };
     return ibv_modify_qp(path->qp, &attr,
                          IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS) == 0;
@@ -98,8 +101,9 @@ static bool path_init(rdma_path_t *path)
  * have room of their own there. */
 static uint32_t completions_of(const rdma_path_t *path)
 {
-    if (path->lane == RDMA_LANE_BULK) return RDMA_BULK_DEPTH + RDMA_BULK_BUFFERS;
-    return RDMA_SEND_DEPTH + (path->written ? RDMA_RING_WORDS : 0);
+    if (path->bulk)
+        return path->depth + RDMA_BULK_BUFFERS + (path->device->iwarp ? RDMA_READS : 0); /* which are late */
+    return path->depth + (path->written ? rdma_words_of(path->device, RDMA_RING_WORDS) : 0);
 }
 
 static rf_err_t path_fill(rdma_path_t *path)
@@ -107,40 +111,42 @@ static rf_err_t path_fill(rdma_path_t *path)
     rdma_device_t *device = path->device;
     rdma_endpoint_t *ep = device->endpoint;
     if (device->cq_promised + completions_of(path) > (uint32_t)device->cq->cqe) {
-        if (rf_log_once_per(&ep->log_path_ns, RDMA_LOG_INTERVAL_NS))
-            rf_log(RF_LOG_ERROR, "rdma: as many queue pairs as the completion queue of %s has room for",
+        if (rf_log_once_per(&ep->base.log_path_ns, PATH_LOG_INTERVAL_NS))
+            rf_log(RF_LOG_ERROR,
+                   "rdma: as many queue pairs as the completion queue of %s has room for: more links of this "
+                   "process would need another device",
                    device->name);
         return RF_ERR_LIMIT;
     }
-    if (path->lane == RDMA_LANE_SLOTS && !path->written) {
+    if (!path->bulk && !path->written) {
         rf_err_t err = rdma_device_grow(device);
         if (err != RF_OK) return err;
     }
     path->qp = queue_pair_make(path);
     if (!path->qp || !path_init(path)) {
-        if (rf_log_once_per(&ep->log_path_ns, RDMA_LOG_INTERVAL_NS))
-            rf_log(RF_LOG_ERROR, "rdma: %s gives no queue pair: %m", device->name);
+        if (rf_log_once_per(&ep->base.log_path_ns, PATH_LOG_INTERVAL_NS))
+            rf_log(RF_LOG_ERROR, "rdma: %s gives no queue pair: %m; " RDMA_LIMITS, device->name);
         return RF_ERR_OS;
     }
     path->qpn = path->qp->qp_num;
-    if (path->lane == RDMA_LANE_SLOTS && path->inline_max < sizeof(rf_slot_t)) { /* words go inline */
-        if (rf_log_once_per(&ep->log_path_ns, RDMA_LOG_INTERVAL_NS))
+    if (!path->bulk && path->inline_max < sizeof(rf_slot_t)) { /* words go inline */
+        if (rf_log_once_per(&ep->base.log_path_ns, PATH_LOG_INTERVAL_NS))
             rf_log(RF_LOG_ERROR, "rdma: %s takes %u bytes inline; a word needs %zu", device->name,
                    path->inline_max, sizeof(rf_slot_t));
         return RF_ERR_NOT_SUPPORTED;
     }
     rf_err_t err = RF_OK;
-    if (path->lane == RDMA_LANE_BULK)
+    if (path->bulk)
         err = rdma_buffers_make(path, RDMA_BULK_BUFFERS, sizeof(rdma_placed_t));
     else if (path->written)
-        err = rdma_buffers_make(path, RDMA_RING_WORDS, sizeof(rf_slot_t));
+        err = rdma_buffers_make(path, rdma_words_of(device, RDMA_RING_WORDS), sizeof(rf_slot_t));
     for (unsigned i = 0; path->buffers && i < path->buffers->n; i++)
         rdma_buffer_post(device, &path->buffers->of[i]);
-    if (err == RF_OK && path->lane == RDMA_LANE_BULK && path->inline_max < sizeof(rdma_placed_t))
-        err = rdma_memory_make(path->domain->pd, RDMA_WRITES_MAX * sizeof(rdma_placed_t),
+    if (err == RF_OK && path->bulk && path->inline_max < sizeof(rdma_placed_t))
+        err = rdma_memory_make(path->domain->pd, PATH_WRITES_MAX * sizeof(rdma_placed_t),
                                IBV_ACCESS_LOCAL_WRITE, &path->tails);
     if (err == RF_OK && path->written) err = rdma_ring_make(path);
-    if (err == RF_OK && path->lane == RDMA_LANE_SLOTS) err = rdma_link_attach(path->link, path);
+    if (err == RF_OK && !path->bulk) err = rdma_link_attach(rdma_path_link(path), path);
     if (err != RF_OK) return err;
     return path_enter(ep, path) ? RF_OK : RF_ERR_LIMIT;
 }
@@ -167,31 +173,42 @@ static void path_free(rdma_path_t *path)
     free(path);
 }
 
-rf_err_t rdma_path_make(rdma_link_t *link, unsigned lane, uint32_t generation, const rdma_place_t *place,
-                        rdma_path_t **out)
+static void path_limits(rdma_path_t *path)
 {
+    const rdma_device_t *device = path->device;
+    const rdma_options_t *options = &device->endpoint->options;
+    uint32_t depth = !path->bulk ? (uint32_t)options->depth : RDMA_BULK_DEPTH;
+    uint32_t most = (uint32_t)device->attr.max_qp_wr;
+    path->depth = depth < most ? depth : most;
+    path->inline_size = (uint32_t)options->inline_size;
+    path->signal_every = (uint32_t)options->signal_every;
+    if (path->signal_every > path->depth / 2) path->signal_every = path->depth / 2;
+}
+
+rf_err_t rdma_path_make(path_lane_t *lane, const rdma_place_t *place, rdma_path_t **out)
+{
+    rdma_link_t *link = rdma_link_of(lane->link);
+    bool bulk = lane->number == PATH_LANE_BULK;
     rdma_device_t *device = place->device;
     rdma_domain_t *domain = device->domain;
     const char *why;
-    bool written = lane == RDMA_LANE_SLOTS && rdma_placement(device->endpoint->options.mode, device->driver,
-                                                             device->iwarp, &why) == RDMA_MODE_WRITE;
-    if (lane == RDMA_LANE_BULK || written) {
-        rf_err_t err = link->domain ? RF_OK : rdma_domain_make(device, &link->domain);
+    bool written = !bulk && rdma_placement(device->endpoint->options.mode, device->driver, device->iwarp,
+                                           &why) == RDMA_MODE_WRITE;
+    if (bulk || written) {
+        rf_err_t err = rdma_link_enter(link, device);
         if (err != RF_OK) return err;
         domain = link->domain;
-        if (domain->pd->context != device->context)
-            return RF_ERR_AGAIN; /* the regions are the other device's */
     }
     rdma_path_t *path = calloc(1, sizeof *path);
     if (!path) return RF_ERR_NO_MEMORY;
     domain->holders++;
     path->device = device;
     path->domain = domain;
-    path->link = link;
     path->lane = lane;
+    path->bulk = bulk;
     path->written = written;
-    path->generation = generation;
     path->place = *place;
+    path_limits(path);
     rf_random_secret(&path->psn, sizeof path->psn);
     path->psn &= RDMA_PSN_MASK;
     rf_err_t err = path_fill(path);
@@ -202,29 +219,30 @@ rf_err_t rdma_path_make(rdma_link_t *link, unsigned lane, uint32_t generation, c
     link->device = device;
     device->n_paths++;
     device->cq_promised += completions_of(path);
-    link->lanes[lane].path = path;
+    link->paths[lane->number] = path;
     *out = path;
     return RF_OK;
 }
 
+uint8_t rdma_reads_of(const rdma_device_t *device)
+{
+    int most = device->attr.max_qp_rd_atom < device->attr.max_qp_init_rd_atom
+                   ? device->attr.max_qp_rd_atom
+                   : device->attr.max_qp_init_rd_atom;
+    return most < 1 ? 1 : most < RDMA_READS ? (uint8_t)most : RDMA_READS;
+}
+
 void rdma_path_info(const rdma_path_t *path, rdma_path_info_t *out)
 {
-    const rdma_link_t *link = path->link;
-    *out = (rdma_path_info_t){
-        .magic = RDMA_MAGIC,
-        .format = RDMA_FORMAT,
-        .lane = (uint8_t)path->lane,
-        .iwarp = path->device->iwarp,
-        .generation = path->generation,
-        .qpn = path->qp->qp_num,
-        .psn = path->psn,
-        .lid = path->place.lid,
-        .mtu = path->place.mtu,
-        .ethernet = path->place.ethernet,
-        .messages = RDMA_MESSAGES,
-        .slots_max = link->in_max,
-        .accepted = path->lane == RDMA_LANE_SLOTS ? link->accepted : link->bulk->placed,
-    };
+    out->path.kind = path->device->iwarp;
+    out->qpn = path->qp->qp_num;
+    out->psn = path->psn;
+    out->lid = path->place.lid;
+    out->mtu = path->place.mtu;
+    out->ethernet = path->place.ethernet;
+    out->messages = RDMA_MESSAGES;
+    out->slots_max = path->lane->link->slots_max;
+    out->reads = rdma_reads_of(path->device);
     memcpy(out->gid, path->place.gid.gid, sizeof out->gid);
     rdma_ring_info(path, out);
 }
@@ -232,14 +250,18 @@ void rdma_path_info(const rdma_path_t *path, rdma_path_info_t *out)
 rf_err_t rdma_path_join(rdma_path_t *path, const rdma_path_info_t *peer)
 {
     const rdma_options_t *options = &path->device->endpoint->options;
+    uint8_t reads = rdma_reads_of(path->device);
     path->peer = *peer;
-    if (path->device->iwarp) return path->stage == RDMA_STAGE_OFFERED ? rdma_cm_dial(path) : RF_OK;
+    if (path->device->iwarp) {
+        rf_err_t err = path->lane->link->dialer ? rdma_cm_dial(path) : RF_OK;
+        return path->lane->link->dialer && err == RF_OK ? RF_ERR_AGAIN : err;
+    }
     struct ibv_qp_attr receive = {
         .qp_state = IBV_QPS_RTR,
         .path_mtu = peer->mtu < path->place.mtu ? (enum ibv_mtu)peer->mtu : (enum ibv_mtu)path->place.mtu,
         .dest_qp_num = peer->qpn,
         .rq_psn = peer->psn,
-        .max_dest_rd_atomic = 1,
+        .max_dest_rd_atomic = reads,
         .min_rnr_timer = RDMA_RNR_TIMER,
         .ah_attr = {.dlid = peer->lid,
                     .sl = (uint8_t)options->service_level,
@@ -256,7 +278,7 @@ rf_err_t rdma_path_join(rdma_path_t *path, const rdma_path_info_t *peer)
         .retry_cnt = RDMA_RETRIES,
         .rnr_retry = RDMA_RNR_FOR_EVER,
         .sq_psn = path->psn,
-        .max_rd_atomic = 1,
+        .max_rd_atomic = peer->reads < reads ? (uint8_t)peer->reads : reads,
     };
     int failed = ibv_modify_qp(path->qp, &receive,
                                IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
@@ -267,7 +289,7 @@ rf_err_t rdma_path_join(rdma_path_t *path, const rdma_path_info_t *peer)
                                    IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC);
     if (failed) {
         errno = failed > 0 ? failed : errno;
-        if (rf_log_once_per(&path->device->endpoint->log_path_ns, RDMA_LOG_INTERVAL_NS))
+        if (rf_log_once_per(&path->device->endpoint->base.log_path_ns, PATH_LOG_INTERVAL_NS))
             rf_log(
                 RF_LOG_WARN,
                 "rdma: no path from GID %d of %s: %m; is the peer's GID reachable from there? (gid_index=)",
@@ -279,30 +301,29 @@ rf_err_t rdma_path_join(rdma_path_t *path, const rdma_path_info_t *peer)
 
 /* --- ending ------------------------------------------------------------------------------------------------- */
 
-void rdma_path_kill(rdma_path_t *path)
+void rdma_path_stop(const rdma_path_t *path)
 {
-    if (!path || path->stage == RDMA_STAGE_DYING) return;
-    rdma_link_t *link = path->link;
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
     ibv_modify_qp(path->qp, &attr, IBV_QP_STATE);
+}
+
+void rdma_path_kill(rdma_path_t *path)
+{
+    if (!path || !path->lane) return;
+    rdma_endpoint_t *ep = path->device->endpoint;
+    rdma_link_t *link = rdma_path_link(path);
+    rdma_cm_over(path);
+    rdma_path_stop(path);
+    if (path->bulk) rdma_device_drain_all(path->device); /* what came until then was said to be there */
     if (path->ring_mr) ibv_dereg_mr(path->ring_mr);
     path->ring_mr = NULL;
     rdma_memory_free(&path->retired);
-    if (path->lane == RDMA_LANE_BULK) rdma_bulk_detach(link);
-    path->stage = RDMA_STAGE_DYING;
+    if (path->bulk) rdma_bulk_detach(link);
+    link->paths[path->lane->number] = NULL;
+    path->lane = NULL;
     path->destroy_ns = rf_clock_ns() + RDMA_DYING_NS;
-    path->link = NULL;
-    link->lanes[path->lane].path = NULL;
-    rdma_timer(path->device->endpoint, path->destroy_ns);
-}
-
-rf_err_t rdma_path_confirm(const rdma_path_t *path)
-{
-    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
-    struct ibv_qp_init_attr init;
-    if (ibv_modify_qp(path->qp, &attr, IBV_QP_STATE) != 0) return RF_ERR_OS;
-    if (ibv_query_qp(path->qp, &attr, IBV_QP_STATE, &init) != 0) return RF_ERR_OS;
-    return attr.qp_state == IBV_QPS_ERR ? RF_OK : RF_ERR_OS;
+    if (path->destroy_ns < ep->destroy_ns) ep->destroy_ns = path->destroy_ns;
+    path_endpoint_timer(&ep->base, path->destroy_ns);
 }
 
 bool rdma_path_destroy(rdma_path_t *path)
@@ -326,8 +347,9 @@ void rdma_path_post(rdma_path_t *path, struct ibv_send_wr *requests, unsigned n)
 {
     for (unsigned i = 0; i < n; i++) {
         path->posted++;
+        path->reads_posted += requests[i].opcode == IBV_WR_RDMA_READ;
         path->unsignalled++;
-        if (path->unsignalled >= RDMA_SIGNAL_EVERY || (requests[i].send_flags & IBV_SEND_SIGNALED)) {
+        if (path->unsignalled >= path->signal_every || (requests[i].send_flags & IBV_SEND_SIGNALED)) {
             requests[i].send_flags |= IBV_SEND_SIGNALED;
             path->unsignalled = 0;
         }
@@ -338,15 +360,19 @@ void rdma_path_post(rdma_path_t *path, struct ibv_send_wr *requests, unsigned n)
     if (ibv_post_send(path->qp, requests, &bad) != 0) rdma_path_broken(path);
 }
 
-void rdma_path_broken(rdma_path_t *path)
+void rdma_path_failed(rdma_path_t *path, enum ibv_wc_status why)
 {
-    if (path->failed || path->stage == RDMA_STAGE_DYING) return;
-    path->failed = true;
-    path->why = IBV_WC_GENERAL_ERR;
-    rdma_attention(path->link);
+    if (rdma_path_over(path)) return;
+    path->why = why;
+    path_lane_failed(path->lane);
 }
 
-bool rdma_path_say(rdma_path_t *path, const rdma_word_t *word)
+void rdma_path_broken(rdma_path_t *path)
+{
+    rdma_path_failed(path, IBV_WC_GENERAL_ERR);
+}
+
+bool rdma_path_say(rdma_path_t *path, const path_word_t *word)
 {
     if (rdma_path_room(path) == 0) return false;
     rf_slot_t slot = {.control = rf_control_make(RDMA_WORD, sizeof *word, false, 0)};

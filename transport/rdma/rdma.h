@@ -11,7 +11,9 @@
  *   device=mlx5_0,port=1,gid_index=3,traffic_class=106,service_level=3,mtu=4096,pkey_index=0,mode=send
  *
  * What is not named is chosen: see transport/rdma/choose.h. `mode` is "send", "write" or "auto": how the other end puts
- * slots here, see transport/rdma/placement.h.
+ * slots here, see transport/rdma/placement.h. For measuring there are three more, whose defaults are good: inline=256 (bytes up
+ * to which a request carries what it sends), signal=16 (requests for slots until one completes) and depth=128 (such requests
+ * under way); a device that takes less is given less.
  */
 #ifndef RF_TRANSPORT_RDMA_RDMA_H
 #define RF_TRANSPORT_RDMA_RDMA_H

@@ -6,7 +6,7 @@
  * slots sent from here its owner has taken. Ring and line are of one path: fresh memory, a fresh key, the slots numbered
  * from where the path began.
  *
- * A plain WRITE completes nothing at its target, so sleep is agreed (HOSTING.md):
+ * A plain WRITE completes nothing at its target, so sleep is agreed:
  *
  *   receiver    AWAKE --arm: SLEEP--> ASKED --GRANT came--> GRANTED --rung--> AWAKE
  *   sender      on SLEEP: answers GRANT, and after that the last request of its next flush is a WRITE with immediate, once
@@ -15,7 +15,7 @@
  * written after it rings. The receiver sleeps while ASKED too: GRANT wakes it, and if that is not said soon, as by a sender
  * that does something else, a timer does, and it looks at its ring: after 1 ms first, then each time after twice as long.
  * (Polling until GRANT takes the CPU from a sender that shares it.) A receiver that was woken by something else stays
- * GRANTED and may sleep again without a word.
+ * GRANTED and may sleep again without a word. tests/transport/rdma_sleep_test.c runs it in virtual time, with delays, stalls and deaths.
  */
 #include "transport/rdma/internal.h"
 
@@ -29,7 +29,8 @@
 
 rf_err_t rdma_ring_make(rdma_path_t *path)
 {
-    uint32_t slots = path->link->in_max < RDMA_RING_SLOTS ? path->link->in_max : RDMA_RING_SLOTS;
+    const path_link_t *link = path->lane->link;
+    uint32_t slots = link->slots_max < RDMA_RING_SLOTS ? link->slots_max : RDMA_RING_SLOTS;
     size_t size = (slots + 1) * sizeof(rf_slot_t);
     rf_err_t err = rdma_memory_make(path->domain->pd, size, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE,
                                     &path->ring);
@@ -38,7 +39,7 @@ rf_err_t rdma_ring_make(rdma_path_t *path)
         return err;
     }
     path->ring_slots = slots;
-    path->ring_first = path->link->accepted;
+    path->ring_first = link->accepted;
     return RF_OK;
 }
 
@@ -51,28 +52,49 @@ void rdma_ring_info(const rdma_path_t *path, rdma_path_info_t *out)
     out->line = out->ring + path->ring_slots * sizeof(rf_slot_t);
 }
 
-uint64_t rdma_ring_parity(uint64_t number, uint32_t slots)
+/* The slot in its place, and its control word without the parity. NULL: it has not been written yet. */
+static inline const rf_slot_t *written(const rdma_path_t *path, uint64_t at, uint64_t *control)
 {
-    return number & slots ? 0 : RF_CONTROL_PARITY; /* the first lap differs from memory never written */
+    uint64_t number = at - path->ring_first;
+    const rf_slot_t *slot = (const rf_slot_t *)path->ring.base + (number & (path->ring_slots - 1));
+    *control = __atomic_load_n(&slot->control, __ATOMIC_ACQUIRE) ^ rdma_ring_parity(number, path->ring_slots);
+    return *control & RF_CONTROL_PARITY ? NULL : slot;
 }
 
-bool rdma_ring_take(rdma_link_t *link, rdma_path_t *path)
+bool rdma_ring_written(const rdma_path_t *path, uint64_t at)
 {
-    rf_slot_t *ring = (rf_slot_t *)path->ring.base;
-    uint64_t before = link->accepted, last = before - 1;
+    uint64_t control;
+    return written(path, at, &control) != NULL;
+}
+
+unsigned rdma_ring_read(const rdma_path_t *path, uint64_t at, rf_slot_t *out, unsigned max, uint64_t *last)
+{
+    const rf_slot_t *slot;
+    uint64_t control;
+    unsigned n = 0;
+    *last = rf_control_make(1, 0, false, 0);
+    while (n < max && (slot = written(path, at + n, &control))) {
+        *last = control; /* once: the peer may write it again */
+        if (!rdma_control_right(control)) break;
+        memcpy(out[n].words, slot->words, sizeof slot->words);
+        out[n++].control = control & RF_CONTROL_CALLERS;
+    }
+    return n;
+}
+
+void rdma_ring_take(rdma_link_t *link, rdma_path_t *path)
+{
+    const path_link_t *base = &link->base;
+    const rf_slot_t *slot;
+    uint64_t before = base->accepted, last = before - 1;
+    rf_slot_t copy;
     /* Once around: the peer of a closed link is acknowledged as it writes, and might never stop. */
-    while (!link->wrong && link->accepted != last && link->accepted - before < path->ring_slots) {
-        last = link->accepted;
-        uint64_t number = link->accepted - path->ring_first;
-        const rf_slot_t *slot = &ring[number & (path->ring_slots - 1)];
-        uint64_t control = __atomic_load_n(&slot->control, __ATOMIC_ACQUIRE);
-        if ((control & RF_CONTROL_PARITY) != rdma_ring_parity(number, path->ring_slots)) break;
-        rf_slot_t copy; /* before it is looked at: the peer may write it again */
+    while (!base->wrong && base->accepted != last && base->accepted - before < path->ring_slots) {
+        last = base->accepted;
+        if (!(slot = written(path, last, &copy.control))) break;
         memcpy(copy.words, slot->words, sizeof copy.words);
-        copy.control = control & ~RF_CONTROL_PARITY;
         rdma_link_accept(link, path, &copy, 1);
     }
-    return link->accepted != before;
 }
 
 /* --- the line ----------------------------------------------------------------------------------------------- */
@@ -98,17 +120,18 @@ bool rdma_line_write(rdma_path_t *path, uint64_t delivered)
 
 /* --- sleeping ----------------------------------------------------------------------------------------------- */
 
-/* One timer for all: the earliest of what they want. */
-static void look_in(rdma_path_t *path, uint64_t ns)
+/* One timer for all: the earliest of what they want. One that is set for no longer goes off earlier. */
+static void look_in(rdma_endpoint_t *ep, uint64_t ns)
 {
-    struct itimerspec due;
-    if (timerfd_gettime(path->device->endpoint->look, &due) == 0) {
-        uint64_t left = (uint64_t)due.it_value.tv_sec * RF_NS_PER_S + (uint64_t)due.it_value.tv_nsec;
-        if (left != 0 && left < ns) return;
-    }
+    if (ep->look_ns != 0 && ep->look_ns <= ns) return;
     struct itimerspec at = {
         .it_value = {.tv_sec = (time_t)(ns / RF_NS_PER_S), .tv_nsec = (long)(ns % RF_NS_PER_S)}};
-    timerfd_settime(path->device->endpoint->look, 0, &at, NULL);
+    if (timerfd_settime(ep->look, 0, &at, NULL) == 0) ep->look_ns = ns;
+}
+
+void rdma_sleep_looked(rdma_endpoint_t *ep)
+{
+    ep->look_ns = 0;
 }
 
 void rdma_sleep_arm(rdma_link_t *link, rdma_path_t *path)
@@ -116,17 +139,17 @@ void rdma_sleep_arm(rdma_link_t *link, rdma_path_t *path)
     if (path->sleep == RDMA_AWAKE) {
         path->sleep = RDMA_ASKED;
         path->look_ns = LOOK_NS_MIN;
-        link->say |= RDMA_WORD_SLEEP;
-        rdma_push(link);
+        link->base.say |= RDMA_WORD_SLEEP;
+        rdma_push(&link->base);
     }
     if (path->sleep != RDMA_ASKED) return;
-    look_in(path, path->look_ns);
+    look_in(path->device->endpoint, path->look_ns);
     if (path->look_ns < LOOK_NS_MAX) path->look_ns *= 2;
 }
 
 void rdma_sleep_word(rdma_link_t *link, rdma_path_t *path, uint32_t flags)
 {
-    if (flags & RDMA_WORD_SLEEP) link->say |= RDMA_WORD_GRANT;
+    if (flags & RDMA_WORD_SLEEP) link->base.say |= RDMA_WORD_GRANT;
     if ((flags & RDMA_WORD_GRANT) && path->sleep == RDMA_ASKED) path->sleep = RDMA_GRANTED;
     if (flags & RDMA_WORD_RING) rdma_sleep_rung(path);
 }

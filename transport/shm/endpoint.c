@@ -94,6 +94,7 @@ rf_err_t shm_endpoint_open(const rf_endpoint_params_t *params, rf_endpoint_t **o
     if (!endpoint) return RF_ERR_NO_MEMORY;
     endpoint->base.transport = &rf_transport_shm;
     endpoint->params = *params;
+    endpoint->relays = params->medium && strcmp(params->medium, RF_SHM_RELAY) == 0;
     if (endpoint->params.deadline_ns == 0) endpoint->params.deadline_ns = DEADLINE_NS_DEFAULT;
     endpoint->listener = -1;
     endpoint->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -216,10 +217,24 @@ rf_err_t shm_connect(rf_endpoint_t *base, const rf_link_params_t *params, rf_lin
     return RF_OK;
 }
 
+/* One more connection may wait for its hello. Strangers, each and together, leave places for this user and root. */
+static bool has_place(const shm_endpoint_t *endpoint, int fd)
+{
+    struct ucred peer;
+    uint32_t n = 0;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &(socklen_t){sizeof peer}) < 0) return false;
+    if (peer.uid == 0 || peer.uid == geteuid()) return endpoint->n_arrived < SHM_INCOMING_MAX;
+    for (uint32_t i = 0; i < endpoint->links_room && endpoint->n_arrived > 0; i++) {
+        const shm_link_t *link = endpoint->links[i];
+        n += link && link->phase == SHM_ARRIVED && link->peer_uid == peer.uid;
+    }
+    return n < SHM_INCOMING_STRANGER && endpoint->n_arrived < SHM_INCOMING_MAX / 2;
+}
+
 static void arrive(shm_endpoint_t *endpoint, int fd)
 {
     rf_err_t err;
-    shm_link_t *link = endpoint->n_arrived < SHM_INCOMING_MAX ? shm_link_new(endpoint, NULL, &err) : NULL;
+    shm_link_t *link = has_place(endpoint, fd) ? shm_link_new(endpoint, NULL, &err) : NULL;
     if (!link) {
         if (rf_log_once_per(&endpoint->logged_ns, RF_NS_PER_S))
             rf_log(RF_LOG_WARN, "shm: a connection to %s is turned away: too many at once",

@@ -20,6 +20,8 @@
 #define SHM_SLOTS_MAX_DEFAULT 4096
 #define SHM_LINKS_MAX         8192 /* an endpoint */
 #define SHM_INCOMING_MAX      256  /* connections that have not said their hello */
+#define SHM_INCOMING_STRANGER 16   /* ... of one user who is neither this process's nor root */
+#define SHM_RELAY_SLOTS_MAX   4096 /* of a ring that a relay maps */
 #define SHM_SIDE_BATCH        32   /* side messages handled at one go */
 
 typedef enum shm_phase {
@@ -129,6 +131,7 @@ typedef struct shm_link {
 struct shm_endpoint {
     rf_endpoint_t base;
     rf_endpoint_params_t params;
+    bool relays; /* RF_SHM_RELAY */
     char address[RF_ADDRESS_MAX];
     int epoll, listener;
     uint64_t listener_inode;
@@ -206,6 +209,8 @@ rf_err_t shm_region_create(rf_link_t *link, size_t size, rf_region_t **out);
 void shm_region_destroy(rf_link_t *link, rf_region_t *region);
 rf_err_t shm_remote_write(rf_link_t *link, const rf_region_key_t *key, uint64_t offset, const void *source,
                           size_t size, const rf_slot_t *notify, uint64_t cookie);
+rf_err_t shm_remote_read(rf_link_t *link, const rf_region_key_t *key, uint64_t offset, void *destination,
+                         size_t size, uint64_t cookie);
 void shm_regions_free(shm_link_t *link);
 bool shm_region_adopt(shm_link_t *link, uint64_t id, uint64_t size, int fd);
 void shm_region_drop(shm_link_t *link, uint64_t id);

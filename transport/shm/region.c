@@ -1,6 +1,6 @@
 /*
  * Regions: the side that is written to makes a sealed memory object and passes it over the side socket; a remote
- * write is a copy into it, then a slot in the notify ring, which has nothing to do with the ring of ordinary slots.
+ * read is a copy out of it, a remote write one into it, then a slot in the notify ring, which has nothing to do with the ring of ordinary slots.
  */
 #include "internal.h"
 
@@ -127,6 +127,38 @@ static void notify_write(shm_link_t *link, const rf_slot_t *slot)
     link->notify_sent++;
 }
 
+/* The peer's region that this key names. */
+static rf_err_t region_named(shm_link_t *link, const rf_region_key_t *key, shm_peer_region_t **out)
+{
+    uint64_t id;
+    memcpy(&id, key->bytes, sizeof id);
+    *out = find_peer_region(link, id);
+    if (*out) return RF_OK;
+    /* The key may have overtaken the region: it came in a slot, the region is in the side socket. */
+    shm_enter(link);
+    shm_side_drain(link);
+    if (!shm_leave(link)) return RF_ERR_CLOSED;
+    *out = find_peer_region(link, id);
+    return *out ? RF_OK : link->end != RF_OK ? link->end : RF_ERR_NOT_FOUND;
+}
+
+rf_err_t shm_remote_read(rf_link_t *base, const rf_region_key_t *key, uint64_t offset, void *destination,
+                         size_t size, uint64_t cookie)
+{
+    shm_link_t *link = (shm_link_t *)base;
+    if (link->phase != SHM_UP) return link->end != RF_OK ? link->end : RF_ERR_AGAIN;
+    shm_peer_region_t *region;
+    rf_err_t err = region_named(link, key, &region);
+    if (err != RF_OK) return err;
+    if (offset > region->size || size > region->size - offset) return RF_ERR_INVALID;
+    if (size > 0) memcpy(destination, (const uint8_t *)region->memory + offset, size);
+    link->stats.bytes_read += size;
+    shm_enter(link);
+    shm_event(link, RF_LINK_READ, &(rf_link_event_info_t){.err = RF_OK, .cookie = cookie});
+    shm_leave(link);
+    return RF_OK;
+}
+
 rf_err_t shm_remote_write(rf_link_t *base, const rf_region_key_t *key, uint64_t offset, const void *source,
                           size_t size, const rf_slot_t *notify, uint64_t cookie)
 {
@@ -135,17 +167,9 @@ rf_err_t shm_remote_write(rf_link_t *base, const rf_region_key_t *key, uint64_t 
     if (notify &&
         (!rf_control_valid(notify->control) || rf_control_type(notify->control) >= RF_SLOT_TYPE_MEDIUM))
         return RF_ERR_INVALID;
-    uint64_t id;
-    memcpy(&id, key->bytes, sizeof id);
-    shm_peer_region_t *region = find_peer_region(link, id);
-    if (!region) {
-        /* The key may have overtaken the region: it came in a slot, the region is in the side socket. */
-        shm_enter(link);
-        shm_side_drain(link);
-        if (!shm_leave(link)) return RF_ERR_CLOSED;
-        region = find_peer_region(link, id);
-        if (!region) return link->end != RF_OK ? link->end : RF_ERR_NOT_FOUND;
-    }
+    shm_peer_region_t *region;
+    rf_err_t err = region_named(link, key, &region);
+    if (err != RF_OK) return err;
     if (offset > region->size || size > region->size - offset) return RF_ERR_INVALID;
     if (notify) {
         uint32_t acked = atomic_load_explicit(&link->out.peer_head->notify_ack, memory_order_acquire);

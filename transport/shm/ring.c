@@ -8,7 +8,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define CALLERS_BITS  ~(RF_CONTROL_PARITY | 0xffffull << RF_CONTROL_ACK_SHIFT | RF_CONTROL_RESERVED)
 #define WIDE_AFTER    8  /* slots of a batch that may still be in the caller's store buffer */
 #define GROW_AFTER_US 20 /* a ring that stays full for so long has a receiver that is off its core */
 
@@ -49,13 +48,19 @@ static inline void cell_read(const shm_cell_t *cell, uint64_t control, rf_slot_t
     PAIR(slot, 1) = PAIR(cell, 1);
     PAIR(slot, 2) = PAIR(cell, 2);
     slot->words[6] = atomic_load_explicit(&cell->words[6], memory_order_relaxed);
-    slot->control = control & CALLERS_BITS;
+    slot->control = control & RF_CONTROL_CALLERS;
 }
 
 /* A slot that a caller of the peer's may have sent: everything checked that the medium can check. */
 static inline bool ordinary(uint64_t control)
 {
     return rf_control_valid(control) && rf_control_type(control) < RF_SLOT_TYPE_MEDIUM;
+}
+
+/* ... or a slot of another medium's, that this link carries for it. Only looked at when a slot is not ordinary. */
+static bool relayed(const shm_link_t *link, uint64_t control)
+{
+    return link->endpoint->relays && rf_control_valid(control) && rf_control_type(control) >= RF_SHM_RELAYED;
 }
 
 static inline uint64_t fresh(const shm_cell_t *cell, uint64_t parity, uint64_t *control)
@@ -241,7 +246,7 @@ static inline void put(shm_link_t *link, const rf_slot_t *slots, unsigned n, boo
     uint64_t stamp = link->out.parity | (uint64_t)(uint16_t)link->in.received << RF_CONTROL_ACK_SHIFT;
     link->out.sent += n;
     for (; n > 0; n--, slots++) {
-        uint64_t control = (slots->control & CALLERS_BITS) | stamp;
+        uint64_t control = (slots->control & RF_CONTROL_CALLERS) | stamp;
         if (wide)
             cell_write_wide(cell, slots, control);
         else
@@ -342,7 +347,7 @@ static __attribute__((noinline)) unsigned take_more(shm_link_t *link, rf_slot_t 
 {
     uint64_t control;
     if (publish_due(link)) publish(link);
-    while (n < max && in_fresh(link, &control) && rf_likely(ordinary(control))) {
+    while (n < max && in_fresh(link, &control) && rf_likely(ordinary(control) || relayed(link, control))) {
         take_one(link, control, &out[n++]);
         if (rf_unlikely(publish_due(link))) publish(link);
     }
@@ -359,7 +364,8 @@ static __attribute__((noinline)) unsigned found_empty(shm_link_t *link)
 void shm_take_medium(shm_link_t *link)
 {
     uint64_t control;
-    while (link->phase >= SHM_UP && in_fresh(link, &control) && !ordinary(control)) {
+    while (link->phase >= SHM_UP && in_fresh(link, &control) && !ordinary(control) &&
+           !relayed(link, control)) {
         uint8_t type = rf_control_type(control);
         if (!rf_control_valid(control)) {
             shm_protocol_error(link, "a slot with a malformed control word");
@@ -504,11 +510,12 @@ static __attribute__((noinline)) unsigned poll_all(shm_link_t *link, rf_slot_t *
 
     uint64_t control;
     while (taken == 0 && max > 0 && in_fresh(link, &control)) {
-        if (!ordinary(control)) {
+        if (!ordinary(control) && !relayed(link, control)) {
             shm_enter(link);
             shm_take_medium(link);
             if (!link->closed) shm_report_over(link);
-            bool over = link->phase == SHM_OVER, stays = in_fresh(link, &control) && !ordinary(control);
+            bool over = link->phase == SHM_OVER,
+                 stays = in_fresh(link, &control) && !ordinary(control) && !relayed(link, control);
             if (!shm_leave(link) || over || stays) return 0;
         }
         taken = take_more(link, out, max, 0);

@@ -321,8 +321,8 @@ static rf_err_t peer_credentials(rf_link_t *base, int *pid, unsigned *uid)
 const rf_transport_t rf_transport_shm = {
     .abi = RF_TRANSPORT_ABI,
     .name = "shm",
-    .flags =
-        RF_TRANSPORT_LOCAL | RF_TRANSPORT_REMOTE_WRITE | RF_TRANSPORT_PASS_FDS | RF_TRANSPORT_POLLS_MEMORY,
+    .flags = RF_TRANSPORT_LOCAL | RF_TRANSPORT_REMOTE_WRITE | RF_TRANSPORT_REMOTE_READ |
+             RF_TRANSPORT_PASS_FDS | RF_TRANSPORT_POLLS_MEMORY,
     .endpoint_open = shm_endpoint_open,
     .endpoint_close = shm_endpoint_close,
     .endpoint_address = shm_endpoint_address,
@@ -341,6 +341,7 @@ const rf_transport_t rf_transport_shm = {
     .region_create = shm_region_create,
     .region_destroy = shm_region_destroy,
     .remote_write = shm_remote_write,
+    .remote_read = shm_remote_read,
     .pass_fds = pass_fds,
     .fence = fence_link,
     .close = close_link,

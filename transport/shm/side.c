@@ -96,9 +96,11 @@ rf_err_t shm_side_fds(shm_link_t *link, const void *bytes, size_t size, const in
  * so a peer that wrote there would only change what it itself will read. */
 #define RING_PROTECTION (PROT_READ | PROT_WRITE)
 
-static bool slots_plausible(uint32_t slots)
+/* A relay serves strangers: their rings are mapped, and paid for, here. */
+static bool slots_plausible(const shm_link_t *link, uint32_t slots)
 {
-    return slots >= RF_RING_SLOTS_MIN && slots <= RF_RING_SLOTS_MAX && (slots & (slots - 1)) == 0;
+    uint32_t max = link->endpoint->relays ? SHM_RELAY_SLOTS_MAX : RF_RING_SLOTS_MAX;
+    return slots >= RF_RING_SLOTS_MIN && slots <= max && (slots & (slots - 1)) == 0;
 }
 
 /* Maps an object of the peer's; NULL when it is not what it should be. */
@@ -141,7 +143,7 @@ static void hear_hello(shm_link_t *link, const shm_side_t *m, int *fds, unsigned
         return;
     }
     bool futex = m->hello.doorbell == SHM_BELL_FUTEX;
-    if (!slots_plausible(m->hello.ring_slots) || (!futex && m->hello.doorbell != 0) ||
+    if (!slots_plausible(link, m->hello.ring_slots) || (!futex && m->hello.doorbell != 0) ||
         n_fds != (futex ? 3u : 2u)) {
         shm_protocol_error(link, "a malformed hello");
         return;
@@ -188,7 +190,7 @@ static void hear_hello(shm_link_t *link, const shm_side_t *m, int *fds, unsigned
 
 static void hear_grow(shm_link_t *link, const shm_side_t *m, const int *fds, unsigned n_fds)
 {
-    if (n_fds != 1 || link->next_cells || !slots_plausible(m->grow.ring_slots) ||
+    if (n_fds != 1 || link->next_cells || !slots_plausible(link, m->grow.ring_slots) ||
         m->grow.ring_slots <= link->in_slots) {
         shm_protocol_error(link, "a malformed growth of its ring");
         return;
@@ -264,6 +266,11 @@ static void handle(shm_link_t *link, const shm_side_t *m, size_t size, int *fds,
     /* The rest may come as soon as the peer is up, which can be a moment before we are, but never before our READY. */
     if (link->phase != SHM_UP) {
         shm_protocol_error(link, "a message before its READY");
+        return;
+    }
+    /* Nor does a relay map a stranger's regions, or keep its descriptors. */
+    if (link->endpoint->relays && m->type != SHM_SIDE_GROW && m->type != SHM_SIDE_BELL) {
+        shm_protocol_error(link, "a message that a relay has no use for");
         return;
     }
     switch (m->type) {

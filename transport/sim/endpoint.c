@@ -528,6 +528,7 @@ const rf_transport_t rf_transport_sim = {
     .region_create = sim_region_create,
     .region_destroy = sim_region_destroy,
     .remote_write = sim_remote_write,
+    .remote_read = rf_missing_remote_read,
     .pass_fds = rf_missing_pass_fds,
     .fence = sim_fence,
     .close = sim_close,

@@ -1,39 +1,20 @@
 /* Slots of a simulated link: out of a ring into packets, and out of packets into the receiver's ring. */
 #include "transport/sim/internal.h"
 
+#include "transport/ring.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-#define SLOTS_MAX_DEFAULT 4096
-#define CONTROL_CALLERS   (~(RF_CONTROL_PARITY | 0xffffull << RF_CONTROL_ACK_SHIFT | RF_CONTROL_RESERVED))
-#define SAY_EVERY         16 /* slots taken that the peer is told of without being asked */
-
-static bool power_of_two(uint32_t n)
-{
-    return n != 0 && (n & (n - 1)) == 0;
-}
-
-/* Moves slots [first, end) to a ring of another size; they keep their numbers. */
-static bool ring_resize(rf_slot_t **ring, uint32_t *size, uint32_t new_size, uint64_t first, uint64_t end)
-{
-    rf_slot_t *fresh = aligned_alloc(sizeof *fresh, new_size * sizeof *fresh);
-    if (!fresh) return false;
-    for (uint64_t i = first; i < end; i++) fresh[i & (new_size - 1)] = (*ring)[i & (*size - 1)];
-    free(*ring);
-    *ring = fresh;
-    *size = new_size;
-    return true;
-}
+#define SAY_EVERY 16 /* slots taken that the peer is told of without being asked */
 
 rf_err_t sim_link_size(sim_link_t *link, const rf_link_params_t *params)
 {
-    uint32_t slots = params->slots ? params->slots : RF_RING_SLOTS_MIN;
-    uint32_t slots_max = params->slots_max ? params->slots_max : SLOTS_MAX_DEFAULT;
-    if (slots_max < slots) slots_max = slots;
-    if (!power_of_two(slots) || !power_of_two(slots_max) || slots_max > RF_RING_SLOTS_MAX)
-        return RF_ERR_INVALID;
+    uint32_t slots, slots_max;
+    rf_err_t err = rf_ring_sizes(params, &slots, &slots_max);
+    if (err != RF_OK) return err;
     if (slots > link->ring_size &&
-        !ring_resize(&link->ring, &link->ring_size, slots, link->acked, link->slots_head))
+        !rf_ring_resize(&link->ring, &link->ring_size, slots, link->acked, link->slots_head))
         return RF_ERR_NO_MEMORY;
     link->slots_max = slots_max > link->ring_size ? slots_max : link->ring_size;
     return RF_OK;
@@ -49,7 +30,7 @@ sim_link_t *sim_link_new(sim_endpoint_t *ep, const rf_link_params_t *params, rf_
     sim_link_t *link = calloc(1, sizeof *link);
     if (!link) return NULL;
     *err = sim_link_size(link, params);
-    if (*err == RF_OK && !ring_resize(&link->rx, &link->rx_size, RF_RING_SLOTS_MIN, 0, 0))
+    if (*err == RF_OK && !rf_ring_resize(&link->rx, &link->rx_size, RF_RING_SLOTS_MIN, 0, 0))
         *err = RF_ERR_NO_MEMORY;
     if (*err != RF_OK) {
         free(link->ring);
@@ -138,7 +119,8 @@ void sim_link_take_data(sim_link_t *link, const sim_packet_t *packet)
         if (packet->sequence + i < link->rx_received) continue;
         if (link->rx_received - link->delivered == link->rx_size &&
             (link->rx_size == RF_RING_SLOTS_MAX ||
-             !ring_resize(&link->rx, &link->rx_size, link->rx_size * 2, link->delivered, link->rx_received)))
+             !rf_ring_resize(&link->rx, &link->rx_size, link->rx_size * 2, link->delivered,
+                             link->rx_received)))
             return;
         link->rx[link->rx_received++ & (link->rx_size - 1)] = packet->slots[i];
     }
@@ -170,11 +152,11 @@ unsigned sim_room(rf_link_t *link_head, unsigned want)
     sim_link_t *link = sim_link_of(link_head);
     bool takes = link_head->state == RF_LINK_STATE_UP || link_head->state == RF_LINK_STATE_BROKEN;
     if (!takes || link->end_pending || link->peer_closed) return 0;
-    uint32_t size = link->ring_size;
-    while (size - (uint32_t)(link->slots_head - link->acked) < want && size < link->slots_max) size *= 2;
+    uint32_t used = (uint32_t)(link->slots_head - link->acked);
+    uint32_t size = rf_ring_size_for(link->ring_size, link->slots_max, used, want);
     if (size > link->ring_size)
-        ring_resize(&link->ring, &link->ring_size, size, link->acked,
-                    link->slots_head); /* else it stays as it is */
+        rf_ring_resize(&link->ring, &link->ring_size, size, link->acked,
+                       link->slots_head); /* else it stays as it is */
     unsigned room = ring_free(link);
     if (room < want) {
         link->room_wanted = want < link->ring_size ? want : link->ring_size;
@@ -191,11 +173,7 @@ unsigned sim_send(rf_link_t *link_head, const rf_slot_t *slots, unsigned n)
         link->stats.full++;
         n = room;
     }
-    for (unsigned i = 0; i < n; i++) {
-        rf_slot_t *to = &link->ring[(link->slots_head + i) & (link->ring_size - 1)];
-        memcpy(to, &slots[i], sizeof *to);
-        to->control &= CONTROL_CALLERS;
-    }
+    rf_ring_put(link->ring, link->ring_size, link->slots_head, slots, n);
     link->slots_head += n;
     return n;
 }

@@ -10,6 +10,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <gnutls/crypto.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -24,6 +25,7 @@
     "NONE:+VERS-TLS1.3:+ECDHE-PSK:+AES-128-GCM:+CHACHA20-POLY1305:+AEAD:+GROUP-X25519:+GROUP-SECP256R1:"     \
     "+SIGN-ALL"
 #define TLS_KEY_NAME   "rackfish"
+#define FD_HIGH        512
 #define TLS_RAW_SIZE   (64u << 10)
 #define TLS_RECORD_MAX 16384
 
@@ -75,8 +77,19 @@ void tcp_address_print(const struct sockaddr_storage *address, char *out, size_t
     }
 }
 
+/* A process that dies has its descriptors closed from the highest on: so a number above those of links inside the host, for those at
+ * the other end, who know of the death by it, wait longest. */
+static int number_high(int fd)
+{
+    int high = fcntl(fd, F_DUPFD_CLOEXEC, FD_HIGH);
+    if (high < 0) return fd; /* there are none so high */
+    close(fd);
+    return high;
+}
+
 tcp_conn_t *tcp_conn_new(tcp_endpoint_t *ep, int fd, tcp_role_t role)
 {
+    fd = number_high(fd);
     tcp_conn_t *conn = calloc(1, sizeof *conn);
     if (!conn) {
         close(fd);

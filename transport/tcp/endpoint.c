@@ -117,10 +117,31 @@ void tcp_link_bury(tcp_link_t *link)
     ep->link_graveyard = link;
 }
 
+/* Closing it and wiping its keys takes longer than telling of it. */
+static void conn_retire(tcp_endpoint_t *ep, tcp_conn_t *conn, uint64_t now_ns)
+{
+    if (!conn) return;
+    conn->role = TCP_ROLE_NONE;
+    conn->next = ep->conn_retired;
+    ep->conn_retired = conn;
+    tcp_timer(ep, now_ns);
+}
+
+static void close_retired(tcp_endpoint_t *ep)
+{
+    while (ep->conn_retired) {
+        tcp_conn_t *conn = ep->conn_retired;
+        ep->conn_retired = conn->next;
+        tcp_conn_free(ep, conn);
+    }
+}
+
 void tcp_link_broken(tcp_link_t *link, rf_err_t err, uint64_t spent_ns)
 {
     tcp_endpoint_t *ep = tcp_endpoint_of(link);
     uint64_t now_ns = rf_clock_ns();
+    conn_retire(ep, link->conn, now_ns);
+    link->conn = NULL;
     connections_drop(link);
     link->rx_stale = true;
     if (link->rx_head == link->rx_tail) link->rx_slots = 0;
@@ -340,6 +361,7 @@ void tcp_endpoint_progress(rf_endpoint_t *endpoint, uint64_t now_ns, uint64_t *n
     tcp_endpoint_t *ep = endpoint_of(endpoint);
     tcp_enter(ep);
     ep->in_progress = true;
+    close_retired(ep);
     tcp_refresh(ep);
     if (ep->bulk_busy) {
         ep->bulk_busy = false;
@@ -349,7 +371,7 @@ void tcp_endpoint_progress(rf_endpoint_t *endpoint, uint64_t now_ns, uint64_t *n
         }
     }
     if (ep->timer_ns <= now_ns) timers_run(ep, now_ns);
-    *next_ns = ep->bulk_busy ? now_ns : ep->timer_ns;
+    *next_ns = ep->bulk_busy || ep->conn_retired ? now_ns : ep->timer_ns;
     ep->in_progress = false;
     tcp_leave(ep);
 }
@@ -394,11 +416,14 @@ static rf_err_t listen_on(tcp_endpoint_t *ep, const char *address)
 
 rf_err_t tcp_endpoint_open(const rf_endpoint_params_t *params, rf_endpoint_t **out)
 {
+    unsigned medium = tcp_medium_find(params->medium);
     if (params->key && (params->key_size == 0 || params->key_size > TCP_KEY_MAX)) return RF_ERR_INVALID;
+    if (medium == TCP_OF_COUNT) return RF_ERR_INVALID;
     tcp_endpoint_t *ep = calloc(1, sizeof *ep);
     if (!ep) return RF_ERR_NO_MEMORY;
     ep->head.transport = &rf_transport_tcp;
     ep->self = params->self;
+    ep->medium = (uint16_t)medium;
     ep->on_event = params->on_event;
     ep->context = params->context;
     ep->deadline_ns = params->deadline_ns ? params->deadline_ns : TCP_DEADLINE_NS_DEFAULT;
@@ -434,6 +459,7 @@ void tcp_endpoint_close(rf_endpoint_t *endpoint)
     rf_assert(ep->inside == 0); /* not from a callback */
     for (tcp_link_t *link = ep->links; link; link = ep->links) tcp_link_bury(link);
     while (ep->setups) tcp_setup_free(ep, ep->setups);
+    close_retired(ep);
     reap(ep);
     if (ep->listener.fd >= 0) close(ep->listener.fd);
     close(ep->epoll);

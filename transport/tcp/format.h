@@ -26,6 +26,9 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the formats below are
 #define TCP_SLOTS_PER_FRAME_MAX 512
 #define TCP_BULK_CHUNK_MAX      (256u << 10)
 
+/* Links of this medium, or control links of another one. */
+enum { TCP_OF_TCP, TCP_OF_RDMA, TCP_OF_DPDK, TCP_OF_COUNT };
+
 enum { TCP_HELLO_NEW = 1, TCP_HELLO_RESUME = 2, TCP_HELLO_BULK = 3, TCP_HELLO_ANSWER = 4 };
 
 typedef struct tcp_hello {
@@ -35,7 +38,7 @@ typedef struct tcp_hello {
     uint8_t status; /* ANSWER: rf_err_t; else 0 */
     uint16_t kind;
     uint16_t core;
-    uint16_t reserved;
+    uint16_t medium; /* TCP_OF_*: whose links the sender's are */
     uint32_t incarnation;
     uint8_t machine[16];
     uint8_t token[RF_TOKEN_SIZE];

@@ -110,6 +110,7 @@ struct tcp_setup {
 struct tcp_endpoint {
     rf_endpoint_t head;
     rf_hello_t self;
+    uint16_t medium; /* TCP_OF_* */
     rf_link_event_fn on_event;
     void *context;
     uint64_t deadline_ns;
@@ -130,6 +131,8 @@ struct tcp_endpoint {
     uint32_t inside;     /* depth of calls that may run callbacks */
     bool in_progress;
     bool bulk_busy; /* some link's bulk stopped at its quantum */
+    tcp_conn_t
+        *conn_retired; /* of links that broke: closed by the next progress(), after what is said about that */
     tcp_conn_t *conn_graveyard;
     tcp_link_t *link_graveyard;
     uint64_t log_garbage_ns, log_accept_ns, log_limit_ns, log_refused_ns;
@@ -252,6 +255,8 @@ int64_t tcp_conn_send(tcp_conn_t *conn, const void *bytes, size_t size);
 bool tcp_conn_more(const tcp_conn_t *conn);
 
 /* setup.c */
+/* TCP_OF_* of a name; NULL: this medium itself; TCP_OF_COUNT: there is none. */
+unsigned tcp_medium_find(const char *name);
 void tcp_accept_all(tcp_endpoint_t *ep);
 void tcp_dial(tcp_link_t *link, bool bulk, uint64_t now_ns);
 void tcp_setup_step(tcp_endpoint_t *ep, tcp_setup_t *setup, uint64_t now_ns);

@@ -14,45 +14,28 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "transport/ring.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define SLOTS_DEFAULT      RF_RING_SLOTS_MIN
-#define SLOTS_MAX_DEFAULT  4096
 #define ACK_EVERY          1024 /* delivered slots that are acknowledged even if nobody asked */
 #define PUSH_RETRY_POLLS   16   /* polls between sends to a socket that was full */
 #define ABSORB_ROUNDS_MAX  64
 #define BULK_REFRESH_POLLS 8 /* polls of a link with a bulk connection between looks at the epoll set */
-#define CONTROL_CALLERS    (~(RF_CONTROL_PARITY | 0xffffull << RF_CONTROL_ACK_SHIFT | RF_CONTROL_RESERVED))
 
-static bool power_of_two(uint32_t n)
-{
-    return n != 0 && (n & (n - 1)) == 0;
-}
-
-/* Moves the ring to a larger one; the slots keep their numbers. */
 static bool ring_grow(tcp_link_t *link, uint32_t size)
 {
-    rf_slot_t *ring = aligned_alloc(sizeof *ring, size * sizeof *ring);
-    if (!ring) return false;
-    for (uint64_t i = link->acked; i < link->slots_head; i++)
-        ring[i & (size - 1)] = link->ring[i & (link->ring_size - 1)];
-    free(link->ring);
-    link->ring = ring;
-    link->ring_size = size;
-    return true;
+    return rf_ring_resize(&link->ring, &link->ring_size, size, link->acked, link->slots_head);
 }
 
 rf_err_t tcp_link_size(tcp_link_t *link, const rf_link_params_t *params)
 {
-    uint32_t slots = params->slots ? params->slots : SLOTS_DEFAULT;
-    uint32_t slots_max = params->slots_max ? params->slots_max : SLOTS_MAX_DEFAULT;
-    if (slots_max < slots) slots_max = slots;
-    if (!power_of_two(slots) || !power_of_two(slots_max) || slots_max > RF_RING_SLOTS_MAX)
-        return RF_ERR_INVALID;
+    uint32_t slots, slots_max;
+    rf_err_t err = rf_ring_sizes(params, &slots, &slots_max);
+    if (err != RF_OK) return err;
     if (slots > link->ring_size && !ring_grow(link, slots)) return RF_ERR_NO_MEMORY;
     link->slots_max = slots_max > link->ring_size ? slots_max : link->ring_size;
     return RF_OK;
@@ -177,8 +160,8 @@ unsigned tcp_room(rf_link_t *link_head, unsigned want)
     if ((link_head->state != RF_LINK_STATE_UP && link_head->state != RF_LINK_STATE_BROKEN) ||
         link->end_pending)
         return 0;
-    uint32_t size = link->ring_size;
-    while (size - (uint32_t)(link->slots_head - link->acked) < want && size < link->slots_max) size *= 2;
+    uint32_t used = (uint32_t)(link->slots_head - link->acked);
+    uint32_t size = rf_ring_size_for(link->ring_size, link->slots_max, used, want);
     if (size > link->ring_size && !ring_grow(link, size) && rf_log_level() >= RF_LOG_DEBUG)
         rf_log(RF_LOG_DEBUG, "tcp: no memory to grow a ring to %u slots", size);
     unsigned free_slots = ring_free(link);
@@ -202,11 +185,7 @@ unsigned tcp_send(rf_link_t *link_head, const rf_slot_t *slots, unsigned n)
             n = room;
         }
     }
-    for (unsigned i = 0; i < n; i++) {
-        rf_slot_t *to = &link->ring[(link->slots_head + i) & (link->ring_size - 1)];
-        memcpy(to, &slots[i], sizeof *to);
-        to->control &= CONTROL_CALLERS;
-    }
+    rf_ring_put(link->ring, link->ring_size, link->slots_head, slots, n);
     link->slots_head += n;
     return n;
 }
@@ -316,7 +295,7 @@ static unsigned serve(tcp_link_t *link, rf_slot_t *out, unsigned max)
         const uint8_t *from = link->rx + link->rx_head;
         uint64_t control;
         memcpy(&control, from + offsetof(rf_slot_t, control), sizeof control);
-        if (!rf_control_valid(control) || (control & ~CONTROL_CALLERS) ||
+        if (!rf_control_valid(control) || (control & ~RF_CONTROL_CALLERS) ||
             rf_control_type(control) >= RF_SLOT_TYPE_MEDIUM) {
             if (n == 0) tcp_protocol_error(link, "a slot that makes no sense");
             return n;

@@ -20,6 +20,7 @@
 #define ACCEPT_PAUSE_NS      (100 * RF_NS_PER_MS)
 #define TLS_RECORD_ALERT     0x15
 #define TLS_RECORD_HANDSHAKE 0x16
+#define WHY_MAX              160
 
 static tcp_setup_t *setup_new(tcp_endpoint_t *ep, tcp_conn_t *conn, tcp_link_t *link, uint64_t now_ns)
 {
@@ -111,13 +112,40 @@ void tcp_accept_all(tcp_endpoint_t *ep)
     }
 }
 
-static void hello_fill(tcp_hello_t *out, const rf_hello_t *self, uint8_t what)
+static const char another_machine[] =
+    "it belongs to another machine; correct the address, or let `machine` say the same on both hosts";
+
+static const char *const media[TCP_OF_COUNT] = {"tcp", "rdma", "dpdk"};
+
+unsigned tcp_medium_find(const char *name)
+{
+    unsigned medium = 0;
+    while (name && medium < TCP_OF_COUNT && strcmp(name, media[medium]) != 0) medium++;
+    return medium;
+}
+
+static void medium_differs(char *why, size_t max, uint16_t theirs, uint16_t ours)
+{
+    snprintf(why, max, "its links are by %s and ours by %s; let `transports` say the same on both hosts",
+             theirs < TCP_OF_COUNT ? media[theirs] : "what is not known here", media[ours]);
+}
+
+static void version_differs(char *why, size_t max, uint16_t theirs, uint16_t ours)
+{
+    snprintf(why, max,
+             "it speaks version %u of the protocol and this host version %u; install the same release on "
+             "both hosts",
+             theirs, ours);
+}
+
+static void hello_fill(tcp_hello_t *out, const tcp_endpoint_t *ep, const rf_hello_t *self, uint8_t what)
 {
     memset(out, 0, sizeof *out);
     memcpy(out->magic, TCP_MAGIC, sizeof out->magic);
     out->version_major = self->version_major;
     out->version_minor = self->version_minor;
     out->what = what;
+    out->medium = ep->medium;
     out->kind = self->kind;
     out->core = self->core;
     out->incarnation = self->incarnation;
@@ -156,7 +184,7 @@ static void hello_counts(tcp_hello_t *hello, const tcp_link_t *link)
 bool tcp_answer(tcp_endpoint_t *ep, const tcp_link_t *link, tcp_conn_t *conn, rf_err_t status)
 {
     tcp_hello_t hello;
-    hello_fill(&hello, link ? &link->hello : &ep->self, TCP_HELLO_ANSWER);
+    hello_fill(&hello, ep, link ? &link->hello : &ep->self, TCP_HELLO_ANSWER);
     hello.status = (uint8_t)status;
     if (link) hello_counts(&hello, link);
     return hello_send(conn, &hello);
@@ -238,7 +266,7 @@ static bool dial_hello(tcp_setup_t *setup)
 {
     tcp_link_t *link = setup->link;
     tcp_hello_t hello;
-    hello_fill(&hello, &link->hello,
+    hello_fill(&hello, tcp_endpoint_of(link), &link->hello,
                setup->bulk    ? TCP_HELLO_BULK
                : link->was_up ? TCP_HELLO_RESUME
                               : TCP_HELLO_NEW);
@@ -251,12 +279,19 @@ static void dial_answered(tcp_endpoint_t *ep, tcp_setup_t *setup, uint64_t now_n
 {
     tcp_link_t *link = setup->link;
     const tcp_hello_t hello = setup->hello;
+    char why[WHY_MAX];
     if (hello.version_major != link->hello.version_major) {
-        dial_refused(ep, setup, RF_ERR_VERSION, rf_err_text(RF_ERR_VERSION));
+        version_differs(why, sizeof why, hello.version_major, link->hello.version_major);
+        dial_refused(ep, setup, RF_ERR_VERSION, why);
         return;
     }
-    if (hello.what != TCP_HELLO_ANSWER || hello.reserved != 0 || hello.status >= RF_ERR_COUNT) {
+    if (hello.what != TCP_HELLO_ANSWER || hello.status >= RF_ERR_COUNT) {
         dial_refused(ep, setup, RF_ERR_PROTOCOL, rf_err_text(RF_ERR_PROTOCOL));
+        return;
+    }
+    if (hello.medium != ep->medium) {
+        medium_differs(why, sizeof why, hello.medium, ep->medium);
+        dial_refused(ep, setup, RF_ERR_CONFIG, why);
         return;
     }
     if (hello.status == RF_ERR_AGAIN || hello.status == RF_ERR_LIMIT) {
@@ -269,7 +304,7 @@ static void dial_answered(tcp_endpoint_t *ep, tcp_setup_t *setup, uint64_t now_n
     }
     if (memcmp(hello.machine, link->hello.machine.bytes, sizeof hello.machine) != 0 ||
         memcmp(hello.link_id, link->id, sizeof link->id) != 0) {
-        dial_refused(ep, setup, RF_ERR_AUTH, "it belongs to another machine");
+        dial_refused(ep, setup, RF_ERR_AUTH, another_machine);
         return;
     }
     tcp_conn_t *conn = setup->conn;
@@ -392,17 +427,23 @@ static void hello_again(tcp_endpoint_t *ep, tcp_setup_t *setup, tcp_link_t *link
 static void hello_arrived(tcp_endpoint_t *ep, tcp_setup_t *setup)
 {
     const tcp_hello_t *hello = &setup->hello;
+    char why[WHY_MAX];
     if (hello->version_major != ep->self.version_major) {
-        refuse(ep, setup, RF_ERR_VERSION, rf_err_text(RF_ERR_VERSION));
+        version_differs(why, sizeof why, hello->version_major, ep->self.version_major);
+        refuse(ep, setup, RF_ERR_VERSION, why);
         return;
     }
-    if (hello->what < TCP_HELLO_NEW || hello->what > TCP_HELLO_BULK || hello->status != 0 ||
-        hello->reserved != 0) {
+    if (hello->what < TCP_HELLO_NEW || hello->what > TCP_HELLO_BULK || hello->status != 0) {
         drop(ep, setup, "its hello makes no sense");
         return;
     }
+    if (hello->medium != ep->medium) {
+        medium_differs(why, sizeof why, hello->medium, ep->medium);
+        refuse(ep, setup, RF_ERR_CONFIG, why);
+        return;
+    }
     if (memcmp(hello->machine, ep->self.machine.bytes, sizeof hello->machine) != 0) {
-        refuse(ep, setup, RF_ERR_AUTH, "it belongs to another machine");
+        refuse(ep, setup, RF_ERR_AUTH, another_machine);
         return;
     }
     tcp_link_t *link = link_find(ep, hello->link_id);
@@ -428,8 +469,9 @@ static bool handshake_step(tcp_endpoint_t *ep, tcp_setup_t *setup, uint64_t now_
         dial_failed(ep, setup, now_ns);
         return false;
     }
-    char text[160];
-    snprintf(text, sizeof text, "no TLS 1.3 handshake with the key expected (%s)", why);
+    char text[WHY_MAX];
+    snprintf(text, sizeof text,
+             "no TLS 1.3 handshake with the key expected (%s); both hosts need the same key_file", why);
     if (!setup->link)
         drop(ep, setup, text);
     else if (err == RF_ERR_AUTH)
@@ -446,11 +488,12 @@ static void hello_garbage(tcp_endpoint_t *ep, tcp_setup_t *setup)
     uint8_t first = setup->bytes[0];
     if (setup->link) {
         dial_refused(ep, setup, first == TLS_RECORD_ALERT ? RF_ERR_AUTH : RF_ERR_PROTOCOL,
-                     first == TLS_RECORD_ALERT ? "it asks for encryption, which is off here"
-                                               : "it does not speak Rackfish's protocol");
+                     first == TLS_RECORD_ALERT
+                         ? "it asks for encryption, which is off here; both hosts need the same key_file"
+                         : "it does not speak Rackfish's protocol");
     } else if (first == TLS_RECORD_HANDSHAKE && !setup->conn->tls) {
         tcp_conn_send(setup->conn, handshake_failure, sizeof handshake_failure);
-        drop(ep, setup, "it asks for encryption, which is off here");
+        drop(ep, setup, "it asks for encryption, which is off here; both hosts need the same key_file");
     } else {
         drop(ep, setup, "it does not speak Rackfish's protocol");
     }

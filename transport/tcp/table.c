@@ -1,10 +1,12 @@
 /* The table of operations: the one symbol that the medium exports, under one name or the other. */
 #include "transport/tcp/internal.h"
 
+#include "transport/module.h"
+
 const rf_transport_t rf_transport_tcp = {
     .abi = RF_TRANSPORT_ABI,
     .name = "tcp",
-    .flags = RF_TRANSPORT_REMOTE_WRITE | RF_TRANSPORT_ENCRYPTS,
+    .flags = RF_TRANSPORT_REMOTE_WRITE | RF_TRANSPORT_ENCRYPTS | RF_TRANSPORT_TAKES_BACK,
     .endpoint_open = tcp_endpoint_open,
     .endpoint_close = tcp_endpoint_close,
     .endpoint_address = tcp_endpoint_address,
@@ -23,6 +25,7 @@ const rf_transport_t rf_transport_tcp = {
     .region_create = tcp_region_create,
     .region_destroy = tcp_region_destroy,
     .remote_write = tcp_remote_write,
+    .remote_read = rf_missing_remote_read,
     .pass_fds = rf_missing_pass_fds,
     .fence = tcp_fence,
     .close = tcp_close,
@@ -30,17 +33,4 @@ const rf_transport_t rf_transport_tcp = {
     .peer_credentials = rf_missing_peer_credentials,
 };
 
-#ifdef RF_TRANSPORT_MODULE /* built as rackfish-tcp.so: what the registry looks for */
-#include "base/log.h"
-
-#include <errno.h>
-
-extern const rf_transport_t rf_transport_module
-    __attribute__((alias("rf_transport_tcp"), visibility("default")));
-
-/* The module has a log of its own: it speaks in the program's name. */
-__attribute__((constructor)) static void log_as_the_program(void)
-{
-    rf_log_init(program_invocation_short_name, RF_LOG_INFO);
-}
-#endif
+RF_TRANSPORT_EXPORT(rf_transport_tcp)

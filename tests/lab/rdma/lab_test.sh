@@ -11,14 +11,27 @@ guest_expect "an exit status passes through" 7 1 sh -c 'exit 7'
 guest_expect "a signal death is 128 + N" 143 2 sh -c 'kill -TERM $$'
 guest_expect "no such program is 127" 127 1 no-such-program
 guest_timeout=1 guest_expect "a timeout is 124" 124 1 sleep 60
-within "and what ran is gone" 20 sh -c "! rackfish lab exec --name $lab_name 1 -- pgrep -x sleep </dev/null"
+within "and what ran is gone" 20 sh -c "! rackfish lab exec --name $lab_name --timeout 20 1 -- pgrep -x sleep </dev/null"
 guest_expect "no guest of that number is wrong usage" 2 3 true
 equal "guests have names" "$(in_guest 2 hostname)" lab2
 equal "the directory goes with it" "$(cd /usr/share && in_guest 1 pwd)" /usr/share
 text=$(seq 1 40000 | md5sum)
-equal "stdin gets there whole" "$(seq 1 40000 | rackfish lab exec --name "$lab_name" 1 -- md5sum)" "$text"
+equal "stdin gets there whole" "$(seq 1 40000 | fed_guest 1 md5sum)" "$text"
 equal "stdout comes back whole" "$(in_guest 2 seq 1 40000 | md5sum)" "$text"
 equal "stderr is apart" "$(in_guest 1 sh -c 'echo no >&2; echo yes' 2>/dev/null)" yes
+# Its kernel stops, and nobody here has been told.
+kernel=$(pgrep -P "$(lab status --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["guests"][1]["pid"])')")
+kill -STOP "$kernel"
+guest_timeout=2 in_guest 2 true 2>"$work/silent"
+equal "a guest that does not answer is a time that is over" $? 124
+matches "... and is explained" "$(cat "$work/silent")" 'guest 2 \(ready\) does not answer: .* bytes are unread'
+matches "... with what its kernel does" "$(cat "$work/silent")" "process $kernel .*, state T"
+matches "... which has a console" "$(cat "$work/silent")" "its kernel does not answer on its console either"
+seq 1 20000 | fed_guest 2 md5sum >"$work/md5sum" &
+kill -CONT "$kernel"
+wait $!
+equal "once it goes on, all that waited is done" "$(cat "$work/md5sum")" "$(seq 1 20000 | md5sum)"
+
 check "what a guest writes" in_guest 1 sh -c "echo guest >/etc/rf-lab-test && test -s /etc/rf-lab-test"
 check "is not written here" test ! -e /etc/rf-lab-test
 guest_expect "nor can it be" 1 1 sh -c 'mkdir /run/host && mount -t hostfs none /run/host -o / && touch /run/host/tmp/rf-lab-test'

@@ -2,16 +2,29 @@
 # A link of Rackfish over RDMA against the device itself: perftest and `rf-bench link-hosts` in turn, between two guests, so
 # that a host that gets busier slows both. Medians over the rounds, and their ratios.
 #
-#   link_bench.sh BUILD-FOLDER [--device rxe|siw] [--rounds N] [--json]
+#   link_bench.sh BUILD-FOLDER [--device rxe|siw] [--rounds N] [--json] [PIECE...]
 #
-#   one-way    a slot of 64 bytes and its echo, halved: ib_write_lat (ib_send_lat where slots come by SEND)
-#   rate       slots of 64 bytes, 64 a flush: ib_write_bw of 64 bytes, posted 64 at a time
-#   bulk       remote writes of 64 KiB and 1 MiB: ib_write_bw of that size
+#   write-one-way   a slot of 64 bytes and its echo, halved, slots by WRITE, both ends polling: ib_write_lat
+#   send-one-way    the same by SEND: ib_send_lat
+#   send-sleeping   the same, both ends sleeping until something comes: ib_send_lat -e
+#   read            a remote read of 64 bytes, there and back: ib_read_lat
+#   rate            slots of 64 bytes, 64 a flush, as the device has them by default: the best of ib_write_bw and ib_send_bw of 64 bytes,
+#                   each posted one by one and 64 at a time. Each of theirs is a message; ours packs up to 16 slots into one
+#   bulk-64K        remote writes of 64 KiB, four under way, 200 MB of them: ib_write_bw of that size and depth, its average
+#   bulk-1M         ... of 1 MiB
 #
-# A guest has one CPU, of this host: measure on a host that does nothing else. Where two guests do not get a CPU each, what
-# is measured is the host's scheduler.
+# --json prints an object a line, and the table on standard error.
+#
+# Which of the two goes first changes with each round, and guests are pinned to a CPU each, where there are two, their kernels before their
+# programs (lib.sh; GUESTS_FAIR=1: without that); JSON says whether they were. A guest has one CPU, of this
+# host: measure on a host that does nothing else. Where two guests do not get a CPU each, what is measured is the host's scheduler; so it is in a
+# transfer of a few tens of ms, which ends before that has settled. Slots by WRITE are, on either device, what nobody should use but to
+# measure (transport/rdma/placement.c). On siw ib_write_bw counts a write, and posts the next, when TCP has taken it; ours when it is in the
+# receiver's memory, which a READ behind it says: of four under way there, none lies in a buffer of TCP beyond those four.
 set -u
 device=rxe rounds=5 json=
+all=(write-one-way send-one-way send-sleeping read rate bulk-64K bulk-1M)
+pieces=()
 folder=${1:?build folder}
 shift
 while (($#)); do
@@ -19,88 +32,143 @@ while (($#)); do
     --device) device=${2:?rxe or siw} && shift ;;
     --rounds) rounds=${2:?a number} && shift ;;
     --json) json=1 ;;
-    *) echo "link_bench.sh: unknown option $1; there are --device, --rounds and --json" >&2 && exit 2 ;;
+    -*) echo "link_bench.sh: unknown option $1; there are --device, --rounds and --json" >&2 && exit 2 ;;
+    *)
+        [[ " ${all[*]} " == *" $1 "* ]] || { echo "link_bench.sh: there is no piece $1; there are ${all[*]}" >&2 && exit 2; }
+        pieces+=("$1")
+        ;;
     esac
     shift
 done
+((${#pieces[@]})) || pieces=("${all[@]}")
 [[ $rounds =~ ^[1-9][0-9]*$ ]] || { echo "link_bench.sh: --rounds takes a number from 1" >&2 && exit 2; }
 source "$(dirname "$0")/lib.sh" "$folder" >&2
 [[ -e $build/modules/rackfish-rdma.so ]] || skip "built without rdma-core; apt-get install libibverbs-dev librdmacm-dev"
 command -v ib_write_bw >/dev/null || skip "no ib_write_bw; apt-get install perftest"
 
-case $device in # how a queue pair is made, and which of perftest's programs does what a slot does
-rxe) how=(-d rxe0 -x 1) latency=ib_write_lat ;;
-siw) how=(-d siw0 -R) latency=ib_send_lat ;;
+case $device in # how perftest makes a queue pair
+rxe) how=(-d rxe0 -x 1) ;;
+siw) how=(-d siw0 -R) ;;
 *) echo "link_bench.sh: --device takes rxe or siw, not $device" >&2 && exit 2 ;;
 esac
 
-# raw WHAT COLUMN SCALE PROGRAM OPTION...: one figure of perftest, into $work/WHAT.raw. perftest that could not tell the clock
-# rate of a busy host says inf, or says nothing: it is asked again, for a while.
+# raw PIECE COLUMN SCALE PROGRAM OPTION...: one figure of perftest, into $work/PIECE.raw.
 raw() {
-    local what=$1 column=$2 scale=$3 figure until=$((SECONDS + 120))
+    local what=$1 figure
+    shift
+    figure=$(asked 120 "$@") || { fail "$what: $3 gives no figure: $(tail -n 3 "$work/perftest" | tr '\n' ' ')" && return 1; }
+    echo "$figure" >>"$work/$what.raw"
+}
+
+# asked SECONDS COLUMN SCALE PROGRAM OPTION...: prints one figure of perftest. perftest that could not tell the clock rate of a busy host
+# says inf, or says nothing: it is asked again, for so long.
+asked() {
+    local until=$((SECONDS + $1)) column=$2 scale=$3 figure
     shift 3
     while ((SECONDS < until)); do
         perftest_pair "$@" "${how[@]}" >/dev/null 2>&1
         figure=$(perftest_figure "$column")
         if [[ $figure =~ ^[0-9]+(\.[0-9]+)?$ && ! $figure =~ ^[0.]+$ ]]; then
-            awk -v figure="$figure" -v scale="$scale" 'BEGIN { printf "%.3f\n", figure * scale }' >>"$work/$what.raw"
+            awk -v figure="$figure" -v scale="$scale" 'BEGIN { printf "%.3f\n", figure * scale }'
             return 0
         fi
         sleep 1
     done
-    fail "$what: $1 gives no figure: $(tail -n 3 "$work/perftest" | tr '\n' ' ')"
     return 1
 }
 
-# ours: all pieces over one link, the median of each into $work/WHAT.ours.
+# The best of this round, into $work/rate.raw; one way of asking that gives no figure does not count.
+raw_rate() {
+    local program list figures=
+    for program in ib_write_bw ib_send_bw; do
+        for list in "" "-l 64"; do
+            # shellcheck disable=SC2086 # two words
+            figures+="$(asked 40 5 1 "$program" -s 64 -n 16384 -t 128 $list) $program $list"$'\n'
+        done
+    done
+    sed '/^$/d; /^[0-9]/!s/^/no figure:/; s/^/        /' <<<"$figures" >&2
+    sort -g <<<"$figures" | awk '/^[0-9]/ { best = $1 } END { if (best) print best; else exit 1 }' >>"$work/rate.raw" ||
+        { fail "rate: perftest gives no figure: $(tail -n 3 "$work/perftest" | tr '\n' ' ')" && return 1; }
+}
+
+# ours PIECE FIGURE MODE OPTION...: one piece of link-hosts over a link of its own, that figure of it into $work/PIECE.ours.
 ours() {
-    local server status until=$((SECONDS + 30)) port=$((4711 + ours_n++))
-    in_guest 1 rf-bench --transport rdma link-hosts listen "10.77.0.1:$port" >"$work/listens" 2>&1 &
+    local what=$1 figure=$2 server status until=$((SECONDS + 30)) port=$((4711 + ours_n++))
+    shift
+    local options=(--transport rdma --medium "mode=$2") listener=()
+    [[ " $* " == *" --events "* ]] && listener=(--events)
+    shift 2
+    in_guest 1 rf-bench "${options[@]}" "${listener[@]}" link-hosts listen "10.77.0.1:$port" >"$work/listens" 2>&1 &
     server=$!
     while ((SECONDS < until)) && ! in_guest 1 ss -ltn | grep -q ":$port "; do sleep 0.2; done
-    in_guest 2 rf-bench --transport rdma --json --batch 64 link-hosts "10.77.0.1:$port" >"$work/ours" 2>"$work/ours.err"
+    in_guest 2 rf-bench "${options[@]}" --json link-hosts "10.77.0.1:$port" "$@" >"$work/ours" 2>"$work/ours.err"
     status=$?
     wait "$server"
-    ((status == 0)) || { fail "rf-bench link-hosts: $(tail -n 1 "$work/ours.err")" && return 1; }
-    ours_figure one-way 'rdma one-way' ''
-    ours_figure rate 'rdma rate' '"batch":64,'
-    ours_figure bulk-64K 'rdma bulk' '"bytes":65536,'
-    ours_figure bulk-1M 'rdma bulk' '"bytes":1048576,'
+    ((status == 0)) || { fail "$what: rf-bench: $(tail -n 1 "$work/ours.err")" && return 1; }
+    json "$figure" <"$work/ours" >>"$work/$what.ours" || fail "$what: rf-bench says nothing of it"
 }
 ours_n=0
 
-ours_figure() { # WHAT NAME PARAMETER
-    grep -F "\"what\":\"$2\"" "$work/ours" | grep -F "$3" | json p50 >>"$work/$1.ours" ||
-        fail "rf-bench link-hosts says nothing of $1"
+# bandwidth WHO PIECE BYTES WRITES: over all writes; a sample of ours is 16 of them.
+bandwidth() {
+    case $1 in
+    raw) raw "$2" 4 125 ib_write_bw -s "$3" -n "$4" -t 4 --report_gbits ;;
+    ours) ours "$2" whole_mb_s auto bulk --bytes "$3" --samples $(($4 / 16)) ;;
+    esac
+}
+
+# measure WHO PIECE
+measure() {
+    case "$1 $2" in
+    "raw write-one-way") raw "$2" 5 1000 ib_write_lat -s 64 -n 500 ;;
+    "ours write-one-way") ours "$2" p50 write one-way --samples 500 ;;
+    "raw send-one-way") raw "$2" 5 1000 ib_send_lat -s 64 -n 500 ;;
+    "ours send-one-way") ours "$2" p50 send one-way --samples 500 ;;
+    "raw send-sleeping") raw "$2" 5 1000 ib_send_lat -e -s 64 -n 500 ;;
+    "ours send-sleeping") ours "$2" p50 send one-way --events --samples 500 ;;
+    "raw read") raw "$2" 5 1000 ib_read_lat -s 64 -n 500 ;;
+    "ours read") ours "$2" p50 auto read --samples 500 ;;
+    "raw rate") raw_rate ;;
+    "ours rate") ours "$2" p50 auto rate --batch 64 --samples 5 ;;
+    *bulk-64K) bandwidth "$1" "$2" 65536 3200 ;;
+    *bulk-1M) bandwidth "$1" "$2" 1048576 192 ;;
+    esac
 }
 
 median() { sort -g "$1" | awk '{ value[NR] = $1 } END { if (NR) print NR % 2 ? value[(NR + 1) / 2] : (value[NR / 2] + value[NR / 2 + 1]) / 2 }'; }
-line() { # WHAT UNIT BETTER: ours is in the unit in which perftest's was scaled
-    local a b
+
+# ours is in the unit in which perftest's was scaled.
+line() {
+    local a b unit better
+    case $1 in
+    *-one-way | *-sleeping | read) unit=ns better="less is better" ;;
+    rate) unit=M/s better="more is better" ;;
+    *) unit=MB/s better="more is better" ;;
+    esac
     a=$(median "$work/$1.raw") && b=$(median "$work/$1.ours")
-    [[ -n $a && -n $b ]] || return
-    if [[ $json ]]; then
-        awk -v what="$1" -v unit="$2" -v device="$device" -v rounds="$rounds" -v raw="$a" -v ours="$b" 'BEGIN {
-            printf "{\"bench\":\"link-bench\",\"device\":\"%s\",\"what\":\"%s\",\"unit\":\"%s\",\"rounds\":%d,\"raw\":%s,\"rackfish\":%s,\"ratio\":%.3f}\n",
-                device, what, unit, rounds, raw, ours, ours / raw }'
-    else
-        awk -v what="$1" -v unit="$2" -v better="$3" -v raw="$a" -v ours="$b" 'BEGIN {
-            printf "%-10s %12s %12s  %-5s %6.2f  %s\n", what, raw, ours, unit, ours / raw, better }'
-    fi
+    [[ -n $a && -n $b ]] || return 0
+    awk -v what="$1" -v unit="$unit" -v better="$better" -v raw="$a" -v ours="$b" 'BEGIN {
+        printf "%-14s %12s %12s  %-5s %6.2f  %s\n", what, raw, ours, unit, ours / raw, better }' >&"$table"
+    [[ $json ]] || return 0
+    awk -v what="$1" -v unit="$unit" -v device="$device" -v rounds="$rounds" -v raw="$a" -v ours="$b" -v pinned=$guests_pinned -v prior=$guests_prior 'BEGIN {
+        printf "{\"bench\":\"link-bench\",\"device\":\"%s\",\"what\":\"%s\",\"unit\":\"%s\",\"rounds\":%d,\"pinned\":%d,\"priority\":%d,\"raw\":%s,\"rackfish\":%s,\"ratio\":%.3f}\n",
+            device, what, unit, rounds, pinned, prior, raw, ours, ours / raw }'
 }
 
 guest_timeout=300 # on a busy host
 lab_up --hosts 2 --device "$device" >&2
+mapfile -t cpus < <(cpus_allowed)
+guests_spread "${cpus[0]}" "${cpus[1]:-}"
 for ((round = 1; round <= rounds && failures == 0; round++)); do
     say "        round $round of $rounds, load $(cut -d' ' -f1 /proc/loadavg)" >&2
-    raw one-way 5 1000 "$latency" -s 64 -n 2000 && ours &&
-        raw rate 5 1 ib_write_bw -s 64 -n 16384 -l 64 -t 128 &&
-        raw bulk-64K 4 125 ib_write_bw -s 65536 -n 320 -t 4 --report_gbits &&
-        raw bulk-1M 4 125 ib_write_bw -s 1048576 -n 320 -t 4 --report_gbits
+    order=(raw ours)
+    ((round % 2)) || order=(ours raw)
+    for piece in "${pieces[@]}"; do
+        measure "${order[0]}" "$piece" && measure "${order[1]}" "$piece" || break
+        say "        $piece: perftest $(tail -n 1 "$work/$piece.raw"), rackfish $(tail -n 1 "$work/$piece.ours")" >&2
+    done
 done
 ((failures == 0)) || exit 1
-[[ $json ]] || printf '%-10s %12s %12s  %-5s %6s\n' "$device" perftest rackfish unit ratio
-line one-way ns "less is better"
-line rate M/s "more is better"
-line bulk-64K MB/s "more is better"
-line bulk-1M MB/s "more is better"
+if [[ $json ]]; then table=2; else table=1; fi
+printf '%-14s %12s %12s  %-5s %6s\n' "$device" perftest rackfish unit ratio >&"$table"
+for piece in "${pieces[@]}"; do line "$piece"; done

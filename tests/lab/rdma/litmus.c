@@ -8,7 +8,7 @@
  * A slot is 64 bytes at a multiple of 64, as in transport/slot.h: seven words, each made of the slot's number and the word's
  * place, then the control word, made of the number and a checksum of the seven. The reader polls the control word of
  * the slot it waits for, and takes the seven as soon as the number is there: one that is still of the lap before, or of
- * nothing, is a violation. WRITEs are of 1 to 16 slots, as transport/rdma makes them, and 64 or fewer are under way.
+ * nothing, is a violation. WRITEs are of 1 to 64 slots, as transport/rdma makes them, and 64 or fewer are under way.
  */
 #include "base/memory.h"
 
@@ -20,11 +20,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RING        1024
-#define WRITE_SLOTS 16
+#define RING        16384 /* more than the medium's: less waiting for the line */
+#define WRITE_SLOTS 64    /* RDMA_WRITE_SLOTS */
 #define DEPTH       64
 #define WORDS       7
-#define LINE_EVERY  256
+#define LINE_EVERY  4096
 
 typedef struct slot {
     uint64_t words[WORDS];

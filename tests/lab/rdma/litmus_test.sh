@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Whether a device ever shows a slot's control word before its payload, between two guests (litmus.c).
+# Whether a device ever shows a slot's control word before its payload, between two guests (litmus.c). It is a measurement: of
+# neither device does a link rely on that order (transport/rdma/placement.c). What is tested is that the test would notice.
 #
-#   litmus_test.sh BUILD-FOLDER rxe|siw [SLOTS]        # about 30,000 slots a second on two CPUs
+#   litmus_test.sh BUILD-FOLDER rxe|siw [SLOTS]        # about 150,000 slots a second on two CPUs
 set -u
 device=${2:?rxe or siw}
 slots=${3:-200000}
@@ -27,8 +28,7 @@ equal "a control word that goes ahead of its payload is noticed" "$?" 1
 matches "... and counted" "$(tail -n 1 "$work/read")" "^5000 slots checked, [1-9][0-9]* seen before their payload"
 begun=$(now_ms)
 run write "$slots"
-equal "no slot is seen before its payload on $device" "$?" 0
-equal "all were checked" "$(tail -n 1 "$work/read")" "$slots slots checked, 0 seen before their payload"
-say "        in $((($(now_ms) - begun) / 1000)) s"
+matches "all were checked" "$(tail -n 1 "$work/read")" "^$slots slots checked, [0-9]+ seen before their payload"
+say "        $(tail -n 1 "$work/read"), in $((($(now_ms) - begun) / 1000)) s"
 check "the lab is down" lab down
 finish

@@ -1,0 +1,200 @@
+/* Cores that come late, come back, and leave in order; domains that end with them. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "world.h"
+
+/* More entries than the ring holds while a core is away: it is sent a snapshot. */
+static void a_new_incarnation_gets_a_snapshot(void **state)
+{
+    (void)state;
+    world_t *w = world_new(2, 3, 31);
+    world_form(w);
+    test_client_t *c = world_node_client(w, 1);
+    rf_domain_t d, kept;
+    test_client_t *x = world_domain_on(w, 1, &kept);
+    assert_int_equal(world_name(w, x, RF_CLIENT_NAME_PUT, "kept"), RF_OK);
+    world_kill(w, 5);
+    world_pass(w, RF_NS_PER_S);
+    for (unsigned i = 0; i < 2 * AGREE_LOG_MAX; i++) {
+        assert_int_equal(world_spawn(w, c, 1, &d), RF_OK);
+        world_exit_dispatcher(w, 1, d, 0, 0);
+        world_settle(w);
+        world_forget_inbox(c);
+    }
+    assert_int_equal(world_rejoin(w, 5, 3), RF_OK);
+    world_pass(w, 5 * RF_NS_PER_S);
+    test_client_t *c5 = world_node_client(w, 5);
+    rf_client_status_t s = world_status(w, c5);
+    assert_false(s.forming);
+    assert_true(s.snapshots_loaded >= 1);
+    rf_client_domain_t out;
+    assert_int_equal(world_domain(w, c5, kept, &out), RF_OK);
+    assert_int_equal(out.state, RF_DOMAIN_RUNNING);
+    assert_int_equal(world_domain(w, c5, d, &out), RF_OK);
+    assert_int_equal(out.state, RF_DOMAIN_ENDED);
+    assert_int_equal(world_spawn(w, c5, 5, &d), RF_OK);
+    world_check(w);
+    world_free(w);
+}
+
+/* Who comes when the machine has been formed is told so, and joins. */
+static void a_late_comer_joins(void **state)
+{
+    (void)state;
+    world_t *w = world_new(2, 2, 47);
+    w->alive[3] = false;
+    world_form_late(w);
+    assert_int_equal(world_status(w, world_node_client(w, 0)).cores_up, 3);
+    w->alive[3] = true;
+    w->tick_ns[3] = w->now_ns;
+    world_introduce(w, 3);
+    world_pass(w, 2 * RF_NS_PER_S);
+    assert_true(w->exited[3]);
+    assert_int_equal(w->exit_status[3], MONITOR_EXIT_EXPELLED);
+    assert_int_equal(world_rejoin(w, 3, 0), RF_OK);
+    world_pass(w, 3 * RF_NS_PER_S);
+    assert_int_equal(world_status(w, world_node_client(w, 0)).cores_up, 4);
+    assert_int_equal(world_spawn(w, world_node_client(w, 3), 3, NULL), RF_OK);
+    world_free(w);
+}
+
+/* Who is expelled before it has heard of its own view has nobody to tell it so: it gives up, and joins again. */
+static void a_joiner_that_is_forgotten_gives_up(void **state)
+{
+    (void)state;
+    world_t *w = world_new(3, 1, 48);
+    world_form(w);
+    world_kill_node(w, 2);
+    world_pass(w, 5 * RF_NS_PER_S);
+    assert_int_equal(world_rejoin(w, 2, 0), RF_OK);
+    for (rf_node_t node = 0; node < 2; node++) world_cut(w, node, 2, true);
+    world_pass(w, 5 * RF_NS_PER_S);
+    assert_int_equal(world_status(w, world_node_client(w, 0)).cores_up, 2);
+    for (rf_node_t node = 0; node < 2; node++) world_cut(w, node, 2, false);
+    world_pass(w, 15 * RF_NS_PER_S);
+    assert_false(w->alive[2]);
+    assert_int_equal(w->exit_status[2], MONITOR_EXIT_EXPELLED);
+    assert_int_equal(world_rejoin(w, 2, 0), RF_OK);
+    world_pass(w, 3 * RF_NS_PER_S);
+    assert_int_equal(world_status(w, world_node_client(w, 2)).cores_up, 3);
+    world_free(w);
+}
+
+/* A first life that came too late for the forming is told so by any member when core 0 is dead. */
+static void a_late_comer_is_told_when_core_0_is_dead(void **state)
+{
+    (void)state;
+    world_t *w = world_new(5, 1, 49);
+    world_settle(w);
+    world_introduce(w, 0);
+    world_introduce(w, 4);
+    world_settle(w);
+    assert_int_equal(w->monitor[4]->phase, PHASE_READY);
+    for (rf_node_t node = 0; node < 4; node++) world_cut(w, node, 4, true);
+    for (rf_core_t core = 1; core < 4; core++) world_introduce(w, core);
+    world_pass(w, BOOT_NS + RF_NS_PER_S);
+    assert_int_equal(world_status(w, world_node_client(w, 1)).cores_up, 4);
+    world_kill_node(w, 0);
+    world_pass(w, 5 * RF_NS_PER_S);
+    assert_int_equal(world_status(w, world_node_client(w, 1)).cores_up, 3);
+    assert_true(w->alive[4]);
+    assert_false(w->monitor[4]->formed);
+    for (rf_node_t node = 0; node < 4; node++) world_cut(w, node, 4, false);
+    world_pass(w, 5 * RF_NS_PER_S);
+    assert_true(w->exited[4]);
+    assert_int_equal(w->exit_status[4], MONITOR_EXIT_EXPELLED);
+    world_free(w);
+}
+
+static void a_core_leaves_in_order(void **state)
+{
+    (void)state;
+    for (rf_core_t victim = 0; victim < 3; victim++) {
+        world_t *w = world_new(1, 3, 50 + victim);
+        world_form(w);
+        rf_domain_t d;
+        test_client_t *c = world_node_client(w, victim), *other = world_node_client(w, (victim + 1) % 3);
+        world_domain_on(w, victim, &d);
+        rf_client_leave_t leave = {.mode = RF_LEAVE_IF_IDLE};
+        rf_client_left_t left;
+        assert_int_equal(world_ask(w, c, RF_CLIENT_LEAVE, &leave, sizeof leave, &left, sizeof left),
+                         RF_ERR_BUSY);
+        assert_int_equal(left.dispatchers, 1);
+        leave.mode = victim == 1 ? RF_LEAVE_WAIT : RF_LEAVE_KILL;
+        uint32_t tag = world_send(w, c, RF_CLIENT_LEAVE, &leave, sizeof leave, 0);
+        world_pass(w, RF_NS_PER_S);
+        if (victim == 1) {
+            assert_null(world_reply(c, tag));
+            assert_int_equal(world_spawn(w, other, victim, NULL), RF_ERR_CLOSED);
+            world_exit_dispatcher(w, victim, d, 0, 0);
+        }
+        world_pass(w, 5 * RF_NS_PER_S);
+        assert_int_equal(world_reply(c, tag)->header.err, RF_OK);
+        assert_true(w->exited[victim]);
+        assert_int_equal(w->exit_status[victim], MONITOR_EXIT_SHUTDOWN);
+        rf_client_status_t s = world_status(w, other);
+        assert_true(s.has_quorum);
+        assert_int_equal(s.cores_up, 2);
+        assert_int_equal(world_rejoin(w, victim, (victim + 1) % 3), RF_OK);
+        world_pass(w, 3 * RF_NS_PER_S);
+        assert_int_equal(world_status(w, other).cores_up, 3);
+        world_free(w);
+    }
+}
+
+static void the_last_core_stays(void **state)
+{
+    (void)state;
+    world_t *w = world_new(1, 1, 60);
+    world_form(w);
+    rf_client_leave_t leave = {.mode = RF_LEAVE_KILL};
+    assert_int_equal(world_ask(w, world_node_client(w, 0), RF_CLIENT_LEAVE, &leave, sizeof leave, NULL, 0),
+                     RF_ERR_PERMISSION);
+    world_free(w);
+}
+
+static void shutdown_ends_domains_first(void **state)
+{
+    (void)state;
+    for (int stubborn = 0; stubborn < 2; stubborn++) {
+        world_t *w = world_new(1, 2, 15);
+        world_form(w);
+        rf_domain_t d;
+        test_client_t *c = world_node_client(w, 1);
+        assert_int_equal(world_spawn(w, c, 1, &d), RF_OK);
+        w->fake.ignore_term = stubborn;
+        uint32_t tag = world_send(w, c, RF_CLIENT_SHUTDOWN, NULL, 0, 0);
+        world_settle(w);
+        assert_int_equal(w->exited[1], !stubborn);
+        if (stubborn) {
+            assert_true(world_runs(w, 1, d, 0));
+            assert_int_equal(world_spawn(w, c, 1, NULL), RF_ERR_CLOSED);
+            world_pass(w, SHUTDOWN_GRACE_NS + RF_NS_PER_S);
+        }
+        assert_false(world_runs(w, 1, d, 0));
+        assert_true(w->exited[1]);
+        assert_int_equal(world_reply(c, tag)->header.err, RF_OK);
+        rf_client_domain_t out;
+        assert_int_equal(world_domain(w, world_node_client(w, 0), d, &out), RF_OK);
+        assert_int_equal(out.state, RF_DOMAIN_ENDED);
+        world_free(w);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_new_incarnation_gets_a_snapshot),
+        cmocka_unit_test(a_late_comer_joins),
+        cmocka_unit_test(a_joiner_that_is_forgotten_gives_up),
+        cmocka_unit_test(a_late_comer_is_told_when_core_0_is_dead),
+        cmocka_unit_test(a_core_leaves_in_order),
+        cmocka_unit_test(the_last_core_stays),
+        cmocka_unit_test(shutdown_ends_domains_first),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
