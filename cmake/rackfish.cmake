@@ -70,6 +70,8 @@ endfunction()
 # Where tests run (`./check`):
 #   quick     part of `./check quick`
 #   threads   with the thread sanitizer, too: its processes have threads, or handlers of signals. All others have nothing for it to see.
+#   lab, cluster, chaos, processes   on guests, machines and processes that outnumber the CPUs; `./check` gives one that failed beside
+#             others a second run alone, and says so
 #   no-asan   not with the address sanitizer, for the reason beside the label
 # What `./check tsan` builds: the tests labelled threads, and what a machine needs.
 add_custom_target(threads)
