@@ -91,21 +91,35 @@ static socklen_t address_of(const rf_daemon_t *daemon, rf_node_t node, struct so
     return 0;
 }
 
-rf_err_t rf_bootstrap_dial(rf_daemon_t *daemon, rf_node_t node, const rf_conn_handlers_t *handlers,
-                           void *context, rf_conn_t **out)
+/* The socket of a connect() that is under way; -1: there is no way to that node. */
+static int dial(rf_daemon_t *daemon, rf_node_t node, rf_tls_t **tls)
 {
     struct sockaddr_storage address;
     socklen_t size = address_of(daemon, node, &address);
     int fd = size ? socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) : -1;
-    if (fd < 0) return RF_ERR_CLOSED;
+    if (fd < 0) return -1;
     socket_options(fd);
-    rf_tls_t *tls = NULL;
     if ((connect(fd, (struct sockaddr *)&address, size) < 0 && errno != EINPROGRESS) ||
-        rf_tls_open(false, fd, daemon->config->key, daemon->config->key_size, &tls) != RF_OK) {
+        rf_tls_open(false, fd, daemon->config->key, daemon->config->key_size, tls) != RF_OK) {
         close(fd);
-        return RF_ERR_CLOSED;
+        return -1;
     }
-    return rf_conn_open(&daemon->loop, fd, tls, true, handlers, context, out);
+    return fd;
+}
+
+rf_err_t rf_bootstrap_dial(rf_daemon_t *daemon, rf_node_t node, const rf_conn_handlers_t *handlers,
+                           void *context, rf_conn_t **out)
+{
+    rf_tls_t *tls;
+    int fd = dial(daemon, node, &tls);
+    return fd < 0 ? RF_ERR_CLOSED : rf_conn_open(&daemon->loop, fd, tls, true, handlers, context, out);
+}
+
+void rf_bootstrap_dial_again(rf_daemon_t *daemon, rf_node_t node, rf_conn_t *conn)
+{
+    rf_tls_t *tls;
+    int fd = dial(daemon, node, &tls);
+    if (fd >= 0) rf_conn_replace(conn, fd, tls);
 }
 
 /* ---- the bootstrap port ---- */

@@ -16,7 +16,8 @@
 rf_err_t rf_bootstrap_open(rf_daemon_t *daemon, char *error, size_t error_max);
 void rf_bootstrap_close(rf_daemon_t *daemon);
 
-/* A standing connection's connect() that is not answered for so long is given up, and tried anew. */
+/* A connect() that is not answered for so long was lost, and is tried anew: the kernel would do so after 1, 3, 7 seconds, when a bad
+ * wire has long since let another through. */
 #define RF_CONNECT_NS (500 * RF_NS_PER_MS)
 
 /* A connection that only stands there for news: it is given up after seconds of silence, since a new one costs nothing. */
@@ -25,5 +26,8 @@ void rf_bootstrap_set_standing(rf_conn_t *conn);
 /* Dials a node's bootstrap port; what is sent waits until both sides are authenticated. */
 rf_err_t rf_bootstrap_dial(rf_daemon_t *daemon, rf_node_t node, const rf_conn_handlers_t *handlers,
                            void *context, rf_conn_t **out);
+
+/* Again, for a connection of rf_bootstrap_dial() that is still connecting; when that fails, it waits on. */
+void rf_bootstrap_dial_again(rf_daemon_t *daemon, rf_node_t node, rf_conn_t *conn);
 
 #endif

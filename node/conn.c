@@ -283,6 +283,23 @@ close_fd:
     return err;
 }
 
+rf_err_t rf_conn_replace(rf_conn_t *conn, int fd, rf_tls_t *tls)
+{
+    rf_assert(conn->connecting && !is_over(conn));
+    rf_source_t old = conn->source;
+    rf_tls_t *old_tls = conn->tls;
+    rf_err_t err = rf_loop_add(conn->loop, &conn->source, fd, EPOLLOUT, on_events, conn);
+    if (err == RF_OK) {
+        conn->tls = tls;
+        rf_loop_remove(conn->loop, &old);
+        tls = old_tls;
+        fd = old.fd;
+    }
+    rf_tls_close(tls);
+    close(fd);
+    return err;
+}
+
 uint8_t *rf_conn_reserve(rf_conn_t *conn, size_t size)
 {
     if (is_over(conn) || size > RF_FRAME_MAX) return NULL;

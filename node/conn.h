@@ -50,6 +50,10 @@ typedef struct rf_conn {
 rf_err_t rf_conn_open(rf_loop_t *loop, int fd, rf_tls_t *tls, bool connecting,
                       const rf_conn_handlers_t *handlers, void *context, rf_conn_t **out);
 
+/* Another socket, whose connect() is under way, instead of one whose connect() has not been answered: what is queued goes out over
+ * it. From a timer, not from within an event. Takes over both as above; when it fails the connection goes on with what it has. */
+rf_err_t rf_conn_replace(rf_conn_t *conn, int fd, rf_tls_t *tls);
+
 /* Room for one frame of exactly `size` bytes at the end of the queue, to be filled at once and committed; NULL when
  * the connection has ended, `size` is above RF_FRAME_MAX, or the queue overflows (the connection then ends). */
 uint8_t *rf_conn_reserve(rf_conn_t *conn, size_t size);

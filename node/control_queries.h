@@ -1,8 +1,8 @@
 /*
  * Questions and requests of the control API, one function each; all answer through the client, now or later.
  * A question about the whole machine is answered from the replica of any living local monitor; what only a core itself knows
- * (links, resources) is asked of each core, on other nodes through their rackfishds. What is out of reach within RF_ANSWER_NS
- * is named in the last reply's message and not waited for.
+ * (links, resources) is asked of each core, on other nodes through their rackfishds. A core that does not answer within
+ * RF_ANSWER_NS, and a node that does not within twice that, is named in the last reply's message and not waited for.
  */
 #ifndef RF_NODE_CONTROL_QUERIES_H
 #define RF_NODE_CONTROL_QUERIES_H

@@ -206,7 +206,7 @@ void rf_query_down(rf_client_t *client, uint64_t id, const Rackfish__DownRequest
         if (rf_remote_ask(daemon, part->node, client, &forward, &part_handlers, part, &part->remote) != RF_OK)
             part_done(part, RF_ERR_CLOSED);
     }
-    rf_timer_set(&daemon->loop, &query->late, rf_clock_ns() + RF_ANSWER_NS, down_late, query);
+    rf_timer_set(&daemon->loop, &query->late, rf_clock_ns() + 2 * RF_ANSWER_NS, down_late, query);
     if (--query->outstanding == 0) down_here(query);
 }
 

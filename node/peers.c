@@ -318,7 +318,6 @@ static void on_peer_closed(void *context, rf_err_t err, const char *why)
     peer_drop(peer);
 }
 
-/* The kernel would try a lost connect() again after 1, 3, 7 seconds; a new one goes out sooner. */
 static void on_peer_late(void *context)
 {
     peer_t *peer = context;

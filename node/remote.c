@@ -8,14 +8,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CONNECT_NS (2 * RF_NS_PER_S) /* one lost packet is made good within it */
+/* Who is out of reach is not waited for long. Who has a standing connection is not: what gets lost, or its host being too busy, is
+ * made good in time. */
+#define AWAY_NS (2 * RF_NS_PER_S)
+#define BUSY_NS RF_PEER_HELLO_NS
 
 struct rf_remote {
     rf_garbage_t garbage;
     rf_daemon_t *daemon;
     rf_conn_t *conn;
     rf_node_t node;
-    bool accepted, late_again;
+    bool accepted;
+    uint64_t until_ns; /* for its connect() */
     rf_timer_t late;
     const rf_remote_handlers_t *handlers;
     void *context;
@@ -71,16 +75,29 @@ static void on_closed(void *context, rf_err_t err, const char *why)
     ended(context, err, why);
 }
 
+static void on_late_hello(void *context)
+{
+    ended(context, RF_ERR_TIMEOUT,
+          "its rackfishd does not answer: see on that host whether it is stopped, or overloaded");
+}
+
 static void on_late(void *context)
 {
     rf_remote_t *remote = context;
-    if (!rf_conn_is_connecting(remote->conn) && !remote->late_again) {
-        remote->late_again = true;
-        uint64_t hello_ns = rf_clock_ns() + RF_PEER_HELLO_NS - CONNECT_NS;
-        rf_timer_set(&remote->daemon->loop, &remote->late, hello_ns, on_late, remote);
-        return;
+    rf_daemon_t *daemon = remote->daemon;
+    uint64_t now_ns = rf_clock_ns();
+    if (!rf_conn_is_connecting(remote->conn)) {
+        rf_timer_set(&daemon->loop, &remote->late, now_ns + RF_PEER_HELLO_NS, on_late_hello, remote);
+    } else if (now_ns < remote->until_ns) {
+        rf_bootstrap_dial_again(daemon, remote->node, remote->conn);
+        rf_timer_set(&daemon->loop, &remote->late, now_ns + RF_CONNECT_NS, on_late, remote);
+    } else {
+        char why[192];
+        snprintf(why, sizeof why,
+                 "no answer from %s port %u: see whether that host is up, and the network lets it through",
+                 daemon->places[remote->node].address, daemon->config->nodes[remote->node].port);
+        ended(remote, RF_ERR_TIMEOUT, why);
     }
-    ended(context, RF_ERR_TIMEOUT, "it does not answer");
 }
 
 static const rf_conn_handlers_t remote_conn_handlers = {
@@ -101,7 +118,9 @@ rf_err_t rf_remote_open(rf_daemon_t *daemon, rf_node_t node, const char *user, b
         return err;
     }
     rf_peer_send_hello(daemon, remote->conn, true, user, privileged);
-    rf_timer_set(&daemon->loop, &remote->late, rf_clock_ns() + CONNECT_NS, on_late, remote);
+    uint64_t now_ns = rf_clock_ns();
+    remote->until_ns = now_ns + (rf_peer_is_connected(daemon, node) ? BUSY_NS : AWAY_NS);
+    rf_timer_set(&daemon->loop, &remote->late, now_ns + RF_CONNECT_NS, on_late, remote);
     *out = remote;
     return RF_OK;
 }

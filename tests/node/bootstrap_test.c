@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -232,6 +233,95 @@ static void hello_is_answered_while_booting(void **state)
     close(fd);
 }
 
+/* Reads the hello of node 1 and says node 0's. */
+static bool hellos_cross(blocking_t *b, Rackfish__Node__PeerPurpose purpose)
+{
+    static uint8_t bytes[1 << 16];
+    Rackfish__Node__PeerHello hello;
+    ssize_t size = blocking_receive(b, bytes, sizeof bytes);
+    Rackfish__Node__PeerFrame *frame = size > 0 ? rf_peer_frame_unpack(bytes, (size_t)size) : NULL;
+    if (!frame) return false;
+    assert_int_equal(frame->kind_case, RACKFISH__NODE__PEER_FRAME__KIND_HELLO);
+    assert_int_equal(frame->hello->purpose, purpose);
+    rf_peer_frame_free(frame);
+    harness_hello(&h, &hello);
+    return blocking_send_hello(b, &hello);
+}
+
+/* Of connections to node 0 that its kernel has not let in: how many there were since `ports` was cleared. */
+static unsigned tries_seen(bool ports[1 << 16])
+{
+    char line[256];
+    unsigned n = 0, from, to, state;
+    FILE *table = fopen("/proc/net/tcp", "r");
+    assert_non_null(table);
+    while (fgets(line, sizeof line, table)) {
+        if (sscanf(line, " %*u: %*x:%x %*x:%x %x", &from, &to, &state) == 3 && to == h.ports[0] &&
+            state == 2 /* SYN sent */)
+            ports[from & 0xffff] = true;
+    }
+    fclose(table);
+    for (unsigned i = 0; i < 1 << 16; i++) n += ports[i];
+    return n;
+}
+
+static void a_lost_connect_is_tried_again_and_loses_nothing(void **state)
+{
+    (void)state;
+    static uint8_t bytes[1 << 16];
+    static bool ports[1 << 16];
+    blocking_t standing, session;
+    while (!blocking_accept(&h, 0, &standing) ||
+           !hellos_cross(&standing, RACKFISH__NODE__PEER_PURPOSE__STANDING))
+        blocking_close(&standing); /* dials of earlier tests, which node 1 has given up */
+    assert_true(harness_log_has(&h, "node1/rackfishd.log", "node node0 is connected"));
+
+    /* A kernel whose queue is full drops what asks for a place in it, as a bad wire would. */
+    assert_int_equal(listen(h.listen_fds[0], 0), 0);
+    int filler = harness_connect(&h, 0);
+    int control = harness_control(&h, 1);
+    rf_control_reply_free(control_hello(control, 1));
+    Rackfish__Empty empty;
+    rackfish__empty__init(&empty);
+    Rackfish__ControlRequest request;
+    rackfish__control_request__init(&request);
+    request.id = 2;
+    request.kind_case = RACKFISH__CONTROL_REQUEST__KIND_LINKS;
+    request.links = &empty;
+    blocking_t client = {.fd = control};
+    size_t size = rackfish__control_request__pack(&request, bytes);
+    assert_true(blocking_send(&client, bytes, size));
+    struct pollfd answered = {.fd = control, .events = POLLIN};
+    while (tries_seen(ports) < 3) assert_int_equal(poll(&answered, 1, 10), 0); /* it has not given up */
+    assert_int_equal(listen(h.listen_fds[0], 16), 0);
+    close(accept(h.listen_fds[0], NULL, NULL));
+    close(filler);
+
+    assert_true(blocking_accept(&h, 0, &session));
+    assert_true(hellos_cross(&session, RACKFISH__NODE__PEER_PURPOSE__CONTROL));
+    ssize_t got = blocking_receive(&session, bytes, sizeof bytes);
+    assert_true(got > 0);
+    Rackfish__ControlRequest *asked = rf_control_request_unpack(bytes, (size_t)got);
+    assert_non_null(asked);
+    assert_int_equal(asked->kind_case, RACKFISH__CONTROL_REQUEST__KIND_LINKS);
+    Rackfish__ControlReply answer;
+    rackfish__control_reply__init(&answer);
+    answer.id = asked->id;
+    rf_control_request_free(asked);
+    size = rackfish__control_reply__pack(&answer, bytes);
+    assert_true(blocking_send(&session, bytes, size));
+    got = blocking_receive(&client, bytes, sizeof bytes);
+    assert_true(got > 0);
+    Rackfish__ControlReply *reply = rf_control_reply_unpack(bytes, (size_t)got);
+    assert_non_null(reply);
+    assert_string_equal(reply->message, ""); /* nobody was out of reach */
+    assert_false(reply->more);
+    rf_control_reply_free(reply);
+    blocking_close(&session);
+    blocking_close(&standing);
+    close(control);
+}
+
 static void another_major_version_is_refused(void **state)
 {
     (void)state;
@@ -336,6 +426,7 @@ int main(void)
         cmocka_unit_test(half_open_connections_give_way),
         cmocka_unit_test(garbage_inside_tls_is_refused),
         cmocka_unit_test(another_key_is_refused_on_both_sides),
+        cmocka_unit_test(a_lost_connect_is_tried_again_and_loses_nothing),
         cmocka_unit_test(another_major_version_is_refused),
         cmocka_unit_test(control_garbage_is_closed),
         cmocka_unit_test(a_foreign_user_is_refused),
