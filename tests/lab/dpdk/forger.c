@@ -10,7 +10,7 @@
  *   splice     the first half of one, the second of another
  *   random     the addresses and the head of one that was seen, then noise; or noise from the start
  *   spoof      from another host's addresses: a frame of that pair, or noise
- *   arp        says that another host's address is at the forger's
+ *   arp        says that another host's address, as its link driver has it, is at the forger's
  *
  * INTERFACE is a port of the wire, seen from the middle: what it sends out goes to its host. --rate 0 is a flood, as fast as it goes.
  * It prints one JSON object: what was seen, and what of each kind was sent. One thread, no memory after start; needs CAP_NET_RAW.
@@ -106,21 +106,22 @@ static bool is_ours(const uint8_t *frame, size_t size)
            ntohs(port) == forger.udp_port;
 }
 
-/* Keeps what goes out to a port's host. (What a socket sends is not shown to itself.) */
+/* Keeps what goes out to a port's host, of links alone: an ARP answer that is made of a frame of the host's kernel would cut off all
+ * of its TCP, which no link can mend. (What a socket sends is not shown to itself.) */
 static void watch(unsigned port)
 {
     for (unsigned i = 0; i < LOOKS_A_TURN; i++) {
-        seen_t *seen = &forger.seen[forger.n_seen % SEEN_MAX];
         struct sockaddr_ll from;
         socklen_t length = sizeof from;
-        ssize_t n = recvfrom(forger.sockets[port], seen->bytes, sizeof seen->bytes, MSG_TRUNC,
+        ssize_t n = recvfrom(forger.sockets[port], forger.frame, sizeof forger.frame, MSG_TRUNC,
                              (struct sockaddr *)&from, &length);
         if (n < 0) return;
-        if (from.sll_pkttype != PACKET_OUTGOING || (size_t)n > sizeof seen->bytes) continue;
-        if (!is_ours(seen->bytes, (size_t)n)) continue;
+        if (from.sll_pkttype != PACKET_OUTGOING || (size_t)n > sizeof forger.frame) continue;
+        if (!is_ours(forger.frame, (size_t)n)) continue;
+        seen_t *seen = &forger.seen[forger.n_seen++ % SEEN_MAX];
         seen->port = port;
         seen->size = (size_t)n;
-        forger.n_seen++;
+        memcpy(seen->bytes, forger.frame, seen->size);
     }
 }
 
