@@ -5,7 +5,7 @@
  * it is processes of this one in namespaces, and one more such guest is the wire between them. README.md shows its use.
  *
  *   rf-lab COMMAND ──unix socket── supervisor ──serial line── guest 1: rf-lab-guest ── programs
- *   (client.c)                     (supervisor.c)  └───────── guest 2 ...
+ *   (client.c)              (session.c, supervisor.c) └───────── guest 2 ...
  *                                                  guests are joined by cables: socket pairs, one for each two;
  *                                                  without a kernel of their own, by veth pairs with the wire's bridge
  *
