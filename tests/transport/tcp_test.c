@@ -11,6 +11,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -246,6 +247,73 @@ static void a_port_in_use(void **state)
     tcp->endpoint_close(first.endpoint);
 }
 
+static uint16_t port_of(int fd)
+{
+    struct sockaddr_in at;
+    socklen_t size = sizeof at;
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&at, &size), 0);
+    return at.sin_port;
+}
+
+/* Which socket it is; no other ever has the same. */
+static uint64_t cookie_of(int fd)
+{
+    uint64_t cookie = 0;
+    socklen_t size = sizeof cookie;
+    assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size), 0);
+    return cookie;
+}
+
+/* A kernel whose queue is full drops what asks for a place in it, as a bad wire would: long before the link's deadline another
+ * connection asks, and the first that is let in is the link's. */
+static void a_lost_connect_is_made_anew(void **state)
+{
+    (void)state;
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof at;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int filler = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(listen(listener, 0), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&at, &size), 0);
+    assert_int_equal(connect(filler, (struct sockaddr *)&at, sizeof at), 0);
+
+    end_t end;
+    char address[RF_ADDRESS_MAX];
+    assert_int_equal(end_open(&end, NULL, NULL), RF_OK);
+    snprintf(address, sizeof address, "127.0.0.1:%u", ntohs(at.sin_port));
+    rf_link_params_t params = {.address = address, .socket = -1};
+    assert_int_equal(tcp->connect(end.endpoint, &params, &end.link), RF_OK);
+    const tcp_link_t *link = (const tcp_link_t *)end.link;
+    uint64_t now_ns = rf_clock_ns(), next_ns;
+    tcp->endpoint_progress(end.endpoint, now_ns, &next_ns);
+    assert_non_null(link->setup);
+    uint64_t last = cookie_of(link->setup->conn->fd);
+    for (unsigned i = 0; i < 8; i++) {
+        now_ns += TCP_CONNECT_NS_MAX;
+        tcp->endpoint_progress(end.endpoint, now_ns, &next_ns);
+        assert_non_null(link->setup);
+        assert_int_equal(link->setup->phase, TCP_PHASE_CONNECT);
+        uint64_t cookie = cookie_of(link->setup->conn->fd);
+        assert_int_not_equal(cookie, last);
+        last = cookie;
+    }
+    close(accept(listener, NULL, NULL)); /* the filler's */
+    tcp->endpoint_progress(end.endpoint, now_ns + TCP_CONNECT_NS_MAX, &next_ns);
+    int in = accept(listener, NULL, NULL);
+    assert_true(in >= 0);
+    struct sockaddr_in from;
+    assert_int_equal(getpeername(in, (struct sockaddr *)&from, &size), 0);
+    assert_int_equal(from.sin_port, port_of(link->setup->conn->fd));
+    tcp->endpoint_progress(end.endpoint, rf_clock_ns(), &next_ns);
+    assert_int_equal(link->setup->phase, TCP_PHASE_HELLO);
+    assert_int_equal(end.dead, 0);
+    tcp->endpoint_close(end.endpoint);
+    close(in);
+    close(filler);
+    close(listener);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -253,6 +321,7 @@ int main(void)
         cmocka_unit_test(media_decide),
         cmocka_unit_test(a_key_of_one_link),
         cmocka_unit_test(half_open_connections),
+        cmocka_unit_test(a_lost_connect_is_made_anew),
         cmocka_unit_test(idle_links_wait_in_the_set),
         cmocka_unit_test(addresses),
         cmocka_unit_test(a_port_in_use),

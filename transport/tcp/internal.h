@@ -29,6 +29,7 @@
 
 #define TCP_HALF_OPEN_MAX       64 /* connections that have not said a valid hello, and links not answered */
 #define TCP_HANDSHAKE_NS_MAX    5000000000ull
+#define TCP_CONNECT_NS_MAX      250000000ull /* a SYN that was lost; the kernel's next would go after 1 s */
 #define TCP_DEADLINE_NS_DEFAULT 10000000000ull
 #define TCP_BACKOFF_NS_MIN      2000000ull
 #define TCP_BACKOFF_NS_MAX      500000000ull

@@ -22,6 +22,12 @@
 #define TLS_RECORD_HANDSHAKE 0x16
 #define WHY_MAX              160
 
+static void setup_limit(tcp_endpoint_t *ep, tcp_setup_t *setup, uint64_t now_ns, uint64_t limit_ns)
+{
+    setup->deadline_ns = now_ns + (ep->deadline_ns < limit_ns ? ep->deadline_ns : limit_ns);
+    tcp_timer(ep, setup->deadline_ns);
+}
+
 static tcp_setup_t *setup_new(tcp_endpoint_t *ep, tcp_conn_t *conn, tcp_link_t *link, uint64_t now_ns)
 {
     tcp_setup_t *setup = calloc(1, sizeof *setup);
@@ -29,10 +35,8 @@ static tcp_setup_t *setup_new(tcp_endpoint_t *ep, tcp_conn_t *conn, tcp_link_t *
         tcp_conn_free(ep, conn);
         return NULL;
     }
-    uint64_t limit = ep->deadline_ns < TCP_HANDSHAKE_NS_MAX ? ep->deadline_ns : TCP_HANDSHAKE_NS_MAX;
     setup->conn = conn;
     setup->link = link;
-    setup->deadline_ns = now_ns + limit;
     conn->setup = setup;
     setup->prev = ep->setups_last;
     if (ep->setups_last)
@@ -41,7 +45,7 @@ static tcp_setup_t *setup_new(tcp_endpoint_t *ep, tcp_conn_t *conn, tcp_link_t *
         ep->setups = setup;
     ep->setups_last = setup;
     ep->n_half_open += link == NULL;
-    tcp_timer(ep, setup->deadline_ns);
+    setup_limit(ep, setup, now_ns, link ? TCP_CONNECT_NS_MAX : TCP_HANDSHAKE_NS_MAX);
     return setup;
 }
 
@@ -544,6 +548,7 @@ void tcp_setup_step(tcp_endpoint_t *ep, tcp_setup_t *setup, uint64_t now_ns)
             dial_failed(ep, setup, now_ns);
             return;
         }
+        setup_limit(ep, setup, now_ns, TCP_HANDSHAKE_NS_MAX);
         if (setup->link->key_size == 0) {
             if (!dial_hello(setup)) dial_failed(ep, setup, now_ns);
             return;
