@@ -112,6 +112,7 @@ enum {
 typedef struct wire_vote {
     uint64_t view, term; /* of the request, if granted */
     uint32_t granted, pre;
+    uint64_t applied, last; /* the sender's */
 } wire_vote_t;
 
 enum { VOTE_GRANTED = 1, VOTE_BEHIND = 2 /* refused, and its log is behind this one's */ };
@@ -154,7 +155,7 @@ typedef struct wire_view {            /* body of a VIEW entry: followed by n_old
 _Static_assert(sizeof(wire_member_t) == 8 && sizeof(wire_proposal_t) == 24 && sizeof(wire_append_t) == 64 &&
                    sizeof(wire_entry_t) == 32 && sizeof(wire_accepted_t) == 56 && sizeof(wire_lane_t) == 16 &&
                    sizeof(wire_refused_t) == 32 && sizeof(wire_vote_request_t) == 48 &&
-                   sizeof(wire_vote_t) == 24 && sizeof(wire_read_t) == 16 && sizeof(wire_snapshot_t) == 64 &&
+                   sizeof(wire_vote_t) == 40 && sizeof(wire_read_t) == 16 && sizeof(wire_snapshot_t) == 64 &&
                    sizeof(wire_form_t) == 24 && sizeof(wire_view_t) == 32 &&
                    sizeof(wire_refused_head_t) == 32,
                "wire layout");

@@ -445,7 +445,7 @@ void role_heard(agreement_t *e);
 void role_step_down(agreement_t *e);
 void role_stand(agreement_t *e, bool pre, bool evidence, bool transfer);
 void role_count_votes(agreement_t *e);
-void role_granted(agreement_t *e, agreement_member_t by);
+void role_granted(agreement_t *e, agreement_member_t by, const wire_vote_t *vote);
 void role_recount(agreement_t *e);                /* candidate: other sets of voters are in force */
 void role_behind(agreement_t *e);                 /* candidate: another's log is longer: that one's turn */
 void role_outrun(agreement_t *e);                 /* refused a candidate whose log is behind this one's */

@@ -177,6 +177,8 @@ struct agreement {
     bool transferring; /* leader: a successor is asked to stand; nothing new is taken on meanwhile */
     bool lease_over;   /* leader: this term has no lease any more */
     uint8_t granted_old, granted_new; /* candidate: bits of the voters */
+    uint64_t granted_applied;         /* candidate: all of them have applied that much, at least */
+    uint64_t granted_last;            /* and their logs end there, at least */
     unsigned attempts;                /* elections since a leader was heard */
     uint64_t term_index;              /* leader: its first entry */
     uint64_t leader_heard_ns, promise_until_ns;

@@ -34,7 +34,7 @@ rf_err_t log_append(agreement_t *e, agreement_entry_kind_t kind, uint64_t sessio
     uint64_t index = e->last + 1 + (own ? 0 : AGREEMENT_LOG_RESERVED);
     if (index > e->params.log_max) {
         /* What it overwrites has been applied here, so a snapshot can stand for it; and by a majority, so that few need
-         * one. A new leader does not know yet what others have applied. */
+         * one. A new leader knows that of its voters. */
         uint64_t overwrites = index - e->params.log_max;
         if (overwrites > e->applied) return RF_ERR_AGAIN;
         if (!own && overwrites > e->trim_limit) {

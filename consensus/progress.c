@@ -111,13 +111,20 @@ void progress_configure(agreement_t *e)
     e->due |= DUE_FEED | (leads(e) ? DUE_COMMIT : 0);
 }
 
+/* A new leader's voters: its log up to here, most likely. */
+static uint64_t all_hold(const agreement_t *e)
+{
+    uint64_t last = e->granted_last < e->last ? e->granted_last : e->last;
+    return last > e->committed ? last : e->committed;
+}
+
 void progress_reset(agreement_t *e)
 {
     e->n_progress = 0;
     progress_configure(e);
     for (unsigned i = 0; i < e->n_voters; i++) {
         e->progress[i].match = 0;
-        e->progress[i].next = e->last + 1;
+        e->progress[i].next = all_hold(e) + 1;
     }
 }
 

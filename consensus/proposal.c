@@ -286,13 +286,13 @@ static void order_change(agreement_t *e, const wire_proposal_t *p, const uint8_t
     refused->why = REFUSED_HELD;
 }
 
-/* What earlier leaders may have committed is in this log, but not applied: a command is taken that cannot be decided by any of it. Whether
- * its session lives is decided where it is applied. */
+/* What earlier leaders may have committed is in this log, but not applied: a command is taken that cannot be decided by any of it, and is
+ * none of it. Whether its session lives is decided where it is applied. */
 static bool may_go_behind(const agreement_t *e, const wire_proposal_t *p)
 {
     const session_t *s = session_find(e, p->session);
     return p->kind == AGREEMENT_ENTRY_COMMAND && session_exists(e, p->session) &&
-           session_check(s, p->sequence) == RF_OK && !in_uncommitted_log(e, p->session, p->sequence);
+           session_check(s, p->sequence) == RF_OK;
 }
 
 /* Decides from what is applied: so only when all that earlier leaders may have committed is. */
@@ -303,10 +303,16 @@ void proposal_order(agreement_t *e, const wire_proposal_t *p, const uint8_t *byt
         refused->why = leads(e) ? REFUSED_FULL : REFUSED_NOT_LEADER;
         return;
     }
-    if ((e->committed < e->term_index || e->applied < e->term_index) && !may_go_behind(e, p)) {
-        refused->why = REFUSED_FULL;
-        refused->value = 1;
-        return;
+    if (e->committed < e->term_index || e->applied < e->term_index) {
+        if (in_uncommitted_log(e, p->session, p->sequence)) {
+            refused->why = REFUSED_HELD; /* those behind it are not held up */
+            return;
+        }
+        if (!may_go_behind(e, p)) {
+            refused->why = REFUSED_FULL;
+            refused->value = 1;
+            return;
+        }
     }
     const session_t *s = session_find(e, p->session);
     rf_err_t used = session_check(s, p->sequence);

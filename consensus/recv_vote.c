@@ -28,5 +28,5 @@ void recv_vote(agreement_t *e, agreement_member_t from, const uint8_t *bytes, si
         engine_ignore(e, "ignoring VOTE: not given, or for no election of now");
         return;
     }
-    role_granted(e, from);
+    role_granted(e, from, &m);
 }

@@ -31,7 +31,9 @@ static void answer(agreement_t *e, agreement_member_t to, const wire_vote_reques
                         .granted = granted            ? VOTE_GRANTED
                                    : up_to_date(e, m) ? 0
                                                       : VOTE_BEHIND,
-                        .pre = (m->flags & VOTE_PRE) != 0 && !(granted && (m->flags & VOTE_CLAIM))};
+                        .pre = (m->flags & VOTE_PRE) != 0 && !(granted && (m->flags & VOTE_CLAIM)),
+                        .applied = e->applied,
+                        .last = e->last};
     send_one(e, MESSAGE_VOTE, &vote, sizeof vote, to);
 }
 

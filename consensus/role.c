@@ -240,7 +240,7 @@ void role_lead(agreement_t *e)
     e->transfer_until_ns = RF_NEVER;
     e->stand_to = NOBODY;
     e->attempts = 0;
-    e->trim_limit = 0;
+    e->trim_limit = e->granted_applied;
     e->n_served = 0;
     e->request.used = false;
     set_leader(e, e->params.self);
@@ -294,8 +294,10 @@ void role_recount(agreement_t *e)
     e->due |= DUE_VOTES;
 }
 
-void role_granted(agreement_t *e, agreement_member_t by)
+void role_granted(agreement_t *e, agreement_member_t by, const wire_vote_t *vote)
 {
+    if (vote->applied < e->granted_applied) e->granted_applied = vote->applied;
+    if (vote->last < e->granted_last) e->granted_last = vote->last;
     grant(e, by);
     role_count_votes(e);
 }
@@ -351,6 +353,8 @@ void role_stand(agreement_t *e, bool pre, bool evidence, bool transfer)
     e->stands_on_evidence = evidence;
     e->stands_by_transfer = transfer;
     e->granted_new = e->granted_old = 0;
+    e->granted_applied = e->applied;
+    e->granted_last = e->last;
     e->attempts++;
     if (!pre) {
         e->term++;

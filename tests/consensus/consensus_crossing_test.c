@@ -155,6 +155,34 @@ static void a_claimed_vote_elects(void **state)
     }
 }
 
+/* The ring has gone round; in every other run the new leader's log holds a command of its own that is not committed, and that the other voter
+ * lacks: still one round trip for the vote, and one for the first entry, with which a new command goes. */
+static void what_waits_goes_with_the_first_entry(void **state)
+{
+    (void)state;
+    for (unsigned seed = 1; seed < 20; seed++) {
+        net_t *n = formed((net_knobs_t){.cores = 3, .lossless = true, .log_max = 64}, seed);
+        for (unsigned i = 0; i < 200; i++) assert_true(net_answered(n, net_propose(n, 1), MS));
+        net_run(n, 2 * MS);
+        uint64_t last = net_state(n, 1).last;
+        net_cut(n, 0, 2, seed % 2 == 1);
+        unsigned held = net_propose(n, 1);
+        for (unsigned us = 0; us < 1000 && net_state(n, 1).last == last; us++) net_run(n, US);
+        net_kill(n, 0);
+        net_run(n, 90 * US); /* what is under way */
+        if (seed % 2 == 1) assert_false(n->proposed[held].answered);
+        for (rf_core_t core = 1; core < 3; core++) net_tell_death(n, core, 0, AGREEMENT_EVIDENCE_SILENCE);
+        unsigned p = net_propose(n, 1);
+        net_run(n, 2 * 90 * US);
+        assert_int_equal(net_state(n, 1).role, AGREEMENT_ROLE_LEADER);
+        assert_true(n->proposed[held].answered);
+        assert_int_equal(n->proposed[held].err, RF_OK);
+        assert_true(n->proposed[p].answered);
+        assert_int_equal(n->proposed[p].err, RF_OK);
+        net_free(n);
+    }
+}
+
 /* The second's turn has come when the first learns of it: their claims cross, and the first is elected. */
 static void of_claims_that_cross_the_first_wins(void **state)
 {
@@ -356,6 +384,7 @@ int main(void)
         cmocka_unit_test(an_answer_about_another_snapshot),
         cmocka_unit_test(a_refusal_is_taken_back),
         cmocka_unit_test(a_claimed_vote_elects),
+        cmocka_unit_test(what_waits_goes_with_the_first_entry),
         cmocka_unit_test(who_holds_more_claims_at_once),
         cmocka_unit_test(of_claims_that_cross_the_first_wins),
         cmocka_unit_test(who_hears_late_is_asked_again),
