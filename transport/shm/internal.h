@@ -56,6 +56,12 @@ typedef struct shm_peer_region {
     void *memory; /* NULL: unused entry */
 } shm_peer_region_t;
 
+/* What is mapped of a link. */
+typedef struct shm_memory {
+    void *head, *peer_head, *out, *in, *next; /* NULL: nothing */
+    size_t out_size, in_size, next_size;
+} shm_memory_t;
+
 typedef struct shm_link {
     rf_link_t base;
 
@@ -118,6 +124,7 @@ typedef struct shm_link {
     int peer_pid;
     unsigned peer_uid;
     int head_fd, ring_fd; /* until they are sent */
+    shm_memory_t left;    /* of a link that has ended: unmapped when it is closed */
     char address[RF_ADDRESS_MAX];
 
     uint64_t region_next;
@@ -154,7 +161,7 @@ void shm_link_free(shm_link_t *link);
 rf_err_t shm_ring_slots_check(uint32_t *slots, uint32_t *slots_max);
 /* Makes head and ring, ready to be sent. */
 rf_err_t shm_link_objects(shm_link_t *link);
-/* Ends the link: no more slots either way, memory unmapped, socket closed. The event is left to shm_report_over(). */
+/* Ends the link: no more slots either way, socket closed, memory unmapped, now or by close(). The event is left to shm_report_over(). */
 void shm_end(shm_link_t *link, rf_err_t why);
 void shm_protocol_error(shm_link_t *link, const char *what);
 /* The peer is gone: nothing more is sent, what it published is still polled. */

@@ -157,23 +157,36 @@ static void close_side(shm_link_t *link)
     link->side = -1;
 }
 
-/* Gives back socket and memory. Pointers that poll() and flush() follow stay good. */
+static void unmap(shm_memory_t *m)
+{
+    if (m->head) munmap(m->head, sizeof(shm_head_t));
+    if (m->peer_head) munmap(m->peer_head, sizeof(shm_head_t));
+    if (m->out) munmap(m->out, m->out_size);
+    if (m->in) munmap(m->in, m->in_size);
+    if (m->next) munmap(m->next, m->next_size);
+    *m = (shm_memory_t){0};
+}
+
+/* Gives back the socket, and leaves the memory in link->left. Pointers that poll() and flush() follow stay good. */
 static void release(shm_link_t *link)
 {
     close_side(link);
     if (link->head_fd >= 0) close(link->head_fd);
     if (link->ring_fd >= 0) close(link->ring_fd);
     link->head_fd = link->ring_fd = -1;
-    if (link->head) munmap(link->head, sizeof(shm_head_t));
-    if (link->out.cells) munmap(link->out.cells, ring_size(link->out_slots));
+    unmap(&link->left);
+    link->left = (shm_memory_t){.head = link->head,
+                                .out = link->out.cells,
+                                .next = (void *)(uintptr_t)link->next_cells,
+                                .out_size = ring_size(link->out_slots),
+                                .in_size = ring_size(link->in_slots),
+                                .next_size = ring_size(link->next_slots)};
+    if (link->out.peer_head != &shm_no_head) link->left.peer_head = (void *)(uintptr_t)link->out.peer_head;
+    if (link->in_cells != shm_no_cells) link->left.in = (void *)(uintptr_t)link->in_cells;
     link->head = NULL;
     link->out.cells = NULL;
-    if (link->out.peer_head != &shm_no_head)
-        munmap((void *)(uintptr_t)link->out.peer_head, sizeof(shm_head_t));
     link->out.peer_head = &shm_no_head;
-    if (link->in_cells != shm_no_cells) munmap((void *)(uintptr_t)link->in_cells, ring_size(link->in_slots));
     shm_in_ring(link, shm_no_cells, RF_RING_SLOTS_MIN);
-    if (link->next_cells) munmap((void *)(uintptr_t)link->next_cells, ring_size(link->next_slots));
     link->next_cells = NULL;
     for (unsigned i = 0; i < SHM_REGIONS_MAX; i++) {
         if (link->peer_regions[i].memory) shm_region_drop(link, link->peer_regions[i].id);
@@ -196,6 +209,8 @@ void shm_end(shm_link_t *link, rf_err_t why)
     link->stats.bytes_placed =
         atomic_load_explicit(&link->out.peer_head->bytes_written, memory_order_relaxed);
     release(link);
+    /* Where a process has died others elect, it may be on this CPU: to unmap waits until the owner closes the link. */
+    if (why != RF_ERR_PEER_DEAD) unmap(&link->left);
     shm_set_limit(link);
     link->in.look = SHM_LOOK_END;
     if (known) {
@@ -252,6 +267,7 @@ void shm_link_free(shm_link_t *link)
     if (link->phase == SHM_ARRIVED) endpoint->n_arrived--;
     shm_settle(link, false);
     release(link);
+    unmap(&link->left);
     shm_regions_free(link);
     endpoint->links[link->place] = NULL;
     endpoint->n_links--;
