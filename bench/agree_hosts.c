@@ -277,13 +277,12 @@ static void sleep_on_links(agree_host_t *host)
 
 void agree_host_turn(agree_host_t *host)
 {
-    if (agree_host_look(host) > 0) return;
-    unsigned look_us = host->hosts->look_us[host->index];
-    if (look_us > 0) {
+    unsigned n = agree_host_look(host), look_us = host->hosts->look_us[host->index];
+    if (n == 0 && look_us > 0) {
         struct timespec t = {.tv_nsec = (long)(look_us * 1000)};
         nanosleep(&t, NULL);
     } else if (host->hosts->sleeps[host->index]) {
-        sleep_on_links(host);
+        sleep_on_links(host); /* not if there is more: that looks, too */
     }
 }
 

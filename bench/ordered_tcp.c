@@ -7,7 +7,7 @@
  *              the leader's process. Raw limit: 64 bytes there and back by bare spinning sockets.
  *   blocking   All three sleep between messages. The client is in the leader's process; then a process of its own on the leader's
  *              core, over shared memory ("beside": as a dispatcher and its monitor, one asleep on a futex, the other in poll());
- *              then a process of its own on the second CPU, over TCP ("outside": as any client of etcd). Raw limit: 64 bytes
+ *              then a process of its own there over TCP ("outside": as any client of etcd). Raw limit: 64 bytes
  *              there and back by bare blocking sockets. What lies between the two raw limits is wake-ups, what lies above them
  *              is protocol and links.
  *
@@ -268,7 +268,7 @@ static three_t three_of(const bench_options_t *options, ordered_way_t way, order
                            .body = body}};
     if (t.hosts.config.entry_max < AGREE_COMMAND_MAX) t.hosts.config.entry_max = AGREE_COMMAND_MAX;
     for (unsigned i = 0; i < agree_hosts_n(&t.hosts); i++) {
-        t.hosts.cpus[i] = options->cores[i > 0 && !(i == HOSTS && way == ORDERED_BESIDE)];
+        t.hosts.cpus[i] = options->cores[i > 0 && i < HOSTS];
         t.hosts.sleeps[i] = t.blocking;
     }
     if (!t.blocking) t.hosts.look_us[HOSTS - 1] = THIRD_LOOK_US;
