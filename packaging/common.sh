@@ -27,12 +27,13 @@ rf_open_build_folder() {
 
 rf_say() { printf '%s\n' "$*"; }
 
-# Runs a command in a process group of its own, so that a signal to this script can end it and all its children.
+# Runs a command in a process group of its own, so that a signal to this script can end it and all its children. It has no part in
+# the lock of ./check (9).
 rf_group=
 rf_in_group() {
     local status=0
     set -m
-    "$@" </dev/null &
+    "$@" </dev/null 9>&- &
     rf_group=$!
     set +m
     wait "$rf_group" || status=$?
