@@ -19,9 +19,9 @@ equal "... as that user" "$("$as_user" rackfish run --core 1 -- id -un)" $user
 equal "... without further rights" "$("$as_user" rackfish run --core 1 -- grep NoNewPrivs /proc/self/status | tr -dc 0-9)" 1
 
 # Somebody else's domain is as far away as the system.
-id=$(rackfish run -d --core 1 -- sleep 3000)
-within "root's domain runs" 20 pgrep -f '[s]leep 3000'
-victims=$({ awk '{ print $3 }' "$dir"/*/state; pgrep -f '[s]leep 3000'; echo $$; } | sort -u)
+id=$(rackfish run -d --core 1 -- sleep 3000.$own)
+within "root's domain runs" 20 pgrep -f "[s]leep 3000.$own"
+victims=$({ awk '{ print $3 }' "$dir"/*/state; pgrep -f "[s]leep 3000.$own"; echo $$; } | sort -u)
 # shellcheck disable=SC2086
 output=$("$as_user" rackfish run --core 1 -- "$hostile" processes 0 $victims 2>&1)
 equal "no process of the system or of another user can be signalled, traced, read or mapped" "$output" "0 harms"
@@ -34,11 +34,11 @@ for seed in 1 2 3; do
     matches "garbage invocations, seed $seed ($(head -1 <<<"$output"))" "$output" "0 harms"
 done
 equal "no memory that it was given can be cut short" "$("$as_user" rackfish run --core 1 -- "$hostile" truncate)" "0 harms"
-"$as_user" rackfish run --core 1 -- "$hostile" forks >"$work/forks" &
+"$as_user" rackfish run --core 1 -- "$hostile" forks "$own" >"$work/forks" &
 within "a domain forks two hundred processes into sessions of their own" 30 grep -q forked "$work/forks"
 bomb=$(rackfish ps --json | grep '"program":"hostile"' | json domain)
 check "kill of that domain" rackfish kill -KILL "$bomb"
-within "all of them are gone" 20 bash -c '! pgrep -f "[h]ostile forks"'
+within "all of them are gone" 20 bash -c "! pgrep -f '[h]ostile forks $own'"
 
 # The machine did not notice.
 equal "all cores are up" "$(rackfish --json status | json cores_up)" 4

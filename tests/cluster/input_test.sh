@@ -186,7 +186,7 @@ matches "doctor shows what it survives" "$(rackfish doctor --config "$work/three
 
 # Two hosts are told to form.
 for node in a b; do
-    timeout 30 rackfishd --config "$work/three.yaml" --node $node --form --ready-fd 3 3>"$work/form.$node" 2>/dev/null &
+    timeout 300 rackfishd --config "$work/three.yaml" --node $node --form --ready-fd 3 3>"$work/form.$node" 2>/dev/null &
     forming+=($!)
 done
 within "forming twice: the second is refused" 20 grep -q "^error node a forms the machine, too; start only one host with --form" "$work/form.b"
@@ -214,7 +214,7 @@ before=$(lives)
 check "core on of a core that is up" rackfish core on 1
 equal "... starts no other life of it" "$(lives)" "$before"
 mkdir "$work/twin"
-timeout 4 rackfishd --config "$work/three.yaml" --node b --run-dir "$work/twin/m" --ready-fd 3 3>"$work/twin.out" 2>/dev/null
+timeout 60 rackfishd --config "$work/three.yaml" --node b --run-dir "$work/twin/m" --ready-fd 3 3>"$work/twin.out" 2>/dev/null
 matches "a second node of that name is refused" "$(cat "$work/twin.out")" "in use|living node"
 rackfishd --sweep --node b --run-dir "$work/twin/m" >/dev/null 2>&1
 equal "the machine is whole" "$(rackfish --json status | json cores_up)" 3

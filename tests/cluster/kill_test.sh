@@ -2,7 +2,7 @@
 source "$(dirname "$0")/lib.sh" "$1"
 
 # A domain that forks a child which leaves its session, its group and its parent.
-runaway='setsid sh -c "trap \"\" HUP TERM; while :; do sleep 0.0473; done" & exec sleep 4730'
+runaway="setsid sh -c \"trap '' HUP TERM; while :; do sleep 0.05$own; done\" & exec sleep 4730.$own"
 
 # start_domain CORE: a detached runaway; its id.
 start_domain() { rackfish run -d --core "$1" -- sh -c "$runaway"; }
@@ -15,7 +15,8 @@ survivors_work() {
     done
 }
 
-no_runaways() { ! pgrep -f '[s]leep 0.0473; done' && ! pgrep -f '[s]leep 4730'; }
+no_runaways() { ! pgrep -f "[s]leep 0.05$own; done" && ! pgrep -f "[s]leep 4730.$own"; }
+both_run() { pgrep -f "[s]leep 4730.$own" && pgrep -f "[s]leep 4731.$own"; }
 
 # ended JOB: waits for it; sets status, and elapsed since start.
 ended() {
@@ -31,9 +32,9 @@ kill_one() {
     id=$(start_domain "$core")
     timeout 60 rackfish wait "$id" >"$work/wait" 2>&1 &
     local waiter=$!
-    timeout 60 rackfish run --core "$core" -- sleep 4731 2>"$work/run" &
+    timeout 60 rackfish run --core "$core" -- sleep 4731.$own 2>"$work/run" &
     local runner=$!
-    within "both programs run" 20 bash -c 'pgrep -f "[s]leep 4730" && pgrep -f "[s]leep 4731"'
+    within "both programs run" 20 both_run
     remember_processes
     pid=$(pid_of "$role" "$core")
     start=$(now_ms)
@@ -85,7 +86,7 @@ mkfifo "$work/pipe"
 exec 9<>"$work/pipe"
 rackfish run --core 2 -- sh -c 'echo up; read line; echo "got $line"' <"$work/pipe" >"$work/out" 2>&1 9>&- &
 runner=$!
-within "one runs" 20 pgrep -f '[s]leep 4730'
+within "one runs" 20 pgrep -f "[s]leep 4730.$own"
 within "and the other" 20 grep -q up "$work/out"
 kill -KILL "$(pid_of monitor 0)"
 sleep 1
@@ -103,22 +104,22 @@ kill_domains() {
     id=$(start_domain 2)
     timeout 60 rackfish wait "$id" >/dev/null 2>&1 &
     waiter=$!
-    within "it runs" 20 pgrep -f '[s]leep 4730'
+    within "it runs" 20 pgrep -f "[s]leep 4730.$own"
     start=$(now_ms)
-    kill -KILL "$(pgrep -f '[s]leep 4730' | head -1)"
+    kill -KILL "$(pgrep -f "[s]leep 4730.$own" | head -1)"
     ended $waiter
     equal "KILL of a domain: wait learns it ($elapsed ms)" $status 137
     within "its runaway dies with it" 20 no_runaways
     id=$(start_domain 2)
-    within "the next one runs" 20 pgrep -f '[s]leep 4730'
-    init=$(ps -o ppid= -p "$(pgrep -f '[s]leep 4730' | head -1)" | tr -d ' ')
+    within "the next one runs" 20 pgrep -f "[s]leep 4730.$own"
+    init=$(ps -o ppid= -p "$(pgrep -f "[s]leep 4730.$own" | head -1)" | tr -d ' ')
     kill -KILL "$init"
     expect "KILL of its init: wait learns it too" 137 rackfish wait --timeout 20s "$id"
     within "nothing of it is left" 20 no_runaways
     survivors_work 0 1 2 3
     start_domain 1 >/dev/null
     start_domain 3 >/dev/null
-    within "two more run" 20 pgrep -f '[s]leep 4730'
+    within "two more run" 20 pgrep -f "[s]leep 4730.$own"
     machine_down "down ends runaways"
     within "no runaways" 20 no_runaways
 }
@@ -128,7 +129,7 @@ RACKFISH_ISOLATION=none kill_domains bare # on hosts that refuse PID namespaces
 # rackfishd: nothing stops; a second `up` takes over.
 machine_up node --nodes 2 --cores 2
 id=$(start_domain 1)
-within "a domain runs" 20 pgrep -f '[s]leep 4730'
+within "a domain runs" 20 pgrep -f "[s]leep 4730.$own"
 kill -KILL "$(node_pid node0)"
 within "the other node answers" 20 rackfish ps
 matches "the domain runs on" "$(rackfish --via node1 ps --json | grep "\"domain\":$id,")" running
@@ -138,11 +139,11 @@ matches "it knows the domain" "$(rackfish --via node0 ps --json | grep "\"domain
 survivors_work 0 1 3
 check "kill works" rackfish kill -KILL "$id"
 id=$(start_domain 1)
-within "another domain runs" 20 pgrep -f '[s]leep 4730'
+within "another domain runs" 20 pgrep -f "[s]leep 4730.$own"
 remember_processes
 kill -KILL "$(node_pid node0)" "$(node_pid node1)"
 expect "no rackfishd left: status says so" 3 rackfish status
-check "cores live on" bash -c "kill -0 $(pid_of cpudriver 1) && pgrep -f '[s]leep 4730'"
+check "cores live on" bash -c "kill -0 $(pid_of cpudriver 1) && pgrep -f '[s]leep 4730.$own'"
 machine_down "both rackfishds killed, then down, leaves nothing"
 within "no runaways" 20 no_runaways
 
@@ -151,7 +152,7 @@ machine_up host --nodes 2 --cores 2
 id=$(start_domain 3)
 timeout 60 rackfish wait "$id" >/dev/null 2>&1 &
 waiter=$!
-within "a domain runs there" 20 pgrep -f '[s]leep 4730'
+within "a domain runs there" 20 pgrep -f "[s]leep 4730.$own"
 remember_processes
 start=$(now_ms)
 # shellcheck disable=SC2046
@@ -168,7 +169,7 @@ within "no runaways" 20 no_runaways
 machine_up all --nodes 2 --cores 2
 start_domain 0 >/dev/null
 start_domain 3 >/dev/null
-within "domains run" 20 pgrep -f '[s]leep 4730'
+within "domains run" 20 pgrep -f "[s]leep 4730.$own"
 remember_processes
 # shellcheck disable=SC2046
 kill -KILL $(awk '{ print $3 }' "$dir"/*/state)

@@ -13,8 +13,9 @@
 
 net_address() { echo "$net_subnet.$(($1 + 1))"; }
 net_exec() { ip netns exec "$net-$1" "${@:2}"; }
-net_cut() { local i; for i in "$@"; do ip link set "$net-v$i" down; done; }
-net_heal() { local i; for i in "$@"; do ip link set "$net-v$i" up; done; }
+net_set() { local i; for i in "${@:2}"; do echo "link set $net-v$i $1"; done | ip -batch -; } # all at once
+net_cut() { net_set down "$@"; }
+net_heal() { net_set up "$@"; }
 
 # Loss in one direction: a permanent neighbour entry whose hardware address nobody has. Connections see silence, no error.
 net_lose() {

@@ -23,7 +23,7 @@ equal "three cores of one host survive the death of any one" "$survives" 1
 lives=(1 1 1)
 for role in monitor cpudriver; do
     for core in 0 1 2; do
-        id=$(rackfish run -d --core $core -- sleep 4730)
+        id=$(rackfish run -d --core $core -- sleep 4730.$own)
         remember_processes
         start=$(now_ms)
         kill -KILL "$(pid_of $role $core)"
@@ -45,7 +45,7 @@ machine_down
 # A monitor that is stopped for longer than the timeout is expelled; its core is killed as it is, and joins anew.
 for core in 0 2; do
     machine_up "stall$core" --nodes 1 --cores 3
-    rackfish run -d --core $core -- sleep 4731 >/dev/null
+    rackfish run -d --core $core -- sleep 4731.$own >/dev/null
     within "a domain runs on core $core" 20 pgrep -f '[s]leep 4731'
     remember_processes
     monitor=$(pid_of monitor $core) driver=$(pid_of cpudriver $core)
@@ -64,7 +64,7 @@ done
 
 # Monitor and CPU driver both stopped: a CPU driver of another core ends them all the same.
 machine_up both --nodes 1 --cores 3
-rackfish run -d --core 1 -- sleep 4732 >/dev/null
+rackfish run -d --core 1 -- sleep 4732.$own >/dev/null
 within "a domain runs on core 1" 20 pgrep -f '[s]leep 4732'
 remember_processes
 monitor=$(pid_of monitor 1) driver=$(pid_of cpudriver 1)
@@ -79,9 +79,7 @@ machine_down
 machine_up driver --nodes 1 --cores 3
 remember_processes
 monitor=$(pid_of monitor 1) driver=$(pid_of cpudriver 1)
-kill -STOP "$driver"
-sleep 0.2
-kill -CONT "$driver"
+perl -e 'kill "STOP", @ARGV; select undef, undef, undef, 0.2; kill "CONT", @ARGV' "$driver" # no process is started in between
 sleep 1.5
 equal "a CPU driver that is stopped for a moment goes on" "$(pid_of cpudriver 1) $(incarnation 1)" "$driver 1"
 kill -STOP "$driver"
@@ -92,7 +90,7 @@ machine_down
 
 # The same without rackfishd: nobody starts it again, but it is fenced.
 machine_up alone --nodes 1 --cores 3
-rackfish run -d --core 1 -- sleep 4733 >/dev/null
+rackfish run -d --core 1 -- sleep 4733.$own >/dev/null
 within "a domain runs on core 1" 20 pgrep -f '[s]leep 4733'
 remember_processes
 monitor=$(pid_of monitor 1) driver=$(pid_of cpudriver 1)
@@ -127,7 +125,7 @@ for core in $first $(((first + 2) % 6)); do # ... and once another
     id=()
     for k in $core $((core + 1)); do
         rm -f "$work/ticks$k"
-        id+=("$(rackfish run -d --core "$k" -- sh -c "while :; do echo >>$work/ticks$k; sleep 0.0481; done")")
+        id+=("$(rackfish run -d --core "$k" -- sh -c "while :; do echo >>$work/ticks$k; sleep 0.05$own; done")")
         within "a program runs on core $k" 20 test -s "$work/ticks$k"
     done
     lives=$(incarnation "$core")
@@ -138,9 +136,9 @@ for core in $first $(((first + 2) % 6)); do # ... and once another
     kill -STOP "${monitors[@]}"
     for k in $core $((core + 1)); do within "core $k is frozen, though its monitor says nothing" 20 frozen "$k"; done
     say "        after $(($(now_ms) - start)) ms, a look taking 400"
-    before="$(ticks "$core") $(ticks $((core + 1)))"
     within "the others go on without the host" 30 bash -c \
         "[[ \$(rackfish --via node$((other / 2)) --json status) == *'\"cores_up\":4'* ]]"
+    before="$(ticks "$core") $(ticks $((core + 1)))" # a look may have fallen between two ticks; by now they are frozen for good
     equal "and programs run" "$(timeout 60 rackfish --via node$((other / 2)) run --core $other -- echo on 2>&1)" on
     expect "the programs of the frozen cores are lost, and said to be" 125 \
         rackfish --via node$((other / 2)) wait --timeout 20s "${id[0]}"
@@ -148,7 +146,7 @@ for core in $first $(((first + 2) % 6)); do # ... and once another
     kill -CONT "${monitors[@]}"
     within "its monitors run again: they are expelled, and join as incarnation $((lives + 1))" 60 rejoined "$core" $((lives + 1)) 6
     check "nothing of the frozen cores is left" gone "${monitors[@]}"
-    check "nor their programs" bash -c "! pgrep -f '[s]leep 0.0481'"
+    check "nor their programs" bash -c "! pgrep -f '[s]leep 0.05$own'"
     equal "which have done nothing more" "$(ticks "$core") $(ticks $((core + 1)))" "$before"
     works_everywhere "$core" $((core + 1)) $other
 done
@@ -169,7 +167,7 @@ machine_down
 
 # On purpose.
 machine_up purpose --nodes 2 --cores 2
-id=$(rackfish run -d --core 3 -- sleep 4734)
+id=$(rackfish run -d --core 3 -- sleep 4734.$own)
 expect "core off is refused while a domain runs there" 1 rackfish core off 3
 matches "... saying so" "$(rackfish core off 3 2>&1)" "wait.*kill"
 check "core off --kill" rackfish core off --kill 3

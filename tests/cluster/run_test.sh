@@ -39,9 +39,9 @@ equal "30 MB of stdout" "$(stat -c %s "$work/out")" 30000000
 equal "20 MB of stderr at the same time" "$(stat -c %s "$work/err")" 20000000
 equal "stdin closes for the program alone" "$(printf 'a\nb\n' | rackfish run --core 3 -- sh -c 'wc -l; echo after')" "$(printf '2\nafter')"
 equal "stdin of nothing" "$(rackfish run --core 1 -- wc -c </dev/null)" 0
-(exec 0<&-; timeout 30 rackfish run --core 1 -- cat)
+(exec 0<&-; timeout $((30 * patience)) rackfish run --core 1 -- cat)
 equal "a closed stdin is an empty one" $? 0
-timeout 60 rackfish run --core 3 -- yes | head -1 >"$work/yes"
+timeout $((60 * patience)) rackfish run --core 3 -- yes | head -1 >"$work/yes"
 statuses=(${PIPESTATUS[@]})
 equal "a reader that goes away ends the writer" "$(cat "$work/yes") ${statuses[0]}" "y 141"
 check "a slow reader loses nothing" test "$(rackfish run --core 2 -- seq 300000 | { sleep 0.5; sha256sum; })" = "$(seq 300000 | sha256sum)"
@@ -65,7 +65,7 @@ signal_reaches() {
     : >"$work/ready"
     rackfish run --core 3 -- sh -c "trap 'exit 33' $signal; echo ready; while :; do sleep 0.05; done" >"$work/ready" &
     pid=$!
-    for _ in $(seq 600); do [[ -s $work/ready ]] && break; sleep 0.02; done
+    within "a program that catches $signal runs" 20 test -s "$work/ready"
     kill "-$signal" $pid
     wait $pid
     status=$?
@@ -74,18 +74,17 @@ signal_reaches() {
 set -m # or the shell's background jobs ignore INT and QUIT, as they should
 for signal in INT TERM QUIT HUP; do signal_reaches $signal 33; done
 : >"$work/ready"
-rackfish run --core 3 -- sh -c 'echo ready; while :; do sleep 0.05; done' >"$work/ready" &
+rackfish run --core 3 -- sh -c "echo ready; while :; do sleep 0.05$own; done" >"$work/ready" &
 pid=$!
-for _ in $(seq 600); do [[ -s $work/ready ]] && break; sleep 0.02; done
-id=$(rackfish ps --json | grep '"program":"sh"' | json domain)
-remote_states() { # of the processes of that domain on this host
-    ps -eo stat=,args= | grep '[w]hile :; do sleep 0.05' | awk '{ print substr($1, 1, 1) }' | sort -u | tr -d '\n'
-}
+within "a program runs" 20 test -s "$work/ready"
+# Of the program itself: not the command, nor what it has started.
+is_stopped() { ps -eo stat=,args= | grep "[d]o sleep 0.05$own" | grep -v rackfish | grep -q "^T"; }
+is_running() { ps -eo stat=,args= | grep "[d]o sleep 0.05$own" | grep -v rackfish | grep -vq "^T"; }
 kill -TSTP $pid
-within "TSTP stops the program" 20 bash -c 'ps -eo stat=,args= | grep "^T.*[e]cho ready; while" | grep -vq rackfish'
+within "TSTP stops the program" 20 is_stopped
 within "... and the command" 20 bash -c "grep -q 'State:.T' /proc/$pid/status"
 kill -CONT $pid
-within "CONT lets both go on" 20 bash -c '! ps -eo stat=,args= | grep "[e]cho ready; while" | grep -v rackfish | grep -q "^T"'
+within "CONT lets both go on" 20 is_running
 kill -TERM $pid
 wait $pid
 equal "TERM ends it and the command" $? 143
@@ -93,12 +92,12 @@ set +m
 
 # The client goes: hang-up, then KILL.
 : >"$work/ready"
-rackfish run --core 3 -- sh -c "trap '' HUP; echo ready; while :; do sleep 0.0317; done" >"$work/ready" &
+rackfish run --core 3 -- sh -c "trap '' HUP; echo ready; while :; do sleep 0.05$own; done" >"$work/ready" &
 pid=$!
-for _ in $(seq 600); do [[ -s $work/ready ]] && break; sleep 0.02; done
+within "a program runs" 20 test -s "$work/ready"
 kill -KILL $pid
 wait $pid 2>/dev/null
-within "a program whose client died is ended" 30 bash -c '! pgrep -f "[s]leep 0.0317; done"'
+within "a program whose client died is ended" 30 bash -c "! pgrep -f '[s]leep 0.05$own; done'"
 
 # A terminal.
 printf 'tty; stty size; test -t 1 && echo terminal; exit 5\n' >"$work/terminal.sh"
@@ -121,9 +120,9 @@ expect "kill" 0 rackfish kill -KILL "$id"
 expect "wait tells the signal" 137 rackfish wait "$id"
 expect "wait for what never was" 125 rackfish wait 999999
 expect "kill what never was" 1 rackfish kill 999999
-id=$(rackfish run -d --core 3 -- sh -c 'setsid sleep 1234.5 & sleep 1234.5')
+id=$(rackfish run -d --core 3 -- sh -c "setsid sleep 1234.$own & sleep 1234.$own")
 rackfish kill -KILL "$id"
-within "a process that left its session dies with its domain" 20 bash -c '! pgrep -f "[s]leep 1234.5"'
+within "a process that left its session dies with its domain" 20 bash -c "! pgrep -f '[s]leep 1234.$own'"
 
 # On all cores.
 output=$(rackfish run --all -l -- sh -c 'for i in 1 2 3; do echo "line $i"; done' | sort)
@@ -154,7 +153,7 @@ if command -v cc >/dev/null; then
     rackfish run --core 3 --with-libs -- "$1/private/p" || echo "with libraries $?"
 fi
 SHIP
-    output=$(timeout 60 unshare -m bash "$work/ship.sh" "$work" 2>"$work/ship.err")
+    output=$(timeout $((60 * patience)) unshare -m bash "$work/ship.sh" "$work" 2>"$work/ship.err")
     matches "a program that the host lacks is shipped" "$output" "shipped content"
     matches "... a script too" "$output" "script word"
     matches "... and what is nowhere is not found" "$output" "none 127"

@@ -29,21 +29,21 @@ lab() {
     rackfish lab "$command" --name "$lab_name" "$@"
 }
 
-# in_guest N COMMAND...: at most a minute (guest_timeout), without stdin. One that does not end in time is explained on stderr.
+# in_guest N COMMAND...: at most a minute, with patience, or guest_timeout; without stdin. One that does not end in time is explained on stderr.
 in_guest() { fed_guest "$@" </dev/null; }
 
 # fed_guest N COMMAND...: the same with our stdin.
 fed_guest() {
     local guest=$1
     shift
-    rackfish lab exec --name "$lab_name" --timeout "${guest_timeout:-60}" "$guest" -- "$@"
+    rackfish lab exec --name "$lab_name" --timeout "${guest_timeout:-$((60 * patience))}" "$guest" -- "$@"
 }
 
 # guest_expect WHAT STATUS N COMMAND...
 guest_expect() {
     local what=$1 status=$2 guest=$3
     shift 3
-    expect "$what" "$status" rackfish lab exec --name "$lab_name" --timeout "${guest_timeout:-40}" "$guest" -- "$@"
+    expect "$what" "$status" rackfish lab exec --name "$lab_name" --timeout "${guest_timeout:-$((60 * patience))}" "$guest" -- "$@"
 }
 
 lab_up() {
