@@ -4,6 +4,7 @@
 #include "relay.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -66,20 +67,18 @@ static void monitor_that_ends_in_order_ends_the_core(void **state)
 static void init_killed_by_its_domain(void **state)
 {
     (void)state;
-    char out[256];
+    char out[256], script[256], sleeper[64];
+    snprintf(sleeper, sizeof sleeper, "sleep 4321.%07d", (int)getpid());
+    snprintf(script, sizeof script, "setsid %s & sleep 0.1; kill -9 $PPID; echo alive; sleep 0.3; exit 4",
+             sleeper);
     /* With a PID namespace the kernel protects rf-init; without one, the CPU driver notices and cleans up. */
-    int status = harness_run(
-        &suite,
-        &(harness_spawn_t){.domain = 1,
-                           .argv = ARGV("/bin/sh", "-c",
-                                        "setsid sleep 4321 & sleep 0.1; kill -9 $PPID; echo alive; "
-                                        "sleep 0.3; exit 4")},
-        out, sizeof out);
+    int status = harness_run(&suite, &(harness_spawn_t){.domain = 1, .argv = ARGV("/bin/sh", "-c", script)},
+                             out, sizeof out);
     if (harness_isolates(&suite))
         assert_int_equal(status, 4 << 8);
     else
         assert_true(WIFSIGNALED(status));
-    assert_true(harness_gone("sleep 4321"));
+    assert_true(harness_gone(sleeper));
     harness_stop(&suite);
 }
 

@@ -12,7 +12,7 @@
 #include <sys/types.h>
 
 #define HARNESS_EVENTS  64
-#define HARNESS_WAIT_MS 15000
+#define HARNESS_WAIT_MS 60000
 
 typedef struct harness_params {
     uint16_t sched;     /* RF_SCHED_* */

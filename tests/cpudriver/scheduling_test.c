@@ -15,7 +15,7 @@ static void freeze_and_thaw(void **state)
                                     &(harness_spawn_t){.domain = 3, .argv = ARGV(suite_domain, "spin", "2")},
                                     &created, NULL),
                      RF_OK);
-    poll(NULL, 0, 300);
+    for (unsigned i = 0; i < 500 && suite_stat(3).processes < 3; i++) poll(NULL, 0, 20);
     assert_int_equal(suite_ask_target(RF_KERNEL_FREEZE, 3), RF_OK);
     poll(NULL, 0, 50);
     rf_kernel_stat_t before = suite_stat(3);
@@ -54,6 +54,15 @@ static bool is_silent(int out)
     return said(out) == 0;
 }
 
+/* One that was in the kernel when it was frozen may get through with that. */
+static bool falls_silent(int out)
+{
+    for (unsigned i = 0; i < 100; i++) {
+        if (is_silent(out)) return true;
+    }
+    return false;
+}
+
 static void freeze_all(bool frozen)
 {
     rf_kernel_freeze_all_t body = {.frozen = frozen};
@@ -70,7 +79,7 @@ static void a_lease_that_ends_freezes(void **state)
     assert_int_equal(harness_create(&suite, &(harness_spawn_t){.domain = 3, .argv = ARGV("sh", "-c", talk)},
                                     &created, &out),
                      RF_OK);
-    uint64_t ends_ns = rf_clock_boot_ns() + RF_NS_PER_S;
+    uint64_t ends_ns = rf_clock_boot_ns() + 3 * RF_NS_PER_S; /* to be put off before that */
     harness_lease(&suite, ends_ns);
     assert_int_equal(harness_ask(&suite, RF_KERNEL_NULL, NULL, 0, NULL, 0, NULL, 0), RF_OK);
     harness_lease(&suite,
@@ -78,7 +87,7 @@ static void a_lease_that_ends_freezes(void **state)
     for (unsigned i = 0; i < 300 && !suite_stat(3).frozen; i++) poll(NULL, 0, 100);
     assert_true(rf_clock_boot_ns() >= ends_ns + RF_NS_PER_S);
     assert_int_equal(suite_stat(3).frozen, 1);
-    assert_true(is_silent(out));
+    assert_true(falls_silent(out));
 
     freeze_all(false); /* the monitor does not want it frozen; the lease does */
     assert_true(is_silent(out));
@@ -86,7 +95,7 @@ static void a_lease_that_ends_freezes(void **state)
                                     &created, &other),
                      RF_OK);
     for (unsigned i = 0; i < 300 && !suite_stat(4).frozen; i++) poll(NULL, 0, 100);
-    assert_true(is_silent(other));
+    assert_true(falls_silent(other));
 
     harness_lease(&suite, rf_clock_boot_ns() + 1000 * RF_NS_PER_S); /* which nobody says: it looks again */
     bool both = false; /* not at any time, where they take turns by signals */
@@ -94,9 +103,7 @@ static void a_lease_that_ends_freezes(void **state)
     assert_true(both);
     assert_int_equal(suite_stat(3).frozen, 0);
     freeze_all(true); /* the lease does not matter */
-    for (unsigned i = 0; i < 100 && !is_silent(out); i++) {
-    }
-    assert_true(is_silent(out));
+    assert_true(falls_silent(out));
     freeze_all(false);
     harness_stop(&suite);
     close(out);
@@ -118,9 +125,7 @@ static void a_frozen_core_ends_without_a_thaw(void **state)
                          RF_OK);
         if (by_lease) harness_lease(&suite, rf_clock_boot_ns());
         freeze_all(!by_lease);
-        for (unsigned k = 0; k < 100 && !is_silent(out); k++) {
-        }
-        assert_true(is_silent(out));
+        assert_true(falls_silent(out));
         harness_stop(&suite);
         assert_int_equal(said(out), 0);
         close(out);

@@ -18,7 +18,7 @@ equal "stdout comes back whole" "$(in_guest 3 seq 1 40000 | md5sum)" "$(seq 1 40
 
 # A host's agent, process 1's child, is stopped by what it runs.
 # shellcheck disable=SC2016 # expanded in the host
-guest_timeout=2 in_guest 3 sh -c 'kill -STOP $PPID' 2>"$work/silent"
+guest_timeout=8 in_guest 3 sh -c 'kill -STOP $PPID' 2>"$work/silent"
 equal "a host that does not answer is a time that is over" $? 124
 matches "... and is explained" "$(cat "$work/silent")" 'guest 3 \(ready\) does not answer: .* bytes are unread'
 matches "... with where it waits" "$(cat "$work/silent")" 'rf-lab-guest\), state T'
@@ -72,7 +72,7 @@ connects() { in_guest "$1" timeout 2 bash -c 'exec 3<>/dev/tcp/lab2/4711'; }
 within "the hosts reach each other" 20 connects 1
 lab cut 1 2
 guest_expect "cut, nothing passes" 124 1 timeout 2 bash -c 'exec 3<>/dev/tcp/lab2/4711'
-check "between others it does" connects 3
+within "between others it does" 20 connects 3
 matches "and silently: the port stays up" "$(in_guest 1 ip -br link show lan0)" "UP "
 lab heal 1 2
 within "healed it passes" 20 connects 1
@@ -124,9 +124,9 @@ check "thawed and frozen" lab freeze 2
 equal "... it stands still" "$(moving "$first")" ""
 check "a last thaw" lab thaw 2
 check "... and it goes on" in_guest 2 true
-in_guest 3 sleep 60 &
+in_guest 3 sh -c 'echo runs && exec sleep 600' >"$work/runs" &
 waits=$!
-sleep 0.5
+within "a program runs in a host" 20 grep -q runs "$work/runs"
 check "a host's plug is pulled" lab kill 3
 wait "$waits"
 equal "what ran there is lost: 125" $? 125

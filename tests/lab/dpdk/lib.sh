@@ -21,7 +21,7 @@ datagrams() {
     # shellcheck disable=SC2016 # perl's
     guest_timeout=120 in_guest "$to" perl -MIO::Socket -e '
         my $s = IO::Socket::INET->new(Proto => "udp", LocalPort => 4712) or die;
-        setsockopt($s, SOL_SOCKET, SO_RCVBUF, 1 << 22);
+        setsockopt($s, SOL_SOCKET, 33, 1 << 22) or die; # SO_RCVBUFFORCE: of what a busy host lets it read late nothing is lost
         my ($n, $late, $last, $quiet, %seen) = (0, 0, -1, 0);
         unlink "/run/datagrams.end";
         open my $ready, ">", "/run/datagrams"; close $ready;
@@ -35,7 +35,7 @@ datagrams() {
         unlink "/run/datagrams";
         print "$n ", scalar(keys %seen), " $late\n"' >"$work/datagrams" &
     receiver=$!
-    within "host $to listens" 10 in_guest "$to" test -e /run/datagrams >/dev/null
+    within "host $to listens" 20 in_guest "$to" test -e /run/datagrams >/dev/null
     # shellcheck disable=SC2016 # perl's
     in_guest "$from" perl -MIO::Socket -e '
         my $s = IO::Socket::INET->new(Proto => "udp", PeerAddr => $ARGV[0], PeerPort => 4712) or die;
@@ -88,6 +88,7 @@ PYTHON
 # A host that is killed takes with it what it has written and nobody has read: a keeper out here knows of each operation before its
 # client asks for it (tests/chaos/chaos_client.c).
 clients=()
+keepers=()
 n_clients=0
 client_start() { # in host $1: one more, with values of its own
     local n=$((++n_clients))
@@ -96,6 +97,7 @@ client_start() { # in host $1: one more, with values of its own
     rackfish lab exec --name "$lab_name" --timeout 900 "$1" -- \
         sh -c "echo 1 >/run/round; exec '$build/tests/chaos_client' work $n $RANDOM 4 /run/round - /run/rackfish/lab/lab$1.sock" \
         <"$work/kept.$n" 2>>"$work/client-errors" | "$build/tests/chaos_client" keep "$work/seen.$n" >"$work/kept.$n" &
+    keepers+=($!)
 }
 clients_start() {
     local host
@@ -128,7 +130,8 @@ clients_pace() {
 clients_stop() {
     local host
     for host in "${!clients[@]}"; do in_guest "$host" pkill -TERM -x chaos_client; done
-    sleep 0.5
+    wait "${keepers[@]}"
+    keepers=()
 }
 # What was under way and never came back may have happened.
 history_of() {

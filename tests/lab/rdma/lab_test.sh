@@ -22,7 +22,7 @@ equal "stderr is apart" "$(in_guest 1 sh -c 'echo no >&2; echo yes' 2>/dev/null)
 # Its kernel stops, and nobody here has been told.
 kernel=$(pgrep -P "$(lab status --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["guests"][1]["pid"])')")
 kill -STOP "$kernel"
-guest_timeout=2 in_guest 2 true 2>"$work/silent"
+guest_timeout=8 in_guest 2 true 2>"$work/silent"
 equal "a guest that does not answer is a time that is over" $? 124
 matches "... and is explained" "$(cat "$work/silent")" 'guest 2 \(ready\) does not answer: .* bytes are unread'
 matches "... with what its kernel does" "$(cat "$work/silent")" "process $kernel .*, state T"
@@ -65,7 +65,7 @@ in_guest 2 perl -MIO::Socket -e '$s = IO::Socket::INET->new(LocalPort => 4711, L
 within "the guests reach each other" 20 connects 5
 lab cut 1 2
 in_guest 1 ip neigh flush dev lan0
-guest_expect "a cable that is cut carries nothing" 1 1 timeout 10 bash -c 'exec 3<>/dev/tcp/lab2/4711'
+guest_expect "a cable that is cut carries nothing" 1 1 timeout 100 bash -c 'exec 3<>/dev/tcp/lab2/4711'
 matches "and is silent: the port stays active" "$(in_guest 1 rdma link show rxe0/1)" "state ACTIVE"
 check "guests can still be asked" in_guest 2 true
 lab heal 1 2
@@ -78,9 +78,9 @@ matches "a guest freezes" "$(lab status)" "lab2 .* frozen "
 guest_timeout=2 guest_expect "a frozen guest does nothing" 124 2 true
 lab thaw 2
 check "thawed it goes on" in_guest 2 true
-in_guest 2 sleep 60 &
+in_guest 2 sh -c 'echo runs && exec sleep 600' >"$work/runs" &
 waits=$!
-sleep 0.5
+within "a program runs in a guest" 20 grep -q runs "$work/runs"
 check "a guest's plug is pulled" lab kill 2
 wait "$waits"
 equal "what ran there is lost: 125" $? 125

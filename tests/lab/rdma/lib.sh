@@ -28,7 +28,7 @@ perftest_pair() {
     local tries
     [[ " $* " == *" -R "* ]] || { perftest_try "$@"; return; }
     for tries in 1 2 3; do
-        guest_timeout=20 perftest_try "$@" && return 0
+        guest_timeout=60 perftest_try "$@" && return 0
         say "        $1: try $tries failed"
     done
     return 1
@@ -39,7 +39,7 @@ perftest_try() {
     in_guest 1 "$@" -F >"$work/perftest-server" 2>&1 &
     server=$!
     # shellcheck disable=SC2016 # expanded in the guest
-    in_guest 1 sh -c 'for i in $(seq 100); do
+    in_guest 1 sh -c 'for i in $(seq 600); do
         if ss -ltn | grep -q :18515 || rdma resource show cm_id | grep -q LISTEN; then exit 0; fi
         sleep 0.1
     done'

@@ -111,18 +111,20 @@ clients_start() {
     echo "$1" >"$work/round"
     for guest in 1 2 3; do client_start "$guest" "$1"; done
 }
-n_clients=0
+n_clients=0 keepers=()
 client_start() { # in guest $1, in round $2: one more, with values of its own
     local n=$((++n_clients))
     mkfifo "$work/kept.$n"
     rackfish lab exec --name "$lab_name" --timeout 600 "$1" -- \
         sh -c "echo $2 >/run/round; exec '$build/tests/chaos_client' work $n $RANDOM 4 /run/round - /run/rackfish/lab/lab$1.sock" \
         <"$work/kept.$n" 2>>"$work/client-errors" | "$build/tests/chaos_client" keep "$work/seen.$n" >"$work/kept.$n" &
+    keepers+=($!)
 }
 clients_stop() {
     local guest
     for guest in 1 2 3; do in_guest "$guest" pkill -TERM -x chaos_client; done
-    sleep 0.5
+    wait "${keepers[@]}"
+    keepers=()
 }
 # What was under way and never came back may have happened.
 history_of() {
@@ -196,14 +198,14 @@ if [[ $transport == rdma ]]; then
     sleep 1
     victim=$(leader 1)
     on 1 registry put kept/device before
-    check "guest $victim, which leads, loses its device at once" in_guest "$victim" timeout 20 rdma link delete "${device}0"
+    check "guest $victim, which leads, loses its device at once" in_guest "$victim" timeout 100 rdma link delete "${device}0"
     check "and has none" device_is_gone "$victim"
     check "it comes back" in_guest "$victim" "$build/lab/guest-network.sh"
     within "with it, the machine is whole" 90 cores_up "$(other_than "$victim")" 3
     within "and so are its links" 60 links_up 6
     written_again "$(other_than "$victim")"
     survivor=$(leader 1) && victim=$(other_than "$survivor")
-    check "guest $victim loses its interface, and its device with it" in_guest "$victim" timeout 20 ip link delete lan0
+    check "guest $victim loses its interface, and its device with it" in_guest "$victim" timeout 100 ip link delete lan0
     within "its device is let go" 20 device_is_gone "$victim"
     within "the others know" 60 cores_up "$survivor" 2
     on "$survivor" registry put kept/device meanwhile

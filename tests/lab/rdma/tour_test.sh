@@ -63,7 +63,7 @@ matches "... but the device and GID that are told" "$doctor" "rxe0 port 1, Ether
 in_guest 2 perl -e '
     use Socket;
     socket($s, 17, SOCK_RAW, 0x0300) or die "$!";
-    for ($until = time + 45; time < $until && !-e "/run/enough";) {
+    for ($until = time + 240; time < $until && !-e "/run/enough";) {
         $r = ""; vec($r, fileno $s, 1) = 1;
         next unless select($r, undef, undef, 0.2);
         recv $s, $p, 65536, 0;
