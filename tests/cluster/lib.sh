@@ -228,12 +228,15 @@ nothing_left() {
     fi
 }
 
+# After a failure, of a machine that is still there.
+show_logs() { ((failures == 0)) || tail -n 12 "${dir:-}"/*/*.log 2>/dev/null | sed 's/^/        > /'; }
+
 machine_down() {
     local what=${1:-down leaves nothing}
     shift
     ports=$(grep -o 'port: [0-9]*' "$dir/config.yaml" 2>/dev/null | awk '{ print $2 }')
     remember_processes
-    ((failures == 0)) || tail -n 12 "$dir"/*/*.log 2>/dev/null | sed 's/^/        > /'
+    show_logs
     local output
     output=$(timeout 120 rackfish down "$@" 2>&1) || fail "$what: down failed: $output"
     say "        $(tr '\n' ';' <<<"$output")"
@@ -242,6 +245,7 @@ machine_down() {
 }
 
 finish() {
+    show_logs
     say "$test_name: $checks checks, $failures failed"
     exit $((failures > 0))
 }

@@ -74,7 +74,7 @@ drivers_begin
 gave_up() { [[ $1 == tcp ]] && grep -q 'the peer has died' "$work/err"; }
 # bare udp|tcp|dpdk WIRE
 bare() {
-    local what=$1 to=10.77.0.1 receiver until=$((SECONDS + 20))
+    local what=$1 to=10.77.0.1 receiver until=$((SECONDS + 100))
     [[ $1 != dpdk ]] || { what=$device && to=$mac; }
     in_guest 1 rf-wire-flood take "$what" 1 1000 >"$work/flood" 2>"$work/err" &
     receiver=$!
@@ -88,7 +88,7 @@ bare() {
 # measure MEDIUM WIRE PIECE: one piece over a link of its own; p50 and p99 into files of that name.
 n_links=0
 measure() {
-    local server until=$((SECONDS + 30)) port=$((4711 + n_links++)) name=$1-$2-$3 options=(--transport "$1" --events) words=("$3")
+    local server until=$((SECONDS + 150)) port=$((4711 + n_links++)) name=$1-$2-$3 options=(--transport "$1" --events) words=("$3")
     [[ $1 != dpdk ]] || options+=(--medium driver=/run/driver.sock)
     [[ $3 != rate ]] || words+=(--batch 64)
     [[ $3 != bulk ]] || words+=(--bytes 65536)

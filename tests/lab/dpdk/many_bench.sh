@@ -109,7 +109,7 @@ alltoall() { # NAME MEDIUM HOSTS
 }
 # flood NAME udp|tcp|dpdk SENDERS: what the wire carries by itself
 flood() {
-    local what=$2 to=10.77.0.1 host receiver jobs=() until=$((SECONDS + 20))
+    local what=$2 to=10.77.0.1 host receiver jobs=() until=$((SECONDS + 100))
     [[ $2 != dpdk ]] || { what=$device && to=${mac}1; }
     in_guest 1 rf-wire-flood take "$what" "$3" 2000 >"$work/flood" 2>"$work/err" &
     receiver=$!

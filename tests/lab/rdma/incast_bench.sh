@@ -33,7 +33,7 @@ guest_timeout=300
 
 listening() { # PORT: in guest 1, soon
     # shellcheck disable=SC2016 # expanded in the guest
-    in_guest 1 sh -c 'for i in $(seq 100); do
+    in_guest 1 sh -c 'for i in $(seq 600); do
         if ss -ltn | grep -q ":$0 " || rdma resource show cm_id | grep LISTEN | grep -q ":$0 "; then exit 0; fi
         sleep 0.1
     done; exit 1' "$1"
@@ -57,7 +57,7 @@ raw_once() {
 }
 
 raw_all() {
-    local figure until=$((SECONDS + 120))
+    local figure until=$((SECONDS + 300))
     while ((SECONDS < until)); do
         figure=$(raw_once)
         [[ $figure ]] && echo "$figure" >>"$work/raw" && return

@@ -93,7 +93,7 @@ raw_rate() {
 
 # ours PIECE FIGURE MODE OPTION...: one piece of link-hosts over a link of its own, that figure of it into $work/PIECE.ours.
 ours() {
-    local what=$1 figure=$2 server status until=$((SECONDS + 30)) port=$((4711 + ours_n++))
+    local what=$1 figure=$2 server status until=$((SECONDS + 150)) port=$((4711 + ours_n++))
     shift
     local options=(--transport rdma --medium "mode=$2") listener=()
     [[ " $* " == *" --events "* ]] && listener=(--events)

@@ -40,7 +40,7 @@ once() {
     voters+=($!)
     for guest in 2 3; do
         # shellcheck disable=SC2016 # expanded in the guest
-        in_guest $guest sh -c 'for i in $(seq 100); do if ss -ltn | grep -q ":$0 "; then exit 0; fi; sleep 0.1; done' "$ports"
+        in_guest $guest sh -c 'for i in $(seq 600); do if ss -ltn | grep -q ":$0 "; then exit 0; fi; sleep 0.1; done' "$ports"
     done
     in_guest 1 rf-bench --transport rdma "${events[@]}" --json --samples "$samples" ordered-hosts leader \
         "10.77.0.2:$ports" "10.77.0.3:$ports" "$1" >"$work/run" 2>"$work/run.err"
@@ -61,7 +61,7 @@ verbs() {
         in_guest $guest "$build/tests/rdma_bare" serve "10.77.0.$guest" "$ports" >"$work/serves$guest" 2>&1 &
         serves+=($!)
         # shellcheck disable=SC2016 # expanded in the guest
-        in_guest $guest sh -c 'for i in $(seq 100); do if rdma resource show cm_id | grep LISTEN | grep -q ":$0 "; then exit 0; fi; sleep 0.1; done' "$ports"
+        in_guest $guest sh -c 'for i in $(seq 600); do if rdma resource show cm_id | grep LISTEN | grep -q ":$0 "; then exit 0; fi; sleep 0.1; done' "$ports"
     done
     in_guest 1 "$build/tests/rdma_bare" write "$samples" 10.77.0.2 "$ports" 10.77.0.3 "$ports" >"$work/bare" 2>"$work/bare.err" ||
         { fail "bare verbs: $(tail -n 1 "$work/bare.err") $(cat "$work"/serves?)" && return 1; }
