@@ -69,7 +69,7 @@ mkdir "$work/slow"
 cp "$build/bin/rackfish" "$build/bin/rackfishd" "$work/slow/"
 printf '#!/bin/sh\nexec sleep 600\n' >"$work/slow/rf-cpudriver"
 chmod 755 "$work/slow/rf-cpudriver"
-up_node a 30s
+up_node a 20s
 a=$!
 up_node b 100s "$work/slow"
 within "the other host starts its core" 30 boot_said b "starting 1 core"
@@ -85,7 +85,7 @@ check "nothing is left of it" test ! -e "$dir"
 
 # The same, and the host that forms goes down: the other one is in a machine that nobody forms any more.
 up_node a 100s
-up_node b 30s "$work/slow"
+up_node b 20s "$work/slow"
 b=$!
 within "both hosts are in it" 30 boot_said b "starting 1 core"
 reboots a
