@@ -59,7 +59,7 @@ endfunction()
 # Seconds until ctest gives a test up: far beyond what it takes, so that a loaded machine fails none; sanitizers are slow.
 function(rf_timeout NAME)
   if(NOT ${NAME})
-    set(${NAME} 120)
+    set(${NAME} 300)
   endif()
   if(RF_SANITIZE)
     math(EXPR ${NAME} "${${NAME}} * 4")
