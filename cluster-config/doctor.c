@@ -38,6 +38,7 @@ static const struct {
     {"memlock", doctor_check_memlock},
     {"hugepages", doctor_check_hugepages},
     {"rdma", doctor_check_rdma},
+    {"mtu", doctor_check_mtu},
     {"dpdk", doctor_check_dpdk},
     {"user", doctor_check_user},
     {"capabilities", doctor_check_capabilities},

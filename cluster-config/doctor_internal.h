@@ -39,6 +39,9 @@ void doctor_check_processes(doctor_t *doctor);
 /* doctor_rdma.c: its RDMA devices */
 void doctor_check_rdma(doctor_t *doctor);
 
+/* doctor_mtu.c: whether other hosts get the largest packets that it sends over RDMA */
+void doctor_check_mtu(doctor_t *doctor);
+
 /* doctor_dpdk.c: its port for DPDK */
 void doctor_check_dpdk(doctor_t *doctor);
 

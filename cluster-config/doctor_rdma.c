@@ -211,9 +211,8 @@ static void say_mtu(doctor_t *doctor, const rdma_port_t *port)
                        "%s: %s has an MTU of %lu, so that RDMA packets carry %lu bytes of 4096", port->device,
                        port->gid.netdev, mtu, rdma);
     } else {
-        doctor_good(doctor,
-                    "%s: %s has an MTU of %lu, RDMA packets carry 4096 bytes; it must be so at both ends",
-                    port->device, port->gid.netdev, mtu);
+        doctor_good(doctor, "%s: %s has an MTU of %lu, RDMA packets carry 4096 bytes", port->device,
+                    port->gid.netdev, mtu);
     }
 }
 

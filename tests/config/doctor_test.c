@@ -100,6 +100,25 @@ static void test_transport_and_host_that_are_not_there(void **state)
     assert_non_null(f);
     assert_non_null(strstr(f->what, "rackfish-rdma.so"));
     assert_non_null(finding("hosts", RF_DOCTOR_FAIL));
+    f = finding("mtu", RF_DOCTOR_NOTE);
+    assert_non_null(f);
+    assert_non_null(strstr(f->what, "1 host(s), 'b' first"));
+    free(config);
+}
+
+static void test_packets_reach_another_host(void **state)
+{
+    (void)state;
+    rf_config_t *config = parse("nodes: [{hosts: \"a,b\", address: \"127.0.0.1,127.0.0.2\", cores: 1}]\n"
+                                "transports: [{between: [a, b], use: rdma}]\n");
+    rf_doctor_options_t options = {.config = config, .node = 0};
+    rf_doctor_run(&options, &report);
+    const rf_doctor_finding_t *f = finding("mtu", RF_DOCTOR_GOOD);
+    assert_non_null(f);
+    assert_non_null(strstr(f->what, "1 other host(s) get packets of"));
+    options.node = RF_NODE_NONE;
+    rf_doctor_run(&options, &report);
+    assert_null(finding("mtu", RF_DOCTOR_GOOD));
     free(config);
 }
 
@@ -534,6 +553,7 @@ int main(void)
         cmocka_unit_test(test_findings_are_whole),
         cmocka_unit_test(test_port_in_use),
         cmocka_unit_test(test_transport_and_host_that_are_not_there),
+        cmocka_unit_test(test_packets_reach_another_host),
         cmocka_unit_test(test_socket_path_too_long),
         cmocka_unit_test(test_closed_folder_is_found),
         cmocka_unit_test(test_rdma_is_well),

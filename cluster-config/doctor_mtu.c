@@ -1,0 +1,161 @@
+/*
+ * MTU at both ends: whether other hosts, and all that is between, take the largest packet that this host sends them over RDMA.
+ *
+ * A datagram of that size, not to be cut on its way, goes to a port there that nobody listens on. That it was refused comes back when it
+ * was taken; a small one beside it tells whether that host says so at all. Nobody needs a right for that, and nothing of Rackfish need run
+ * there.
+ */
+#include "cluster-config/doctor_internal.h"
+
+#include "base/clock.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define PORT        "9" /* discard */
+#define WAIT_NS     (500 * RF_NS_PER_MS)
+#define TRIES       3 /* in that time: one may be lost, or its answer held back (icmp_ratelimit) */
+#define HEADERS     (20 + 8)
+#define HEADERS_V6  (40 + 8)
+#define PAYLOAD_MAX 65507
+#define NOTES_MAX   4
+
+enum { SMALL, LARGE, SIZES };
+
+typedef struct probe {
+    int fds[SIZES]; /* -1: not, or not any more */
+    bool taken[SIZES];
+    unsigned mtu; /* of the way there, as far as this host knows */
+    size_t size;
+    const rf_config_node_t *node;
+} probe_t;
+
+/* A socket whose datagrams are not cut, and whose errors are those of that host. */
+static int socket_to(const struct addrinfo *to)
+{
+    int probe = IP_PMTUDISC_PROBE, probe6 = IPV6_PMTUDISC_PROBE;
+    int fd = socket(to->ai_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool v6 = to->ai_family == AF_INET6;
+    if (fd >= 0 &&
+        setsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_MTU_DISCOVER : IP_MTU_DISCOVER,
+                   v6 ? &probe6 : &probe, sizeof probe) == 0 &&
+        connect(fd, to->ai_addr, to->ai_addrlen) == 0)
+        return fd;
+    if (fd >= 0) close(fd);
+    return -1;
+}
+
+static void probe_open(probe_t *probe, const rf_config_node_t *node)
+{
+    struct addrinfo *to = NULL, hints = {.ai_socktype = SOCK_DGRAM};
+    *probe = (probe_t){.fds = {-1, -1}, .node = node};
+    if (getaddrinfo(node->address, PORT, &hints, &to) != 0) return; /* "hosts" says so */
+    bool v6 = to->ai_family == AF_INET6;
+    int mtu = 0;
+    socklen_t size = sizeof mtu;
+    for (unsigned i = 0; i < SIZES; i++) probe->fds[i] = socket_to(to);
+    freeaddrinfo(to);
+    if (getsockopt(probe->fds[LARGE], v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_MTU : IP_MTU, &mtu, &size) <
+        0)
+        return;
+    unsigned headers = v6 ? HEADERS_V6 : HEADERS;
+    probe->mtu = (unsigned)mtu;
+    probe->size = probe->mtu - headers < PAYLOAD_MAX ? probe->mtu - headers : PAYLOAD_MAX;
+}
+
+static void shut(int *fd)
+{
+    if (*fd >= 0) close(*fd);
+    *fd = -1;
+}
+
+static void probe_send(const probe_t *probe)
+{
+    static const uint8_t zeros[PAYLOAD_MAX];
+    for (unsigned i = 0; i < SIZES; i++) {
+        ssize_t ignored = probe->fds[i] < 0 ? 0 : send(probe->fds[i], zeros, i == LARGE ? probe->size : 1, 0);
+        (void)ignored;
+    }
+}
+
+/* What has come back. False: nothing more is waited for. */
+static bool probe_hear(probe_t *probe)
+{
+    uint8_t byte;
+    for (unsigned i = 0; i < SIZES; i++) {
+        if (probe->fds[i] < 0 || recv(probe->fds[i], &byte, 1, 0) >= 0 || errno == EAGAIN) continue;
+        probe->taken[i] = errno == ECONNREFUSED;
+        shut(&probe->fds[i]);
+    }
+    return probe->fds[SMALL] >= 0 || probe->fds[LARGE] >= 0;
+}
+
+/* Sends to all, and listens until each has answered or the time is over. */
+static void probe_all(probe_t *probes, unsigned n)
+{
+    uint64_t step_ns = WAIT_NS / TRIES, next_ns = rf_clock_ns(), end_ns = next_ns + WAIT_NS, now_ns;
+    while ((now_ns = rf_clock_ns()) < end_ns) {
+        struct pollfd fds[RF_NODES_MAX * SIZES];
+        unsigned n_fds = 0;
+        for (unsigned i = 0; i < n; i++) {
+            if (now_ns >= next_ns) probe_send(&probes[i]);
+            if (!probe_hear(&probes[i])) continue;
+            for (unsigned k = 0; k < SIZES; k++)
+                fds[n_fds++] = (struct pollfd){.fd = probes[i].fds[k], .events = POLLIN};
+        }
+        if (n_fds == 0) return;
+        if (now_ns >= next_ns) next_ns += step_ns;
+        poll(fds, n_fds, (int)(step_ns / RF_NS_PER_MS / 4));
+    }
+}
+
+static void say_mute(doctor_t *doctor, const probe_t *probes, unsigned n, unsigned mute)
+{
+    const rf_config_node_t *first = NULL;
+    for (unsigned i = n; i > 0; i--) {
+        if (!probes[i - 1].taken[SMALL]) first = probes[i - 1].node;
+    }
+    if (!first) return;
+    doctor_finding(doctor, RF_DOCTOR_NOTE,
+                   "have it up, with ICMP let through; or compare `ip link` there with that here",
+                   "%u host(s), '%.40s' first, do not say whether they take packets of this host's MTU", mute,
+                   first->name);
+}
+
+void doctor_check_mtu(doctor_t *doctor)
+{
+    static probe_t probes[RF_NODES_MAX];
+    const rf_config_t *config = doctor->options->config;
+    rf_node_t here = doctor->options->node;
+    unsigned n = 0, taken = 0, refused = 0, least = 0;
+    if (!config || config->emulated || here >= config->n_nodes) return;
+    for (rf_node_t i = 0; i < config->n_nodes; i++) {
+        if (i != here && strcmp(config->medium[here][i], "rdma") == 0)
+            probe_open(&probes[n++], &config->nodes[i]);
+    }
+    probe_all(probes, n);
+    for (unsigned i = 0; i < n; i++) {
+        probe_t *probe = &probes[i];
+        for (unsigned k = 0; k < SIZES; k++) shut(&probe->fds[k]);
+        if (probe->taken[LARGE]) {
+            if (taken++ == 0 || probe->mtu < least) least = probe->mtu;
+            probe->taken[SMALL] = true;
+        } else if (probe->taken[SMALL] && refused++ < NOTES_MAX) {
+            doctor_finding(doctor, RF_DOCTOR_NOTE,
+                           "the same MTU at both ends and on the switch (ip link set NETDEV mtu 9000), or a "
+                           "smaller 'mtu' below 'rdma'",
+                           "'%.40s' (%.60s) gets no packets of %u bytes, which this host's MTU lets it send",
+                           probe->node->name, probe->node->address, probe->mtu);
+        }
+    }
+    say_mute(doctor, probes, n, n - taken - refused);
+    if (taken > 0 && taken == n)
+        doctor_good(doctor, "%u other host(s) get packets of %u bytes, as this host's MTU lets it send them",
+                    taken, least);
+}
