@@ -5,8 +5,9 @@
  * A write goes as RDMA WRITEs of at most RDMA_BULK_PIECE bytes, straight from the caller's buffer into the peer's region,
  * all that fit with one doorbell; behind them, with a notify slot, comes a message, rdma_placed_t. On RoCE and InfiniBand
  * the last request's completion says that all of it is at the peer, so a write that notifies nobody has no message, and
- * wakes nobody; on iWARP, where it says that TCP has it, a READ of no bytes stands in the message's place; a few of those are
- * under way at a time, and the next stands behind all that was written meanwhile. For writes with a message the peer's word
+ * wakes nobody; on iWARP, where it says that TCP has it, a READ of no bytes stands in the message's place; of a few
+ * writes under way each has its own, of more one is under way at a time, and the next stands behind all that was written meanwhile: each is
+ * a packet there, a thread woken that answers, and a packet back. For writes with a message the peer's word
  * `placed` counts there, which also keeps buffers for messages free. After a break both say up to which write all has come whole,
  * as far as they know, and the sender goes on from there: what came in part, or came and said nothing, is written again, which
  * its receiver cannot tell.
@@ -29,8 +30,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BATCH        8 /* requests with one doorbell */
-#define READS_BEHIND 4 /* iWARP: READs of no bytes under way; the next is for all written meanwhile */
+#define BATCH 8 /* requests with one doorbell */
+#define READS_BEHIND                                                                                         \
+    4 /* iWARP: so many writes under way have a READ of no bytes each; of more, one at a time speaks for all */
 
 static bool is_gone(const rdma_bulk_t *bulk, uint32_t region)
 {
@@ -219,9 +221,10 @@ static void read_add(const rdma_path_t *path, const path_write_t *write, batch_t
     request->wr.rdma.rkey = rkey_of(rdma_bulk_of(rdma_path_link(path)), &to);
 }
 
-static bool may_read_behind(const rdma_path_t *path)
+static bool may_read_behind(const path_bulk_t *bulk, const rdma_path_t *path)
 {
-    return path->reads_posted - path->reads_completed < READS_BEHIND;
+    uint32_t most = bulk->posted - bulk->done <= READS_BEHIND ? READS_BEHIND : 1;
+    return path->reads_posted - path->reads_completed < most;
 }
 
 /* Behind the writes that had none of their own, now that one before has come back. Their region is there: its owner forgets it when they
@@ -229,7 +232,7 @@ static bool may_read_behind(const rdma_path_t *path)
 static void read_behind(rdma_link_t *link, rdma_path_t *path)
 {
     batch_t batch;
-    if (path->unread == 0 || !may_read_behind(path) || rdma_path_room(path) == 0) return;
+    if (path->unread == 0 || !may_read_behind(link->base.bulk, path) || rdma_path_room(path) == 0) return;
     batch.n = 0;
     read_add(path, &link->base.bulk->writes[(path->unread - 1) % PATH_WRITES_MAX], &batch);
     path->unread = 0;
@@ -256,7 +259,7 @@ static bool write_post(rdma_link_t *link, rdma_path_t *path)
         bool reads = path->device->iwarp && !sending->says;
         if (sending->says) {
             tail_add(path, write, number, &batch);
-        } else if (reads && may_read_behind(path)) {
+        } else if (reads && may_read_behind(&bulk->base, path)) {
             read_add(path, write, &batch);
             path->unread = 0;
         } else if (reads) {
