@@ -7,7 +7,8 @@
  *   one-way    a slot there and one back, both ends polling (--events: sleeping); half of it
  *   rate       slots one way, `batch` a flush; all are numbered, and have to come once and in order
  *   bulk       remote writes of `bytes` from registered memory, `depth` under way; who is written to sleeps, as that of
- *              ib_write_bw does
+ *              ib_write_bw does but by rdma_cm (-R, on iWARP), where it polls: there, too, ours sleeps, for a guest of one
+ *              CPU that polls lets no thread of its kernel answer the READs behind writes until its next tick
  *   read       a remote read of `bytes` (64), one after the other, into registered memory; who is read from sleeps
  *
  * The raw limit of the medium is measured by its own programs in the same minute (tests/lab/rdma/link_bench.sh runs them in

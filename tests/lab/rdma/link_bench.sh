@@ -10,7 +10,7 @@
 #   read            a remote read of 64 bytes, there and back: ib_read_lat
 #   rate            slots of 64 bytes, 64 a flush, as the device has them by default: the best of ib_write_bw and ib_send_bw of 64 bytes,
 #                   each posted one by one and 64 at a time. Each of theirs is a message; ours packs up to 16 slots into one
-#   bulk-64K        remote writes of 64 KiB, four under way, 200 MB of them: ib_write_bw of that size and depth, its average
+#   bulk-64K        remote writes of 64 KiB, four under way (on siw 64), 200 MB of them: ib_write_bw of that size and depth, its average
 #   bulk-1M         ... of 1 MiB
 #
 # --json prints an object a line, and the table on standard error.
@@ -20,7 +20,8 @@
 # host: measure on a host that does nothing else. Where two guests do not get a CPU each, what is measured is the host's scheduler; so it is in a
 # transfer of a few tens of ms, which ends before that has settled. Slots by WRITE are, on either device, what nobody should use but to
 # measure (transport/rdma/placement.c). On siw ib_write_bw counts a write, and posts the next, when TCP has taken it; ours when it is in the
-# receiver's memory, which a READ behind it says: of four under way there, none lies in a buffer of TCP beyond those four.
+# receiver's memory, which a READ behind it says. Beyond its depth perftest has under way there what TCP buffers (tcp_wmem: up to 4 MiB), and
+# it gives the same figure for any depth; so ours has 4 MiB under way: 64 of 64 KiB, four of 1 MiB.
 set -u
 device=rxe rounds=5 json=
 all=(write-one-way send-one-way send-sleeping read rate bulk-64K bulk-1M)
@@ -47,8 +48,8 @@ source "$(dirname "$0")/lib.sh" "$folder" >&2
 command -v ib_write_bw >/dev/null || skip "no ib_write_bw; apt-get install perftest"
 
 case $device in # how perftest makes a queue pair
-rxe) how=(-d rxe0 -x 1) ;;
-siw) how=(-d siw0 -R) ;;
+rxe) how=(-d rxe0 -x 1) depth=4 ;;
+siw) how=(-d siw0 -R) depth=64 ;;
 *) echo "link_bench.sh: --device takes rxe or siw, not $device" >&2 && exit 2 ;;
 esac
 
@@ -109,11 +110,11 @@ ours() {
 }
 ours_n=0
 
-# bandwidth WHO PIECE BYTES WRITES: over all writes; a sample of ours is 16 of them.
+# bandwidth WHO PIECE BYTES WRITES DEPTH: over all writes; a sample of ours is 16 of them.
 bandwidth() {
     case $1 in
-    raw) raw "$2" 4 125 ib_write_bw -s "$3" -n "$4" -t 4 --report_gbits ;;
-    ours) ours "$2" whole_mb_s auto bulk --bytes "$3" --samples $(($4 / 16)) ;;
+    raw) raw "$2" 4 125 ib_write_bw -s "$3" -n "$4" -t "$5" --report_gbits ;;
+    ours) ours "$2" whole_mb_s auto bulk --bytes "$3" --depth "$5" --samples $(($4 / 16)) ;;
     esac
 }
 
@@ -130,8 +131,8 @@ measure() {
     "ours read") ours "$2" p50 auto read --samples 500 ;;
     "raw rate") raw_rate ;;
     "ours rate") ours "$2" p50 auto rate --batch 64 --samples 5 ;;
-    *bulk-64K) bandwidth "$1" "$2" 65536 3200 ;;
-    *bulk-1M) bandwidth "$1" "$2" 1048576 192 ;;
+    *bulk-64K) bandwidth "$1" "$2" 65536 3200 "$depth" ;;
+    *bulk-1M) bandwidth "$1" "$2" 1048576 192 4 ;;
     esac
 }
 
