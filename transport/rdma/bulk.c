@@ -31,8 +31,9 @@
 #include <string.h>
 
 #define BATCH 8 /* requests with one doorbell */
-#define READS_BEHIND                                                                                         \
-    4 /* iWARP: so many writes under way have a READ of no bytes each; of more, one at a time speaks for all */
+
+/* iWARP: so many writes under way have a READ of no bytes each; of more, one at a time speaks for all. */
+#define READS_BEHIND 4
 
 static bool is_gone(const rdma_bulk_t *bulk, uint32_t region)
 {
