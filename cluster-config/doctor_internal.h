@@ -38,8 +38,17 @@ void doctor_check_processes(doctor_t *doctor);
 
 /* doctor_rdma.c: its RDMA devices */
 void doctor_check_rdma(doctor_t *doctor);
+/* What its links over RDMA go by. Of several kinds, or none, that are up and meant: RoCE. */
+typedef enum doctor_wire {
+    DOCTOR_WIRE_ROCE,
+    DOCTOR_WIRE_IWARP,
+    DOCTOR_WIRE_INFINIBAND,
+} doctor_wire_t;
+doctor_wire_t doctor_rdma_wire(const doctor_t *doctor);
+/* Bytes, without Ethernet's, of the largest packet of a link over RoCE between these two where packets of `mtu` bytes pass. */
+unsigned doctor_roce_packet(const rf_config_t *config, rf_node_t a, rf_node_t b, unsigned mtu);
 
-/* doctor_mtu.c: whether other hosts get the largest packets that it sends over RDMA */
+/* doctor_mtu.c: whether other hosts get the largest packets that it sends them over RDMA */
 void doctor_check_mtu(doctor_t *doctor);
 
 /* doctor_dpdk.c: its port for DPDK */

@@ -1,5 +1,8 @@
 /*
- * MTU at both ends: whether other hosts, and all that is between, take the largest packet that this host sends them over RDMA.
+ * MTU on the way: whether other hosts get the largest packet that this host sends them over RDMA. Over RoCE it carries 4096 bytes, or what
+ * `mtu` of either end says, or less where this end's interface has no room for that. If it does not arrive since the other end's MTU is
+ * smaller, links use smaller packets; if a switch's is, they stall. Over iWARP it is one of the interface's MTU, as any of TCP's.
+ * InfiniBand's is the subnet manager's: nothing is asked.
  *
  * A datagram of that size, not to be cut on its way, goes to a port there that nobody listens on. That it was refused comes back when it
  * was taken; a small one beside it tells whether that host says so at all. Nobody needs a right for that, and nothing of Rackfish need run
@@ -31,8 +34,8 @@ enum { SMALL, LARGE, SIZES };
 typedef struct probe {
     int fds[SIZES]; /* -1: not, or not any more */
     bool taken[SIZES];
-    unsigned mtu; /* of the way there, as far as this host knows */
-    size_t size;
+    unsigned packet; /* bytes of the large one; 0: not known */
+    unsigned payload;
     const rf_config_node_t *node;
 } probe_t;
 
@@ -51,11 +54,11 @@ static int socket_to(const struct addrinfo *to)
     return -1;
 }
 
-static void probe_open(probe_t *probe, const rf_config_node_t *node)
+static void probe_open(probe_t *probe, const rf_config_t *config, rf_node_t here, rf_node_t there, bool roce)
 {
     struct addrinfo *to = NULL, hints = {.ai_socktype = SOCK_DGRAM};
-    *probe = (probe_t){.fds = {-1, -1}, .node = node};
-    if (getaddrinfo(node->address, PORT, &hints, &to) != 0) return; /* "hosts" says so */
+    *probe = (probe_t){.fds = {-1, -1}, .node = &config->nodes[there]};
+    if (getaddrinfo(probe->node->address, PORT, &hints, &to) != 0) return; /* "hosts" says so */
     bool v6 = to->ai_family == AF_INET6;
     int mtu = 0;
     socklen_t size = sizeof mtu;
@@ -65,8 +68,9 @@ static void probe_open(probe_t *probe, const rf_config_node_t *node)
         0)
         return;
     unsigned headers = v6 ? HEADERS_V6 : HEADERS;
-    probe->mtu = (unsigned)mtu;
-    probe->size = probe->mtu - headers < PAYLOAD_MAX ? probe->mtu - headers : PAYLOAD_MAX;
+    unsigned packet = roce ? doctor_roce_packet(config, here, there, (unsigned)mtu) : (unsigned)mtu;
+    probe->payload = packet - headers < PAYLOAD_MAX ? packet - headers : PAYLOAD_MAX;
+    probe->packet = probe->payload + headers;
 }
 
 static void shut(int *fd)
@@ -79,7 +83,8 @@ static void probe_send(const probe_t *probe)
 {
     static const uint8_t zeros[PAYLOAD_MAX];
     for (unsigned i = 0; i < SIZES; i++) {
-        ssize_t ignored = probe->fds[i] < 0 ? 0 : send(probe->fds[i], zeros, i == LARGE ? probe->size : 1, 0);
+        ssize_t ignored =
+            probe->fds[i] < 0 ? 0 : send(probe->fds[i], zeros, i == LARGE ? probe->payload : 1, 0);
         (void)ignored;
     }
 }
@@ -124,7 +129,7 @@ static void say_mute(doctor_t *doctor, const probe_t *probes, unsigned n, unsign
     if (!first) return;
     doctor_finding(doctor, RF_DOCTOR_NOTE,
                    "have it up, with ICMP let through; or compare `ip link` there with that here",
-                   "%u host(s), '%.40s' first, do not say whether they take packets of this host's MTU", mute,
+                   "%u host(s), '%.40s' first, do not say whether they get RDMA's largest packets", mute,
                    first->name);
 }
 
@@ -135,27 +140,31 @@ void doctor_check_mtu(doctor_t *doctor)
     rf_node_t here = doctor->options->node;
     unsigned n = 0, taken = 0, refused = 0, least = 0;
     if (!config || config->emulated || here >= config->n_nodes) return;
+    doctor_wire_t wire = doctor_rdma_wire(doctor);
+    if (wire == DOCTOR_WIRE_INFINIBAND) return;
     for (rf_node_t i = 0; i < config->n_nodes; i++) {
         if (i != here && strcmp(config->medium[here][i], "rdma") == 0)
-            probe_open(&probes[n++], &config->nodes[i]);
+            probe_open(&probes[n++], config, here, i, wire == DOCTOR_WIRE_ROCE);
     }
     probe_all(probes, n);
     for (unsigned i = 0; i < n; i++) {
         probe_t *probe = &probes[i];
         for (unsigned k = 0; k < SIZES; k++) shut(&probe->fds[k]);
         if (probe->taken[LARGE]) {
-            if (taken++ == 0 || probe->mtu < least) least = probe->mtu;
+            if (taken++ == 0 || probe->packet < least) least = probe->packet;
             probe->taken[SMALL] = true;
         } else if (probe->taken[SMALL] && refused++ < NOTES_MAX) {
             doctor_finding(doctor, RF_DOCTOR_NOTE,
-                           "the same MTU at both ends and on the switch (ip link set NETDEV mtu 9000), or a "
-                           "smaller 'mtu' below 'rdma'",
-                           "'%.40s' (%.60s) gets no packets of %u bytes, which this host's MTU lets it send",
-                           probe->node->name, probe->node->address, probe->mtu);
+                           wire == DOCTOR_WIRE_IWARP
+                               ? "the same MTU at both ends and on the switch (ip link set NETDEV mtu 9000)"
+                               : "the same MTU at both ends and on the switch (ip link set NETDEV mtu 9000), "
+                                 "or a smaller 'mtu' below 'rdma'",
+                           "'%.40s' (%.60s) gets no packets of %u bytes, the largest of RDMA from here",
+                           probe->node->name, probe->node->address, probe->packet);
         }
     }
     say_mute(doctor, probes, n, n - taken - refused);
     if (taken > 0 && taken == n)
-        doctor_good(doctor, "%u other host(s) get packets of %u bytes, as this host's MTU lets it send them",
-                    taken, least);
+        doctor_good(doctor, "%u other host(s) get packets of %u bytes, the largest of RDMA from here", taken,
+                    least);
 }

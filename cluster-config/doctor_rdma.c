@@ -17,9 +17,9 @@
 #define GIDS_MAX     256 /* that are looked at, a port */
 #define NAME         64
 #define PATH         512
-#define ROCE_HEADERS 74 /* of a RoCE packet: IPv6, UDP, transport and extended headers, checksum */
+#define ROCE_HEADERS 80 /* of a RoCE packet: IPv6, UDP, transport and extended headers, checksum */
+#define MTU_MIN      256
 #define MTU_MAX      4096
-#define MTU_WANTED   (MTU_MAX + ROCE_HEADERS)
 
 /* From best to worst, as transport/rdma chooses among the GIDs of a port. */
 typedef enum gid_kind {
@@ -194,14 +194,21 @@ static void say_port(doctor_t *doctor, const rdma_port_t *port, const told_t *to
                     *name ? ")" : "");
 }
 
+/* Bytes, at most `most`, that a RoCE packet carries where packets of `mtu` bytes pass. */
+static unsigned long roce_payload(unsigned long mtu, unsigned long most)
+{
+    unsigned long payload = MTU_MIN;
+    while (payload * 2 <= most && payload * 2 + ROCE_HEADERS <= mtu) payload *= 2;
+    return payload;
+}
+
 static void say_mtu(doctor_t *doctor, const rdma_port_t *port)
 {
     char text[NAME];
     if (!port->gid.netdev[0] ||
         !read_line(doctor, text, sizeof text, "/sys/class/net/%s/mtu", port->gid.netdev))
         return;
-    unsigned long mtu = strtoul(text, NULL, 10), rdma = 256;
-    while (rdma < MTU_MAX && rdma * 2 + ROCE_HEADERS <= mtu) rdma *= 2;
+    unsigned long mtu = strtoul(text, NULL, 10), rdma = roce_payload(mtu, MTU_MAX);
     if (port->gid.kind == GID_OTHER) return; /* iWARP segments as TCP does */
     if (rdma < MTU_MAX) {
         char mend[160];
@@ -346,17 +353,48 @@ static long number_told(const char *options, const char *name)
     return -1;
 }
 
+static told_t told_of(const doctor_t *doctor)
+{
+    const rf_config_t *config = doctor->options->config;
+    rf_node_t node = doctor->options->node;
+    if (!config || node >= config->n_nodes) return (told_t){.device = "", .port = -1, .gid_index = -1};
+    return (told_t){.device = config->nodes[node].rdma_device,
+                    .port = number_told(config->nodes[node].rdma, "port"),
+                    .gid_index = number_told(config->nodes[node].rdma, "gid_index"),
+                    .write = strstr(config->nodes[node].rdma, "mode=write") != NULL};
+}
+
+doctor_wire_t doctor_rdma_wire(const doctor_t *doctor)
+{
+    rdma_port_t ports[DEVICES_MAX];
+    told_t told = told_of(doctor);
+    unsigned n = list_ports(doctor, ports, DEVICES_MAX, &told), iwarp = 0, infiniband = 0;
+    for (unsigned i = 0; i < n; i++) {
+        if (!ports[i].meant || !ports[i].active) continue;
+        if (ports[i].iwarp)
+            iwarp++;
+        else if (strcmp(ports[i].layer, "InfiniBand") == 0)
+            infiniband++;
+        else
+            return DOCTOR_WIRE_ROCE;
+    }
+    return iwarp ? DOCTOR_WIRE_IWARP : infiniband ? DOCTOR_WIRE_INFINIBAND : DOCTOR_WIRE_ROCE;
+}
+
+unsigned doctor_roce_packet(const rf_config_t *config, rf_node_t a, rf_node_t b, unsigned mtu)
+{
+    long most = MTU_MAX,
+         told[] = {number_told(config->nodes[a].rdma, "mtu"), number_told(config->nodes[b].rdma, "mtu")};
+    for (unsigned i = 0; i < 2; i++) {
+        if (told[i] > 0 && told[i] < most) most = told[i];
+    }
+    return (unsigned)roce_payload(mtu, (unsigned long)most) + ROCE_HEADERS;
+}
+
 void doctor_check_rdma(doctor_t *doctor)
 {
     rdma_port_t ports[DEVICES_MAX];
-    const rf_config_t *config = doctor->options->config;
-    rf_node_t node = doctor->options->node;
-    told_t told = {.device = "", .port = -1, .gid_index = -1};
-    if (config && node < config->n_nodes)
-        told = (told_t){.device = config->nodes[node].rdma_device,
-                        .port = number_told(config->nodes[node].rdma, "port"),
-                        .gid_index = number_told(config->nodes[node].rdma, "gid_index"),
-                        .write = strstr(config->nodes[node].rdma, "mode=write") != NULL};
+    told_t told = told_of(doctor);
     unsigned n = list_ports(doctor, ports, DEVICES_MAX, &told), meant = 0, usable = 0;
     bool wanted = doctor_medium_used(doctor, "rdma");
     for (unsigned i = 0; i < n; i++) {

@@ -106,17 +106,12 @@ static void test_transport_and_host_that_are_not_there(void **state)
     free(config);
 }
 
-static void test_packets_reach_another_host(void **state)
+static void test_no_packets_from_no_host(void **state)
 {
     (void)state;
     rf_config_t *config = parse("nodes: [{hosts: \"a,b\", address: \"127.0.0.1,127.0.0.2\", cores: 1}]\n"
                                 "transports: [{between: [a, b], use: rdma}]\n");
-    rf_doctor_options_t options = {.config = config, .node = 0};
-    rf_doctor_run(&options, &report);
-    const rf_doctor_finding_t *f = finding("mtu", RF_DOCTOR_GOOD);
-    assert_non_null(f);
-    assert_non_null(strstr(f->what, "1 other host(s) get packets of"));
-    options.node = RF_NODE_NONE;
+    rf_doctor_options_t options = {.config = config, .node = RF_NODE_NONE};
     rf_doctor_run(&options, &report);
     assert_null(finding("mtu", RF_DOCTOR_GOOD));
     free(config);
@@ -319,6 +314,48 @@ static void test_rdma_iwarp(void **state)
     assert_null(finding("rdma", RF_DOCTOR_NOTE));
     rdma_run_told("mode: write");
     assert_true(rdma_says(RF_DOCTOR_NOTE, "iWARP promises no order of placement"));
+    rdma_remove();
+}
+
+/* How large the packets are that another host gets: by its `mtu` and ours, and by what carries RDMA. */
+static void test_packets_reach_another_host(void **state)
+{
+    (void)state;
+    static const char *const only[] = {"mtu", NULL};
+    static const struct {
+        const char *here, *there, *says;
+    } cases[] = {
+        {"", "", "1 other host(s) get packets of 4176 bytes"},
+        {"mtu: 512", "", "packets of 592 bytes"},
+        {"mtu: 1024", "mtu: 256", "packets of 336 bytes"},
+        {"device: iw0, mtu: 512", "", "packets of 65535 bytes"}, /* of loopback */
+        {"device: ib0", "", NULL},
+    };
+    rdma_device("4: ACTIVE\n", "9000\n");
+    rdma_ipv4();
+    rdma_file("sys/class/infiniband/iw0/ports/1/state", "4: ACTIVE\n");
+    rdma_file("sys/class/infiniband/iw0/node_type", "4: RNIC\n");
+    rdma_file("sys/class/infiniband/ib0/ports/1/state", "4: ACTIVE\n");
+    rdma_file("sys/class/infiniband/ib0/ports/1/link_layer", "InfiniBand\n");
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[512];
+        snprintf(text, sizeof text,
+                 "nodes: [{hosts: a, address: 127.0.0.1, cores: 1, rdma: {%s}},\n"
+                 "  {hosts: b, address: 127.0.0.2, cores: 1, rdma: {%s}}]\n"
+                 "transports: [{between: [a, b], use: rdma}]\n",
+                 cases[i].here, cases[i].there);
+        rf_config_t *config = parse(text);
+        rf_doctor_options_t options = {.config = config, .node = 0, .sys_root = rdma_root, .only = only};
+        rf_doctor_run(&options, &report);
+        const rf_doctor_finding_t *f = finding("mtu", RF_DOCTOR_GOOD);
+        if (cases[i].says) {
+            assert_non_null(f);
+            assert_non_null(strstr(f->what, cases[i].says));
+        } else {
+            assert_int_equal(report.n, 0);
+        }
+        free(config);
+    }
     rdma_remove();
 }
 
@@ -553,7 +590,7 @@ int main(void)
         cmocka_unit_test(test_findings_are_whole),
         cmocka_unit_test(test_port_in_use),
         cmocka_unit_test(test_transport_and_host_that_are_not_there),
-        cmocka_unit_test(test_packets_reach_another_host),
+        cmocka_unit_test(test_no_packets_from_no_host),
         cmocka_unit_test(test_socket_path_too_long),
         cmocka_unit_test(test_closed_folder_is_found),
         cmocka_unit_test(test_rdma_is_well),
@@ -563,6 +600,7 @@ int main(void)
         cmocka_unit_test(test_rdma_as_it_is_told),
         cmocka_unit_test(test_rdma_iwarp),
         cmocka_unit_test(test_rdma_device_by_name),
+        cmocka_unit_test(test_packets_reach_another_host),
         cmocka_unit_test(test_dpdk_on_an_interface),
         cmocka_unit_test(test_dpdk_on_a_device),
         cmocka_unit_test(test_need_grows_with_cores),

@@ -58,7 +58,7 @@ file "device: rxe0, port: 1, gid_index: 1, traffic_class: 104, service_level: 0,
 doctor=$(on 1 doctor --config "$yaml")
 equal "doctor finds nothing to fail on" "$(grep -c ^FAIL <<<"$doctor")" 0
 matches "... but the device and GID that are told" "$doctor" "rxe0 port 1, Ethernet, active; a link would use GID 1 [0-9a-f:]* \(RoCE v2, IPv4\)"
-matches "... and what the other hosts' MTUs are good for" "$doctor" "2 other host\(s\) get packets of 9000 bytes"
+matches "... and that the other hosts get packets of that 'mtu'" "$doctor" "2 other host\(s\) get packets of 592 bytes"
 # What goes over the wire to guest 2: class and size of the packets of RoCE v2.
 # shellcheck disable=SC2016 # perl's
 in_guest 2 perl -e '
@@ -97,6 +97,12 @@ tour_down
 say "-- another MTU on the way"
 # shellcheck disable=SC2016 # expanded in the guest
 in_guest 2 sh -c 'for cable in /sys/class/net/vec*; do ip link set "${cable##*/}" mtu 1500; done; ip link set lan0 mtu 9000' # a cable takes no larger one again
-matches "doctor: who gets less than is sent" "$(on 2 doctor --config "$yaml")" "note *mtu .*'lab3' \(10.77.0.3\) gets no packets of 9000 bytes"
+matches "doctor: a smaller 'mtu' passes" "$(on 2 doctor --config "$yaml")" "2 other host\(s\) get packets of 592 bytes"
+file "device: rxe0"
+matches "... 4096 bytes do not" "$(on 2 doctor --config "$yaml")" "note *mtu .*'lab3' \(10.77.0.3\) gets no packets of 4176 bytes.*or a smaller 'mtu'"
+file "device: siw0"
+doctor=$(on 2 doctor --config "$yaml")
+matches "... over iWARP packets are of the interface's MTU" "$doctor" "note *mtu .*'lab3' \(10.77.0.3\) gets no packets of 9000 bytes"
+equal "... and 'mtu' does not mend that" "$(grep -c "smaller 'mtu'" <<<"$doctor")" 0
 check "the lab is down" lab down
 finish
