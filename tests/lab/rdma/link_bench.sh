@@ -10,8 +10,9 @@
 #   read            a remote read of 64 bytes, there and back: ib_read_lat
 #   rate            slots of 64 bytes, 64 a flush, as the device has them by default: the best of ib_write_bw and ib_send_bw of 64 bytes,
 #                   each posted one by one and 64 at a time. Each of theirs is a message; ours packs up to 16 slots into one
-#   bulk-64K        remote writes of 64 KiB, four under way (on siw 64), 200 MB of them: ib_write_bw of that size and depth, its average
-#   bulk-1M         ... of 1 MiB
+#   bulk-64K        remote writes of 64 KiB, four under way, 200 MB of them: ib_write_bw of that size and depth, its average
+#   bulk-64K-deep   ... 64 under way
+#   bulk-1M         ... of 1 MiB, four under way
 #
 # --json prints an object a line, and the table on standard error.
 #
@@ -20,11 +21,12 @@
 # host: measure on a host that does nothing else. Where two guests do not get a CPU each, what is measured is the host's scheduler; so it is in a
 # transfer of a few tens of ms, which ends before that has settled. Slots by WRITE are, on either device, what nobody should use but to
 # measure (transport/rdma/placement.c). On siw ib_write_bw counts a write, and posts the next, when TCP has taken it; ours when it is in the
-# receiver's memory, which a READ behind it says. Beyond its depth perftest has under way there what TCP buffers (tcp_wmem: up to 4 MiB), and
-# it gives the same figure for any depth; so ours has 4 MiB under way: 64 of 64 KiB, four of 1 MiB.
+# receiver's memory, which a READ behind it says. Beyond its depth perftest has under way there what TCP buffers: up to 4 MiB, bookkeeping
+# counted (tcp_wmem), whatever the depth. bulk-64K-deep and bulk-1M have as much under way by themselves.
 set -u
 device=rxe rounds=5 json=
-all=(write-one-way send-one-way send-sleeping read rate bulk-64K bulk-1M)
+all=(write-one-way send-one-way send-sleeping read rate bulk-64K bulk-64K-deep bulk-1M)
+declare -A depths=([bulk-64K]=4 [bulk-64K-deep]=64 [bulk-1M]=4)
 pieces=()
 folder=${1:?build folder}
 shift
@@ -48,8 +50,8 @@ source "$(dirname "$0")/lib.sh" "$folder" >&2
 command -v ib_write_bw >/dev/null || skip "no ib_write_bw; apt-get install perftest"
 
 case $device in # how perftest makes a queue pair
-rxe) how=(-d rxe0 -x 1) depth=4 ;;
-siw) how=(-d siw0 -R) depth=64 ;;
+rxe) how=(-d rxe0 -x 1) ;;
+siw) how=(-d siw0 -R) ;;
 *) echo "link_bench.sh: --device takes rxe or siw, not $device" >&2 && exit 2 ;;
 esac
 
@@ -110,11 +112,11 @@ ours() {
 }
 ours_n=0
 
-# bandwidth WHO PIECE BYTES WRITES DEPTH: over all writes; a sample of ours is 16 of them.
+# bandwidth WHO PIECE BYTES WRITES: over all writes; a sample of ours is 16 of them.
 bandwidth() {
     case $1 in
-    raw) raw "$2" 4 125 ib_write_bw -s "$3" -n "$4" -t "$5" --report_gbits ;;
-    ours) ours "$2" whole_mb_s auto bulk --bytes "$3" --depth "$5" --samples $(($4 / 16)) ;;
+    raw) raw "$2" 4 125 ib_write_bw -s "$3" -n "$4" -t "${depths[$2]}" --report_gbits ;;
+    ours) ours "$2" whole_mb_s auto bulk --bytes "$3" --depth "${depths[$2]}" --samples $(($4 / 16)) ;;
     esac
 }
 
@@ -131,8 +133,8 @@ measure() {
     "ours read") ours "$2" p50 auto read --samples 500 ;;
     "raw rate") raw_rate ;;
     "ours rate") ours "$2" p50 auto rate --batch 64 --samples 5 ;;
-    *bulk-64K) bandwidth "$1" "$2" 65536 3200 "$depth" ;;
-    *bulk-1M) bandwidth "$1" "$2" 1048576 192 4 ;;
+    *bulk-64K*) bandwidth "$1" "$2" 65536 3200 ;;
+    *bulk-1M) bandwidth "$1" "$2" 1048576 192 ;;
     esac
 }
 
@@ -140,7 +142,7 @@ median() { sort -g "$1" | awk '{ value[NR] = $1 } END { if (NR) print NR % 2 ? v
 
 # ours is in the unit in which perftest's was scaled.
 line() {
-    local a b unit better
+    local a b unit better depth=${depths[$1]:-}
     case $1 in
     *-one-way | *-sleeping | read) unit=ns better="less is better" ;;
     rate) unit=M/s better="more is better" ;;
@@ -148,12 +150,12 @@ line() {
     esac
     a=$(median "$work/$1.raw") && b=$(median "$work/$1.ours")
     [[ -n $a && -n $b ]] || return 0
-    awk -v what="$1" -v unit="$unit" -v better="$better" -v raw="$a" -v ours="$b" 'BEGIN {
-        printf "%-14s %12s %12s  %-5s %6.2f  %s\n", what, raw, ours, unit, ours / raw, better }' >&"$table"
+    awk -v what="$1" -v unit="$unit" -v better="$better" -v depth="${depth:--}" -v raw="$a" -v ours="$b" 'BEGIN {
+        printf "%-14s %5s %12s %12s  %-5s %6.2f  %s\n", what, depth, raw, ours, unit, ours / raw, better }' >&"$table"
     [[ $json ]] || return 0
-    awk -v what="$1" -v unit="$unit" -v device="$device" -v rounds="$rounds" -v raw="$a" -v ours="$b" -v pinned=$guests_pinned -v prior=$guests_prior 'BEGIN {
-        printf "{\"bench\":\"link-bench\",\"device\":\"%s\",\"what\":\"%s\",\"unit\":\"%s\",\"rounds\":%d,\"pinned\":%d,\"priority\":%d,\"raw\":%s,\"rackfish\":%s,\"ratio\":%.3f}\n",
-            device, what, unit, rounds, pinned, prior, raw, ours, ours / raw }'
+    awk -v what="$1" -v depth="${depth:-null}" -v unit="$unit" -v device="$device" -v rounds="$rounds" -v raw="$a" -v ours="$b" -v pinned=$guests_pinned -v prior=$guests_prior 'BEGIN {
+        printf "{\"bench\":\"link-bench\",\"device\":\"%s\",\"what\":\"%s\",\"depth\":%s,\"unit\":\"%s\",\"rounds\":%d,\"pinned\":%d,\"priority\":%d,\"raw\":%s,\"rackfish\":%s,\"ratio\":%.3f}\n",
+            device, what, depth, unit, rounds, pinned, prior, raw, ours, ours / raw }'
 }
 
 guest_timeout=300 # on a busy host
@@ -171,5 +173,5 @@ for ((round = 1; round <= rounds && failures == 0; round++)); do
 done
 ((failures == 0)) || exit 1
 if [[ $json ]]; then table=2; else table=1; fi
-printf '%-14s %12s %12s  %-5s %6s\n' "$device" perftest rackfish unit ratio >&"$table"
+printf '%-14s %5s %12s %12s  %-5s %6s\n' "$device" depth perftest rackfish unit ratio >&"$table"
 for piece in "${pieces[@]}"; do line "$piece"; done
