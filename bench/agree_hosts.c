@@ -282,7 +282,7 @@ void agree_host_turn(agree_host_t *host)
         struct timespec t = {.tv_nsec = (long)(look_us * 1000)};
         nanosleep(&t, NULL);
     } else if (host->hosts->sleeps[host->index]) {
-        sleep_on_links(host); /* not if there is more: that looks, too */
+        sleep_on_links(host); /* does not sleep if something came meanwhile: rf_wait_arm_all looks */
     }
 }
 

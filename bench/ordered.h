@@ -22,7 +22,7 @@ typedef enum ordered_way {
     ORDERED_SPINNING, /* leader and one follower spin */
     ORDERED_BLOCKING, /* all sleep between messages */
     ORDERED_BESIDE, /* all sleep; the client is a process of its own on the leader's core, over shared memory */
-    ORDERED_OUTSIDE, /* all sleep; the client is a process of its own on the other core, over TCP */
+    ORDERED_OUTSIDE, /* all sleep; the client is a process of its own on the leader's core, over TCP */
     ORDERED_WAYS,
 } ordered_way_t;
 
