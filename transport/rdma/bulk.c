@@ -5,10 +5,10 @@
  * A write goes as RDMA WRITEs of at most RDMA_BULK_PIECE bytes, straight from the caller's buffer into the peer's region,
  * all that fit with one doorbell; behind them, with a notify slot, comes a message, rdma_placed_t. On RoCE and InfiniBand
  * the last request's completion says that all of it is at the peer, so a write that notifies nobody has no message, and
- * wakes nobody; on iWARP, where it says that TCP has it, a READ of no bytes stands in the message's place; of a few
- * writes under way each has its own, of more one is under way at a time, and the next stands behind all that was written meanwhile: each is
- * a packet there, a thread woken that answers, and a packet back. For writes with a message the peer's word
- * `placed` counts there, which also keeps buffers for messages free. After a break both say up to which write all has come whole,
+ * wakes nobody; on iWARP, where it says that TCP has it, a READ of no bytes stands in the message's place. With up to READS_BEHIND
+ * writes under way each has a READ behind it. With more, one READ at a time is under way; the next is sent when it returns and
+ * speaks for all writes posted meanwhile. (A READ costs a packet, a wake-up there, and a packet back.) For writes with a message the
+ * peer's word `placed` counts there, which also keeps buffers for messages free. After a break both say up to which write all has come whole,
  * as far as they know, and the sender goes on from there: what came in part, or came and said nothing, is written again, which
  * its receiver cannot tell.
  *
@@ -30,10 +30,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BATCH 8 /* requests with one doorbell */
-
-/* iWARP: so many writes under way have a READ of no bytes each; of more, one at a time speaks for all. */
-#define READS_BEHIND 4
+#define BATCH        8 /* requests with one doorbell */
+#define READS_BEHIND 4 /* iWARP: above */
 
 static bool is_gone(const rdma_bulk_t *bulk, uint32_t region)
 {
