@@ -170,7 +170,6 @@ machine_up() {
         return 0
     fi
     fail "up $*: $output"
-    tail -n 20 "$dir"/*/*.log 2>/dev/null
     finish
 }
 
@@ -228,8 +227,15 @@ nothing_left() {
     fi
 }
 
-# After a failure, of a machine that is still there.
-show_logs() { ((failures == 0)) || tail -n 12 "${dir:-}"/*/*.log 2>/dev/null | sed 's/^/        > /'; }
+# A program of sh: of the logs that are its arguments, what no test may leave there, and the ends.
+# shellcheck disable=SC2016 # expanded by sh
+show_logs_program='grep -hE "assertion failed|Sanitizer|runtime error" "$@"; tail -n 12 "$@"'
+
+# After a failure, of a machine that is still there. (tests/lab/lib.sh: of one in guests.)
+show_logs() {
+    ((failures > 0)) && [[ -d ${dir:-} ]] || return 0
+    sh -c "$show_logs_program" sh "$dir"/*/*.log 2>/dev/null | sed 's/^/        > /'
+}
 
 machine_down() {
     local what=${1:-down leaves nothing}

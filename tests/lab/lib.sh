@@ -29,7 +29,8 @@ lab() {
     rackfish lab "$command" --name "$lab_name" "$@"
 }
 
-# in_guest N COMMAND...: at most a minute, with patience, or guest_timeout; without stdin. One that does not end in time is explained on stderr.
+# in_guest N COMMAND...: at most a minute, with patience, or guest_timeout; without stdin. One that does not end in time is explained
+# on stderr.
 in_guest() { fed_guest "$@" </dev/null; }
 
 # fed_guest N COMMAND...: the same with our stdin.
@@ -57,4 +58,15 @@ lab_up() {
         finish
     }
     say "        $(head -1 <<<"$output")"
+}
+
+# After a failure, of the machine in guests that are still there: before it, or the lab, is taken down.
+show_logs() {
+    ((failures > 0)) || return 0
+    local guest
+    for guest in $(lab status 2>/dev/null | awk '$1 == "guest" { print $2 }'); do
+        say "---- guest $guest"
+        guest_timeout=20 in_guest "$guest" sh -c "set -- /run/rackfish/lab/*/*.log; $show_logs_program" 2>/dev/null |
+            sed 's/^/        > /'
+    done
 }

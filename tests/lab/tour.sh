@@ -50,6 +50,7 @@ tour_nothing_left() { # GUEST
 }
 tour_down() {
     local guest
+    show_logs
     check "down" on 2 down
     for guest in 1 2 3; do within "nothing of it is left in guest $guest" 30 tour_nothing_left $guest; done
 }

@@ -72,6 +72,7 @@ clients_work "the clients go on"
 
 clients_stop
 history_check
+show_logs
 check "the machine ends" on 2 down
 none_left() { [[ -z $(in_guest 1 pgrep -x rackfish-dpdk) && -z $(in_guest 2 pgrep -x rackfish-dpdk) && -z $(in_guest 3 pgrep -x rackfish-dpdk) ]]; }
 within "and no link driver is left" 20 none_left

@@ -239,12 +239,7 @@ check "it comes up" in_guest "$victim" ip link set lan0 up
 within "and the machine is whole again" 90 cores_up "$survivor" 3
 
 say "-- the end"
-if ((failures != 0)); then
-    for guest in 1 2 3; do
-        say "---- guest $guest"
-        in_guest $guest sh -c 'tail -n 12 /run/rackfish/lab/*/monitor-*.log /run/rackfish/lab/*/rackfishd.log' 2>&1 | cut -c1-200
-    done
-fi
+show_logs
 check "down, from the second guest" on 2 down
 for guest in 1 2 3; do
     within "nothing of it is left in guest $guest" 30 \
