@@ -39,7 +39,7 @@ up() { [[ $(at "$1" cores_up) == "$2" ]]; }
 incarnation() { rackfish --via h1 --json cores 2>/dev/null | grep "\"core\":$1," | json incarnation; }
 works() { [[ $(timeout 20 rackfish --via "h$(($1 + 1))" run --core "$1" -- echo on 2>&1) == on ]]; }
 ticks() { wc -l <"$work/ticks$1" 2>/dev/null; }
-stands() { local before; before=$(ticks "$1"); sleep 0.5; [[ $(ticks "$1") == "$before" ]]; }
+stands() { before=$(ticks "$1"); sleep 3; [[ $(ticks "$1") == "$before" ]]; } # no busy host alone keeps a program waiting for so long
 start_ticking() {
     timeout 20 rackfish --via "h$(($1 + 1))" run -d --core "$1" -- sh -c "while :; do echo >>$work/ticks$1; sleep 0.05$own; done"
 }
@@ -117,9 +117,6 @@ cut 1 2 3
 for i in 1 2 3; do within "host $i has no quorum" 30 quorum $i false; done
 within "all freeze" 30 frozen 2 true
 within "nothing runs" 20 stands 1
-before=$(ticks 1)
-sleep 3
-equal "... for three seconds" "$(ticks 1)" "$before"
 equal "nobody is lost" "$(at 1 lost)" false
 heal 1 2 3
 for i in 1 2 3; do within "healed, host $i has a quorum" 60 quorum $i true; done
