@@ -14,7 +14,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define BUFFER_MAX     ((size_t)16 << 20)
 #define LISTEN_BACKLOG 32
 #define LOOK_MS        2   /* between looks at a guest that is to stand still */
 #define PAUSE_MS       100 /* until the next connection is accepted, where one could not be */
@@ -367,7 +366,7 @@ static void accept_connection(void)
     }
     for (unsigned i = 0; i < LAB_SESSIONS_MAX; i++) {
         if (connections[i].fd >= 0) continue;
-        connections[i] = (connection_t){.fd = fd, .in.max = BUFFER_MAX, .out.max = BUFFER_MAX};
+        connections[i] = (connection_t){.fd = fd, .in.max = LAB_BUFFER_MAX, .out.max = LAB_BUFFER_MAX};
         return;
     }
     close(fd);

@@ -23,7 +23,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define BUFFER_MAX   ((size_t)16 << 20)
 #define CABLE_BUFFER (1 << 20)
 
 lab_supervisor_t lab;
@@ -88,7 +87,7 @@ bool lab_guest_boot(unsigned g)
     }
     guest->pid = pid;
     fcntl(line[0], F_SETFL, O_NONBLOCK);
-    lab_line_open(&guest->line, line[0], BUFFER_MAX, rf_clock_ns());
+    lab_line_open(&guest->line, line[0], LAB_BUFFER_MAX, rf_clock_ns());
     guest->state = LAB_STATE_BOOTING;
     guest->boots++;
     if (!lab.kernel && !wire) guest_join(g);

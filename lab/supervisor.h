@@ -7,6 +7,8 @@
 #include "lab/lab.h"
 #include "lab/line.h"
 
+#define LAB_BUFFER_MAX ((size_t)16 << 20) /* of bytes that wait for a command, or for a guest */
+
 typedef enum lab_state { LAB_STATE_OFF, LAB_STATE_BOOTING, LAB_STATE_READY, LAB_STATE_FROZEN } lab_state_t;
 
 typedef struct lab_guest {

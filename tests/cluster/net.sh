@@ -13,7 +13,7 @@
 
 net_address() { echo "$net_subnet.$(($1 + 1))"; }
 net_exec() { ip netns exec "$net-$1" "${@:2}"; }
-net_set() { local i; for i in "${@:2}"; do echo "link set $net-v$i $1"; done | ip -batch -; } # all at once
+net_set() { local i; for i in "${@:2}"; do echo "link set $net-v$i $1"; done | ip -force -batch -; } # all at once
 net_cut() { net_set down "$@"; }
 net_heal() { net_set up "$@"; }
 

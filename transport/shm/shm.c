@@ -209,7 +209,7 @@ void shm_end(shm_link_t *link, rf_err_t why)
     link->stats.bytes_placed =
         atomic_load_explicit(&link->out.peer_head->bytes_written, memory_order_relaxed);
     release(link);
-    /* Where a process has died others elect, it may be on this CPU: to unmap waits until the owner closes the link. */
+    /* munmap takes long. After a death there is an election to be held: unmapped when the owner closes the link. */
     if (why != RF_ERR_PEER_DEAD) unmap(&link->left);
     shm_set_limit(link);
     link->in.look = SHM_LOOK_END;
