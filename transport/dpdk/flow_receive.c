@@ -170,8 +170,8 @@ rf_err_t rf_flow_receive(rf_flow_t *flow, uint8_t *frame, size_t size, uint64_t 
     return rf_flow_receive_since(flow, frame, size, now_ns, now_ns);
 }
 
-rf_err_t rf_flow_receive_since(rf_flow_t *flow, uint8_t *frame, size_t size, uint64_t since_ns,
-                               uint64_t now_ns)
+rf_hot rf_err_t rf_flow_receive_since(rf_flow_t *flow, uint8_t *frame, size_t size, uint64_t since_ns,
+                                      uint64_t now_ns)
 {
     said_t said;
     if (flow->over != RF_OK) return flow->over;

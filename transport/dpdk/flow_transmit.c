@@ -220,7 +220,7 @@ static void heard(rf_flow_t *flow, uint64_t now_ns)
     flow_loss_timers(flow, now_ns);
 }
 
-size_t rf_flow_transmit(rf_flow_t *flow, uint8_t *out, size_t max, uint64_t now_ns)
+rf_hot size_t rf_flow_transmit(rf_flow_t *flow, uint8_t *out, size_t max, uint64_t now_ns)
 {
     if (flow->over == RF_OK) {
         flow_loss_listened(flow, now_ns);

@@ -103,7 +103,7 @@ static void end_put(client_t *client)
 
 /* What a flow says last in a turn, that there is nothing more, it says in the next: the frames leave before. To a gateway that is
  * asked for, they go where it was, and count for the flow's deadline. True: some go. */
-static bool frames_out(server_t *server, client_t *client)
+rf_hot static bool frames_out(server_t *server, client_t *client)
 {
     unsigned n = 0;
     uint64_t next_ns = rf_flow_next_ns(client->flow);
@@ -156,7 +156,7 @@ static void gateway_ask(server_t *server)
     port_tx_put(server->port, PACKET_ARP, false, false);
 }
 
-void server_packet(void *context, uint8_t *bytes, size_t size, bool checked)
+rf_hot void server_packet(void *context, uint8_t *bytes, size_t size, bool checked)
 {
     server_t *server = context;
     packet_t packet;
@@ -252,7 +252,7 @@ void server_turn(server_t *server, uint64_t now_ns)
 }
 
 /* True: something moved. The next pass goes on where this one could send no more. */
-static bool list_turn(server_t *server, clients_t *list, unsigned frames)
+rf_hot static bool list_turn(server_t *server, clients_t *list, unsigned frames)
 {
     uint32_t n = list->n, at = list->first < n ? list->first : 0, i;
     bool moved = false;
