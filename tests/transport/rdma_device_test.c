@@ -37,6 +37,8 @@ static struct ibv_qp qp = {.context = &context, .qp_num = 7};
 static struct ibv_srq srq = {.context = &context};
 static struct ibv_comp_channel channel;
 static unsigned closed, made, destroyed, events_left, queued, inline_given;
+static enum ibv_qp_state state_said = IBV_QPS_ERR;
+static int query_fails;
 static bool flushes; /* a queue pair that ends completes all at once */
 static uint64_t flushed_id;
 static struct ibv_wc came; /* a message; no wr_id: none */
@@ -147,6 +149,13 @@ int ibv_modify_qp(struct ibv_qp *pair, struct ibv_qp_attr *attr, int mask)
 {
     (void)pair, (void)attr, (void)mask;
     return 0;
+}
+
+int ibv_query_qp(struct ibv_qp *pair, struct ibv_qp_attr *attr, int mask, struct ibv_qp_init_attr *init)
+{
+    (void)pair, (void)mask, (void)init;
+    attr->qp_state = state_said;
+    return query_fails;
 }
 
 int ibv_destroy_qp(struct ibv_qp *pair)
@@ -510,6 +519,66 @@ static void nothing_that_a_path_completed_is_left(void **state)
     endpoint_over();
 }
 
+/* Of a queue pair that does not say that it is in error, a peer may write still: it is no more before another is made. */
+static void what_is_not_in_error_ends_before_another_begins(void **state)
+{
+    (void)state;
+    const struct {
+        enum ibv_qp_state said;
+        int fails;
+        bool iwarp; /* where a query does not tell */
+        unsigned destroyed;
+    } ways[] = {{IBV_QPS_ERR, 0, false, 0},
+                {IBV_QPS_RTS, 0, false, 1},
+                {IBV_QPS_ERR, EIO, false, 1},
+                {IBV_QPS_RESET, 0, true, 0}};
+    for (unsigned way = 0; way < sizeof ways / sizeof *ways; way++) {
+        rdma_device_t *device = device_new();
+        rdma_link_t *link = link_new();
+        rf_err_t err;
+        rdma_path_t *path = path_new(device, link, &err);
+        assert_int_equal(err, RF_OK);
+        device->iwarp = ways[way].iwarp;
+        state_said = ways[way].said;
+        query_fails = ways[way].fails;
+        rdma_path_kill(path);
+        state_said = IBV_QPS_ERR;
+        query_fails = 0;
+        assert_int_equal(destroyed, 0); /* who is killing may be looking at it */
+        device->iwarp = false;
+        path_new(device, link, &err);
+        assert_int_equal(err, RF_OK);
+        assert_int_equal(destroyed, ways[way].destroyed);
+        link_over(link);
+        for (unsigned i = endpoint->paths_end; i > 0; i--) {
+            if (endpoint->paths[i - 1]) rdma_path_destroy(endpoint->paths[i - 1]);
+        }
+        rdma_buffers_free(device->buffers);
+        free(device);
+        endpoint_over();
+    }
+}
+
+/* A fence that is told of a queue pair's end, but not that it was in error, shuts the regions (rdma_fence). */
+static void an_end_without_error_is_not_certain(void **state)
+{
+    (void)state;
+    rdma_device_t *device = device_new();
+    rdma_link_t *link = link_new();
+    rf_err_t err;
+    rdma_path_t *path = path_new(device, link, &err);
+    assert_int_equal(err, RF_OK);
+    state_said = IBV_QPS_RTS;
+    rdma_path_kill(path);
+    state_said = IBV_QPS_ERR;
+    assert_false(rdma_path_destroy(path));
+    assert_int_equal(destroyed, 1);
+    link_over(link);
+    rdma_buffers_free(device->buffers);
+    free(device);
+    endpoint_over();
+}
+
 /* Remote writes that the sender's device has told it of: who is notified hears of them, whatever comes at the same time. */
 static void what_came_before_an_end_is_heard(void **state)
 {
@@ -623,6 +692,8 @@ int main(void)
         cmocka_unit_test(what_a_port_says_ends_its_paths),
         cmocka_unit_test(numbers_are_a_devices_own),
         cmocka_unit_test(nothing_that_a_path_completed_is_left),
+        cmocka_unit_test(what_is_not_in_error_ends_before_another_begins),
+        cmocka_unit_test(an_end_without_error_is_not_certain),
         cmocka_unit_test(what_came_before_an_end_is_heard),
         cmocka_unit_test(a_word_has_to_fit_inline),
         cmocka_unit_test(whole_huge_pages_are_used),

@@ -69,15 +69,21 @@ void rdma_device_removed(rdma_device_t *dev)
     dev->gone = true;
 }
 
-void rdma_path_stop(const rdma_path_t *path)
+bool rdma_path_stop(const rdma_path_t *path)
 {
     (void)path;
+    return true;
 }
 
 bool rdma_path_destroy(rdma_path_t *path)
 {
     (void)path;
     return true;
+}
+
+void rdma_paths_bury(rdma_endpoint_t *ep, uint64_t now_ns)
+{
+    (void)ep, (void)now_ns;
 }
 
 rf_err_t rdma_cm_listen(rdma_device_t *dev, uint16_t *port)

@@ -165,23 +165,10 @@ static void rdma_progress(path_endpoint_t *base, uint64_t now_ns)
     for (unsigned i = 0; i < ep->n_devices; i++) rdma_device_drain(ep->devices[i]);
 }
 
-static void paths_bury(rdma_endpoint_t *ep, uint64_t now_ns)
-{
-    ep->destroy_ns = RF_NEVER;
-    for (unsigned i = 0; i < ep->paths_end; i++) {
-        rdma_path_t *path = ep->paths[i];
-        if (!path || path->lane) continue;
-        if (path->destroy_ns <= now_ns)
-            rdma_path_destroy(path);
-        else if (path->destroy_ns < ep->destroy_ns)
-            ep->destroy_ns = path->destroy_ns;
-    }
-}
-
 static uint64_t rdma_rest(path_endpoint_t *base, uint64_t now_ns)
 {
     rdma_endpoint_t *ep = endpoint_of(base);
-    if (ep->destroy_ns <= now_ns) paths_bury(ep, now_ns);
+    if (ep->destroy_ns <= now_ns) rdma_paths_bury(ep, now_ns);
     return rdma_removal_sweep(ep) ? now_ns : ep->destroy_ns;
 }
 

@@ -20,7 +20,8 @@
  *   - What comes over a queue pair that is not its lane's path any more is dropped. A path is told `accepted` when it
  *     is made, after the one before was in error: so each slot comes once.
  *   - A queue pair is destroyed, and its number free to be used again, RDMA_DYING_NS after it was put in error, when
- *     all that it completed has been taken from the queue; by a fence at once, if a peer may write by it.
+ *     all that it completed has been taken from the queue; at once by a fence, if a peer may write by it; and before
+ *     another is made, if a query does not confirm that it is in error.
  *   - Memory that a peer may write lies in the protection domain of its link alone.
  */
 #ifndef RF_TRANSPORT_RDMA_INTERNAL_H
@@ -192,6 +193,7 @@ struct rdma_path {
     uint8_t token[RDMA_TOKEN];
     bool peer_sleeps; /* the next flush is to ring */
     uint64_t look_ns;
+    bool stopped;        /* killed, and the device has said that it is in error */
     uint64_t destroy_ns; /* dying: when */
 };
 
@@ -351,12 +353,16 @@ uint8_t rdma_reads_of(const rdma_device_t *device);
 void rdma_path_info(const rdma_path_t *path, rdma_path_info_t *out);
 /* To ready-to-send, towards `peer`; iWARP: by a connection that is being made, RF_ERR_AGAIN. */
 rf_err_t rdma_path_join(rdma_path_t *path, const rdma_path_info_t *peer);
-/* Puts it in error and cuts it from its link; it is destroyed later. NULL is fine. */
+/* Puts it in error and cuts it from its link; it is destroyed later, but before another path is made if the device does not say that
+ * it is in error. NULL is fine. */
 void rdma_path_kill(rdma_path_t *path);
-/* Puts it in error: nothing is placed or sent over it from then on. */
-void rdma_path_stop(const rdma_path_t *path);
-/* At once; nothing of its peer comes from here on. False: the device did not say so. */
+/* Puts it in error: no packet that comes later is placed, and nothing is sent, over it. False: the device does not say so. */
+bool rdma_path_stop(const rdma_path_t *path);
+/* At once; nothing of its peer is placed from here on, nor what the device was placing. False: the device did not say so, or not
+ * before that it was in error. */
 bool rdma_path_destroy(rdma_path_t *path);
+/* Destroys those that were killed and whose time it is. */
+void rdma_paths_bury(rdma_endpoint_t *ep, uint64_t now_ns);
 /* A queue pair's number is its own among those of its device only: soft-iWARP counts from 1 at each. NULL: there is none. */
 rdma_path_t *rdma_path_find(const rdma_device_t *device, uint32_t qpn);
 static inline uint32_t rdma_path_room(const rdma_path_t *path)

@@ -192,6 +192,7 @@ rf_err_t rdma_path_make(path_lane_t *lane, const rdma_place_t *place, rdma_path_
     rdma_device_t *device = place->device;
     rdma_domain_t *domain = device->domain;
     const char *why;
+    if (device->endpoint->destroy_ns == 0) rdma_paths_bury(device->endpoint, 0);
     bool written = !bulk && rdma_placement(device->endpoint->options.mode, device->driver, device->iwarp,
                                            &why) == RDMA_MODE_WRITE;
     if (bulk || written) {
@@ -301,10 +302,14 @@ rf_err_t rdma_path_join(rdma_path_t *path, const rdma_path_info_t *peer)
 
 /* --- ending ------------------------------------------------------------------------------------------------- */
 
-void rdma_path_stop(const rdma_path_t *path)
+bool rdma_path_stop(const rdma_path_t *path)
 {
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
-    ibv_modify_qp(path->qp, &attr, IBV_QP_STATE);
+    struct ibv_qp_init_attr init;
+    if (ibv_modify_qp(path->qp, &attr, IBV_QP_STATE) != 0) return false;
+    if (path->device->iwarp) return true; /* soft-iWARP's answer to a query leaves the state out */
+    attr.qp_state = IBV_QPS_RESET;
+    return ibv_query_qp(path->qp, &attr, IBV_QP_STATE, &init) == 0 && attr.qp_state == IBV_QPS_ERR;
 }
 
 void rdma_path_kill(rdma_path_t *path)
@@ -313,7 +318,7 @@ void rdma_path_kill(rdma_path_t *path)
     rdma_endpoint_t *ep = path->device->endpoint;
     rdma_link_t *link = rdma_path_link(path);
     rdma_cm_over(path);
-    rdma_path_stop(path);
+    path->stopped = rdma_path_stop(path);
     if (path->bulk) rdma_device_drain_all(path->device); /* what came until then was said to be there */
     if (path->ring_mr) ibv_dereg_mr(path->ring_mr);
     path->ring_mr = NULL;
@@ -321,7 +326,7 @@ void rdma_path_kill(rdma_path_t *path)
     if (path->bulk) rdma_bulk_detach(link);
     link->paths[path->lane->number] = NULL;
     path->lane = NULL;
-    path->destroy_ns = rf_clock_ns() + RDMA_DYING_NS;
+    path->destroy_ns = path->stopped ? rf_clock_ns() + RDMA_DYING_NS : 0;
     if (path->destroy_ns < ep->destroy_ns) ep->destroy_ns = path->destroy_ns;
     path_endpoint_timer(&ep->base, path->destroy_ns);
 }
@@ -331,7 +336,7 @@ bool rdma_path_destroy(rdma_path_t *path)
     rdma_device_t *device = path->device;
     /* A driver may drop what is left of it, and shared buffers with that. */
     rdma_device_drain_all(device);
-    bool ended = queue_pair_end(path);
+    bool ended = queue_pair_end(path) && path->stopped;
     /* What it completed names buffers that end here. */
     rdma_device_drain_all(device);
     path_leave(device->endpoint, path);
@@ -339,6 +344,19 @@ bool rdma_path_destroy(rdma_path_t *path)
     device->cq_promised -= completions_of(path);
     path_free(path);
     return ended;
+}
+
+void rdma_paths_bury(rdma_endpoint_t *ep, uint64_t now_ns)
+{
+    ep->destroy_ns = RF_NEVER;
+    for (unsigned i = 0; i < ep->paths_end; i++) {
+        rdma_path_t *path = ep->paths[i];
+        if (!path || path->lane) continue;
+        if (path->destroy_ns <= now_ns)
+            rdma_path_destroy(path);
+        else if (path->destroy_ns < ep->destroy_ns)
+            ep->destroy_ns = path->destroy_ns;
+    }
 }
 
 /* --- sending ------------------------------------------------------------------------------------------------ */
