@@ -41,7 +41,7 @@
 #define RF_CONTROL_MINOR 0
 #define RF_ONCE_WINDOW                                                                                       \
     64 /* changes of a session of the log that may be outstanding (consensus/agreement.h) */
-#define RF_ANSWER_NS (2 * RF_NS_PER_S) /* how long a monitor or another node may take to answer a question */
+#define RF_ANSWER_NS (2 * RF_NS_PER_S) /* for a monitor to answer; another node gets twice that */
 
 typedef struct rf_daemon rf_daemon_t;
 typedef struct rf_peers rf_peers_t;

@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Who is out of reach is not waited for long. Who has a standing connection is not: what gets lost, or its host being too busy, is
- * made good in time. */
+/* How long a node may take to be connected to: longer if it has a standing connection, since then it is there, and either a packet was lost or
+ * its host is busy. */
 #define AWAY_NS (2 * RF_NS_PER_S)
 #define BUSY_NS RF_PEER_HELLO_NS
 

@@ -106,8 +106,8 @@ static bool is_ours(const uint8_t *frame, size_t size)
            ntohs(port) == forger.udp_port;
 }
 
-/* Keeps what goes out to a port's host, of links alone: an ARP answer that is made of a frame of the host's kernel would cut off all
- * of its TCP, which no link can mend. (What a socket sends is not shown to itself.) */
+/* Keeps what goes out to a port's host, of links alone: an ARP answer made of a frame of the host's kernel would cut off all of its TCP, control
+ * links too (cluster-config/README.md says what helps). (What a socket sends is not shown to itself.) */
 static void watch(unsigned port)
 {
     for (unsigned i = 0; i < LOOKS_A_TURN; i++) {
