@@ -8,7 +8,8 @@
  * A seal stands for a TERM entry that the ring has no place for: leaderships that fail, one after the other, on a full ring use
  * up what is reserved. Their successor seals its log instead: whoever holds all of it, and nothing beyond, notes that
  * term at its end, and from then on its log counts as one of that term when votes are given; what a majority has sealed is
- * committed (VRR 4.2: a log is compared by the last view in which its replica was normal). No entry changes.
+ * committed (VRR 4.2: a log is compared by the last view in which its replica was normal). No entry changes. Nothing is
+ * appended behind a seal until it is committed: whoever has place for the sealed log alone would hold it, and not seal it.
  */
 #include "consensus/engine.h"
 
@@ -30,6 +31,7 @@ rf_err_t log_append(agreement_t *e, agreement_entry_kind_t kind, uint64_t sessio
                     const void *bytes, size_t size)
 {
     rf_assert(leads(e) && size <= e->params.entry_max);
+    if (e->sealed_term == e->term && e->committed < e->sealed_index) return RF_ERR_AGAIN;
     bool own = kind == AGREEMENT_ENTRY_FORM || kind == AGREEMENT_ENTRY_VIEW || kind == AGREEMENT_ENTRY_TERM;
     uint64_t index = e->last + 1 + (own ? 0 : AGREEMENT_LOG_RESERVED);
     if (index > e->params.log_max) {

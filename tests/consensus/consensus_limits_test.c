@@ -128,6 +128,75 @@ static void sealing_ends_the_log(void **state)
     net_free(n);
 }
 
+/* Whoever is behind, and gets more than the sealed log in one message, may have place for the sealed part alone: it says that it holds it,
+ * and has not sealed it. So nothing is behind a seal until that is committed; here by a leader that has applied more since it sealed. */
+static void nothing_goes_behind_a_seal_that_is_not_committed(void **state)
+{
+    (void)state;
+    net_t *n = formed((net_knobs_t){.cores = 5, .voters_max = 5, .log_max = 16});
+    const agreement_t *from = n->cores[0].engine, *e = n->cores[1].engine;
+    uint64_t begin = e->last, end = begin + 16;
+    assert_int_equal(e->applied, begin);
+    net_isolate(n, 1, true);
+    while (from->last < end) goes_on(n, 0);
+
+    struct {
+        wire_append_t head;
+        uint8_t entries[AGREEMENT_MESSAGE_MAX - sizeof(wire_append_t)];
+    } all = {.head = {.term = 1,
+                      .prev_index = begin,
+                      .prev_term = 1,
+                      .committed = begin,
+                      .leader = {.core = 0, .incarnation = 1},
+                      .n = 16}};
+    size_t size = 0;
+    assert_int_equal(send_put_entries(from, begin + 1, end, all.entries, &size, sizeof all.entries), 16);
+    net_receive(n, 1, m1(0), MESSAGE_APPEND, &all, sizeof all.head + size);
+    assert_int_equal(e->last, end);
+
+    n->now_ns += 40 * MS;
+    agreement_event_t tick = {.kind = AGREEMENT_TICK};
+    net_step(n, 1, &tick);
+    wire_vote_t vote = {.term = 2, .granted = VOTE_GRANTED, .pre = 1, .applied = begin + 12, .last = end};
+    for (rf_core_t by = 2; by <= 3; by++) net_receive(n, 1, m1(by), MESSAGE_VOTE, &vote, sizeof vote);
+    assert_int_equal(e->term, 2);
+    assert_int_equal(e->role, AGREEMENT_ROLE_CANDIDATE);
+    wire_append_t fed = {.term = 1,
+                         .prev_index = begin + 12,
+                         .prev_term = 1,
+                         .committed = begin + 12,
+                         .leader = {.core = RF_CORE_NONE},
+                         .flags = APPEND_FEED};
+    n->knobs.hold_percent = 100; /* it leads before it applies what it has just learned to be committed */
+    net_receive(n, 1, m1(2), MESSAGE_APPEND, &fed, sizeof fed);
+    n->knobs.hold_percent = 0;
+    assert_int_equal(e->applied, begin);
+    vote.pre = 0;
+    for (rf_core_t by = 2; by <= 3; by++) {
+        n->knobs.hold_percent = by == 2 ? 100 : 0;
+        net_receive(n, 1, m1(by), MESSAGE_VOTE, &vote, sizeof vote);
+    }
+    assert_int_equal(e->role, AGREEMENT_ROLE_LEADER);
+    assert_int_equal(e->sealed_index, end);
+    assert_int_equal(e->applied, begin + 12);
+
+    wire_accepted_t accepted = {
+        .term = 2, .match = begin + 12, .committed = begin + 12, .applied = begin + 12};
+    for (rf_core_t by = 2; by <= 3; by++)
+        net_receive(n, 1, m1(by), MESSAGE_ACCEPTED, &accepted, sizeof accepted);
+    net_propose(n, 1);
+    n->now_ns += MS;
+    net_step(n, 1, &tick);
+    assert_int_equal(e->committed, begin + 12);
+    assert_int_equal(e->last, end);
+    accepted.match = end;
+    for (rf_core_t by = 2; by <= 3; by++)
+        net_receive(n, 1, m1(by), MESSAGE_ACCEPTED, &accepted, sizeof accepted);
+    assert_int_equal(e->committed, end);
+    assert_int_equal(e->last, end + 1); /* it goes on at once */
+    net_free(n);
+}
+
 static void a_term_that_cannot_be(void **state)
 {
     (void)state;
@@ -592,6 +661,7 @@ int main(void)
         cmocka_unit_test(leaderships_that_fail_on_a_full_ring),
         cmocka_unit_test(a_sealed_log_is_of_that_term),
         cmocka_unit_test(sealing_ends_the_log),
+        cmocka_unit_test(nothing_goes_behind_a_seal_that_is_not_committed),
         cmocka_unit_test(a_term_that_cannot_be),
         cmocka_unit_test(what_is_unknown_is_not_everything),
         cmocka_unit_test(reads_that_find_no_room),
