@@ -25,6 +25,7 @@ rf_err_t tcp_bulk_need(tcp_link_t *link)
     memset(bulk, 0, sizeof *bulk);
     bulk->dial_ns = RF_NEVER;
     bulk->backoff_ns = TCP_BACKOFF_NS_MIN;
+    bulk->connect_ns = TCP_CONNECT_NS_MIN;
     link->bulk = bulk;
     return RF_OK;
 }
@@ -88,6 +89,7 @@ void tcp_bulk_attach(tcp_link_t *link, tcp_conn_t *conn, uint64_t peer_placed, u
     bulk->conn = conn;
     bulk->asked = false;
     bulk->backoff_ns = TCP_BACKOFF_NS_MIN;
+    bulk->connect_ns = TCP_CONNECT_NS_MIN;
     bulk->full = peer_placed;
     bulk->sent = peer_partial;
     tcp_bulk_placed(link, peer_placed);

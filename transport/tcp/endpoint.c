@@ -299,15 +299,15 @@ void tcp_refresh(tcp_endpoint_t *ep)
 static void setup_expired(tcp_endpoint_t *ep, tcp_setup_t *setup, uint64_t now_ns)
 {
     tcp_link_t *link = setup->link;
-    bool bulk = setup->bulk;
+    bool bulk = setup->bulk, connecting = setup->phase == TCP_PHASE_CONNECT;
     if (!link && rf_log_once_per(&ep->log_garbage_ns, TCP_LOG_INTERVAL_NS))
         rf_log(RF_LOG_WARN, "tcp: dropped a connection from %s to %s: no hello in time", setup->peer,
                ep->address);
     tcp_setup_free(ep, setup);
-    if (link && bulk)
-        link->bulk->dial_ns = now_ns;
-    else if (link)
-        link->dial_ns = now_ns;
+    if (!link) return;
+    uint64_t *connect_ns = bulk ? &link->bulk->connect_ns : &link->connect_ns;
+    if (connecting && *connect_ns < TCP_CONNECT_NS_MAX) *connect_ns *= 2;
+    *(bulk ? &link->bulk->dial_ns : &link->dial_ns) = now_ns;
 }
 
 static void link_timers(tcp_link_t *link, uint64_t now_ns)

@@ -29,7 +29,8 @@
 
 #define TCP_HALF_OPEN_MAX       64 /* connections that have not said a valid hello, and links not answered */
 #define TCP_HANDSHAKE_NS_MAX    5000000000ull
-#define TCP_CONNECT_NS_MAX      250000000ull /* a SYN that was lost; the kernel's next would go after 1 s */
+#define TCP_CONNECT_NS_MIN      250000000ull  /* a SYN that was lost; the kernel's next would go after 1 s */
+#define TCP_CONNECT_NS_MAX      2000000000ull /* each try in a row has twice as long: the way may be so long */
 #define TCP_DEADLINE_NS_DEFAULT 10000000000ull
 #define TCP_BACKOFF_NS_MIN      2000000ull
 #define TCP_BACKOFF_NS_MAX      500000000ull
@@ -156,7 +157,7 @@ typedef struct tcp_region {
 typedef struct tcp_bulk_state {
     tcp_conn_t *conn;
     tcp_setup_t *setup; /* dialer: while it is being made */
-    uint64_t dial_ns, dialled_ns, backoff_ns;
+    uint64_t dial_ns, dialled_ns, backoff_ns, connect_ns;
     bool asked; /* listener: the dialer was asked to make it */
     bool pumping;
     uint32_t polls; /* of the link, since the epoll set was asked */
@@ -205,6 +206,7 @@ struct tcp_link {
     tcp_setup_t *setup; /* dialer: while main is being made */
     uint64_t dial_ns;   /* when to dial next; RF_NEVER */
     uint64_t backoff_ns;
+    uint64_t connect_ns; /* how long the next connect() may take */
     uint64_t up_ns;
     uint64_t dead_ns; /* when to give up; RF_NEVER while up */
 

@@ -56,6 +56,7 @@ tcp_link_t *tcp_link_new(tcp_endpoint_t *ep, const rf_link_params_t *params)
     memcpy(link->key, params->key ? params->key : ep->key, link->key_size);
     link->dial_ns = link->dead_ns = link->ack_due_at = RF_NEVER;
     link->backoff_ns = TCP_BACKOFF_NS_MIN;
+    link->connect_ns = TCP_CONNECT_NS_MIN;
     link->out = malloc(TCP_BUFFER);
     link->rx = malloc(TCP_BUFFER);
     if (!link->out || !link->rx || tcp_link_size(link, params) != RF_OK) {
@@ -476,6 +477,7 @@ void tcp_link_up(tcp_link_t *link, tcp_conn_t *conn, uint64_t peer_delivered)
     link->hot = TCP_HOT_POLLS;
     link->up_ns = rf_clock_ns();
     if (!link->was_up) link->backoff_ns = TCP_BACKOFF_NS_MIN;
+    link->connect_ns = TCP_CONNECT_NS_MIN;
     link->was_up = true;
     link->dial_ns = RF_NEVER;
     link->say_close = link->user_closed;

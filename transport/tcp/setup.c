@@ -28,7 +28,8 @@ static void setup_limit(tcp_endpoint_t *ep, tcp_setup_t *setup, uint64_t now_ns,
     tcp_timer(ep, setup->deadline_ns);
 }
 
-static tcp_setup_t *setup_new(tcp_endpoint_t *ep, tcp_conn_t *conn, tcp_link_t *link, uint64_t now_ns)
+static tcp_setup_t *setup_new(tcp_endpoint_t *ep, tcp_conn_t *conn, tcp_link_t *link, uint64_t now_ns,
+                              uint64_t limit_ns)
 {
     tcp_setup_t *setup = calloc(1, sizeof *setup);
     if (!setup) {
@@ -45,7 +46,7 @@ static tcp_setup_t *setup_new(tcp_endpoint_t *ep, tcp_conn_t *conn, tcp_link_t *
         ep->setups = setup;
     ep->setups_last = setup;
     ep->n_half_open += link == NULL;
-    setup_limit(ep, setup, now_ns, link ? TCP_CONNECT_NS_MAX : TCP_HANDSHAKE_NS_MAX);
+    setup_limit(ep, setup, now_ns, limit_ns);
     return setup;
 }
 
@@ -105,7 +106,7 @@ void tcp_accept_all(tcp_endpoint_t *ep)
         }
         tcp_conn_tune(fd, ep->deadline_ns);
         tcp_conn_t *conn = tcp_conn_new(ep, fd, TCP_ROLE_SETUP);
-        tcp_setup_t *setup = conn ? setup_new(ep, conn, NULL, now_ns) : NULL;
+        tcp_setup_t *setup = conn ? setup_new(ep, conn, NULL, now_ns, TCP_HANDSHAKE_NS_MAX) : NULL;
         if (!setup) continue;
         tcp_address_print(&peer, setup->peer, sizeof setup->peer);
         setup->phase = TCP_PHASE_HELLO;
@@ -230,7 +231,8 @@ void tcp_dial(tcp_link_t *link, bool bulk, uint64_t now_ns)
         return;
     }
     tcp_conn_t *conn = tcp_conn_new(ep, fd, TCP_ROLE_SETUP);
-    tcp_setup_t *setup = conn ? setup_new(ep, conn, link, now_ns) : NULL;
+    uint64_t limit_ns = bulk ? link->bulk->connect_ns : link->connect_ns;
+    tcp_setup_t *setup = conn ? setup_new(ep, conn, link, now_ns, limit_ns) : NULL;
     if (!setup) {
         dial_again(link, bulk, now_ns);
         return;
