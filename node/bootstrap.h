@@ -20,6 +20,12 @@ void rf_bootstrap_close(rf_daemon_t *daemon);
  * wire has long since let another through. */
 #define RF_CONNECT_NS (500 * RF_NS_PER_MS)
 
+/* How long the next try has when one of so long was in vain: longer, since the way may be as long. */
+static inline uint64_t rf_connect_longer_ns(uint64_t ns)
+{
+    return ns < 4 * RF_CONNECT_NS ? 2 * ns : ns;
+}
+
 /* A connection that only stands there for news: it is given up after seconds of silence, since a new one costs nothing. */
 void rf_bootstrap_set_standing(rf_conn_t *conn);
 

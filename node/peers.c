@@ -27,6 +27,7 @@ typedef struct peer {
     uint8_t instance[16];
     rf_timer_t redial, late;
     uint64_t dialed_ns, redial_ns; /* the last dial, and how long after it the next one may be */
+    uint64_t connect_ns;           /* how long the next one's connect() may take */
     uint64_t logged_ns;
     /* What it told. */
     unsigned n_addresses;
@@ -233,6 +234,7 @@ static void peer_accept(peer_t *peer, const Rackfish__Node__PeerHello *hello)
     memcpy(peer->instance, hello->instance.data, sizeof peer->instance);
     peer->accepted = true;
     peer->redial_ns = REDIAL_FIRST_NS;
+    peer->connect_ns = RF_CONNECT_NS;
     rf_timer_clear(&peer->late);
     rf_bootstrap_set_standing(peer->conn);
     rf_log(RF_LOG_INFO, "node %s is connected", daemon->config->nodes[peer->node].name);
@@ -326,6 +328,7 @@ static void on_peer_late(void *context)
         rf_timer_set(&peer->daemon->loop, &peer->late, hello_ns, on_peer_late, peer);
         return;
     }
+    if (rf_conn_is_connecting(peer->conn)) peer->connect_ns = rf_connect_longer_ns(peer->connect_ns);
     say(peer, "it does not answer on its bootstrap port");
     rf_conn_close(
         peer->conn); /* at once: its hello must not arrive yet and take the place of the next dial */
@@ -348,7 +351,7 @@ static void dial(peer_t *peer)
     }
     rf_bootstrap_set_standing(peer->conn);
     rf_peer_send_hello(daemon, peer->conn, false, NULL, false);
-    rf_timer_set(&daemon->loop, &peer->late, peer->dialed_ns + RF_CONNECT_NS, on_peer_late, peer);
+    rf_timer_set(&daemon->loop, &peer->late, peer->dialed_ns + peer->connect_ns, on_peer_late, peer);
 }
 
 void rf_peers_heard(rf_daemon_t *daemon, rf_node_t node)
@@ -399,7 +402,8 @@ rf_err_t rf_peers_open(rf_daemon_t *daemon)
     daemon->peers = calloc(1, sizeof *daemon->peers);
     if (!daemon->peers) return RF_ERR_NO_MEMORY;
     for (unsigned i = 0; i < daemon->config->n_nodes; i++)
-        daemon->peers->peers[i] = (peer_t){.daemon = daemon, .node = (rf_node_t)i};
+        daemon->peers->peers[i] =
+            (peer_t){.daemon = daemon, .node = (rf_node_t)i, .connect_ns = RF_CONNECT_NS};
     return RF_OK;
 }
 

@@ -19,7 +19,8 @@ struct rf_remote {
     rf_conn_t *conn;
     rf_node_t node;
     bool accepted;
-    uint64_t until_ns; /* for its connect() */
+    uint64_t since_ns;
+    uint64_t connect_ns; /* how long the try of now has */
     rf_timer_t late;
     const rf_remote_handlers_t *handlers;
     void *context;
@@ -81,6 +82,20 @@ static void on_late_hello(void *context)
           "its rackfishd does not answer: see on that host whether it is stopped, or overloaded");
 }
 
+static void on_late(void *context);
+
+/* For its connect(): judged again each time, for a standing connection may have been given up meanwhile. */
+static uint64_t until_ns(const rf_remote_t *remote)
+{
+    return remote->since_ns + (rf_peer_is_connected(remote->daemon, remote->node) ? BUSY_NS : AWAY_NS);
+}
+
+static void await_connect(rf_remote_t *remote, uint64_t now_ns)
+{
+    uint64_t at_ns = now_ns + remote->connect_ns, end_ns = until_ns(remote);
+    rf_timer_set(&remote->daemon->loop, &remote->late, at_ns < end_ns ? at_ns : end_ns, on_late, remote);
+}
+
 static void on_late(void *context)
 {
     rf_remote_t *remote = context;
@@ -88,9 +103,10 @@ static void on_late(void *context)
     uint64_t now_ns = rf_clock_ns();
     if (!rf_conn_is_connecting(remote->conn)) {
         rf_timer_set(&daemon->loop, &remote->late, now_ns + RF_PEER_HELLO_NS, on_late_hello, remote);
-    } else if (now_ns < remote->until_ns) {
+    } else if (now_ns < until_ns(remote)) {
         rf_bootstrap_dial_again(daemon, remote->node, remote->conn);
-        rf_timer_set(&daemon->loop, &remote->late, now_ns + RF_CONNECT_NS, on_late, remote);
+        remote->connect_ns = rf_connect_longer_ns(remote->connect_ns);
+        await_connect(remote, now_ns);
     } else {
         char why[192];
         snprintf(why, sizeof why,
@@ -119,8 +135,9 @@ rf_err_t rf_remote_open(rf_daemon_t *daemon, rf_node_t node, const char *user, b
     }
     rf_peer_send_hello(daemon, remote->conn, true, user, privileged);
     uint64_t now_ns = rf_clock_ns();
-    remote->until_ns = now_ns + (rf_peer_is_connected(daemon, node) ? BUSY_NS : AWAY_NS);
-    rf_timer_set(&daemon->loop, &remote->late, now_ns + RF_CONNECT_NS, on_late, remote);
+    remote->since_ns = now_ns;
+    remote->connect_ns = RF_CONNECT_NS;
+    await_connect(remote, now_ns);
     *out = remote;
     return RF_OK;
 }
