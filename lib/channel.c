@@ -101,6 +101,16 @@ void rf_lib_channel_poison(rf_channel_t *channel, const char *why)
     if (channel->port.link) channel->port.link->transport->fence(channel->port.link);
 }
 
+/* How it stands; RF_OK: open. A peer that died leaves memory mapped, which goes when its channel's owner first learns of it. */
+static rf_err_t channel_end(rf_channel_t *channel)
+{
+    rf_link_t *link = channel->port.link;
+    if (channel->port.end != RF_OK && link && link->state == RF_LINK_STATE_DEAD &&
+        (link->transport->flags & RF_TRANSPORT_LOCAL))
+        link->transport->fence(link);
+    return channel->port.end;
+}
+
 /* ---- receiving ---- */
 
 bool rf_lib_channel_refill(rf_channel_t *channel)
@@ -198,7 +208,8 @@ bool rf_lib_channel_front(rf_channel_t *channel)
 /* Takes the front message. RF_ERR_AGAIN: none, and the channel is open. */
 rf_err_t rf_lib_channel_take(rf_channel_t *channel, rf_message_t *message)
 {
-    if (!rf_lib_channel_front(channel)) return channel->port.end == RF_OK ? RF_ERR_AGAIN : channel->port.end;
+    if (!rf_lib_channel_front(channel))
+        return channel->port.end == RF_OK ? RF_ERR_AGAIN : channel_end(channel);
     if (rf_likely(channel->front == LIB_FRONT_SLOT)) {
         const rf_slot_t *slot = &channel->in[channel->in_head];
         size_t size = rf_control_length(slot->control);
@@ -329,7 +340,7 @@ rf_err_t rf_channel_poll_slots(rf_channel_t *channel, rf_channel_slot_t *slots, 
     }
     if (n == 0) {
         if (channel->front == LIB_FRONT_WHOLE) return RF_ERR_TRUNCATED;
-        return channel->port.end == RF_OK ? RF_ERR_AGAIN : channel->port.end;
+        return channel->port.end == RF_OK ? RF_ERR_AGAIN : channel_end(channel);
     }
     *got = n;
     return RF_OK;
@@ -340,7 +351,7 @@ rf_err_t rf_channel_poll_slots(rf_channel_t *channel, rf_channel_slot_t *slots, 
 rf_err_t rf_lib_channel_put(rf_channel_t *channel, uint8_t slot_type, const void *head, size_t head_size,
                             const void *body, size_t body_size)
 {
-    if (rf_unlikely(channel->port.end != RF_OK)) return channel->port.end;
+    if (rf_unlikely(channel->port.end != RF_OK)) return channel_end(channel);
     size_t size = head_size + body_size;
     if (rf_unlikely(size > RF_SLOT_PAYLOAD))
         return rf_message_send2(channel->port.link, slot_type, head, head_size, body, body_size);
@@ -418,14 +429,14 @@ rf_err_t rf_channel_try_send(rf_channel_t *channel, uint8_t type, const void *by
 
 rf_err_t rf_channel_flush(rf_channel_t *channel)
 {
-    if (channel->port.end != RF_OK) return channel->port.end;
+    if (channel->port.end != RF_OK) return channel_end(channel);
     return channel->transport->flush(channel->port.link);
 }
 
 rf_err_t rf_channel_send_slots(rf_channel_t *channel, const rf_channel_slot_t *slots, unsigned n,
                                unsigned *sent)
 {
-    if (channel->port.end != RF_OK) return channel->port.end;
+    if (channel->port.end != RF_OK) return channel_end(channel);
     for (unsigned i = 0; i < n; i++) {
         const rf_slot_t *slot = (const rf_slot_t *)&slots[i];
         /* On this little-endian layout a public slot's last eight bytes are a control word without medium's parts. */
@@ -437,7 +448,7 @@ rf_err_t rf_channel_send_slots(rf_channel_t *channel, const rf_channel_slot_t *s
     if (err != RF_OK) return err;
     if (taken == 0 && n > 0) {
         rf_lib_channel_refill(channel);
-        return channel->port.end == RF_OK ? RF_ERR_AGAIN : channel->port.end;
+        return channel->port.end == RF_OK ? RF_ERR_AGAIN : channel_end(channel);
     }
     *sent = taken;
     return RF_OK;

@@ -189,6 +189,32 @@ static void death_comes_after_the_last_slot(void **state)
     pair_close(pair);
 }
 
+static unsigned rings_mapped(void)
+{
+    char line[512];
+    unsigned n = 0;
+    FILE *maps = fopen("/proc/self/maps", "re");
+    assert_non_null(maps);
+    while (fgets(line, sizeof line, maps))
+        n += strstr(line, "rackfish-ring") || strstr(line, "rackfish-head");
+    fclose(maps);
+    return n;
+}
+
+static void what_the_dead_leave_is_unmapped_by_the_fence(void **state)
+{
+    (void)state;
+    pair_t *pair = pair_open(64, 64);
+    shm_end_close(&pair->a);
+    shm_end_progress(&pair->b);
+    assert_int_equal(pair->b.why, RF_ERR_PEER_DEAD);
+    assert_int_equal(rings_mapped(), 4); /* two rings, two heads: not while others elect */
+    shm->fence(pair->b.link);
+    assert_int_equal(rings_mapped(), 0);
+    shm->fence(pair->b.link);
+    pair_close(pair);
+}
+
 static void death_with_an_empty_ring_needs_only_progress(void **state)
 {
     (void)state;
@@ -517,6 +543,7 @@ int main(void)
         cmocka_unit_test(old_acknowledgements_in_slots_are_passed_over),
         cmocka_unit_test(orderly_close_comes_after_the_last_slot),
         cmocka_unit_test(death_comes_after_the_last_slot),
+        cmocka_unit_test(what_the_dead_leave_is_unmapped_by_the_fence),
         cmocka_unit_test(death_with_an_empty_ring_needs_only_progress),
         cmocka_unit_test(fence_stops_delivery),
         cmocka_unit_test(remote_writes_have_a_way_of_their_own),

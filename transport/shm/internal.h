@@ -124,7 +124,7 @@ typedef struct shm_link {
     int peer_pid;
     unsigned peer_uid;
     int head_fd, ring_fd; /* until they are sent */
-    shm_memory_t left;    /* of a link that has ended: unmapped when it is closed */
+    shm_memory_t left;    /* of a link that has ended: unmapped when it is fenced or closed */
     char address[RF_ADDRESS_MAX];
 
     uint64_t region_next;
@@ -161,7 +161,7 @@ void shm_link_free(shm_link_t *link);
 rf_err_t shm_ring_slots_check(uint32_t *slots, uint32_t *slots_max);
 /* Makes head and ring, ready to be sent. */
 rf_err_t shm_link_objects(shm_link_t *link);
-/* Ends the link: no more slots either way, socket closed, memory unmapped, now or by close(). The event is left to shm_report_over(). */
+/* Ends the link: no more slots either way, socket closed, memory unmapped, now or by fence() or close(). The event is left to shm_report_over(). */
 void shm_end(shm_link_t *link, rf_err_t why);
 void shm_protocol_error(shm_link_t *link, const char *what);
 /* The peer is gone: nothing more is sent, what it published is still polled. */

@@ -209,7 +209,8 @@ void shm_end(shm_link_t *link, rf_err_t why)
     link->stats.bytes_placed =
         atomic_load_explicit(&link->out.peer_head->bytes_written, memory_order_relaxed);
     release(link);
-    /* munmap takes long. After a death there is an election to be held: unmapped when the owner closes the link. */
+    /* When a process has died, others may be electing a leader on this very CPU. To unmap takes long, so it waits until the
+     * owner fences or closes the link. */
     if (why != RF_ERR_PEER_DEAD) unmap(&link->left);
     shm_set_limit(link);
     link->in.look = SHM_LOOK_END;
@@ -293,6 +294,7 @@ static void fence_link(rf_link_t *base)
 {
     shm_link_t *link = (shm_link_t *)base;
     shm_end(link, RF_ERR_FENCED);
+    unmap(&link->left);
     link->end = RF_ERR_FENCED;
     link->over_pending = false;
     link->in.look = 0;
