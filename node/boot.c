@@ -31,7 +31,8 @@
 static rf_monitor_call_t formed_call;
 static rf_timer_t formed_timer;
 static rf_monitor_call_t address_calls[RF_CORES_PER_NODE_MAX];
-static unsigned cores_told; /* how many were reported as up */
+static unsigned cores_told;   /* how many were reported as up */
+static unsigned cores_formed; /* the first so many know that the machine is formed */
 
 static void ready_line(rf_daemon_t *daemon, const char *word, const char *text)
 {
@@ -318,13 +319,15 @@ static void ask_formed_again(void *context)
 
 static void on_formed_reply(void *context, rf_err_t err, const void *body, size_t size)
 {
-    rf_daemon_t *daemon = context;
+    rf_local_core_t *core = context;
+    rf_daemon_t *daemon = core->daemon;
     rf_client_status_t status;
     if (daemon->phase != RF_PHASE_BOOTING) return;
     if (err == RF_OK && size >= sizeof status) {
         memcpy(&status, body, sizeof status);
         if (!status.forming) {
-            become_ready(daemon);
+            cores_formed = (unsigned)(core - daemon->cores) + 1;
+            rf_boot_step(daemon);
             return;
         }
     }
@@ -405,10 +408,11 @@ void rf_boot_step(rf_daemon_t *daemon)
     /* Hosts that do not come join later: the monitors form without them when the boot time has passed. */
     bool late = daemon->join_only || rf_clock_ns() >= daemon->started_ns + ABSENT_NS;
     if (!cores_are_up(daemon) || (!rf_peers_all_known(daemon) && !late)) return;
-    rf_local_core_t *first = rf_monitor_first(daemon, 0);
-    if (!first || rf_monitor_call_is_under_way(&formed_call)) return;
-    if (rf_monitor_call(first, &formed_call, RF_CLIENT_STATUS, NULL, 0, NULL, 0, RF_ANSWER_NS,
-                        on_formed_reply, daemon) != RF_OK)
+    rf_local_core_t *next = rf_monitor_first(daemon, cores_formed);
+    if (!next && cores_formed > 0) become_ready(daemon);
+    if (!next || rf_monitor_call_is_under_way(&formed_call)) return;
+    if (rf_monitor_call(next, &formed_call, RF_CLIENT_STATUS, NULL, 0, NULL, 0, RF_ANSWER_NS, on_formed_reply,
+                        next) != RF_OK)
         rf_timer_set(&daemon->loop, &formed_timer, rf_clock_ns() + FORMED_POLL_NS, ask_formed_again, daemon);
 }
 

@@ -2,7 +2,7 @@
  * From "nothing runs" to "ready". Driven by events; rf_boot_step() looks at what is known and does what can be done next:
  *
  *   machine id and all places known -> boot block, CPU drivers started -> every monitor linked and its address told
- *   -> addresses of all other nodes told to the monitors -> the monitors say that the machine is formed -> ready
+ *   -> addresses of all other nodes told to the monitors -> each monitor says that the machine is formed -> ready
  *
  * Progress goes to the boot log, and to --ready-fd as lines "progress TEXT", then "ready" or "error TEXT".
  */
