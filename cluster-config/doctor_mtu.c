@@ -5,8 +5,8 @@
  * InfiniBand's is the subnet manager's: nothing is asked.
  *
  * A datagram of that size, not to be cut on its way, goes to a port there that nobody listens on. That it was refused comes back when it
- * was taken; a small one beside it tells whether that host says so at all. Nobody needs a right for that, and nothing of Rackfish need run
- * there.
+ * was taken; of who does not say so, a small one after it tells whether that host says so at all. Nobody needs a right for that, and
+ * nothing of Rackfish need run there. A host says so once a second to the same one, after the first few (icmp_ratelimit).
  */
 #include "cluster-config/doctor_internal.h"
 
@@ -21,15 +21,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define PORT        "9" /* discard */
-#define WAIT_NS     (500 * RF_NS_PER_MS)
-#define TRIES       3 /* in that time: one may be lost, or its answer held back (icmp_ratelimit) */
+#define PORT        "9"                   /* discard */
+#define WAIT_NS     (1500 * RF_NS_PER_MS) /* for answers to one size */
+#define TRIES       4 /* in that time: one may be lost; the last is more than a second after the first */
 #define HEADERS     (20 + 8)
 #define HEADERS_V6  (40 + 8)
 #define PAYLOAD_MAX 65507
 #define NOTES_MAX   4
 
-enum { SMALL, LARGE, SIZES };
+enum { LARGE, SMALL, SIZES };
 
 typedef struct probe {
     int fds[SIZES]; /* -1: not, or not any more */
@@ -79,40 +79,35 @@ static void shut(int *fd)
     *fd = -1;
 }
 
-static void probe_send(const probe_t *probe)
+static void probe_send(const probe_t *probe, unsigned which)
 {
     static const uint8_t zeros[PAYLOAD_MAX];
-    for (unsigned i = 0; i < SIZES; i++) {
-        ssize_t ignored =
-            probe->fds[i] < 0 ? 0 : send(probe->fds[i], zeros, i == LARGE ? probe->payload : 1, 0);
-        (void)ignored;
-    }
+    ssize_t ignored = send(probe->fds[which], zeros, which == LARGE ? probe->payload : 1, 0);
+    (void)ignored;
 }
 
 /* What has come back. False: nothing more is waited for. */
-static bool probe_hear(probe_t *probe)
+static bool probe_hear(probe_t *probe, unsigned which)
 {
     uint8_t byte;
-    for (unsigned i = 0; i < SIZES; i++) {
-        if (probe->fds[i] < 0 || recv(probe->fds[i], &byte, 1, 0) >= 0 || errno == EAGAIN) continue;
-        probe->taken[i] = errno == ECONNREFUSED;
-        shut(&probe->fds[i]);
-    }
-    return probe->fds[SMALL] >= 0 || probe->fds[LARGE] >= 0;
+    if (probe->fds[which] < 0) return false;
+    if (recv(probe->fds[which], &byte, 1, 0) >= 0 || errno == EAGAIN) return true;
+    probe->taken[which] = errno == ECONNREFUSED;
+    shut(&probe->fds[which]);
+    return false;
 }
 
-/* Sends to all, and listens until each has answered or the time is over. */
-static void probe_all(probe_t *probes, unsigned n)
+/* Sends that size to all, and listens until each has answered or the time is over. */
+static void probe_all(probe_t *probes, unsigned n, unsigned which)
 {
     uint64_t step_ns = WAIT_NS / TRIES, next_ns = rf_clock_ns(), end_ns = next_ns + WAIT_NS, now_ns;
     while ((now_ns = rf_clock_ns()) < end_ns) {
-        struct pollfd fds[RF_NODES_MAX * SIZES];
+        struct pollfd fds[RF_NODES_MAX];
         unsigned n_fds = 0;
         for (unsigned i = 0; i < n; i++) {
-            if (now_ns >= next_ns) probe_send(&probes[i]);
-            if (!probe_hear(&probes[i])) continue;
-            for (unsigned k = 0; k < SIZES; k++)
-                fds[n_fds++] = (struct pollfd){.fd = probes[i].fds[k], .events = POLLIN};
+            if (!probe_hear(&probes[i], which)) continue;
+            if (now_ns >= next_ns) probe_send(&probes[i], which);
+            fds[n_fds++] = (struct pollfd){.fd = probes[i].fds[which], .events = POLLIN};
         }
         if (n_fds == 0) return;
         if (now_ns >= next_ns) next_ns += step_ns;
@@ -146,7 +141,11 @@ void doctor_check_mtu(doctor_t *doctor)
         if (i != here && strcmp(config->medium[here][i], "rdma") == 0)
             probe_open(&probes[n++], config, here, i, wire == DOCTOR_WIRE_ROCE);
     }
-    probe_all(probes, n);
+    probe_all(probes, n, LARGE);
+    for (unsigned i = 0; i < n; i++) {
+        if (probes[i].taken[LARGE]) shut(&probes[i].fds[SMALL]);
+    }
+    probe_all(probes, n, SMALL);
     for (unsigned i = 0; i < n; i++) {
         probe_t *probe = &probes[i];
         for (unsigned k = 0; k < SIZES; k++) shut(&probe->fds[k]);
