@@ -44,7 +44,6 @@ libelf-dev|check|test -e /usr/include/libelf.h
 libssl-dev|check|test -e /usr/include/openssl/ssl.h
 ibverbs-utils|check|command -v ibv_devinfo
 ibverbs-providers|check|ls /etc/libibverbs.d/rxe.driver
-rdmacm-utils|check|command -v rping
 perftest|check|command -v ib_write_lat
 qemu-system-x86|check|command -v qemu-system-x86_64
 busybox-static|check|command -v busybox
