@@ -12,7 +12,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh" "$1"
 
 # Where a kernel has to be built first, that is what takes long: a test of its own (lab_kernel) has done it.
 for program in ib_write_lat ibv_devinfo; do
-    command -v "$program" >/dev/null || skip "no $program; apt-get install perftest rdmacm-utils ibverbs-utils ibverbs-providers"
+    command -v "$program" >/dev/null || skip "no $program; apt-get install perftest ibverbs-utils ibverbs-providers"
 done
 kernel_output=$(rackfish lab kernel 2>&1)
 case $? in
