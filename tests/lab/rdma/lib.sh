@@ -21,9 +21,9 @@ case $? in
 *) fail "the guests' kernel: $kernel_output" && finish ;;
 esac
 
-# perftest_pair PROGRAM OPTION...: its server in guest 1, its client in guest 2. The client starts when the server listens:
-# refused by rdma_cm it crashes or hangs. ("inf" among its figures: it could not tell the clock rate on a busy host.) By rdma_cm on
-# soft-iWARP its two ends now and then lose each other before anything is measured ("Bad wc status 5"), and hang: then once more.
+# perftest_pair PROGRAM OPTION...: its server in guest 1, its client in guest 2. ("inf" among its figures: it could not tell the clock
+# rate on a busy host.) By rdma_cm on soft-iWARP its two ends now and then lose each other before anything is measured ("Bad wc
+# status 5"), and the server waits for ever: it is ended with the client, and both are tried again.
 perftest_pair() {
     local tries
     [[ " $* " == *" -R "* ]] || { perftest_try "$@"; return; }
@@ -34,18 +34,23 @@ perftest_pair() {
     return 1
 }
 
+# Each try has a port of its own: the listener of a server that was killed may outlive it in the kernel, and a client that takes it for
+# the next one's is refused. The client starts when the server listens: refused by rdma_cm it crashes or hangs.
+perftest_port=18515
 perftest_try() {
     local server status
-    in_guest 1 "$@" -F >"$work/perftest-server" 2>&1 &
+    perftest_port=$((perftest_port + 1))
+    in_guest 1 "$@" -F -p "$perftest_port" >"$work/perftest-server" 2>&1 &
     server=$!
     # shellcheck disable=SC2016 # expanded in the guest
     in_guest 1 sh -c 'for i in $(seq 600); do
-        if ss -ltn | grep -q :18515 || rdma resource show cm_id | grep -q LISTEN; then exit 0; fi
+        if ss -ltn | grep -q ":$0 " || rdma resource show cm_id | grep -q "LISTEN.*:$0 "; then exit 0; fi
         sleep 0.1
-    done'
-    in_guest 2 "$@" -F 10.77.0.1 >"$work/perftest" 2>&1
+    done' "$perftest_port"
+    in_guest 2 "$@" -F -p "$perftest_port" 10.77.0.1 >"$work/perftest" 2>&1
     status=$?
     cat "$work/perftest"
+    ((status == 0)) || in_guest 1 pkill -KILL -f -- "^$1 .*-p $perftest_port"
     wait "$server" || { status=$? && sed 's/^/server: /' "$work/perftest-server"; }
     return "$status"
 }
