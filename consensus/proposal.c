@@ -295,6 +295,15 @@ static bool may_go_behind(const agreement_t *e, const wire_proposal_t *p)
            session_check(s, p->sequence) == RF_OK;
 }
 
+/* A session that has not begun in what is applied here, and may in what is not: a later leader, of which this one has not heard, may have
+ * opened it, or let its member in. An opened one's id is its index; incarnations rise. */
+static bool session_to_come(const agreement_t *e, uint64_t id)
+{
+    if (id & SESSION_OPENED) return (id & ~SESSION_OPENED) > e->applied;
+    rf_core_t core = (rf_core_t)(id & 0xffff);
+    return id >> 48 == 0 && core < e->params.n_cores && (rf_incarnation_t)(id >> 16) > member_incarnation(e, core);
+}
+
 /* Decides from what is applied: so only when all that earlier leaders may have committed is. */
 void proposal_order(agreement_t *e, const wire_proposal_t *p, const uint8_t *bytes, wire_refused_t *refused)
 {
@@ -316,7 +325,9 @@ void proposal_order(agreement_t *e, const wire_proposal_t *p, const uint8_t *byt
     }
     const session_t *s = session_find(e, p->session);
     rf_err_t used = session_check(s, p->sequence);
-    if (!session_exists(e, p->session)) {
+    if (!session_exists(e, p->session) && session_to_come(e, p->session)) {
+        refused->why = REFUSED_FULL;
+    } else if (!session_exists(e, p->session)) {
         refused->why = REFUSED_ERR;
         refused->err = RF_ERR_SESSION;
     } else if (used == RF_ERR_SESSION) {

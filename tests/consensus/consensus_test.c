@@ -196,6 +196,39 @@ static void a_session_executes_once_through_any_member(void **state)
     net_free(n);
 }
 
+static bool somebody_else_leads(net_t *n, void *context)
+{
+    (void)context;
+    return net_state(n, 1).role == AGREEMENT_ROLE_LEADER || net_state(n, 2).role == AGREEMENT_ROLE_LEADER;
+}
+
+/* A leader that was replaced, and has not heard of it, knows nothing of a session that its successor opened. It must not say "never" of what is
+ * asked in it: the same forwarded to the successor is executed. */
+static void a_replaced_leader_denies_nothing_of_a_session_to_come(void **state)
+{
+    (void)state;
+    net_t *n = formed((net_knobs_t){.cores = 4, .voters_max = 3, .sessions_max = 4}, 1);
+    net_run(n, 3 * MS);
+    for (rf_core_t old = 0; old < 4; old += 3) { /* the leader and a learner; the other two voters */
+        for (rf_core_t other = 1; other < 3; other++) {
+            net_cut(n, old, other, true);
+            if (old == 0) net_tell_death(n, other, 0, AGREEMENT_EVIDENCE_SILENCE);
+        }
+    }
+    assert_true(net_until(n, somebody_else_leads, NULL, 3 * MS));
+    unsigned open = net_session(n, 2, AGREEMENT_SESSION_OPEN, 0);
+    assert_true(net_answered(n, open, 2 * MS));
+    assert_int_equal(n->proposed[open].err, RF_OK);
+    unsigned p = net_propose_as(n, 3, n->proposed[open].value, 1, ++n->next_number);
+    assert_int_equal(net_state(n, 3).leader.core, 0);
+    assert_false(net_answered(n, p, 2 * MS));
+    net_heal(n);
+    assert_true(net_answered(n, p, 50 * MS));
+    assert_int_equal(n->proposed[p].err, RF_OK);
+    settle(n);
+    net_free(n);
+}
+
 /* As many sessions as are kept, and more: the one opened first has made way everywhere, also where a snapshot told it, and for the one
  * that asks in it; what is repeated in it is not executed again. */
 static void the_first_session_makes_way(void **state)
@@ -605,6 +638,7 @@ int main(void)
         cmocka_unit_test(a_lost_majority_is_said),
         cmocka_unit_test(unknown_stays_unknown_until_it_is_known),
         cmocka_unit_test(a_session_executes_once_through_any_member),
+        cmocka_unit_test(a_replaced_leader_denies_nothing_of_a_session_to_come),
         cmocka_unit_test(the_first_session_makes_way),
         cmocka_unit_test(a_thousand_are_outstanding),
         cmocka_unit_test(a_restarted_core_joins_as_another_member),
