@@ -301,7 +301,8 @@ static bool session_to_come(const agreement_t *e, uint64_t id)
 {
     if (id & SESSION_OPENED) return (id & ~SESSION_OPENED) > e->applied;
     rf_core_t core = (rf_core_t)(id & 0xffff);
-    return id >> 48 == 0 && core < e->params.n_cores && (rf_incarnation_t)(id >> 16) > member_incarnation(e, core);
+    return id >> 48 == 0 && core < e->params.n_cores &&
+           (rf_incarnation_t)(id >> 16) > member_incarnation(e, core);
 }
 
 /* Decides from what is applied: so only when all that earlier leaders may have committed is. */

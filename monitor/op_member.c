@@ -215,7 +215,7 @@ void member_joined(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
     c->heard_ns = m->now_ns;
     if (incarnation > c->incarnation) {
         c->incarnation = incarnation;
-        c->dead = false;
+        c->dead = c->dead_kernel = false; /* that was its last life */
         if (c->link == PEER_GONE) c->link = PEER_NONE;
     } else if (c->dead && incarnation == c->incarnation) {
         agree_death(m, core, c->dead_kernel ? AGREEMENT_EVIDENCE_KERNEL : AGREEMENT_EVIDENCE_SILENCE);

@@ -8,6 +8,7 @@
 #include "node/remote.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define CHANGE_NS  (12 * RF_NS_PER_S)
@@ -21,19 +22,28 @@ typedef struct member_query {
     rf_local_core_t *core;
     rf_timer_t timer;
     uint64_t deadline_ns;
-    unsigned n_left; /* node remove: cores that have not left yet */
+    struct removal *removal; /* of a core of this node, or of all */
+} member_query_t;
+
+/* Cores that leave. Outlives who asked for it, who may be cut off meanwhile: monitors that leave do not turn back, and a node that is half removed
+ * is neither there nor to be added again. */
+typedef struct removal {
+    rf_daemon_t *daemon;
+    member_query_t *query; /* NULL: who asked has gone */
+    bool whole_node;
+    unsigned n_left; /* cores that have not left yet */
     bool failed;
     struct leaving {
-        struct member_query *query;
+        struct removal *removal;
         rf_local_core_t *core;
         rf_monitor_call_t call;
     } leaving[RF_CORES_PER_NODE_MAX];
-} member_query_t;
+} removal_t;
 
 static void query_end(member_query_t *query)
 {
     rf_monitor_call_cancel(&query->call);
-    for (unsigned i = 0; i < RF_CORES_PER_NODE_MAX; i++) rf_monitor_call_cancel(&query->leaving[i].call);
+    if (query->removal) query->removal->query = NULL;
     rf_timer_clear(&query->timer);
     rf_remote_close(query->remote);
     rf_operation_end(&query->operation);
@@ -218,52 +228,89 @@ static uint32_t mode_of(bool wait, bool kill)
     return kill ? RF_LEAVE_KILL : wait ? RF_LEAVE_WAIT : RF_LEAVE_IF_IDLE;
 }
 
+static void say_not_left(const removal_t *removal, const rf_local_core_t *core, rf_err_t err,
+                         unsigned dispatchers)
+{
+    rf_client_t *client = removal->query->operation.client;
+    uint64_t id = removal->query->operation.id;
+    if (err == RF_ERR_BUSY && dispatchers > 0)
+        rf_client_error(client, id, err, "%u domain%s run%s on core %u; --wait for them or --kill them",
+                        dispatchers, dispatchers == 1 ? "" : "s", dispatchers == 1 ? "s" : "", core->core);
+    else if (err == RF_ERR_BUSY)
+        rf_client_error(client, id, err, "core %u is joining, or leaves already; try again later",
+                        core->core);
+    else if (err == RF_ERR_PERMISSION)
+        rf_client_error(client, id, err, "%s; 'rackfish down' ends it",
+                        removal->whole_node ? "that is the last node of the machine"
+                                            : "that is the last core of the machine");
+    else
+        rf_client_error(client, id, err, "core %u has not left: %s", core->core, rf_err_text(err));
+}
+
+/* One of those that were to leave has, or not. */
+static void removal_settle(removal_t *removal, const rf_local_core_t *core, rf_err_t err,
+                           unsigned dispatchers)
+{
+    if (err != RF_OK && !removal->failed) {
+        removal->failed = true;
+        if (removal->query) say_not_left(removal, core, err, dispatchers);
+    }
+    if (--removal->n_left > 0) return;
+    rf_daemon_t *daemon = removal->daemon;
+    bool down = removal->whole_node && !removal->failed;
+    if (removal->query) {
+        removal->query->removal = NULL;
+        if (removal->failed)
+            query_end(removal->query);
+        else
+            answer_ok(removal->query, 0);
+    }
+    free(removal);
+    if (down) rf_down_begin(daemon, RF_DOWN_GRACE_MS);
+}
+
 static void on_left(void *context, rf_err_t err, const void *body, size_t size)
 {
     struct leaving *leaving = context;
-    member_query_t *query = leaving->query;
-    rf_client_t *client = query->operation.client;
-    uint64_t id = query->operation.id;
-    unsigned core = leaving->core->core;
+    rf_local_core_t *core = leaving->core;
     rf_client_left_t left = {0};
     if (size >= sizeof left) memcpy(&left, body, sizeof left);
-    if (err != RF_OK) leaving->core->off = false;
-    if (err != RF_OK && !query->failed) {
-        query->failed = true;
-        if (err == RF_ERR_BUSY && left.dispatchers > 0)
-            rf_client_error(client, id, err, "%u domain%s run%s on core %u; --wait for them or --kill them",
-                            left.dispatchers, left.dispatchers == 1 ? "" : "s",
-                            left.dispatchers == 1 ? "s" : "", core);
-        else if (err == RF_ERR_PERMISSION)
-            rf_client_error(client, id, err, "%s; 'rackfish down' ends it",
-                            query->core ? "that is the last core of the machine"
-                                        : "that is the last node of the machine");
-        else
-            rf_client_error(client, id, err, "core %u has not left: %s", core, rf_err_text(err));
-    }
-    if (--query->n_left > 0) return;
-    if (query->failed) {
-        query_end(query);
-    } else if (query->core) {
-        answer_ok(query, 0);
-    } else {
-        rf_daemon_t *daemon = client->daemon;
-        answer_ok(query, 0);
-        rf_down_begin(daemon, RF_DOWN_GRACE_MS);
-    }
+    core->leaving = false;
+    if (err == RF_ERR_PEER_DEAD) err = RF_OK; /* gone all the same, and it does not come back */
+    if (err != RF_OK) core->off = false;
+    removal_settle(leaving->removal, core, err, left.dispatchers);
 }
 
-static bool leave(member_query_t *query, rf_local_core_t *core, uint32_t mode, bool whole_node)
+/* Asks one core to leave; it counts among those that have not until removal_settle(). */
+static void leave(removal_t *removal, rf_local_core_t *core, uint32_t mode)
 {
-    rf_client_leave_t body = {.mode = mode, .whole_node = whole_node};
-    struct leaving *leaving = &query->leaving[core - core->daemon->cores];
-    *leaving = (struct leaving){.query = query, .core = core};
-    if (rf_monitor_call(core, &leaving->call, RF_CLIENT_LEAVE, &body, sizeof body, NULL, 0, 0, on_left,
-                        leaving) != RF_OK)
-        return false;
-    core->off = true;
-    query->n_left++;
-    return true;
+    struct leaving *leaving = &removal->leaving[core - core->daemon->cores];
+    rf_client_leave_t body = {.mode = mode, .whole_node = removal->whole_node};
+    *leaving = (struct leaving){.removal = removal, .core = core};
+    removal->n_left++;
+    rf_err_t err = core->leaving ? RF_ERR_BUSY
+                                 : rf_monitor_call(core, &leaving->call, RF_CLIENT_LEAVE, &body, sizeof body,
+                                                   NULL, 0, 0, on_left, leaving);
+    if (err == RF_OK)
+        core->off = core->leaving = true;
+    else
+        removal_settle(removal, core, err, 0);
+}
+
+/* It counts one itself, until all were asked: end with removal_settle(removal, NULL, RF_OK, 0). NULL: no memory, and the query has ended. */
+static removal_t *removal_new(member_query_t *query, bool whole_node)
+{
+    removal_t *removal = calloc(1, sizeof *removal);
+    if (!removal) {
+        rf_client_error(query->operation.client, query->operation.id, RF_ERR_NO_MEMORY,
+                        "this node has no memory left");
+        query_end(query);
+        return NULL;
+    }
+    *removal = (removal_t){
+        .daemon = query->operation.client->daemon, .query = query, .whole_node = whole_node, .n_left = 1};
+    query->removal = removal;
+    return removal;
 }
 
 void rf_query_core_off(rf_client_t *client, uint64_t id, const Rackfish__CoreRequest *request)
@@ -275,10 +322,15 @@ void rf_query_core_off(rf_client_t *client, uint64_t id, const Rackfish__CoreReq
     if (query->core->life == RF_LIFE_DOWN) {
         query->core->off = true; /* it does not come back */
         answer_ok(query, 0);
-    } else if (!leave(query, query->core, mode_of(request->wait, request->kill), false)) {
+    } else if (!query->core->link_up) {
         rf_client_error(client, id, RF_ERR_PEER_DEAD, "core %u does not answer; it will be expelled",
                         query->core->core);
         query_end(query);
+    } else {
+        removal_t *removal = removal_new(query, false);
+        if (!removal) return;
+        leave(removal, query->core, mode_of(request->wait, request->kill));
+        removal_settle(removal, NULL, RF_OK, 0);
     }
 }
 
@@ -315,13 +367,14 @@ void rf_query_node_remove(rf_client_t *client, uint64_t id, const Rackfish__Node
         relay(query, (rf_node_t)node, &forward);
         return;
     }
-    query->n_left = 1; /* this request itself, until all were asked */
+    removal_t *removal = removal_new(query, true);
+    if (!removal) return;
     for (unsigned i = 0; i < daemon->n_cores; i++) {
         rf_local_core_t *core = &daemon->cores[i];
-        if (core->link_up && leave(query, core, mode_of(request->wait, request->kill), true)) continue;
-        core->off = true;
+        if (core->link_up)
+            leave(removal, core, mode_of(request->wait, request->kill));
+        else
+            core->off = true;
     }
-    if (--query->n_left > 0) return;
-    answer_ok(query, 0);
-    rf_down_begin(daemon, RF_DOWN_GRACE_MS);
+    removal_settle(removal, NULL, RF_OK, 0);
 }

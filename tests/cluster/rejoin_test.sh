@@ -194,6 +194,13 @@ within "all are back" 60 all_up 4
 works_everywhere 0 1 2 3
 expect "a node that is up is not added" 1 rackfish node add node1
 expect "nor one that is unknown" 1 rackfish node add node7
+id=$(rackfish run -d --core 3 -- sleep 4735.$own)
+expect "who asked for a node's removal goes while it waits for a domain" 124 timeout 3 rackfish node remove node1 --wait
+matches "it is under way all the same" "$(rackfish node remove node1 --kill 2>&1)" "leaves already"
+check "the domain ends" rackfish kill "$id"
+within "the node is removed" 20 bash -c '[[ $(rackfish --json status) == *"\"nodes_up\":1"* ]]'
+within "whole: it can be added" 20 timeout 60 rackfish node add node1
+within "all are back, once more" 60 all_up 4
 machine_down
 
 # The node that forms comes back by `up` like any other: it asks the others, and joins the machine that they know.

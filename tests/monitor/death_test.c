@@ -167,6 +167,9 @@ static void the_leader_dies_and_comes_back(void **state)
         assert_int_equal(world_rejoin(w, 0, 1), RF_OK);
         world_pass(w, 5 * RF_NS_PER_S);
         assert_true(w->monitor[0]->formed);
+        for (rf_core_t core = 1; core < 3;
+             core++) /* evidence is of one life: another that leaves in order has its moment */
+            assert_false(w->monitor[core]->cores[0].dead || w->monitor[core]->cores[0].dead_kernel);
         test_client_t *c0 = world_node_client(w, 0);
         s = world_status(w, c0);
         assert_int_equal(s.incarnation, 2);
