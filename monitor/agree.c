@@ -266,7 +266,7 @@ static void propose_next(monitor_t *m, bool *more)
     op_t *op = op_find(m, id, OP_FREE);
     if (!op || !op->proposing) return; /* ended meanwhile */
     agreement_event_t event;
-    agreement_member_t leave;
+    agreement_member_t leave[CHANGE_LEAVERS_MAX];
     memset(&event, 0, sizeof event);
     uint64_t session = op->log_session ? op->log_session : agreement_own_session(a->engine);
     uint64_t sequence = op->log_session ? op->log_sequence : ++a->sequence;
@@ -281,9 +281,8 @@ static void propose_next(monitor_t *m, bool *more)
             event.change.join = &op->change.core;
             event.change.n_join = 1;
         } else {
-            leave = (agreement_member_t){.core = op->change.core, .incarnation = op->change.incarnation};
-            event.change.leave = &leave;
-            event.change.n_leave = 1;
+            event.change.leave = leave;
+            event.change.n_leave = change_leavers(m, op, leave);
         }
     } else {
         event.kind = AGREEMENT_PROPOSE;

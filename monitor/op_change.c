@@ -7,7 +7,7 @@
  *   LEAVE     this core is to leave in order. DRAINING: its dispatchers end, by themselves or (KILL) by TERM and KILL; then
  *             HANDING: if this is the leader, another one takes over; then the change is proposed; when a view without this
  *             core is in force the answer is given and the core ends
- *   EXPEL     a host whose fenced core could not be reaped: all of it
+ *   EXPEL     a host whose fenced core could not be reaped: all of it, by one change
  */
 #include "monitor/state.h"
 
@@ -152,31 +152,43 @@ bool leave_done(monitor_t *m)
     return false;
 }
 
-static bool is_being_expelled(const monitor_t *m, rf_core_t core)
+static bool is_being_expelled(const monitor_t *m, rf_node_t node)
 {
     for (unsigned i = 0; i < MONITOR_OPS_MAX; i++) {
         const op_t *op = &m->ops[i];
-        if (op->kind == OP_CHANGE && op->state == PROPOSING && !op->change.join && op->change.core == core &&
-            op->change.incarnation == m->cores[core].agreed)
+        if (op->kind == OP_CHANGE && op->state == PROPOSING && op->change.whole_node &&
+            m->boot->cores[op->change.core].node == node)
             return true;
     }
     return false;
 }
 
-/* Asked for again and again, until it has left: what is under way already is enough. */
+/* One change (AGREEMENT: losing a host is one). Asked for again and again, until it has left: what is under way already is enough. */
 void expel_node(monitor_t *m, rf_node_t node)
 {
-    const rf_boot_node_t *n = &m->boot->nodes[node];
-    for (rf_core_t core = n->first_core; core < n->first_core + n->n_cores; core++) {
-        const core_t *c = &m->cores[core];
-        if (!c->member || is_being_expelled(m, core)) continue;
-        op_t *op = op_begin(m, OP_CHANGE, m->now_ns + CHANGE_NS);
-        if (!op) continue;
-        op->state = PROPOSING;
-        op->change.core = core;
-        op->change.incarnation = c->agreed;
-        agree_queue(m, op);
+    if (is_being_expelled(m, node)) return;
+    op_t *op = op_begin(m, OP_CHANGE, m->now_ns + CHANGE_NS);
+    if (!op) return; /* again with the fence */
+    op->change.whole_node = true;
+    op->change.core = m->boot->nodes[node].first_core;
+    op->state = PROPOSING;
+    agree_queue(m, op);
+}
+
+unsigned change_leavers(const monitor_t *m, const op_t *op, agreement_member_t leavers[CHANGE_LEAVERS_MAX])
+{
+    if (!op->change.whole_node) {
+        leavers[0] = (agreement_member_t){.core = op->change.core, .incarnation = op->change.incarnation};
+        return 1;
     }
+    const rf_boot_node_t *n = &m->boot->nodes[m->boot->cores[op->change.core].node];
+    unsigned count = 0;
+    for (rf_core_t core = n->first_core; core < n->first_core + n->n_cores && count < CHANGE_LEAVERS_MAX;
+         core++) {
+        const core_t *c = &m->cores[core];
+        if (c->member) leavers[count++] = (agreement_member_t){.core = core, .incarnation = c->agreed};
+    }
+    return count;
 }
 
 static void proposed(monitor_t *m, op_t *op, rf_err_t err, uint64_t value)

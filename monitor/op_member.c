@@ -111,11 +111,12 @@ static void try_to_form(monitor_t *m)
             missing++;
     }
     if (missing > 0 && !late) return;
-    if (missing > 0 && !voters_are_there(m, members, n)) {
+    if (!voters_are_there(m, members, n)) { /* also where all that are not there are known to be dead */
+        if (!late) return;
         out_log(
             m, RF_LOG_WARN,
             "%u of %u cores did not come up, and without them there is no majority of the voters: waiting",
-            missing, m->boot->n_cores);
+            m->boot->n_cores - n, m->boot->n_cores);
         m->form_ns = m->now_ns + BOOT_NS;
         return;
     }

@@ -266,6 +266,9 @@ void leave_request(monitor_t *m, uint32_t client, const rf_wire_header_t *reques
 void leave_tick(monitor_t *m);
 bool leave_done(monitor_t *m); /* this core was asked to leave, and has: answers and ends. Else false */
 void expel_node(monitor_t *m, rf_node_t node);
+#define CHANGE_LEAVERS_MAX AGREEMENT_CHANGES_MAX
+/* Whom the change has leave, for one entry; of a larger node the rest is asked for again. */
+unsigned change_leavers(const monitor_t *m, const op_t *op, agreement_member_t leavers[CHANGE_LEAVERS_MAX]);
 
 /* ---- op_fence.c ---- */
 void fence_left(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, bool in_order);

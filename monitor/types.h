@@ -252,7 +252,8 @@ typedef struct op {
             uint16_t index;
         } end; /* OP_END, OP_RUNNING */
         struct {
-            bool join, kill;
+            bool join, kill,
+                whole_node; /* whole_node: all members of the node of `core`, as they are when it is proposed */
             rf_core_t core;
             rf_incarnation_t incarnation; /* who leaves */
         } change;

@@ -216,6 +216,7 @@ static void answered(sim_world_t *w, sim_client_t *c, sim_process_t *p, uint64_t
         arm(w, c, sim_exponential(&w->work, RF_NS_PER_MS) + 1);
         return;
     case RF_ERR_SESSION:
+        if (c->attempts == 1) check_once_refused(w, session, c->sequence);
         if (!c->own) c->session = 0;
         finish(w, c, c->attempts == 1 ? SIM_NOT_EXECUTED : SIM_UNKNOWN, 0);
         return;

@@ -50,6 +50,24 @@ static void forms_without_who_does_not_come(void **state)
     world_free(w);
 }
 
+/* Two of three hosts die before there is a machine, and that is known: one host is no majority of the voters that were configured. */
+static void does_not_form_without_a_majority(void **state)
+{
+    (void)state;
+    world_t *w = world_new(3, 1, 1);
+    test_client_t *c = world_node_client(w, 0);
+    for (rf_node_t node = 1; node < 3; node++) {
+        world_kill_node(w, node);
+        rf_client_dead_t dead = {.core = node, .incarnation = 1};
+        world_send(w, c, RF_CLIENT_DEAD, &dead, sizeof dead, 0);
+    }
+    world_pass(w, 2 * BOOT_NS + RF_NS_PER_S);
+    rf_client_status_t s = world_status(w, c);
+    assert_true(s.forming);
+    assert_false(s.has_quorum);
+    world_free(w);
+}
+
 static void spawns_waits_and_forgets(void **state)
 {
     (void)state;
@@ -518,6 +536,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(forms_when_all_are_there),
         cmocka_unit_test(forms_without_who_does_not_come),
+        cmocka_unit_test(does_not_form_without_a_majority),
         cmocka_unit_test(spawns_waits_and_forgets),
         cmocka_unit_test(a_start_that_fails_says_why),
         cmocka_unit_test(domains_spawn_and_span_anywhere),
