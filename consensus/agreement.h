@@ -139,6 +139,9 @@ typedef struct agreement_params {
     uint64_t heartbeat_ns; /* leader to voters, when there is nothing else; RF_NEVER: none */
     uint64_t election_ns;  /* silence of the leader after which a voter stands; RF_NEVER: on evidence only */
     uint64_t silence_ns;   /* silence after which the leader believes a SILENCE report of a member */
+    uint64_t
+        behind_ns; /* whom the leader feeds, and who applies nothing of what it lacks for so long, is expelled; 0: never. Needs
+                           `resend_ns` */
     uint64_t lease_ns;  /* 0: reads by read index. Else: the leader answers alone for so long, less `drift` */
     unsigned drift_ppm; /* bound on how much clocks differ in rate */
     uint64_t seed;      /* spreads election times; any */

@@ -389,6 +389,12 @@ void change_heard(agreement_t *e, agreement_member_t m)
         bit_set(e->believed, m.core, false);
 }
 
+/* Its next answer takes it back, unless the change is under way by then: so it is said again and again. */
+void change_stuck(agreement_t *e, agreement_member_t m)
+{
+    if (member_in(e, m)) believe(e, m);
+}
+
 void change_died(agreement_t *e, agreement_member_t m, agreement_evidence_t evidence, bool first_hand)
 {
     if (m.core >= e->params.n_cores || is_self(e, m) || m.incarnation == 0) {

@@ -466,6 +466,7 @@ void role_update_lost(agreement_t *e);
 void change_step(agreement_t *e);
 void change_died(agreement_t *e, agreement_member_t m, agreement_evidence_t evidence, bool first_hand);
 void change_heard(agreement_t *e, agreement_member_t m);
+void change_stuck(agreement_t *e, agreement_member_t m);
 void change_tick(agreement_t *e);
 uint64_t change_next_ns(const agreement_t *e);
 void change_lead(agreement_t *e);

@@ -127,6 +127,7 @@ agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core, rf_incarn
         .heartbeat_ns = alone ? RF_NEVER : heartbeat_ns(boot),
         .election_ns = alone ? RF_NEVER : boot->election_ms * RF_NS_PER_MS,
         .silence_ns = boot->host_deadline_ms * RF_NS_PER_MS / 2, /* besides that of who reports it */
+        .behind_ns = AGREE_BEHIND_NS,
         .drift_ppm = DRIFT_PPM,
         .lane_lines = boot->one_sided && boot->n_nodes > 1 ? MONITOR_LANE_LINES_MAX : 0,
         .seed = seed(boot, core, incarnation),

@@ -43,6 +43,7 @@
 #define SESSIONS_MAX            256         /* of rackfishd here */
 #define NOTICE_NS               (50 * RF_NS_PER_US) /* for entries that tell it by the way: about a round trip */
 #define AGREE_LOG_MAX           256                 /* entries */
+#define AGREE_BEHIND_NS         (60 * RF_NS_PER_S)
 #define AGREE_ENTRY_MAX         REGISTRY_COMMAND_MAX /* bytes */
 #define AGREE_PROPOSALS_MAX     AGREEMENT_WINDOW
 #define AGREE_SESSIONS_MAX      64 /* of rackfishds: op_once.c */

@@ -122,6 +122,8 @@ static void draw_parameters(sim_world_t *w)
     p->entry_max = rf_prng_below(prng, 4) ? 160 : AGREEMENT_ENTRY_MAX;
     p->proposals_max = rf_prng_below(prng, 2) ? 8 : AGREEMENT_WINDOW;
     p->sessions_max = o->clients > SIM_CLIENTS_MAX / 4 ? 2 * SIM_CLIENTS_MAX : SIM_CLIENTS_MAX;
+    /* Now and then fewer than there are clients: theirs make way for each other. */
+    if (!o->groups && !o->whole && !o->model && sim_mix(w->seed, 0x5e55) % 8 == 0) p->sessions_max = 3;
     p->snapshot_max = sizeof(sim_replica_t);
     p->voters_max = o->voters ? o->voters : voters[rf_prng_below(prng, sizeof voters / sizeof voters[0])];
     p->host = w->host;
@@ -132,6 +134,7 @@ static void draw_parameters(sim_world_t *w)
     p->heartbeat_ns = sim_between(prng, 2, 4) * RF_NS_PER_MS;
     p->election_ns = sim_between(prng, 15, 30) * RF_NS_PER_MS;
     p->silence_ns = 2 * p->election_ns;
+    p->behind_ns = 20 * p->silence_ns;
     bool leases = rf_prng_below(prng, 4) == 0;
     if (o->leases >= 0) leases = o->leases;
     p->lease_ns = leases ? p->election_ns / 2 : 0;
@@ -184,7 +187,8 @@ static void set_up(sim_world_t *w)
         w->statistics->engine_bytes = w->engine_size;
     }
     w->n_clients = o->clients ? o->clients : (unsigned)sim_between(&w->choices, 2, 10);
-    if (w->n_clients > w->params.sessions_max) w->n_clients = w->params.sessions_max;
+    if (w->n_clients > w->params.sessions_max && w->params.sessions_max > 4)
+        w->n_clients = w->params.sessions_max;
     w->operations_left = o->operations;
     static const uint32_t keys[] = {1, 4, 12};
     w->n_keys = o->model ? SIM_KEYS_MAX : keys[rf_prng_below(&w->choices, 3)];

@@ -229,6 +229,34 @@ static void a_replaced_leader_denies_nothing_of_a_session_to_come(void **state)
     net_free(n);
 }
 
+static bool one_has_left(net_t *n, void *context)
+{
+    (void)context;
+    for (unsigned i = 0; i < n->n_flight; i++) { /* no SNAPSHOT arrives */
+        if (n->flight[i]->type == 0xd9) n->flight[i]->at_ns = RF_NEVER;
+    }
+    return net_state(n, 0).members == 3;
+}
+
+/* A member that lives, and never gets its snapshot, is expelled; a voter, and one that learns. */
+static void who_stays_behind_is_expelled(void **state)
+{
+    (void)state;
+    for (unsigned voters = 3; voters < 5; voters++) {
+        net_t *n =
+            formed((net_knobs_t){.cores = 4, .voters_max = voters, .log_max = 16, .behind_ns = 50 * MS}, 3);
+        net_isolate(n, 3, true);
+        for (unsigned i = 0; i < 40; i++) assert_true(net_answered(n, net_propose(n, i % 3), 5 * MS));
+        net_isolate(n, 3, false);
+        assert_false(net_until(n, one_has_left, NULL, 40 * MS));
+        assert_true(net_until(n, one_has_left, NULL, 40 * MS));
+        net_propose(n, 3); /* it asks for something, and is told */
+        net_run(n, 5 * MS);
+        assert_true(n->cores[3].expelled);
+        net_free(n);
+    }
+}
+
 /* As many sessions as are kept, and more: the one opened first has made way everywhere, also where a snapshot told it, and for the one
  * that asks in it; what is repeated in it is not executed again. */
 static void the_first_session_makes_way(void **state)
@@ -639,6 +667,7 @@ int main(void)
         cmocka_unit_test(unknown_stays_unknown_until_it_is_known),
         cmocka_unit_test(a_session_executes_once_through_any_member),
         cmocka_unit_test(a_replaced_leader_denies_nothing_of_a_session_to_come),
+        cmocka_unit_test(who_stays_behind_is_expelled),
         cmocka_unit_test(the_first_session_makes_way),
         cmocka_unit_test(a_thousand_are_outstanding),
         cmocka_unit_test(a_restarted_core_joins_as_another_member),

@@ -47,6 +47,7 @@ agreement_params_t net_params(net_t *n, agreement_member_t self)
                        : k->election_ns ? k->election_ns
                                         : 5 * MS,
         .silence_ns = 15 * MS,
+        .behind_ns = k->behind_ns,
         .lease_ns = k->lease_ns,
         .drift_ppm = 1000,
         .seed = 7,

@@ -38,6 +38,7 @@ typedef struct net_knobs {
     uint64_t lease_ns;
     bool no_timeouts;      /* elections on evidence only */
     uint64_t election_ns;  /* 0: 5 ms */
+    uint64_t behind_ns;    /* 0: never */
     unsigned hold_percent; /* of what may be: the next event follows at once */
     bool plain;            /* engines without their shortcuts */
     unsigned lane_lines;   /* one-sided append; the test carries out what is written */
