@@ -70,7 +70,9 @@ typedef struct
     uint32_t sent, acked;
     uint64_t match_seen, applied_seen; /* when the resend timer last looked */
     uint64_t rewound_ns;               /* when an answer last took the stream back */
-    uint64_t moved_to, moved_ns; /* has applied that much, and since when; or lacked nothing then */
+    struct {
+        uint64_t applied, since_ns; /* has applied that much, and since when; or lacked nothing then */
+    } moved;
 } transfer_t;
 
 /* Which of the last AGREEMENT_WINDOW sequences were executed: bit i is `high` - i. */

@@ -25,7 +25,7 @@ progress_t *progress_add(agreement_t *e, agreement_member_t m)
     /* Optimistic: it holds what is committed; if not, its answer says where to go on. */
     e->progress[i] = (progress_t){
         .member = m, .ask = true, .dead = member_dead(e, m), .next = e->committed + 1, .heard_ns = e->now_ns};
-    e->transfers[i] = (transfer_t){.match_seen = RF_NEVER, .moved_ns = e->now_ns};
+    e->transfers[i] = (transfer_t){.match_seen = RF_NEVER, .moved.since_ns = e->now_ns};
     e->due |= DUE_FEED;
     return &e->progress[i];
 }
@@ -41,7 +41,7 @@ static void keep(agreement_t *e, const progress_t *was, const transfer_t *transf
         unsigned at = e->n_progress++;
         e->progress[at] =
             (progress_t){.member = m, .ask = true, .next = e->committed + 1, .heard_ns = e->now_ns};
-        e->transfers[at] = (transfer_t){.match_seen = RF_NEVER, .moved_ns = e->now_ns};
+        e->transfers[at] = (transfer_t){.match_seen = RF_NEVER, .moved.since_ns = e->now_ns};
         p = &e->progress[at];
     } else {
         p = progress_add(e, m);
@@ -125,7 +125,7 @@ void progress_reset(agreement_t *e)
     for (unsigned i = 0; i < e->n_voters; i++) {
         e->progress[i].match = 0;
         e->progress[i].next = all_hold(e) + 1;
-        e->transfers[i].moved_ns = e->now_ns;
+        e->transfers[i].moved.since_ns = e->now_ns;
     }
 }
 
@@ -137,9 +137,7 @@ void progress_rewind(agreement_t *e, progress_t *p)
     p->commit_sent = 0;
     p->ask = true;
     transfer_t *t = &e->transfers[p - e->progress];
-    t->id = 0;
-    t->sent = t->acked = 0;
-    t->rewound_ns = 0;
+    *t = (transfer_t){.match_seen = t->match_seen, .applied_seen = t->applied_seen, .moved = t->moved};
     e->due |= DUE_FEED;
 }
 
@@ -211,12 +209,12 @@ bool progress_waits(const agreement_t *e)
 /* It lacks something, and has applied nothing for behind_ns: its snapshot does not load, or is never whole before the next one is due. */
 static bool is_stuck(const agreement_t *e, const progress_t *p, transfer_t *t)
 {
-    if (p->applied >= e->committed || p->applied > t->moved_to) {
-        t->moved_to = p->applied;
-        t->moved_ns = e->now_ns;
+    if (p->applied >= e->committed || p->applied > t->moved.applied) {
+        t->moved.applied = p->applied;
+        t->moved.since_ns = e->now_ns;
         return false;
     }
-    return e->params.behind_ns > 0 && e->now_ns >= add_ns(t->moved_ns, e->params.behind_ns);
+    return e->params.behind_ns > 0 && e->now_ns >= add_ns(t->moved.since_ns, e->params.behind_ns);
 }
 
 void progress_resend(agreement_t *e)

@@ -124,7 +124,7 @@ bool snapshot_start(agreement_t *e, progress_t *p)
     if (e->applied == 0 || e->applied != e->committed) return false;
     bool usable = e->out.id != 0 && e->out.index + 1 >= e->first;
     if (!usable) make(e);
-    *t = (transfer_t){.id = e->out.id};
+    *t = (transfer_t){.id = e->out.id, .moved = t->moved};
     p->mode = PROGRESS_SNAPSHOT;
     return true;
 }
@@ -167,7 +167,7 @@ void snapshot_acked(agreement_t *e, progress_t *p, uint64_t id, uint64_t offset)
         if (e->out.index > p->match && p->sets == 0) p->match = e->out.index;
         p->next = e->out.index + 1;
         p->ask = true;
-        *t = (transfer_t){0};
+        *t = (transfer_t){.moved = t->moved};
     } else if (offset >= t->acked) {
         t->acked = (uint32_t)offset;
         if (t->sent < t->acked) t->sent = t->acked;

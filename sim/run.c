@@ -123,7 +123,8 @@ static void draw_parameters(sim_world_t *w)
     p->proposals_max = rf_prng_below(prng, 2) ? 8 : AGREEMENT_WINDOW;
     p->sessions_max = o->clients > SIM_CLIENTS_MAX / 4 ? 2 * SIM_CLIENTS_MAX : SIM_CLIENTS_MAX;
     /* Now and then fewer than there are clients: theirs make way for each other. */
-    if (!o->groups && !o->whole && !o->model && sim_mix(w->seed, 0x5e55) % 8 == 0) p->sessions_max = 3;
+    if (!o->groups && !o->whole && !o->model && !o->clients && sim_mix(w->seed, 0x5e55) % 8 == 0)
+        p->sessions_max = 3;
     p->snapshot_max = sizeof(sim_replica_t);
     p->voters_max = o->voters ? o->voters : voters[rf_prng_below(prng, sizeof voters / sizeof voters[0])];
     p->host = w->host;
