@@ -31,6 +31,8 @@
 #define BULK_PER_SAMPLE 16
 #define BULK_DEPTH      4
 #define READ_BYTES      64
+#define LONGEST_NS      (20 * RF_NS_PER_S) /* after that, and SAMPLES_LEAST, goodput is known well enough */
+#define SAMPLES_LEAST   20
 
 enum { TYPE_ECHO = 1, TYPE_SINK, TYPE_SINK_END, TYPE_REGION, TYPE_BULK_END };
 
@@ -126,13 +128,20 @@ static bool one_way(hosts_end_t *end, bench_samples_t *samples)
     return true;
 }
 
-/* One sample: so many slots sent, until their last has been answered. */
-static bool rate(hosts_end_t *end, bench_samples_t *samples, unsigned batch)
+/* On a wire that loses much, all samples might take minutes. */
+static bool long_enough(const bench_samples_t *samples, uint64_t began_ns)
+{
+    return samples->n >= SAMPLES_LEAST && rf_clock_ns() - began_ns > LONGEST_NS;
+}
+
+/* One sample: so many slots sent, until their last has been answered. *whole_slots_s: over all of them. */
+static bool rate(hosts_end_t *end, bench_samples_t *samples, unsigned batch, double *whole_slots_s)
 {
     hosts_peer_t *peer = &end->peers[0];
     rf_slot_t slots[HOSTS_BATCH_MAX];
+    uint64_t began_ns = rf_clock_ns(), all_ns = 0;
     for (unsigned i = 0; i < HOSTS_BATCH_MAX; i++) slots[i] = hosts_slot(TYPE_SINK);
-    for (unsigned i = 0; i < samples->max + 1; i++) {
+    for (unsigned i = 0; i < samples->max + 1 && !long_enough(samples, began_ns); i++) {
         uint64_t next = 0;
         uint64_t before_ns = rf_clock_ns();
         for (unsigned sent = 0; sent < RATE_SLOTS; sent += batch) {
@@ -142,8 +151,12 @@ static bool rate(hosts_end_t *end, bench_samples_t *samples, unsigned batch)
         rf_slot_t last = hosts_slot(TYPE_SINK_END);
         if (!hosts_send(end, peer, &last, 1) || !hosts_receive(end, peer, &last)) return false;
         if (last.words[0] != next || last.words[1] != 0) return came_wrong("slots");
-        if (i > 0) bench_samples_add(samples, RATE_SLOTS * 1000.0 / (double)(rf_clock_ns() - before_ns));
+        if (i == 0) continue;
+        uint64_t ns = rf_clock_ns() - before_ns;
+        bench_samples_add(samples, RATE_SLOTS * 1000.0 / (double)ns);
+        all_ns += ns;
     }
+    *whole_slots_s = (double)samples->n * RATE_SLOTS * RF_NS_PER_S / (double)all_ns;
     return true;
 }
 
@@ -154,7 +167,7 @@ static bool bulk_writes(hosts_end_t *end, const rf_region_key_t *key, const uint
 {
     hosts_peer_t *peer = &end->peers[0];
     unsigned posted = 0, total = samples->max * BULK_PER_SAMPLE, seen = 0;
-    uint64_t began = rf_clock_ticks(), before = began;
+    uint64_t began = rf_clock_ticks(), before = began, began_ns = rf_clock_ns();
     double bytes_per_us = (double)bytes * (double)rf_clock_ticks_per_us();
     peer->written = 0;
     while (peer->written < total && !peer->ended) {
@@ -171,6 +184,7 @@ static bool bulk_writes(hosts_end_t *end, const rf_region_key_t *key, const uint
         bench_samples_add(samples, (double)(peer->written - seen) * bytes_per_us / (double)(now - before));
         before = now;
         seen = peer->written;
+        if (long_enough(samples, began_ns)) total = posted;
     }
     *whole_mb_s = (double)peer->written * bytes_per_us / (double)(rf_clock_ticks() - began);
     return peer->written >= total;
@@ -289,9 +303,11 @@ static bool measure_rate(hosts_end_t *end, unsigned batch)
 {
     bench_samples_t samples;
     bench_samples_init(&samples, end->options->samples ? end->options->samples : RATE_SAMPLES);
-    bool ok = rate(end, &samples, batch);
+    double whole_slots_s = 0;
+    bool ok = rate(end, &samples, batch, &whole_slots_s);
     bench_result_t result = result_of(end, "rate", "M/s", sizeof(rf_slot_t), &samples);
     bench_result_param(&result, "batch", batch);
+    bench_result_param(&result, "whole_slots_s", (uint64_t)(whole_slots_s + 0.5));
     if (ok) bench_report(end->options, &result);
     bench_samples_free(&samples);
     return ok;

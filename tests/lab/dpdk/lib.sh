@@ -69,6 +69,24 @@ leads_now() { # somebody else than host $2, as host $1 sees it, and changes work
 }
 links_up() { [[ $(on 1 links | awk -v medium="$1" '$3 == medium && $4 == "up"' | wc -l) == "$2" ]]; }
 
+# driver_works DRIVER: skips the test where there are no XDP sockets, and it wants them. After lab_up.
+# shellcheck disable=SC2016 # the host's
+xdp_works() {
+    in_guest 1 sh -c 'rackfish-dpdk --socket=/run/try --device=net_af_xdp0,iface=dpdk0 --ready-fd=3 3>/run/ready 2>/run/said &
+        i=0
+        while [ $i -lt 150 ] && [ ! -s /run/ready ] && kill -0 $!; do
+            sleep 0.1
+            i=$((i + 1))
+        done
+        kill $!
+        tail -n 1 /run/said
+        test -s /run/ready'
+}
+driver_works() {
+    local said
+    [[ $1 != af_xdp ]] || said=$(xdp_works 2>&1) || skip "no XDP sockets here: ${said##*$'\n'}"
+}
+
 # stats N: the counters of host N's link driver, as JSON. counted N FILE: since FILE it has dropped forged and replayed frames.
 stats() { in_guest "$1" sh -c 'rackfish-dpdk --json --stats /run/rackfish/lab/lab'"$1"'.dpdk/sock'; }
 counted() {

@@ -16,19 +16,7 @@ root=$(realpath "$here/../..")
 wanted() { ((${#parts[@]} == 0)) || [[ " ${parts[*]} " == *" $1 "* ]]; }
 
 lab_up --hosts 3
-# shellcheck disable=SC2016 # the host's
-xdp_works() {
-    in_guest 1 sh -c 'rackfish-dpdk --socket=/run/try --device=net_af_xdp0,iface=dpdk0 --ready-fd=3 3>/run/ready 2>/run/said &
-        i=0
-        while [ $i -lt 150 ] && [ ! -s /run/ready ] && kill -0 $!; do
-            sleep 0.1
-            i=$((i + 1))
-        done
-        kill $!
-        tail -n 1 /run/said
-        test -s /run/ready'
-}
-[[ $driver == af_packet ]] || said=$(xdp_works 2>&1) || skip "no XDP sockets here: ${said##*$'\n'}"
+driver_works "$driver"
 check "the hosts become one machine" lab machine --transport dpdk --driver "$driver"
 ((failures == 0)) || finish
 within "with links over dpdk between all of them" 30 links_up dpdk 6
