@@ -404,6 +404,40 @@ static void a_frame_may_come_before_its_join_was_heard(void **state)
     server_close(server);
 }
 
+/* That the packet before was good says nothing of one that differs from it, or is shorter. */
+static void a_packet_after_another_is_read_as_well(void **state)
+{
+    (void)state;
+    /* MAC, type, IPv4's version, length, fragment, protocol, checksum, address; UDP's port and length */
+    const unsigned at[] = {5, 12, 14, 16, 20, 21, 23, 24, 33, 37, 38, 39};
+    uint8_t bytes[MTU];
+    start();
+    process_t *p = &processes[0];
+    opens(p, 0, PATH_LANE_SLOTS);
+    dpdk_join_t join = join_of(PEER_FLOW);
+    say(p, DPDK_LOCAL_JOIN, &join, sizeof join);
+    rf_flow_t *peer = peer_open(p, &join);
+    peer_sends(peer);
+    peer_sends(peer);
+    pass();
+    assert_int_equal(p->got, 2);
+    size_t size = peer_packet(peer, bytes);
+    for (unsigned i = 0; i < sizeof at / sizeof *at; i++) {
+        bytes[at[i]] ^= 1;
+        server_packet(server, bytes, size, false);
+        bytes[at[i]] ^= 1;
+    }
+    server_packet(server, bytes, size - 1, false);
+    server_packet(server, bytes, PACKET_HEAD, false);
+    pass();
+    assert_int_equal(p->got, 2);
+    server_packet(server, bytes, size, false);
+    pass();
+    assert_int_equal(p->got, 3);
+    rf_flow_close(peer);
+    server_close(server);
+}
+
 /* As a process hears it that asks for all of them. */
 static uint64_t counter(const char *name)
 {
@@ -526,6 +560,7 @@ int main(void)
         cmocka_unit_test(monitors_are_before_bulk),
         cmocka_unit_test(others_come_on_beside_monitors),
         cmocka_unit_test(a_frame_may_come_before_its_join_was_heard),
+        cmocka_unit_test(a_packet_after_another_is_read_as_well),
         cmocka_unit_test(a_frame_of_no_flow_is_nobodys),
         cmocka_unit_test(who_was_woken_is_told_once),
         cmocka_unit_test(room_that_comes_in_between_is_used),

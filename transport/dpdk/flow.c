@@ -122,11 +122,9 @@ unsigned rf_flow_take_span(rf_flow_t *flow, const rf_slot_t **slots)
     return side_by_side(flow->taken, flow->next - flow->taken, flow->receive_slots);
 }
 
-void rf_flow_take_commit(rf_flow_t *flow, unsigned n)
+/* The peer is told of new credit when it has used half of what it knew, a quarter of a window at a time. */
+static void credit_tell(rf_flow_t *flow)
 {
-    rf_debug(flow->taken + n <= flow->next);
-    flow->taken += n;
-    /* The peer is told of new credit when it has used half of what it knew, a quarter of a window at a time. */
     uint64_t credit = flow->taken + flow->receive_slots;
     if (flow->credit_said - flow->next >= flow->receive_slots / 2 ||
         credit - flow->credit_said < flow->receive_slots / 4 || flow->over != RF_OK)
@@ -137,6 +135,14 @@ void rf_flow_take_commit(rf_flow_t *flow, unsigned n)
     else
         flow->ping = true;
     flow->next_ns = 0;
+}
+
+bool rf_flow_take_commit(rf_flow_t *flow, unsigned n)
+{
+    rf_debug(flow->taken + n <= flow->next);
+    flow->taken += n;
+    credit_tell(flow);
+    return flow->taken < flow->next;
 }
 
 uint64_t rf_flow_next_ns(const rf_flow_t *flow)

@@ -117,7 +117,8 @@ void rf_flow_send_commit(rf_flow_t *flow, unsigned n);
  * peer's slots, whatever they are: who believes them has to check control words.
  */
 unsigned rf_flow_take_span(rf_flow_t *flow, const rf_slot_t **slots);
-void rf_flow_take_commit(rf_flow_t *flow, unsigned n);
+/* True: there is more. */
+bool rf_flow_take_commit(rf_flow_t *flow, unsigned n);
 
 /*
  * What came behind UDP for this flow (rf_frame_flow() finds it). `frame` may be overwritten (it is deciphered in place) and

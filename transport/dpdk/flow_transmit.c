@@ -202,40 +202,43 @@ static void sleeps(rf_flow_t *flow, uint64_t now_ns)
 
 /* One frame of new slots that may leave whatever is acknowledged goes before the last word that came of that is looked at, and timers: that
  * is done in the next call, which follows at once. A frame of any size may leave here, so that one does. */
-static bool goes_first(rf_flow_t *flow, uint64_t now_ns)
+static bool goes_first(rf_flow_t *flow, draft_t *draft, uint64_t now_ns)
 {
     bool fresh =
         flow->n_lost == 0 && flow->probes == 0 && flow->sent < flow->end && flow->sent < flow->credit;
-    if (flow->acks.top == 0 || flow->acks.waited || !fresh || !remembers(flow) ||
-        !flow_swift_allows(flow, flow_frame_bytes(flow->frame_slots), now_ns))
+    if (flow->acks.top == 0 || flow->acks.waited || !fresh || flow->number >= NUMBER_MAX ||
+        !remembers(flow) || !flow_swift_allows(flow, flow_frame_bytes(flow->frame_slots), now_ns))
         return false;
     flow->acks.waited = true;
+    draft_new(flow, draft);
+    draft->units = draft->slots;
     return true;
 }
 
-/* What is due before a frame is decided upon. */
-static void heard(rf_flow_t *flow, uint64_t now_ns)
+/* What is due before a frame is decided upon; then that. */
+static bool goes_then(rf_flow_t *flow, draft_t *draft, uint64_t now_ns)
 {
     if (flow->acks.top > 0) flow_loss_acks(flow);
     flow_loss_timers(flow, now_ns);
+    if (flow->over == RF_OK && flow->number >= NUMBER_MAX) flow->over = RF_ERR_LIMIT;
+    if (flow->over != RF_OK) {
+        flow->next_ns = RF_NEVER;
+        return false;
+    }
+    if (decide(flow, draft, now_ns)) return true;
+    sleeps(flow, now_ns);
+    return false;
 }
 
 rf_hot size_t rf_flow_transmit(rf_flow_t *flow, uint8_t *out, size_t max, uint64_t now_ns)
 {
-    if (flow->over == RF_OK) {
-        flow_loss_listened(flow, now_ns);
-        if (!goes_first(flow, now_ns)) heard(flow, now_ns);
-    }
-    if (flow->over == RF_OK && flow->number >= NUMBER_MAX) flow->over = RF_ERR_LIMIT;
+    draft_t draft = {0};
     if (flow->over != RF_OK) {
         flow->next_ns = RF_NEVER;
         return 0;
     }
-    draft_t draft = {0};
-    if (!decide(flow, &draft, now_ns)) {
-        sleeps(flow, now_ns);
-        return 0;
-    }
+    flow_loss_listened(flow, now_ns);
+    if (!goes_first(flow, &draft, now_ns) && !goes_then(flow, &draft, now_ns)) return 0;
     uint32_t size = flow_frame_bytes(draft.units);
     rf_debug(size <= max);
     (void)max;

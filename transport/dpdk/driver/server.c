@@ -9,7 +9,6 @@
 
 #define FRAMES_A_TURN 8                    /* of one flow, before the next one's turn */
 #define FRAMES_URGENT (PORT_BURST / 2)     /* of all urgent flows in a pass: the others come on too */
-#define RINGS_A_TURN  2                    /* spans: a window wraps at most once */
 #define LINGER_NS     (250 * RF_NS_PER_MS) /* an answer to DPDK_END may be lost, and is asked for again */
 #define STALL_NS      RF_NS_PER_MS /* a look at a process that may want to say more than its window takes */
 #define ASK_NS        RF_NS_PER_S  /* between two ARP questions for the gateway */
@@ -23,21 +22,14 @@ static unsigned frame_max(const port_t *port)
 
 /* --- slots -------------------------------------------------------------------------------------------------- */
 
-/* From the ring of the process straight into the send window. */
+/* From the ring of the process straight into the send window. What does not stand side by side there comes in the next turn. */
 static unsigned slots_out(client_t *client)
 {
-    unsigned moved = 0;
     rf_slot_t *slots;
-    for (unsigned i = 0; i < RINGS_A_TURN && client->link; i++) {
-        unsigned room = rf_flow_send_span(client->flow, &slots);
-        if (room == 0) break;
-        unsigned n = client->link->transport->poll(client->link, slots, room);
-        if (n == 0) break;
-        rf_flow_send_commit(client->flow, n);
-        moved += n;
-        if (n < room) break;
-    }
-    return moved;
+    unsigned room = rf_flow_send_span(client->flow, &slots);
+    unsigned n = room > 0 ? client->link->transport->poll(client->link, slots, room) : 0;
+    rf_flow_send_commit(client->flow, n);
+    return n;
 }
 
 static bool slot_right(uint64_t control)
@@ -54,32 +46,23 @@ static unsigned slots_right(const rf_slot_t *slots, unsigned n)
     return i;
 }
 
-/* From the receive window straight into the ring to the process. */
+/* From the receive window straight into the ring to the process. What does not stand side by side, or finds the ring full, goes in the next
+ * turn. */
 static unsigned slots_in(server_t *server, client_t *client)
 {
-    unsigned moved = 0;
     const rf_slot_t *slots;
-    for (unsigned i = 0; i < RINGS_A_TURN && client->link; i++) {
-        unsigned n = rf_flow_take_span(client->flow, &slots);
-        if (n == 0) break;
-        unsigned right = slots_right(slots, n);
-        unsigned taken = right ? client->link->transport->send(client->link, slots, right) : 0;
-        if (right < n && taken == right) {
-            if (!slot_right(slots[right].control)) server->counters.wrong++;
-            client_end(server, client, LINGER_NS);
-        }
-        rf_flow_take_commit(client->flow, taken);
-        moved += taken;
-        if (taken < n) {
-            client->came = true; /* the ring is full */
-            break;
-        }
+    unsigned n = rf_flow_take_span(client->flow, &slots), right = slots_right(slots, n);
+    unsigned taken = right > 0 ? client->link->transport->send(client->link, slots, right) : 0;
+    if (rf_unlikely(right < n && taken == right)) {
+        if (!slot_right(slots[right].control)) server->counters.wrong++;
+        client_end(server, client, LINGER_NS);
     }
-    if (moved > 0 && client->link) {
+    client->came = rf_flow_take_commit(client->flow, taken);
+    if (taken > 0 && client->link) {
         client->link->transport->flush(client->link);
         client->fed = true;
     }
-    return moved;
+    return taken;
 }
 
 /* The process is gone: what still comes for it is nobody's. */
@@ -103,7 +86,7 @@ static void end_put(client_t *client)
 
 /* What a flow says last in a turn, that there is nothing more, it says in the next: the frames leave before. To a gateway that is
  * asked for, they go where it was, and count for the flow's deadline. True: some go. */
-rf_hot static bool frames_out(server_t *server, client_t *client)
+rf_hot static inline bool frames_out(server_t *server, client_t *client)
 {
     unsigned n = 0;
     uint64_t next_ns = rf_flow_next_ns(client->flow);
@@ -156,28 +139,55 @@ static void gateway_ask(server_t *server)
     port_tx_put(server->port, PACKET_ARP, false, false);
 }
 
-rf_hot void server_packet(void *context, uint8_t *bytes, size_t size, bool checked)
+/* Whose flow a packet is of, if it is of one at all. */
+static client_t *client_of(const server_t *server, const uint8_t *frame, size_t size)
 {
-    server_t *server = context;
-    packet_t packet;
     uint32_t id;
+    client_t *client = rf_frame_flow(frame, size, &id) ? server->by_id[id % SERVER_CLIENTS_MAX] : NULL;
+    return client && client->id == id ? client : NULL;
+}
+
+/* A flow's next packet mostly has the headers of the one before, which need not be read again. NULL: it has not. */
+static client_t *packet_again(const server_t *server, uint8_t *bytes, size_t size)
+{
+    client_t *client = size > PACKET_HEAD ? client_of(server, bytes + PACKET_HEAD, size - PACKET_HEAD) : NULL;
+    bool same = client && client->came_size > 0 && size >= PACKET_HEAD + (size_t)client->came_size &&
+                packet_is_same(bytes, client->came_head);
+    return same ? client : NULL;
+}
+
+/* The client whose flow's frame is in a packet, or NULL. */
+static client_t *packet_take(server_t *server, uint8_t *bytes, size_t size, bool checked)
+{
+    packet_t packet;
     if (packet_read(&server->options.self, bytes, size, checked, &packet) != PACKET_FLOW) {
         if (packet.kind == PACKET_OTHER)
             server->counters.others++;
         else
             arp_take(server, &packet);
-        return;
+        return NULL;
     }
-    client_t *client =
-        rf_frame_flow(packet.frame, packet.size, &id) ? server->by_id[id % SERVER_CLIENTS_MAX] : NULL;
+    client_t *client = client_of(server, packet.frame, packet.size);
     /* The other end's first frame may come before this turn has heard that the flow is joined. */
-    if (client && client->id == id && !client->flow) client_hear(server, client);
-    if (!client || client->id != id || !client->flow) {
+    if (client && !client->flow) client_hear(server, client);
+    if (!client || !client->flow) {
         server->counters.strangers++;
-        return;
+        return NULL;
     }
+    memcpy(client->came_head, bytes, sizeof client->came_head);
+    client->came_size = (uint16_t)packet.size;
+    return client;
+}
+
+rf_hot void server_packet(void *context, uint8_t *bytes, size_t size, bool checked)
+{
+    server_t *server = context;
+    client_t *client = packet_again(server, bytes, size);
+    if (rf_unlikely(!client)) client = packet_take(server, bytes, size, checked);
+    if (rf_unlikely(!client)) return;
     client->came = true;
-    rf_flow_receive_since(client->flow, packet.frame, packet.size, server->since_ns, server->now_ns);
+    rf_flow_receive_since(client->flow, bytes + PACKET_HEAD, client->came_size, server->since_ns,
+                          server->now_ns);
 }
 
 /* --- the turn ----------------------------------------------------------------------------------------------- */
@@ -229,7 +239,6 @@ static bool client_turn(server_t *server, client_t *client)
     if (rf_unlikely(client->stage != STAGE_JOINED)) return client_turn_else(server, client);
     bool came = client->came, moved = false;
     if (came) {
-        client->came = false;
         moved = slots_in(server, client) > 0;
         if (client->stage != STAGE_JOINED) return true;
     }

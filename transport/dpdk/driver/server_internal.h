@@ -41,6 +41,8 @@ typedef struct client {
     bool urgent;      /* in which list; from JOIN on */
     uint64_t next_ns; /* when its flow wants to send again, while nothing comes */
     uint8_t head[PACKET_HEAD];
+    uint8_t came_head[PACKET_SAME]; /* of the last packet of its flow, ... */
+    uint16_t came_size;             /* ... whose frame was so long; 0: none came yet */
 
     uint32_t id, place; /* its place in its list */
     uint64_t woken;     /* how often its process was, as server_woke() knows */
