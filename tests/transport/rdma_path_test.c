@@ -1,0 +1,269 @@
+/* Queue pairs of the RDMA medium as a device seldom shows them: what ends them, and what is left when they do; one that completes more
+ * than is looked at at once; one that takes too little inline. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "rdma_verbs_stand_in.h"
+
+#include <stdio.h>
+#include <sys/eventfd.h>
+
+static rdma_path_t *path_new(rdma_device_t *device, rdma_link_t *link, rf_err_t *err)
+{
+    rdma_place_t place = {.device = device, .mtu = IBV_MTU_1024, .ethernet = true};
+    rdma_path_t *path = NULL;
+    *err = rdma_path_make(&link->base.lanes[PATH_LANE_SLOTS], &place, &path);
+    return path;
+}
+
+static void heard(rdma_device_t *device, enum ibv_event_type type, int port)
+{
+    event_next = (struct ibv_async_event){.event_type = type, .element = {.port_num = port}};
+    events_left = 1;
+    rdma_device_async(device);
+    event_next = (struct ibv_async_event){.event_type = IBV_EVENT_DEVICE_FATAL};
+}
+
+/* Paths over a port that goes down, and from a GID that changes or goes, are over at once; others are not. */
+static void what_a_port_says_ends_its_paths(void **state)
+{
+    (void)state;
+    rdma_device_t *device = device_new();
+    enum { N = 3 };
+    rdma_link_t *links[N];
+    rdma_path_t *paths[N];
+    rf_err_t err;
+    for (unsigned i = 0; i < N; i++) {
+        links[i] = link_new();
+        paths[i] = path_new(device, links[i], &err);
+        assert_int_equal(err, RF_OK);
+        paths[i]->place.gid = (rdma_gid_t){.port = i < 2 ? 1 : 2, .index = 1, .gid = {1}};
+    }
+    gid_now = (union ibv_gid){.raw = {1}};
+    heard(device, IBV_EVENT_GID_CHANGE, 1); /* of another index */
+    for (unsigned i = 0; i < N; i++) assert_false(links[i]->base.lanes[PATH_LANE_SLOTS].failed);
+    heard(device, IBV_EVENT_PORT_ERR, 2);
+    assert_false(links[0]->base.lanes[PATH_LANE_SLOTS].failed);
+    assert_true(links[2]->base.lanes[PATH_LANE_SLOTS].failed);
+    paths[0]->place.gid.gid[0] = 2; /* it was another before */
+    heard(device, IBV_EVENT_GID_CHANGE, 1);
+    assert_true(links[0]->base.lanes[PATH_LANE_SLOTS].failed);
+    assert_false(links[1]->base.lanes[PATH_LANE_SLOTS].failed);
+    gid_found = ENOENT;
+    heard(device, IBV_EVENT_GID_CHANGE, 1);
+    gid_found = 0;
+    assert_true(links[1]->base.lanes[PATH_LANE_SLOTS].failed);
+    assert_false(device->gone);
+    for (unsigned i = 0; i < N; i++) link_over(links[i]);
+    for (unsigned i = endpoint->paths_end; i > 0; i--) rdma_path_destroy(endpoint->paths[i - 1]);
+    rdma_buffers_free(device->buffers);
+    free(device);
+    endpoint_over();
+}
+
+/* A queue pair's number is its own among those of its device only: what comes at one device is not its namesake's at another,
+ * whichever was made first. */
+static void numbers_are_a_devices_own(void **state)
+{
+    (void)state;
+    rdma_device_t *device = device_new();
+    device->attr.max_srq_wr = RDMA_SHARED_BUFFERS_MAX;
+    rdma_device_t second = *device;
+    snprintf(second.name, sizeof second.name, "stand1");
+    endpoint->devices[endpoint->n_devices++] = &second;
+    rdma_device_t *const devices[] = {device, &second};
+    enum { N = 2 };
+    rdma_link_t *links[N];
+    rdma_path_t *paths[N];
+    rf_err_t err;
+    for (unsigned i = 0; i < N; i++) {
+        links[i] = link_new();
+        paths[i] = path_new(devices[i], links[i], &err);
+        assert_int_equal(err, RF_OK);
+        links[i]->base.lanes[PATH_LANE_SLOTS].stage = PATH_UP;
+    }
+    assert_int_equal(paths[0]->qpn, paths[1]->qpn);
+    for (unsigned i = 0; i < N; i++) assert_ptr_equal(rdma_path_find(devices[i], qp.qp_num), paths[i]);
+    for (unsigned i = 0; i < N;
+         i++) { /* a message of no slot, which no link may send, at the shared receive queue */
+        came = (struct ibv_wc){
+            .wr_id = (uintptr_t)&devices[i]->buffers->of[0], .opcode = IBV_WC_RECV, .qp_num = qp.qp_num};
+        assert_null(links[i]->base.wrong);
+        rdma_device_drain(devices[i]);
+        assert_non_null(links[i]->base.wrong);
+    }
+    for (unsigned i = 0; i < N; i++) {
+        assert_false(links[i]->base.lanes[PATH_LANE_SLOTS].failed);
+        event_next = (struct ibv_async_event){.event_type = IBV_EVENT_QP_FATAL, .element = {.qp = &qp}};
+        events_left = 1;
+        rdma_device_async(devices[i]);
+        assert_true(links[i]->base.lanes[PATH_LANE_SLOTS].failed);
+    }
+    event_next = (struct ibv_async_event){.event_type = IBV_EVENT_DEVICE_FATAL};
+    for (unsigned i = 0; i < N; i++) link_over(links[i]);
+    for (unsigned i = endpoint->paths_end; i > 0; i--) rdma_path_destroy(endpoint->paths[i - 1]);
+    for (unsigned i = 0; i < N; i++) assert_null(rdma_path_find(devices[i], qp.qp_num));
+    for (unsigned i = 0; i < N; i++) rdma_buffers_free(devices[i]->buffers);
+    free(device);
+    endpoint_over();
+}
+
+/* What a queue pair completed names memory that ends with it: all of it is taken out of the queue before. */
+static void nothing_that_a_path_completed_is_left(void **state)
+{
+    (void)state;
+    rdma_device_t *device = device_new();
+    rdma_link_t *link = link_new();
+    rf_err_t err;
+    rdma_path_t *path = path_new(device, link, &err);
+    assert_int_equal(err, RF_OK);
+    flushed_id = (uint64_t)path->id << 48 | 1;
+    rdma_path_kill(path);
+    flushes = true;
+    assert_true(rdma_path_destroy(path));
+    assert_int_equal(queued, 0);
+    assert_int_equal(device->n_paths, 0);
+    assert_null(rdma_path_find(device, qp.qp_num));
+    flushes = false;
+    link_over(link);
+    rdma_buffers_free(device->buffers);
+    free(device);
+    endpoint_over();
+}
+
+/* Of a queue pair that does not say that it is in error, a peer may write still: it is no more before another is made. */
+static void what_is_not_in_error_ends_before_another_begins(void **state)
+{
+    (void)state;
+    const struct {
+        enum ibv_qp_state said;
+        int fails;
+        bool iwarp; /* where a query does not tell */
+        unsigned destroyed;
+    } ways[] = {{IBV_QPS_ERR, 0, false, 0},
+                {IBV_QPS_RTS, 0, false, 1},
+                {IBV_QPS_ERR, EIO, false, 1},
+                {IBV_QPS_RESET, 0, true, 0}};
+    for (unsigned way = 0; way < sizeof ways / sizeof *ways; way++) {
+        rdma_device_t *device = device_new();
+        rdma_link_t *link = link_new();
+        rf_err_t err;
+        rdma_path_t *path = path_new(device, link, &err);
+        assert_int_equal(err, RF_OK);
+        device->iwarp = ways[way].iwarp;
+        state_said = ways[way].said;
+        query_fails = ways[way].fails;
+        rdma_path_kill(path);
+        state_said = IBV_QPS_ERR;
+        query_fails = 0;
+        assert_int_equal(destroyed, 0); /* who is killing may be looking at it */
+        device->iwarp = false;
+        path_new(device, link, &err);
+        assert_int_equal(err, RF_OK);
+        assert_int_equal(destroyed, ways[way].destroyed);
+        link_over(link);
+        for (unsigned i = endpoint->paths_end; i > 0; i--) {
+            if (endpoint->paths[i - 1]) rdma_path_destroy(endpoint->paths[i - 1]);
+        }
+        rdma_buffers_free(device->buffers);
+        free(device);
+        endpoint_over();
+    }
+}
+
+/* A fence that is told of a queue pair's end, but not that it was in error, shuts the regions (rdma_fence). */
+static void an_end_without_error_is_not_certain(void **state)
+{
+    (void)state;
+    rdma_device_t *device = device_new();
+    rdma_link_t *link = link_new();
+    rf_err_t err;
+    rdma_path_t *path = path_new(device, link, &err);
+    assert_int_equal(err, RF_OK);
+    state_said = IBV_QPS_RTS;
+    rdma_path_kill(path);
+    state_said = IBV_QPS_ERR;
+    assert_false(rdma_path_destroy(path));
+    assert_int_equal(destroyed, 1);
+    link_over(link);
+    rdma_buffers_free(device->buffers);
+    free(device);
+    endpoint_over();
+}
+
+/* Remote writes that the sender's device has told it of: who is notified hears of them, whatever comes at the same time. */
+static void what_came_before_an_end_is_heard(void **state)
+{
+    (void)state;
+    for (unsigned way = 0; way < 3; way++) {
+        rdma_device_t *device = device_new();
+        rdma_link_t *link = link_new();
+        rdma_place_t place = {.device = device, .mtu = IBV_MTU_1024, .ethernet = true};
+        rdma_path_t *path;
+        path_lane_t *lane = &link->base.lanes[PATH_LANE_BULK];
+        assert_int_equal(path_bulk_need(&link->base), RF_OK);
+        assert_int_equal(rdma_path_make(lane, &place, &path), RF_OK);
+        lane->stage = PATH_UP;
+        rdma_placed_t placed = {.has_notify = 1, .notify.control = rf_control_make(1, 8, false, 0)};
+        memcpy(path->buffers->of[0].bytes, &placed, sizeof placed);
+        came = (struct ibv_wc){
+            .wr_id = (uintptr_t)&path->buffers->of[0], .byte_len = sizeof placed, .opcode = IBV_WC_RECV};
+        if (way == 0) {
+            int fds[2] = {eventfd(0, EFD_CLOEXEC), eventfd(0, EFD_CLOEXEC)};
+            channel.fd = fds[0];
+            context.async_fd = fds[1];
+            device->channel = &channel;
+            rdma_device_removed(device);
+            close(fds[0]);
+            close(fds[1]);
+        }
+        if (way == 1) heard(device, IBV_EVENT_PORT_ERR, 0);
+        if (way == 2) rdma_path_failed(path, IBV_WC_WR_FLUSH_ERR); /* something else was noticed first */
+        rdma_path_kill(path);
+        assert_int_equal(link->base.bulk->placed, 1);
+        rf_slot_t slot;
+        assert_int_equal(rdma_bulk_notified(link, &slot, 1), 1);
+        assert_int_equal(rdma_bulk_notified(link, &slot, 1), 0);
+        assert_true(rdma_path_destroy(path));
+        link_over(link);
+        rdma_buffers_free(device->buffers);
+        free(device);
+        endpoint_over();
+    }
+}
+
+/* Words go inline, always: a device that does not take one is refused, not written to. */
+static void a_word_has_to_fit_inline(void **state)
+{
+    (void)state;
+    rdma_device_t *device = device_new();
+    rdma_link_t *link = link_new();
+    rf_err_t err;
+    inline_given = sizeof(rf_slot_t) / 2;
+    assert_null(path_new(device, link, &err));
+    assert_int_equal(err, RF_ERR_NOT_SUPPORTED);
+    assert_int_equal(destroyed, made);
+    assert_null(link->paths[PATH_LANE_SLOTS]);
+    link_over(link);
+    rdma_buffers_free(device->buffers);
+    free(device);
+    endpoint_over();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_a_port_says_ends_its_paths),
+        cmocka_unit_test(numbers_are_a_devices_own),
+        cmocka_unit_test(nothing_that_a_path_completed_is_left),
+        cmocka_unit_test(what_is_not_in_error_ends_before_another_begins),
+        cmocka_unit_test(an_end_without_error_is_not_certain),
+        cmocka_unit_test(what_came_before_an_end_is_heard),
+        cmocka_unit_test(a_word_has_to_fit_inline),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
