@@ -45,6 +45,8 @@ typedef enum doctor_wire {
     DOCTOR_WIRE_INFINIBAND,
 } doctor_wire_t;
 doctor_wire_t doctor_rdma_wire(const doctor_t *doctor);
+/* Whether links over RoCE to who is reached by that interface go by another, since none of its ports that they may use has that one: which. */
+bool doctor_roce_elsewhere(const doctor_t *doctor, const char *netdev, char *out, size_t max);
 /* Bytes, without Ethernet's, of the largest packet of a link over RoCE between these two where packets of `mtu` bytes pass. */
 unsigned doctor_roce_packet(const rf_config_t *config, rf_node_t a, rf_node_t b, unsigned mtu);
 

@@ -2,7 +2,8 @@
  * MTU on the way: whether other hosts get the largest packet that this host sends them over RDMA. Over RoCE it carries 4096 bytes, or what
  * `mtu` of either end says, or less where this end's interface has no room for that. If it does not arrive since the other end's MTU is
  * smaller, links use smaller packets; if a switch's is, they stall. Over iWARP it is one of the interface's MTU, as any of TCP's.
- * InfiniBand's is the subnet manager's: nothing is asked.
+ * InfiniBand's is the subnet manager's: nothing is asked; nor where RoCE leaves this host by another interface than packets to the
+ * host's address do, since then they say nothing of it: that is said.
  *
  * A datagram of that size, not to be cut on its way, goes to a port there that nobody listens on. That it was refused comes back when it
  * was taken; of who does not say so, a small one after it tells whether that host says so at all. Nobody needs a right for that, and
@@ -13,6 +14,8 @@
 #include "base/clock.h"
 
 #include <errno.h>
+#include <ifaddrs.h>
+#include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -36,6 +39,8 @@ typedef struct probe {
     bool taken[SIZES];
     unsigned packet; /* bytes of the large one; 0: not known */
     unsigned payload;
+    char netdev[IF_NAMESIZE];    /* by which packets go there; "": not known */
+    char elsewhere[IF_NAMESIZE]; /* ... RoCE's go by this one; "": by the same */
     const rf_config_node_t *node;
 } probe_t;
 
@@ -54,8 +59,39 @@ static int socket_to(const struct addrinfo *to)
     return -1;
 }
 
-static void probe_open(probe_t *probe, const rf_config_t *config, rf_node_t here, rf_node_t there, bool roce)
+static bool same_address(const struct sockaddr *a, const struct sockaddr_storage *b)
 {
+    if (!a || a->sa_family != b->ss_family) return false;
+    if (a->sa_family == AF_INET)
+        return memcmp(&((const struct sockaddr_in *)(const void *)a)->sin_addr,
+                      &((const struct sockaddr_in *)(const void *)b)->sin_addr, sizeof(struct in_addr)) == 0;
+    return memcmp(&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr,
+                  &((const struct sockaddr_in6 *)(const void *)b)->sin6_addr, sizeof(struct in6_addr)) == 0;
+}
+
+/* By which interface that socket's packets go, as transport/rdma finds it: by the address that they come from. */
+static void netdev_of(int fd, char out[IF_NAMESIZE])
+{
+    struct sockaddr_storage own;
+    socklen_t size = sizeof own;
+    struct ifaddrs *all = NULL;
+    if (getsockname(fd, (struct sockaddr *)&own, &size) < 0 || getifaddrs(&all) < 0) return;
+    for (const struct ifaddrs *one = all; one && !out[0]; one = one->ifa_next) {
+        if (same_address(one->ifa_addr, &own)) snprintf(out, IF_NAMESIZE, "%s", one->ifa_name);
+    }
+    freeifaddrs(all);
+}
+
+static void shut(int *fd)
+{
+    if (*fd >= 0) close(*fd);
+    *fd = -1;
+}
+
+static void probe_open(probe_t *probe, const doctor_t *doctor, rf_node_t there, bool roce)
+{
+    const rf_config_t *config = doctor->options->config;
+    rf_node_t here = doctor->options->node;
     struct addrinfo *to = NULL, hints = {.ai_socktype = SOCK_DGRAM};
     *probe = (probe_t){.fds = {-1, -1}, .node = &config->nodes[there]};
     if (getaddrinfo(probe->node->address, PORT, &hints, &to) != 0) return; /* "hosts" says so */
@@ -67,16 +103,16 @@ static void probe_open(probe_t *probe, const rf_config_t *config, rf_node_t here
     if (getsockopt(probe->fds[LARGE], v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_MTU : IP_MTU, &mtu, &size) <
         0)
         return;
+    netdev_of(probe->fds[LARGE], probe->netdev);
+    if (roce && probe->netdev[0] &&
+        doctor_roce_elsewhere(doctor, probe->netdev, probe->elsewhere, sizeof probe->elsewhere)) {
+        for (unsigned i = 0; i < SIZES; i++) shut(&probe->fds[i]);
+        return;
+    }
     unsigned headers = v6 ? HEADERS_V6 : HEADERS;
     unsigned packet = roce ? doctor_roce_packet(config, here, there, (unsigned)mtu) : (unsigned)mtu;
     probe->payload = packet - headers < PAYLOAD_MAX ? packet - headers : PAYLOAD_MAX;
     probe->packet = probe->payload + headers;
-}
-
-static void shut(int *fd)
-{
-    if (*fd >= 0) close(*fd);
-    *fd = -1;
 }
 
 static void probe_send(const probe_t *probe, unsigned which)
@@ -119,13 +155,33 @@ static void say_mute(doctor_t *doctor, const probe_t *probes, unsigned n, unsign
 {
     const rf_config_node_t *first = NULL;
     for (unsigned i = n; i > 0; i--) {
-        if (!probes[i - 1].taken[SMALL]) first = probes[i - 1].node;
+        if (!probes[i - 1].taken[SMALL] && !probes[i - 1].elsewhere[0]) first = probes[i - 1].node;
     }
     if (!first) return;
     doctor_finding(doctor, RF_DOCTOR_NOTE,
                    "have it up, with ICMP let through; or compare `ip link` there with that here",
                    "%u host(s), '%.40s' first, do not say whether they get RDMA's largest packets", mute,
                    first->name);
+}
+
+static unsigned say_elsewhere(doctor_t *doctor, const probe_t *probes, unsigned n)
+{
+    const probe_t *first = NULL;
+    unsigned elsewhere = 0;
+    for (unsigned i = n; i > 0; i--) {
+        if (!probes[i - 1].elsewhere[0]) continue;
+        first = &probes[i - 1];
+        elsewhere++;
+    }
+    if (first)
+        doctor_finding(
+            doctor, RF_DOCTOR_NOTE,
+            "compare `ip link` of both ends and the switch's MTU; or give 'address' the hosts' addresses in "
+            "the network of that interface",
+            "whether %u host(s), '%.40s' first, get RDMA's largest packets was not asked: those go by "
+            "%s, and packets to the configured address by %s",
+            elsewhere, first->node->name, first->elsewhere, first->netdev);
+    return elsewhere;
 }
 
 void doctor_check_mtu(doctor_t *doctor)
@@ -139,7 +195,7 @@ void doctor_check_mtu(doctor_t *doctor)
     if (wire == DOCTOR_WIRE_INFINIBAND) return;
     for (rf_node_t i = 0; i < config->n_nodes; i++) {
         if (i != here && strcmp(config->medium[here][i], "rdma") == 0)
-            probe_open(&probes[n++], config, here, i, wire == DOCTOR_WIRE_ROCE);
+            probe_open(&probes[n++], doctor, i, wire == DOCTOR_WIRE_ROCE);
     }
     probe_all(probes, n, LARGE);
     for (unsigned i = 0; i < n; i++) {
@@ -162,7 +218,8 @@ void doctor_check_mtu(doctor_t *doctor)
                            probe->node->name, probe->node->address, probe->packet);
         }
     }
-    say_mute(doctor, probes, n, n - taken - refused);
+    unsigned elsewhere = say_elsewhere(doctor, probes, n);
+    say_mute(doctor, probes, n, n - taken - refused - elsewhere);
     if (taken > 0 && taken == n)
         doctor_good(doctor, "%u other host(s) get packets of %u bytes, the largest of RDMA from here", taken,
                     least);

@@ -381,6 +381,39 @@ doctor_wire_t doctor_rdma_wire(const doctor_t *doctor)
     return iwarp ? DOCTOR_WIRE_IWARP : infiniband ? DOCTOR_WIRE_INFINIBAND : DOCTOR_WIRE_ROCE;
 }
 
+/* Whether one of the port's GIDs that a link may use is of that interface. */
+static bool has_netdev(const doctor_t *doctor, const rdma_port_t *port, long only, const char *netdev)
+{
+    char gid[NAME], of[NAME];
+    for (unsigned i = only < 0 ? 0 : (unsigned)only; i < GIDS_MAX && (only < 0 || i == only); i++) {
+        if (!read_line(doctor, gid, sizeof gid, "/sys/class/infiniband/%.60s/ports/%u/gids/%u", port->device,
+                       port->port, i))
+            break;
+        if (strspn(gid, "0:") != strlen(gid) &&
+            read_line(doctor, of, sizeof of, "/sys/class/infiniband/%.60s/ports/%u/gid_attrs/ndevs/%u",
+                      port->device, port->port, i) &&
+            strcmp(of, netdev) == 0)
+            return true;
+    }
+    return false;
+}
+
+bool doctor_roce_elsewhere(const doctor_t *doctor, const char *netdev, char *out, size_t max)
+{
+    rdma_port_t ports[DEVICES_MAX];
+    told_t told = told_of(doctor);
+    unsigned n = list_ports(doctor, ports, DEVICES_MAX, &told);
+    const rdma_port_t *best = NULL;
+    for (unsigned i = 0; i < n; i++) {
+        const rdma_port_t *port = &ports[i];
+        if (!port->meant || !port->active || port->iwarp || !port->gid.netdev[0]) continue;
+        if (has_netdev(doctor, port, told.gid_index, netdev)) return false;
+        if (!best || port->gid.kind < best->gid.kind) best = port;
+    }
+    if (best) snprintf(out, max, "%s", best->gid.netdev);
+    return best;
+}
+
 unsigned doctor_roce_packet(const rf_config_t *config, rf_node_t a, rf_node_t b, unsigned mtu)
 {
     long most = MTU_MAX,

@@ -333,6 +333,8 @@ static void test_packets_reach_another_host(void **state)
     };
     rdma_device("4: ACTIVE\n", "9000\n");
     rdma_ipv4();
+    rdma_file("sys/class/infiniband/rxe0/ports/1/gid_attrs/ndevs/1",
+              "lo\n"); /* by which the other host is reached */
     rdma_file("sys/class/infiniband/iw0/ports/1/state", "4: ACTIVE\n");
     rdma_file("sys/class/infiniband/iw0/node_type", "4: RNIC\n");
     rdma_file("sys/class/infiniband/ib0/ports/1/state", "4: ACTIVE\n");
@@ -357,6 +359,26 @@ static void test_packets_reach_another_host(void **state)
         free(config);
     }
     rdma_remove();
+}
+
+/* Where RDMA goes by another interface than packets to the other host's address, those would say nothing of it. */
+static void test_packets_by_another_interface_say_nothing(void **state)
+{
+    (void)state;
+    static const char *const only[] = {"mtu", NULL};
+    rf_config_t *config = parse("nodes: [{hosts: \"a,b\", address: \"127.0.0.1,127.0.0.2\", cores: 1}]\n"
+                                "transports: [{between: [a, b], use: rdma}]\n");
+    rdma_device("4: ACTIVE\n", "9000\n"); /* of lan0 */
+    rdma_ipv4();
+    rf_doctor_options_t options = {.config = config, .node = 0, .sys_root = rdma_root, .only = only};
+    rf_doctor_run(&options, &report);
+    assert_int_equal(report.n, 1);
+    const rf_doctor_finding_t *f = finding("mtu", RF_DOCTOR_NOTE);
+    assert_non_null(f);
+    assert_non_null(strstr(f->what, "1 host(s), 'b' first"));
+    assert_non_null(strstr(f->what, "those go by lan0, and packets to the configured address by lo"));
+    rdma_remove();
+    free(config);
 }
 
 static void test_need_grows_with_cores(void **state)
@@ -601,6 +623,7 @@ int main(void)
         cmocka_unit_test(test_rdma_iwarp),
         cmocka_unit_test(test_rdma_device_by_name),
         cmocka_unit_test(test_packets_reach_another_host),
+        cmocka_unit_test(test_packets_by_another_interface_say_nothing),
         cmocka_unit_test(test_dpdk_on_an_interface),
         cmocka_unit_test(test_dpdk_on_a_device),
         cmocka_unit_test(test_need_grows_with_cores),
