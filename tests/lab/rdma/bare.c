@@ -1,8 +1,10 @@
 /*
- * The bare limit of a one-sided append: a WRITE to each of two peers, until the first of the two is complete, by nothing but verbs.
+ * Bare limits, by nothing but verbs, where a WRITE counts when it is at the peer: of a one-sided append, which is a WRITE to each of two
+ * peers, until the first of the two is complete; and of bulk, of which so many are under way.
  *
- *   rdma_bare serve ADDRESS PORT                             on two hosts: has memory for one writer, and ends with it
- *   rdma_bare write SAMPLES ADDRESS PORT ADDRESS PORT        on the third: p50 and p99 in us
+ *   rdma_bare serve ADDRESS PORT                             on other hosts: has memory for one writer, and ends with it
+ *   rdma_bare write SAMPLES ADDRESS PORT ADDRESS PORT        p50 and p99 in us
+ *   rdma_bare bulk BYTES DEPTH WRITES ADDRESS PORT           MB/s over all
  *
  * On iWARP a WRITE's completion says only that TCP has it: there a READ of no bytes follows, as transport/rdma has it.
  */
@@ -18,7 +20,10 @@
 
 #define PEERS   2
 #define BYTES   192 /* a record of one command of 64 bytes */
-#define DEPTH   64
+#define MOST    (1u << 20)
+#define DEPTH   64 /* writes under way, at most */
+#define READS   16 /* ... READs */
+#define PAGE    4096
 #define WARM_UP 200
 
 typedef struct place {
@@ -30,11 +35,12 @@ typedef struct peer {
     struct rdma_cm_id *id;
     struct ibv_mr *mr;
     place_t there;
+    uint32_t bytes, depth;
     uint64_t posted, completed;
     bool iwarp;
 } peer_t;
 
-static uint8_t memory[BYTES] __attribute__((aligned(4096)));
+static uint8_t memory[MOST] __attribute__((aligned(PAGE)));
 
 static int fail(const char *what)
 {
@@ -50,7 +56,7 @@ static struct rdma_addrinfo *address_of(const char *address, const char *port, b
 
 static int serve(const char *address, const char *port)
 {
-    struct ibv_qp_init_attr attr = {.cap = {DEPTH, 4, 1, 1, 0}, .qp_type = IBV_QPT_RC};
+    struct ibv_qp_init_attr attr = {.cap = {2 * DEPTH, 4, 1, 1, 0}, .qp_type = IBV_QPT_RC};
     struct rdma_addrinfo *found = address_of(address, port, true);
     struct rdma_cm_id *listener, *id;
     if (!found || rdma_create_ep(&listener, found, NULL, &attr) != 0 || rdma_listen(listener, 1) != 0 ||
@@ -62,8 +68,8 @@ static int serve(const char *address, const char *port)
     place_t mine = {.address = (uintptr_t)memory, .key = mr->rkey};
     struct rdma_conn_param param = {.private_data = &mine,
                                     .private_data_len = sizeof mine,
-                                    .responder_resources = 4,
-                                    .initiator_depth = 4,
+                                    .responder_resources = READS,
+                                    .initiator_depth = READS,
                                     .retry_count = 6,
                                     .rnr_retry_count = 6};
     if (rdma_accept(id, &param) != 0) return fail("accept");
@@ -73,11 +79,11 @@ static int serve(const char *address, const char *port)
 
 static bool meet(peer_t *peer, const char *address, const char *port)
 {
-    struct ibv_qp_init_attr attr = {.cap = {DEPTH, 4, 1, 1, 0}, .qp_type = IBV_QPT_RC};
+    struct ibv_qp_init_attr attr = {.cap = {2 * DEPTH, 4, 1, 1, 0}, .qp_type = IBV_QPT_RC};
     struct rdma_addrinfo *found = address_of(address, port, false);
     if (!found || rdma_create_ep(&peer->id, found, NULL, &attr) != 0) return false;
     struct rdma_conn_param param = {
-        .responder_resources = 4, .initiator_depth = 4, .retry_count = 6, .rnr_retry_count = 6};
+        .responder_resources = READS, .initiator_depth = READS, .retry_count = 6, .rnr_retry_count = 6};
     peer->mr = rdma_reg_msgs(peer->id, memory, sizeof memory);
     peer->iwarp = peer->id->verbs->device->transport_type == IBV_TRANSPORT_IWARP;
     if (!peer->mr || rdma_connect(peer->id, &param) != 0) return false;
@@ -94,25 +100,25 @@ static bool drain(peer_t *peer)
             fprintf(stderr, "rdma_bare: %s\n", ibv_wc_status_str(done[i].status));
             return false;
         }
-        peer->completed++;
+        peer->completed += !peer->iwarp || done[i].opcode == IBV_WC_RDMA_READ;
     }
     return n >= 0;
 }
 
 static bool post(peer_t *peer)
 {
-    struct ibv_sge part = {.addr = (uintptr_t)memory, .length = BYTES, .lkey = peer->mr->lkey}, none = part;
+    struct ibv_sge part = {.addr = (uintptr_t)memory, .length = peer->bytes, .lkey = peer->mr->lkey},
+                   none = part;
     struct ibv_send_wr read = {.sg_list = &none, .num_sge = 1, .opcode = IBV_WR_RDMA_READ}, *bad;
     struct ibv_send_wr write = {.sg_list = &part, .num_sge = 1, .opcode = IBV_WR_RDMA_WRITE};
     none.length = 0;
     read.wr.rdma.remote_addr = write.wr.rdma.remote_addr = peer->there.address;
     read.wr.rdma.rkey = write.wr.rdma.rkey = peer->there.key;
     read.send_flags = IBV_SEND_SIGNALED;
-    if (peer->iwarp)
-        write.next = &read;
-    else
-        write.send_flags = IBV_SEND_SIGNALED;
-    while (peer->posted - peer->completed == DEPTH / 2) {
+    if (!peer->iwarp || peer->bytes >= PAGE)
+        write.send_flags = IBV_SEND_SIGNALED; /* transport/rdma/bulk.c, bytes_end() */
+    if (peer->iwarp) write.next = &read;
+    while (peer->posted - peer->completed == peer->depth) {
         if (!drain(peer)) return false;
     }
     peer->posted++;
@@ -156,17 +162,45 @@ static int measure(peer_t *peers, unsigned samples)
     return 0;
 }
 
+static int bulk(peer_t *peer, unsigned long writes)
+{
+    uint64_t began = rf_clock_ticks();
+    for (unsigned long i = 0; i < writes; i++) {
+        if (!post(peer)) return 1;
+    }
+    while (peer->completed != peer->posted) {
+        if (!drain(peer)) return 1;
+    }
+    double us = (double)(rf_clock_ticks() - began) / (double)rf_clock_ticks_per_us();
+    printf("%.1f\n", (double)writes * peer->bytes / us);
+    rdma_disconnect(peer->id);
+    return 0;
+}
+
+static int usage(void)
+{
+    fprintf(stderr, "usage: rdma_bare serve ADDRESS PORT | write SAMPLES ADDRESS PORT ADDRESS PORT |\n"
+                    "       bulk BYTES DEPTH WRITES ADDRESS PORT (to 1 MiB, 64 under way)\n");
+    return 2;
+}
+
 int main(int argc, char **argv)
 {
-    unsigned long samples = argc == 7 ? strtoul(argv[2], NULL, 10) : 0;
-    peer_t peers[PEERS] = {0};
+    peer_t peers[PEERS];
+    unsigned long of[3] = {0};
+    for (int i = 0; i < 3 && argc == 7; i++) of[i] = strtoul(argv[2 + i], NULL, 10);
+    for (int i = 0; i < PEERS; i++) peers[i] = (peer_t){.bytes = BYTES, .depth = DEPTH};
     if (argc == 4 && strcmp(argv[1], "serve") == 0) return serve(argv[2], argv[3]);
-    if (argc != 7 || strcmp(argv[1], "write") != 0 || samples < 100 || samples > 1000000) {
-        fprintf(stderr, "usage: rdma_bare serve ADDRESS PORT | write SAMPLES ADDRESS PORT ADDRESS PORT\n");
-        return 2;
+    if (argc != 7) return usage();
+    if (strcmp(argv[1], "bulk") == 0) {
+        if (of[0] < 1 || of[0] > MOST || of[1] < 1 || of[1] > DEPTH || of[2] < 1) return usage();
+        peers[0].bytes = (uint32_t)of[0];
+        peers[0].depth = (uint32_t)of[1];
+        return meet(&peers[0], argv[5], argv[6]) ? bulk(&peers[0], of[2]) : fail("no connection");
     }
+    if (strcmp(argv[1], "write") != 0 || of[0] < 100 || of[0] > 1000000) return usage();
     for (int i = 0; i < PEERS; i++) {
         if (!meet(&peers[i], argv[3 + 2 * i], argv[4 + 2 * i])) return fail("no connection");
     }
-    return measure(peers, (unsigned)samples);
+    return measure(peers, (unsigned)of[0]);
 }

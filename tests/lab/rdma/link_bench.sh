@@ -12,6 +12,7 @@
 #                   each posted one by one and 64 at a time. Each of theirs is a message; ours packs up to 16 slots into one
 #   bulk-64K        remote writes of 64 KiB, four under way, 200 MB of them: ib_write_bw of that size and depth, its average
 #   bulk-64K-deep   ... 64 under way
+#   bulk-64K-placed ... four under way, beside bare verbs (bare.c) that count a write when ours does: when it is at the peer
 #   bulk-1M         ... of 1 MiB, four under way
 #
 # --json prints an object a line, and the table on standard error.
@@ -22,11 +23,12 @@
 # transfer of a few tens of ms, which ends before that has settled. Slots by WRITE are, on either device, what nobody should use but to
 # measure (transport/rdma/placement.c). On siw ib_write_bw counts a write, and posts the next, when TCP has taken it; ours when it is in the
 # receiver's memory, which a READ behind it says. Beyond its depth perftest has under way there what TCP buffers: up to 4 MiB, bookkeeping
-# counted (tcp_wmem), whatever the depth. bulk-64K-deep and bulk-1M have as much under way by themselves.
+# counted (tcp_wmem), whatever the depth. bulk-64K-deep and bulk-1M have as much under way by themselves; bulk-64K-placed has two that mean
+# the same by a write that is done.
 set -u
 device=rxe rounds=5 json=
-all=(write-one-way send-one-way send-sleeping read rate bulk-64K bulk-64K-deep bulk-1M)
-declare -A depths=([bulk-64K]=4 [bulk-64K-deep]=64 [bulk-1M]=4)
+all=(write-one-way send-one-way send-sleeping read rate bulk-64K bulk-64K-deep bulk-64K-placed bulk-1M)
+declare -A depths=([bulk-64K]=4 [bulk-64K-deep]=64 [bulk-64K-placed]=4 [bulk-1M]=4)
 pieces=()
 folder=${1:?build folder}
 shift
@@ -120,6 +122,21 @@ bandwidth() {
     esac
 }
 
+# placed PIECE BYTES WRITES: bare verbs.
+placed() {
+    local server port=$((7301 + placed_n++)) status
+    in_guest 1 "$build/tests/rdma_bare" serve 10.77.0.1 "$port" >"$work/serves" 2>&1 &
+    server=$!
+    # shellcheck disable=SC2016 # expanded in the guest
+    in_guest 1 sh -c 'for i in $(seq 600); do if rdma resource show cm_id | grep LISTEN | grep -q ":$0 "; then exit 0; fi; sleep 0.1; done' "$port"
+    in_guest 2 "$build/tests/rdma_bare" bulk "$2" "${depths[$1]}" "$3" 10.77.0.1 "$port" >"$work/bare" 2>"$work/bare.err"
+    status=$?
+    wait "$server"
+    ((status == 0)) || { fail "$1: bare verbs: $(tail -n 1 "$work/bare.err") $(cat "$work/serves")" && return 1; }
+    cat "$work/bare" >>"$work/$1.raw"
+}
+placed_n=0
+
 # measure WHO PIECE
 measure() {
     case "$1 $2" in
@@ -133,6 +150,7 @@ measure() {
     "ours read") ours "$2" p50 auto read --samples 500 ;;
     "raw rate") raw_rate ;;
     "ours rate") ours "$2" p50 auto rate --batch 64 --samples 5 ;;
+    "raw bulk-64K-placed") placed "$2" 65536 3200 ;;
     *bulk-64K*) bandwidth "$1" "$2" 65536 3200 ;;
     *bulk-1M) bandwidth "$1" "$2" 1048576 192 ;;
     esac
@@ -151,7 +169,7 @@ line() {
     a=$(median "$work/$1.raw") && b=$(median "$work/$1.ours")
     [[ -n $a && -n $b ]] || return 0
     awk -v what="$1" -v unit="$unit" -v better="$better" -v depth="${depth:--}" -v raw="$a" -v ours="$b" 'BEGIN {
-        printf "%-14s %5s %12s %12s  %-5s %6.2f  %s\n", what, depth, raw, ours, unit, ours / raw, better }' >&"$table"
+        printf "%-15s %5s %12s %12s  %-5s %6.2f  %s\n", what, depth, raw, ours, unit, ours / raw, better }' >&"$table"
     [[ $json ]] || return 0
     awk -v what="$1" -v depth="${depth:-null}" -v unit="$unit" -v device="$device" -v rounds="$rounds" -v raw="$a" -v ours="$b" -v pinned=$guests_pinned -v prior=$guests_prior 'BEGIN {
         printf "{\"bench\":\"link-bench\",\"device\":\"%s\",\"what\":\"%s\",\"depth\":%s,\"unit\":\"%s\",\"rounds\":%d,\"pinned\":%d,\"priority\":%d,\"raw\":%s,\"rackfish\":%s,\"ratio\":%.3f}\n",
@@ -173,5 +191,5 @@ for ((round = 1; round <= rounds && failures == 0; round++)); do
 done
 ((failures == 0)) || exit 1
 if [[ $json ]]; then table=2; else table=1; fi
-printf '%-14s %5s %12s %12s  %-5s %6s\n' "$device" depth perftest rackfish unit ratio >&"$table"
+printf '%-15s %5s %12s %12s  %-5s %6s\n' "$device" depth perftest rackfish unit ratio >&"$table"
 for piece in "${pieces[@]}"; do line "$piece"; done
