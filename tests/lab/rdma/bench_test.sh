@@ -16,10 +16,10 @@ figures() { grep -Ec "$1" "$log"; }
 "$benches/link_bench.sh" "$folder" --device rxe --rounds 1 --json write-one-way send-sleeping read bulk-64K >"$log" 2>"$work/errors" ||
     fail "link_bench.sh: $(tail -n 3 "$work/errors")"
 equal "one object a piece, with both figures" "$(figures '^\{"bench":"link-bench","device":"rxe",.*"raw":[1-9].*"rackfish":[1-9].*"ratio":')" 4
-"$benches/link_bench.sh" "$folder" --device siw --rounds 1 --json write-one-way read rate bulk-64K bulk-64K-deep >"$log" 2>"$work/errors" ||
+"$benches/link_bench.sh" "$folder" --device siw --rounds 1 --json write-one-way read rate bulk-64K bulk-64K-deep bulk-64K-placed >"$log" 2>"$work/errors" ||
     fail "link_bench.sh on siw: $(tail -n 3 "$work/errors")"
-equal "the same on siw" "$(figures '"device":"siw","what":"[a-zA-Z0-9-]*",.*"rackfish":[0-9.]*[1-9]')" 5
-equal "... with the depth of bulk" "$(figures '"what":"(bulk-64K","depth":4|bulk-64K-deep","depth":64|read","depth":null),')" 3
+equal "the same on siw" "$(figures '"device":"siw","what":"[a-zA-Z0-9-]*",.*"rackfish":[0-9.]*[1-9]')" 6
+equal "... with the depth of bulk" "$(figures '"what":"(bulk-64K(-placed)?","depth":4|bulk-64K-deep","depth":64|read","depth":null),')" 4
 "$benches/ordered_bench.sh" "$folder" --rounds 1 --samples 100 --json >"$log" 2>"$work/errors" ||
     fail "ordered_bench.sh: $(tail -n 3 "$work/errors")"
 equal "commits one-sided and by messages, each with both figures" \
