@@ -169,6 +169,8 @@ static void status_json(const Rackfish__Status *s)
     json_u64(&json, "snapshots_sent", s->snapshots_sent);
     json_u64(&json, "snapshots_loaded", s->snapshots_loaded);
     json_u64(&json, "incarnation", s->incarnation);
+    json_u64(&json, "expulsions_silent", s->expulsions_silent);
+    json_u64(&json, "expelled_alive", s->expelled_alive);
     json_u64(&json, "nodes", s->nodes);
     json_u64(&json, "nodes_up", s->nodes_up);
     json_u64(&json, "cores", s->cores);
@@ -216,7 +218,7 @@ static void show_status(const cli_t *cli, const client_t *client, const reply_t 
     printf("log        %llu committed, %llu applied\n", (unsigned long long)s->log_committed,
            (unsigned long long)s->log_applied);
     printf("append     %s\n", s->append);
-    printf("changes    %llu election%s, %llu expulsion%s, seen by this core\n",
+    printf("changes    %llu election%s, %llu expulsion%s, seen by this core",
            (unsigned long long)s->elections, s->elections == 1 ? "" : "s", (unsigned long long)s->expulsions,
            s->expulsions == 1 ? "" : "s");
     const char *quorum = s->forming      ? "no: the machine is still forming"
@@ -224,6 +226,15 @@ static void show_status(const cli_t *cli, const client_t *client, const reply_t 
                          : s->lost       ? "no, never again: a majority of the voters is dead"
                                          : "no: agreed changes are refused until its cores are back";
     printf("quorum     %s%s%s\n", table_escape(s->has_quorum ? TABLE_GOOD : TABLE_BAD, c), quorum,
+    if (s->expulsions_silent > 0)
+        printf("; %llu on silence, no kernel had said that they were dead",
+               (unsigned long long)s->expulsions_silent);
+    putchar('\n');
+    if (s->expelled_alive > 0)
+        printf(
+            "falsely    %llu core%s of this node %s expelled while running: silent for too long, not dead\n",
+            (unsigned long long)s->expelled_alive, s->expelled_alive == 1 ? "" : "s",
+            s->expelled_alive == 1 ? "was" : "were");
            table_escape(TABLE_PLAIN, c));
     printf("survives   %s\n", s->survives);
     if (s->n_waiting > 0)

@@ -44,6 +44,9 @@ static void apply_view(monitor_t *m, const agreement_apply_t *entry)
     for (unsigned i = 0; i < entry->n_changes; i++) {
         const agreement_change_t *change = &entry->changes[i];
         const core_t *c = &m->cores[change->member.core];
+        bool mine = change->member.core == m->core;
+        m->expulsions_silent += !change->joined && !change->in_order && !mine &&
+                                !(c->dead_kernel && c->incarnation == change->member.incarnation);
         if (!change->joined)
             member_left(m, change->member.core, change->member.incarnation, change->in_order);
         else if (c->member)

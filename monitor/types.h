@@ -442,9 +442,10 @@ struct monitor {
     uint64_t pinged_ns;             /* when the last measurement was complete */
     bool pinging, beating;
     unsigned n_beats;
-    uint64_t contact_ns; /* when this host last had contact with the quorum, at least */
-    uint64_t lease_ns;   /* as last put out */
-    bool frozen;         /* the dispatchers of this core, for want of contact */
+    uint64_t contact_ns;        /* when this host last had contact with the quorum, at least */
+    uint64_t lease_ns;          /* as last put out */
+    uint64_t expulsions_silent; /* views seen here that expelled a core of whose death no kernel had told */
+    bool frozen;                /* the dispatchers of this core, for want of contact */
     uint64_t ping_deadline_ns;
     int exit_status; /* -1: goes on */
     uint64_t logged_ns[4];

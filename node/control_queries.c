@@ -251,6 +251,8 @@ static void answer_status(replica_query_t *query, const void *body, size_t size)
     status.lanes = s.lanes >= RF_CLIENT_LANES_UNFIT ? 0 : s.lanes;
     status.domains = s.domains;
     status.forming = s.forming;
+    status.expulsions_silent = s.expulsions_silent;
+    status.expelled_alive = daemon->expelled_alive;
     status.survives = survives;
     status.uptime_ns = s.uptime_ns;
     status.scheduler = s.scheduler;

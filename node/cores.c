@@ -70,6 +70,7 @@ static void core_ended(rf_local_core_t *core)
     char how[96];
     rf_monitors_pump(daemon); /* the last answers of its monitor come before its end */
     describe_end(core, how, sizeof how);
+    daemon->expelled_alive += core->expelled;
     rf_log(daemon->phase == RF_PHASE_DOWN ? RF_LOG_INFO : RF_LOG_ERROR,
            "core %u is down: its CPU driver (pid %d) %s", core->core, (int)core->pid, how);
     rf_loop_remove(&daemon->loop, &core->source);

@@ -176,8 +176,10 @@ struct rf_daemon {
     rf_link_driver_t link_drivers[RF_DPDK_PORTS_MAX];
     unsigned n_cores;
     rf_local_core_t cores[RF_CORES_PER_NODE_MAX];
-    unsigned next_core; /* where the next program without a wish goes */
-    int events_core;    /* index of the monitor subscribed to; -1 none */
+    unsigned next_core;      /* where the next program without a wish goes */
+    uint64_t expelled_alive; /* cores of this node that the machine went on without while they ran */
+    unsigned next_node;      /* ... of a witness, which sends it to another node */
+    int events_core;         /* index of the monitor subscribed to; -1 none */
 
     uint8_t instance[16]; /* random, of this life of rackfishd */
     rf_bootstrap_t *bootstrap;

@@ -122,9 +122,11 @@ typedef struct rf_client_status {
     rf_core_t voters[RF_CLIENT_VOTERS_MAX];
     rf_core_t waiting[RF_CLIENT_VOTERS_MAX]; /* without a quorum: for whom */
     uint64_t log_first, elections, expulsions, snapshots_sent,
-        snapshots_loaded; /* counted here since its start */
+        snapshots_loaded; /* counted here since its start; expulsions: who left and was not asked to */
     char scheduler[96];   /* the CPU driver's mechanism and what it promises */
     char isolation[96];   /* ... and of isolation */
+    uint64_t
+        expulsions_silent; /* of the expulsions: no kernel's word of a death had come here before the view */
 } rf_client_status_t;
 
 enum { RF_CORE_DOWN = 0, RF_CORE_UP = 1, RF_CORE_JOINING = 2 };
