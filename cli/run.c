@@ -25,7 +25,7 @@ enum {
 const cli_option_t cli_run_options[] = {
     {"core", 'c', "N", "on this core"},
     {"node", 'n', "NODE", "on a core of this node"},
-    {"all", OPTION_ALL, NULL, "on every core that is up, one domain each"},
+    {"all", OPTION_ALL, NULL, "on every core that is up, witnesses' excepted, one domain each"},
     {"detach", 'd', NULL, "do not wait: print the domain's id; output goes to its log"},
     {"tty", 't', NULL, "give it a terminal"},
     {"label", 'l', NULL, "with --all: put the core before each line"},
@@ -182,7 +182,8 @@ static int list_cores(const cli_t *cli, uint32_t **cores, size_t *n)
     if (status != CLI_OK) return CLI_RUN_FAILED;
     *cores = calloc(reply->cores->n_cores + 1, sizeof **cores);
     for (size_t i = 0; *cores && i < reply->cores->n_cores; i++) {
-        if (strcmp(reply->cores->cores[i]->state, "up") == 0) (*cores)[(*n)++] = reply->cores->cores[i]->core;
+        const Rackfish__Core *core = reply->cores->cores[i];
+        if (strcmp(core->state, "up") == 0 && !core->witness) (*cores)[(*n)++] = core->core;
     }
     client_reply_free(reply);
     if (*n > 0) return CLI_OK;

@@ -158,6 +158,9 @@ static void status_json(const Rackfish__Status *s)
     json_u64(&json, "voters", s->voters);
     json_numbers(&json, "voter", s->voter, s->n_voter);
     json_numbers(&json, "waiting", s->waiting, s->n_waiting);
+    json_array_begin(&json, "witnesses");
+    for (size_t i = 0; i < s->n_witness; i++) json_string(&json, NULL, s->witness[i]);
+    json_array_end(&json);
     json_bool(&json, "lost", s->lost);
     json_bool(&json, "joint", s->joint);
     json_bool(&json, "frozen", s->frozen);
@@ -166,11 +169,11 @@ static void status_json(const Rackfish__Status *s)
     json_u64(&json, "log_first", s->log_first);
     json_u64(&json, "elections", s->elections);
     json_u64(&json, "expulsions", s->expulsions);
+    json_u64(&json, "expulsions_silent", s->expulsions_silent);
+    json_u64(&json, "expelled_alive", s->expelled_alive);
     json_u64(&json, "snapshots_sent", s->snapshots_sent);
     json_u64(&json, "snapshots_loaded", s->snapshots_loaded);
     json_u64(&json, "incarnation", s->incarnation);
-    json_u64(&json, "expulsions_silent", s->expulsions_silent);
-    json_u64(&json, "expelled_alive", s->expelled_alive);
     json_u64(&json, "nodes", s->nodes);
     json_u64(&json, "nodes_up", s->nodes_up);
     json_u64(&json, "cores", s->cores);
@@ -215,17 +218,14 @@ static void show_status(const cli_t *cli, const client_t *client, const reply_t 
            (unsigned long long)s->term, leader, s->joint ? ", its voters are changing" : "");
     printf("voters     %u: core%s %s\n", s->voters, s->voters == 1 ? "" : "s",
            show_ranges(voters, sizeof voters, s->voter, s->n_voter));
+    for (size_t i = 0; i < s->n_witness; i++)
+        printf("witness    node %s: votes, and runs only what --core or --node sends there\n", s->witness[i]);
     printf("log        %llu committed, %llu applied\n", (unsigned long long)s->log_committed,
            (unsigned long long)s->log_applied);
     printf("append     %s\n", s->append);
     printf("changes    %llu election%s, %llu expulsion%s, seen by this core",
            (unsigned long long)s->elections, s->elections == 1 ? "" : "s", (unsigned long long)s->expulsions,
            s->expulsions == 1 ? "" : "s");
-    const char *quorum = s->forming      ? "no: the machine is still forming"
-                         : s->has_quorum ? "yes"
-                         : s->lost       ? "no, never again: a majority of the voters is dead"
-                                         : "no: agreed changes are refused until its cores are back";
-    printf("quorum     %s%s%s\n", table_escape(s->has_quorum ? TABLE_GOOD : TABLE_BAD, c), quorum,
     if (s->expulsions_silent > 0)
         printf("; %llu on silence, no kernel had said that they were dead",
                (unsigned long long)s->expulsions_silent);
@@ -235,6 +235,11 @@ static void show_status(const cli_t *cli, const client_t *client, const reply_t 
             "falsely    %llu core%s of this node %s expelled while running: silent for too long, not dead\n",
             (unsigned long long)s->expelled_alive, s->expelled_alive == 1 ? "" : "s",
             s->expelled_alive == 1 ? "was" : "were");
+    const char *quorum = s->forming      ? "no: the machine is still forming"
+                         : s->has_quorum ? "yes"
+                         : s->lost       ? "no, never again: a majority of the voters is dead"
+                                         : "no: agreed changes are refused until its cores are back";
+    printf("quorum     %s%s%s\n", table_escape(s->has_quorum ? TABLE_GOOD : TABLE_BAD, c), quorum,
            table_escape(TABLE_PLAIN, c));
     printf("survives   %s\n", s->survives);
     if (s->n_waiting > 0)
@@ -282,6 +287,7 @@ static void show_cores(const cli_t *cli, const client_t *client, const reply_t *
             json_u64(&json, "incarnation", core->incarnation);
             json_u64(&json, "cpu", core->cpu);
             json_bool(&json, "shared_cpu", core->shared_cpu);
+            json_bool(&json, "witness", core->witness);
             json_i64(&json, "package", core->package);
             json_i64(&json, "numa", core->numa);
             json_object_end(&json);
@@ -328,6 +334,7 @@ static void show_nodes(const cli_t *cli, const client_t *client, const reply_t *
             json_u64(&json, "first_core", node->first_core);
             json_u64(&json, "cores", node->cores);
             json_u64(&json, "cores_up", node->cores_up);
+            json_bool(&json, "witness", node->witness);
             json_u64(&json, "memory_bytes", node->memory_bytes);
             json_u64(&json, "memory_free_bytes", node->memory_free_bytes);
             json_string(&json, "cpu_model", node->cpu_model);
@@ -346,7 +353,8 @@ static void show_nodes(const cli_t *cli, const client_t *client, const reply_t *
             snprintf(cores, sizeof cores, "%u", node->first_core);
         table_cell(table, "%u", node->node);
         table_cell(table, "%s", node->name);
-        table_cell_coloured(table, state_colour(node->state), "%s", node->state);
+        table_cell_coloured(table, state_colour(node->state), "%s%s", node->state,
+                            node->witness ? ", witness" : "");
         table_cell(table, "%s", node->address);
         table_cell(table, "%s", node->cores ? cores : "-");
         table_cell(table, "%u", node->cores_up);

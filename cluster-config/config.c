@@ -142,7 +142,8 @@ static bool nodes_equal(const rf_config_t *a, const rf_config_t *b)
             x->cores_form != RF_CONFIG_CORES_ALL; /* `all` may be resolved in one and not yet in the other */
         if (strcmp(x->name, y->name) != 0 || strcmp(x->address, y->address) != 0 || x->port != y->port ||
             x->memory_bytes != y->memory_bytes || x->cores_form != y->cores_form ||
-            (told && x->n_cores != y->n_cores) || strcmp(x->rdma, y->rdma) != 0 || !dpdk_equal(x, y))
+            x->witness != y->witness || (told && x->n_cores != y->n_cores) || strcmp(x->rdma, y->rdma) != 0 ||
+            !dpdk_equal(x, y))
             return false;
         if (x->cores_form == RF_CONFIG_CORES_LIST &&
             memcmp(x->cpus, y->cpus, x->n_cores * sizeof *x->cpus) != 0)
@@ -220,6 +221,7 @@ void rf_config_digest(const rf_config_t *config, uint8_t digest[32])
         digest_text(hash, node->address);
         digest_number(hash, node->port);
         digest_number(hash, node->memory_bytes);
+        digest_number(hash, node->witness);
         digest_text(hash, node->rdma);
         digest_number(hash, node->n_dpdk);
         for (unsigned j = 0; j < node->n_dpdk; j++) {

@@ -22,6 +22,7 @@
  *       cores: 0-7,16-23             # host CPUs: all, a count such as 8, or a list; may repeat one when emulated
  *       memory: 64G                  # a core's share is memory / cores; optional
  *       port: 7117                   # of the bootstrap
+ *       witness: off                 # on: its cores vote, and programs go there only by --core or --node
  *       rdma: {device: mlx5_0, port: 1, gid_index: 3, traffic_class: 106, service_level: 3, mtu: 4096, pkey_index: 0,
  *              mode: auto}           # of this host's RDMA links; what is not said is chosen
  *       dpdk: {interface: eth1, driver: af_packet, address: 10.1.0.7/24, gateway: 10.1.0.1, udp_port: 7118, mtu: 9000,
@@ -72,14 +73,15 @@ typedef struct rf_config_node {
         cpus[RF_CORES_PER_NODE_MAX]; /* of another host with a count: 0, 1, ..., as good a guess as any */
     uint16_t cores_form;             /* RF_CONFIG_CORES_* */
     uint64_t memory_bytes;           /* 0: no limit */
+    bool witness;                    /* only votes: programs go there only where asked to */
     char rdma
         [RF_RDMA_OPTIONS_MAX]; /* "device=mlx5_0,mtu=4096", as transport/rdma takes it; "": all is chosen */
     char rdma_device[RF_NAME_MAX]; /* "": any */
     unsigned n_dpdk;               /* 0: no port */
     rf_config_dpdk_t dpdk[RF_DPDK_PORTS_MAX];
     int line; /* where it stands in the file */
-    int cores_line, port_line, rdma_line,
-        dpdk_line; /* where its cores, port, rdma and dpdk do; those of `defaults` or of the node when not given */
+    int cores_line, port_line, witness_line, rdma_line,
+        dpdk_line; /* where its cores, port, witness, rdma and dpdk do; those of `defaults` or of the node when not given */
 } rf_config_node_t;
 
 typedef struct rf_config {

@@ -160,7 +160,10 @@ static unsigned voters_spread(const rf_config_t *config, unsigned *on_node)
             for (unsigned k = 0; k < config->n_voters; k++)
                 room += config->voters[k] >= node->first_core &&
                         config->voters[k] < node->first_core + node->n_cores;
-            if (on_node[i] >= room || (found && on_node[i] >= on_node[least])) continue;
+            bool worse =
+                found && (on_node[i] > on_node[least] ||
+                          (on_node[i] == on_node[least] && node->witness >= config->nodes[least].witness));
+            if (on_node[i] >= room || worse) continue;
             found = true;
             least = i;
         }
@@ -280,7 +283,10 @@ void doctor_check_voters(doctor_t *doctor)
                     "%u voters: the machine survives the death of any %u core(s), or of any %u node(s)", n,
                     cores, nodes);
     else if (config->n_nodes > 1 && cores > 0)
-        doctor_finding(doctor, RF_DOCTOR_NOTE, "three nodes survive any one",
+        doctor_finding(doctor, RF_DOCTOR_NOTE,
+                       config->n_nodes == 2
+                           ? "three nodes survive any one; the third may only vote (`witness: on`)"
+                           : "`voters: 3` survives any one",
                        "%u voter(s): it survives the death of any %u core(s), but not of node %.60s, which "
                        "has most of them",
                        n, cores, config->nodes[most].name);

@@ -246,6 +246,8 @@ static rf_err_t group_common_validate(rf_reader_t *reader, const machine_t *m, c
     if (port > UINT16_MAX || (port == 0 && !m->emulated))
         return rf_reader_fail(reader, node->port_line, "port: %u is out of range; write 1 to 65535", port);
     node->port = (uint16_t)port;
+    node->witness = group->witness;
+    node->witness_line = rf_reader_line(reader, group, "witness", 0);
 
     where = group->rdma || !defaults || !defaults->rdma ? (const void *)group : defaults;
     const rdma_t *rdma = group->rdma ? group->rdma : defaults ? defaults->rdma : NULL;
@@ -450,6 +452,52 @@ static rf_err_t voters_validate(rf_reader_t *reader, const machine_t *m, rf_conf
     return RF_OK;
 }
 
+/* Whether a core of that node may vote, as far as the configuration tells. */
+static bool node_may_vote(const rf_config_t *config, const rf_config_node_t *node)
+{
+    if (config->n_voters == 0 || !cores_are_told(config)) return true;
+    for (unsigned i = 0; i < config->n_voters; i++) {
+        if (config->voters[i] >= node->first_core && config->voters[i] < node->first_core + node->n_cores)
+            return true;
+    }
+    return false;
+}
+
+/* A witness adds a vote to those of two hosts or more. */
+static rf_err_t witnesses_validate(rf_reader_t *reader, const machine_t *m, rf_config_t *config)
+{
+    (void)m;
+    unsigned others = 0;
+    for (unsigned i = 0; i < config->n_nodes; i++) others += !config->nodes[i].witness;
+    for (unsigned i = 0; i < config->n_nodes; i++) {
+        const rf_config_node_t *node = &config->nodes[i];
+        if (!node->witness) continue;
+        if (others == 0)
+            return rf_reader_fail(
+                reader, node->witness_line,
+                "witness: every host is one, and programs would go nowhere; leave it out for "
+                "the hosts that are to run them");
+        if (others == 1)
+            return rf_reader_fail(reader, node->witness_line,
+                                  "witness: beside '%s' there is only one host that is none, and losing that "
+                                  "one stops everything; name another host, or leave it out",
+                                  node->name);
+        if (config->voters_max < 3)
+            return rf_reader_fail(
+                reader, node->witness_line,
+                "witness: '%s' is of no use among fewer than three voters; write 'voters: 3' "
+                "or more",
+                node->name);
+        if (!node_may_vote(config, node))
+            return rf_reader_fail(
+                reader, node->witness_line,
+                "witness: 'voters' lists no core of '%s', which then does nothing; list one "
+                "of its cores, from %u on",
+                node->name, node->first_core);
+    }
+    return RF_OK;
+}
+
 /* Which nodes a hostlist of a rule names. */
 static rf_err_t rule_side_decode(rf_reader_t *reader, const rule_t *rule, unsigned side,
                                  const rf_config_t *config, bool *named)
@@ -543,8 +591,8 @@ rf_err_t rf_config_validate(rf_reader_t *reader, const ProtobufCMessage *message
     rf_assert(message->descriptor == &rackfish__config__machine__descriptor);
     const machine_t *m = (const machine_t *)message;
     static rf_err_t (*const steps[])(rf_reader_t *, const machine_t *, rf_config_t *) = {
-        machine_name_validate, times_validate,  users_validate,
-        nodes_validate,        voters_validate, transports_validate,
+        machine_name_validate, times_validate,     users_validate,      nodes_validate,
+        voters_validate,       witnesses_validate, transports_validate,
     };
     config->encrypt = m->encrypt;
     config->allow_root = m->allow_root;

@@ -123,6 +123,7 @@ agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core, rf_incarn
         .voters_max =
             boot->voters_max > 0 && boot->voters_max < AGREE_VOTERS_MAX ? boot->voters_max : AGREE_VOTERS_MAX,
         .no_vote = boot->no_vote,
+        .witness = boot->witness,
         .host = host,
         .package = package,
         .plan = AGREEMENT_PLAN_HOST,

@@ -252,6 +252,8 @@ static rf_err_t publish(rf_daemon_t *daemon, int *boot_fd)
     fill_nodes(daemon, &boot);
     if (config->n_voters > 0) memset(boot.no_vote, 1, sizeof boot.no_vote);
     for (unsigned i = 0; i < config->n_voters; i++) boot.no_vote[config->voters[i]] = 0;
+    for (unsigned n = 0; n < config->n_nodes; n++)
+        memset(boot.witness + boot.nodes[n].first_core, config->nodes[n].witness, boot.nodes[n].n_cores);
     rf_err_t err = rf_key_derive(config->key, config->key_size, &daemon->machine, "links", boot.link_key);
     if (err == RF_OK) err = rf_boot_publish(&boot, boot_fd);
     explicit_bzero(boot.link_key, sizeof boot.link_key);

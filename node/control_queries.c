@@ -142,8 +142,10 @@ static const char *node_with_most(const rf_daemon_t *daemon, const rf_client_sta
 void rf_survives_in_words(const rf_daemon_t *daemon, const rf_client_status_t *status, char *out, size_t max)
 {
     char most[RF_NAME_MAX + 64];
-    snprintf(most, sizeof most, ", but not of node %s; three nodes survive any one",
-             node_with_most(daemon, status));
+    snprintf(most, sizeof most, ", but not of node %s; %s", node_with_most(daemon, status),
+             status->nodes == 2     ? "three nodes survive any one (the third may be a witness)"
+             : status->nodes_up > 2 ? "`voters: 3` survives any one"
+                                    : "three nodes survive any one");
     char who[64];
     list_cores(status->waiting, status->n_waiting, who, sizeof who);
     const char *even = status->n_voters > 2 && status->n_voters % 2 == 0
@@ -236,6 +238,11 @@ static void answer_status(replica_query_t *query, const void *body, size_t size)
     status.waiting = waiting;
     for (unsigned i = 0; i < s.n_waiting && i < RF_CLIENT_VOTERS_MAX; i++)
         waiting[status.n_waiting++] = s.waiting[i];
+    char *witnesses[RF_NODES_MAX];
+    status.witness = witnesses;
+    for (unsigned i = 0; i < daemon->config->n_nodes; i++) {
+        if (daemon->config->nodes[i].witness) witnesses[status.n_witness++] = daemon->config->nodes[i].name;
+    }
     status.lost = s.lost;
     status.joint = s.joint;
     status.frozen = s.frozen;
@@ -244,6 +251,8 @@ static void answer_status(replica_query_t *query, const void *body, size_t size)
     status.log_first = s.log_first;
     status.elections = s.elections;
     status.expulsions = s.expulsions;
+    status.expulsions_silent = s.expulsions_silent;
+    status.expelled_alive = daemon->expelled_alive;
     status.snapshots_sent = s.snapshots_sent;
     status.snapshots_loaded = s.snapshots_loaded;
     status.incarnation = s.incarnation;
@@ -251,8 +260,6 @@ static void answer_status(replica_query_t *query, const void *body, size_t size)
     status.lanes = s.lanes >= RF_CLIENT_LANES_UNFIT ? 0 : s.lanes;
     status.domains = s.domains;
     status.forming = s.forming;
-    status.expulsions_silent = s.expulsions_silent;
-    status.expelled_alive = daemon->expelled_alive;
     status.survives = survives;
     status.uptime_ns = s.uptime_ns;
     status.scheduler = s.scheduler;
@@ -308,6 +315,8 @@ static void answer_cores(replica_query_t *query, const void *body, size_t size)
             items[i].incarnation = r->incarnation;
             items[i].package = known_or_none(r->package);
             items[i].numa = known_or_none(r->numa);
+            items[i].witness =
+                r->node < client->daemon->config->n_nodes && client->daemon->config->nodes[r->node].witness;
             for (size_t k = 0; k < query->n_records; k++)
                 items[i].shared_cpu |= &records[k] != r && records[k].cpu == r->cpu &&
                                        (records[k].node == r->node || client->daemon->config->emulated);
@@ -359,6 +368,7 @@ static void answer_nodes(replica_query_t *query, const void *body, size_t size)
         items[i].address = daemon->places[i].address;
         items[i].first_core = daemon->places[i].first_core;
         items[i].cores = daemon->places[i].n_cores;
+        items[i].witness = daemon->config->nodes[i].witness;
         for (size_t k = 0; k < query->n_records; k++)
             items[i].cores_up += records[k].node == i && records[k].state == RF_CORE_UP;
         const char *state = items[i].cores_up == 0                       ? "down"

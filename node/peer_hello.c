@@ -28,8 +28,9 @@ static unsigned config_lines(const rf_daemon_t *daemon, char lines[][320], char 
         const rf_config_node_t *node = &c->nodes[i];
         char cores[16] = "all";
         if (node->cores_form != RF_CONFIG_CORES_ALL) snprintf(cores, sizeof cores, "%u", node->n_cores);
-        snprintf(lines[n++], 320, "host %u=%s, address %s, port %u, %s cores, memory %llu", i, node->name,
-                 node->address, node->port, cores, (unsigned long long)node->memory_bytes);
+        snprintf(lines[n++], 320, "host %u=%s, address %s, port %u, %s cores, memory %llu%s", i, node->name,
+                 node->address, node->port, cores, (unsigned long long)node->memory_bytes,
+                 node->witness ? ", witness" : "");
     }
     for (unsigned i = 0; i < n; i++) pointers[i] = lines[i];
     return n;

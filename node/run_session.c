@@ -4,6 +4,7 @@
 #include "base/os.h"
 #include "node/logs.h"
 #include "node/monitors.h"
+#include "node/peers.h"
 #include "node/run_relay.h"
 #include "node/run_streams.h"
 #include "node/ship.h"
@@ -480,6 +481,18 @@ static void run_here(rf_client_t *client, uint64_t id, const uint8_t *frame, siz
     if (err != RF_OK) run_fail(run, err, 0, "no memory for the program's files");
 }
 
+/* Where a program without a wish goes: it stays, unless this node only votes. RF_NODE_NONE: nowhere. */
+static rf_node_t choose_node(rf_daemon_t *daemon)
+{
+    const rf_config_t *config = daemon->config;
+    if (!config->nodes[daemon->node].witness) return daemon->node;
+    for (unsigned i = 0; i < config->n_nodes; i++) {
+        rf_node_t node = (rf_node_t)(daemon->next_node++ % config->n_nodes);
+        if (!config->nodes[node].witness && rf_peer_is_connected(daemon, node)) return node;
+    }
+    return RF_NODE_NONE;
+}
+
 void rf_run_start(rf_client_t *client, uint64_t id, const Rackfish__RunStart *start, const uint8_t *frame,
                   size_t frame_size)
 {
@@ -514,6 +527,16 @@ void rf_run_start(rf_client_t *client, uint64_t id, const Rackfish__RunStart *st
         if (node == daemon->config->n_nodes) {
             rf_client_error(client, id, RF_ERR_NOT_FOUND,
                             "there is no node %.64s; 'rackfish nodes' lists them", start->node);
+            return;
+        }
+    } else if (!client->relayed) {
+        node = choose_node(daemon);
+        if (node == RF_NODE_NONE) {
+            rf_client_error(
+                client, id, RF_ERR_PEER_DEAD,
+                "node %s only votes (a witness), and no other node is in reach; --node %s runs it "
+                "here nevertheless",
+                daemon->config->nodes[daemon->node].name, daemon->config->nodes[daemon->node].name);
             return;
         }
     }

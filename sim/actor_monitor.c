@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define REAL_NS        (1000000000ull * RF_NS_PER_S)
 #define DRIFT_MAX      40000 /* parts per million */
@@ -373,6 +374,7 @@ static void draw_boot(sim_world_t *w)
             b->cores[i] =
                 (rf_boot_core_t){.node = (rf_node_t)h, .cpu = (uint16_t)i, .package = w->package[i]};
     }
+    memcpy(b->witness, w->witness, w->n_cores * sizeof *w->witness);
     for (unsigned h = 1; h < w->n_hosts; h++) {
         all->boots[h] = *b;
         all->boots[h].node = (rf_node_t)h;

@@ -85,6 +85,7 @@ typedef struct rf_boot {
     rf_boot_node_t nodes[RF_NODES_MAX];
     rf_boot_core_t cores[RF_CORES_MAX];
     uint8_t no_vote[RF_CORES_MAX]; /* 1: this core is none of the configured voters */
+    uint8_t witness[RF_CORES_MAX]; /* 1: on a host that only votes: preferred last as leader */
 } rf_boot_t;
 
 /* Maps and checks a boot block; read-only, for the life of the process. RF_ERR_PROTOCOL if it is none. */

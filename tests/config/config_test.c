@@ -268,6 +268,9 @@ static void test_digest(void **state)
         digests_equal(base, "key_file: k\nheartbeat_ms: 50\nnodes: [{hosts: \"a[1-2]\", cores: 2}]\n"));
     assert_false(
         digests_equal(base, "key_file: k\nnodes: [{hosts: \"a[1-2]\", cores: 2, rdma: {mtu: 1024}}]\n"));
+    assert_false(digests_equal(
+        "key_file: k\nnodes: [{hosts: \"a,b,c\", cores: 2}]\n",
+        "key_file: k\nnodes: [{hosts: \"a,b\", cores: 2}, {hosts: c, cores: 2, witness: on}]\n"));
 }
 
 static void test_reload_names_what_cannot_change(void **state)
@@ -284,6 +287,13 @@ static void test_reload_names_what_cannot_change(void **state)
     assert_string_equal(names, "machine, heartbeat_ms, nodes");
     free(fresh);
     fresh = parse("nodes: [{hosts: a, cores: 2, rdma: {mode: send}}]\n");
+    rf_config_not_reloadable(running, fresh, names, sizeof names);
+    assert_string_equal(names, "nodes");
+    free(fresh);
+    free(running);
+    running = parse("nodes: [{hosts: \"a,b,c\", cores: 2}]\n");
+    fresh = parse("nodes: [{hosts: \"a,b\", cores: 2}, {hosts: c, cores: 2, witness: on}]\n");
+    assert_true(!fresh->nodes[1].witness && fresh->nodes[2].witness);
     rf_config_not_reloadable(running, fresh, names, sizeof names);
     assert_string_equal(names, "nodes");
     free(fresh);
