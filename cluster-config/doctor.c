@@ -32,6 +32,7 @@ static const struct {
     {"kernel", doctor_check_kernel},
     {"cpus", doctor_check_cpus},
     {"clock", doctor_check_clock},
+    {"delays", doctor_check_delays},
     {"memory", doctor_check_memory},
     {"files", doctor_check_files},
     {"processes", doctor_check_processes},

@@ -36,6 +36,11 @@ void doctor_check_hugepages(doctor_t *doctor);
 void doctor_check_files(doctor_t *doctor);
 void doctor_check_processes(doctor_t *doctor);
 
+/* doctor_delays.c: how late it lets processes run */
+void doctor_check_delays(doctor_t *doctor);
+/* What these say of the timeouts; sorts them. */
+void doctor_judge_delays(doctor_t *doctor, uint64_t *late_ns, unsigned n);
+
 /* doctor_rdma.c: its RDMA devices */
 void doctor_check_rdma(doctor_t *doctor);
 /* What its links over RDMA go by. Of several kinds, or none, that are up and meant: RoCE. */

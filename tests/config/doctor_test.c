@@ -1,5 +1,5 @@
 /* The preflight: every finding is whole; what a test can break is found; needs grow with the configuration. */
-#include "cluster-config/doctor.h"
+#include "cluster-config/doctor_internal.h"
 #include "cluster-config/parse.h"
 
 #include <arpa/inet.h>
@@ -16,6 +16,8 @@
 #include <unistd.h>
 
 static rf_doctor_report_t report;
+/* Most tests are of these: the others, which take their time, are run once. */
+static const char *const of_devices[] = {"memlock", "hugepages", "rdma", "mtu", "dpdk", "capabilities", NULL};
 
 static rf_config_t *parse(const char *text)
 {
@@ -195,7 +197,7 @@ static void rdma_run_told(const char *told)
     bool wanted = told != NULL;
     rf_config_t *config = wanted ? parse(text) : NULL;
     rf_doctor_options_t options = {
-        .config = config, .node = wanted ? 0 : RF_NODE_NONE, .run_base = "/tmp", .sys_root = rdma_root};
+        .config = config, .node = wanted ? 0 : RF_NODE_NONE, .sys_root = rdma_root, .only = of_devices};
     rf_doctor_run(&options, &report);
     free(config);
 }
@@ -471,6 +473,76 @@ static void test_memory_locked(void **state)
     }
 }
 
+/* What a witness changes of what the machine survives. */
+static void test_witness(void **state)
+{
+    (void)state;
+    static const char *const only[] = {"voters", NULL};
+    static const struct {
+        const char *nodes, *says;
+        rf_doctor_severity_t severity;
+    } cases[] = {
+        {"{hosts: \"a,b\", cores: 4}", "but not of node a", RF_DOCTOR_NOTE},
+        {"{hosts: \"a,b\", cores: 4}, {hosts: w, cores: 1, witness: on}",
+         "7 voters: the machine survives the "
+         "death of any 3 core(s), or of any 1 node(s)",
+         RF_DOCTOR_GOOD},
+        {"{hosts: w, cores: 4, witness: on}, {hosts: \"a,b\", cores: 4}", "or of any 1 node(s)",
+         RF_DOCTOR_GOOD},
+        {"{hosts: \"a,b\", cores: 1}, {hosts: w, cores: 4, witness: on}", "but not of node w",
+         RF_DOCTOR_NOTE},
+    };
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[256];
+        snprintf(text, sizeof text, "nodes: [%s]\n", cases[i].nodes);
+        rf_config_t *config = parse(text);
+        rf_doctor_options_t options = {.config = config, .node = 0, .only = only, .transport = only_tcp};
+        rf_doctor_run(&options, &report);
+        const rf_doctor_finding_t *f = finding("voters", cases[i].severity);
+        assert_non_null(f);
+        assert_non_null(strstr(f->what, cases[i].says));
+        free(config);
+    }
+}
+
+/* Delays that were measured, and timeouts that do, or do not, exceed them. */
+static void test_delays(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *times, *says;
+        uint64_t worst_ms;
+        rf_doctor_severity_t severity;
+    } cases[] = {
+        {"", "at most 10.0 ms late", 10, RF_DOCTOR_GOOD},
+        {"", "up to 300.0 ms late (p99.9 1.0 ms, of 2000 sleeps), more than half of election_ms, 500 ms", 300,
+         RF_DOCTOR_NOTE},
+        {"election_ms: 2000\n", "more than half of host_deadline_ms less heartbeat_ms, 900 ms", 500,
+         RF_DOCTOR_NOTE},
+        {"election_ms: 600\n", "the shortest timeout, election_ms, is 600 ms", 300, RF_DOCTOR_GOOD},
+    };
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[256];
+        uint64_t late_ns[2000];
+        snprintf(text, sizeof text, "%snodes: [{hosts: a, cores: 1}]\n", cases[i].times);
+        rf_config_t *config = parse(text);
+        rf_doctor_options_t options = {.config = config, .node = 0};
+        doctor_t doctor = {.options = &options, .report = &report, .check = "delays"};
+        report.n = 0;
+        for (unsigned k = 0; k < 2000; k++) late_ns[k] = k == 77 ? cases[i].worst_ms * 1000000 : 1000000;
+        doctor_judge_delays(&doctor, late_ns, 2000);
+        const rf_doctor_finding_t *f = finding("delays", cases[i].severity);
+        assert_non_null(f);
+        assert_non_null(strstr(f->what, cases[i].says));
+        assert_true(cases[i].severity == RF_DOCTOR_GOOD || strstr(f->mend, "election_ms"));
+        free(config);
+    }
+    static const char *const only[] = {"delays", NULL};
+    rf_doctor_options_t options = {.node = RF_NODE_NONE, .only = only};
+    rf_doctor_run(&options, &report);
+    assert_int_equal(report.n, 1);
+}
+
 /* The file names a device: that one counts, and a port of another that lies idle does not. */
 static void test_rdma_device_by_name(void **state)
 {
@@ -495,7 +567,7 @@ static void test_rdma_device_by_name(void **state)
         snprintf(file, sizeof file, text, cases[i].device);
         rf_config_t *config = parse(file);
         rf_doctor_options_t options = {
-            .config = config, .node = 0, .run_base = "/tmp", .sys_root = rdma_root};
+            .config = config, .node = 0, .sys_root = rdma_root, .only = of_devices};
         rf_doctor_run(&options, &report);
         if (cases[i].says)
             assert_true(rdma_says(RF_DOCTOR_FAIL, cases[i].says));
@@ -529,7 +601,7 @@ static void dpdk_run(const char *port)
         port);
     rf_config_t *config = parse(text);
     snprintf(config->path, sizeof config->path, "/x/y.yaml");
-    rf_doctor_options_t options = {.config = config, .node = 0, .run_base = "/tmp", .sys_root = rdma_root};
+    rf_doctor_options_t options = {.config = config, .node = 0, .sys_root = rdma_root, .only = of_devices};
     rf_doctor_run(&options, &report);
     free(config);
 }
@@ -629,6 +701,8 @@ int main(void)
         cmocka_unit_test(test_need_grows_with_cores),
         cmocka_unit_test(test_lanes),
         cmocka_unit_test(test_memory_locked),
+        cmocka_unit_test(test_witness),
+        cmocka_unit_test(test_delays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
