@@ -343,6 +343,9 @@ rf_err_t agreement_init(void *memory, size_t size, const agreement_params_t *par
 /* The one operation. Never fails: what cannot be done is said in the output. */
 const agreement_output_t *agreement_step(agreement_t *engine, const agreement_event_t *event);
 
+/* Groups held here, for groups_query(); NULL: not used. They are stepped by agreement_step() alone. */
+const groups_t *agreement_groups(const agreement_t *engine);
+
 /* The session that a member has by being one. Results are not kept for it: the member has the replica. */
 uint64_t agreement_own_session(const agreement_t *engine);
 

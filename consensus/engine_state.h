@@ -291,8 +291,8 @@ struct agreement {
     uint64_t n_loads, n_elections, n_snapshots_sent, n_expulsions, n_snapshots;
     uint8_t *form_map; /* bitmap, for FORM's apply */
 
-    groups_t *groups; /* NULL: not used */
-    uint64_t groups_tick_ns;
+    groups_t *groups;                     /* NULL: not used */
+    uint64_t groups_tick_ns, groups_view; /* groups_view: the last that they were told of */
     bool groups_more;
     agreement_member_t *group_left; /* [n_cores + AGREEMENT_CHANGES_MAX] to be told: who has left */
     unsigned n_group_left;

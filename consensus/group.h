@@ -85,8 +85,10 @@ typedef enum group_event_kind {
     GROUP_TICK = 1, /* time has passed; also asks for the rest of an output that said `more` */
     GROUP_RECEIVE,  /* a message from another member of the machine */
     GROUP_ROOM,     /* the link to `peer` is up, or takes messages again */
-    GROUP_VIEW, /* a view was applied in which these members are no longer; in the views' order. After a snapshot:
-                       all that have ever left, of each core the last */
+    GROUP_VIEW, /* a view was applied, in which these members are no longer. Every view is told, also one that
+                       nobody has left with, in the views' order; several at once by the last's number, with all who
+                       have left until then. After a snapshot: its view, and all that have ever left, of each core
+                       the last. Whoever says a number has been told of the same departures as all who say it */
     GROUP_FENCED, /* a member that has left is fenced: nothing of it runs, nothing it sends is delivered */
     GROUP_FORM,   /* a new group, owned by the caller; completes when all members have it */
     GROUP_JOIN,   /* the caller becomes a member, asking `through`, any member of the group */

@@ -1,7 +1,11 @@
 /*
  * Group operations inside the engine: the machine of consensus/group.h is stepped at most once in a step of this one, because
- * one output lives until the next: with the event that concerns it, else with what the log has brought (who has left), else
- * with the time. Entries after a view with leavers are applied when it has been told.
+ * one output lives until the next: with the event that concerns it, else with what the log has brought (a view), else with
+ * the time. Entries after a view with leavers are applied when it has been told.
+ *
+ * Groups are told of every view, also of those that nobody left with: members compare the numbers of the views in which they
+ * resolve a departure, so all must come to the same number, whether they learn of it by the log or by a snapshot. Of several
+ * views at once, the last: with its number go all who have left until then.
  */
 #include "consensus/engine.h"
 
@@ -23,6 +27,16 @@ bool engine_groups_init(agreement_t *e)
 {
     group_params_t params = params_of(&e->params);
     return groups_init(e->groups, groups_size(&params), &params, &e->groups) == RF_OK;
+}
+
+static bool untold(const agreement_t *e)
+{
+    return e->n_group_left > 0 || e->groups_view != e->view;
+}
+
+const groups_t *agreement_groups(const agreement_t *e)
+{
+    return e->groups;
 }
 
 static void step(agreement_t *e, group_event_t *event)
@@ -49,7 +63,7 @@ void engine_groups_receive(agreement_t *e, const agreement_event_t *event)
 void engine_groups_tick(agreement_t *e)
 {
     group_event_t in = {.kind = GROUP_TICK};
-    if (e->groups && e->n_group_left == 0 && (e->groups_more || e->now_ns >= e->groups_tick_ns)) step(e, &in);
+    if (e->groups && !untold(e) && (e->groups_more || e->now_ns >= e->groups_tick_ns)) step(e, &in);
 }
 
 void engine_groups_room(agreement_t *e, agreement_member_t peer)
@@ -93,13 +107,14 @@ void engine_groups_loaded(agreement_t *e)
 void engine_groups_finish(agreement_t *e)
 {
     if (!e->groups) return;
-    if (e->n_group_left > 0 && !e->output.group) {
+    if (untold(e) && !e->output.group) {
         group_event_t in = {.kind = GROUP_VIEW};
         in.view.view = e->view;
         in.view.left = e->group_left;
         in.view.n_left = e->n_group_left;
         step(e, &in);
         e->n_group_left = 0;
+        e->groups_view = e->view;
     }
-    e->output.more |= e->groups_more || e->n_group_left > 0 || e->applied < e->committed;
+    e->output.more |= e->groups_more || untold(e) || e->applied < e->committed;
 }

@@ -49,33 +49,6 @@ static rf_core_t newest(const net_t *n)
     return best;
 }
 
-static unsigned live_voters(const net_t *n, const agreement_state_t *s)
-{
-    unsigned live = 0;
-    for (unsigned i = 0; i < s->n_voters; i++) {
-        const net_core_t *c = &n->cores[s->voters[i].core];
-        live += c->alive && c->incarnation == s->voters[i].incarnation;
-    }
-    return live;
-}
-
-/* May this core die without the machine being lost? In a joint configuration nobody does. */
-static bool may_die(const net_t *n, rf_core_t core)
-{
-    for (rf_core_t at = 0; at < n->knobs.cores; at++) {
-        if (!n->cores[at].alive) continue;
-        agreement_state_t s = net_state(n, at);
-        if (!s.formed) return false;
-        if (s.joint) return false;
-        unsigned live = live_voters(n, &s);
-        for (unsigned i = 0; i < s.n_voters; i++) {
-            if (s.voters[i].core == core && s.voters[i].incarnation == n->cores[core].incarnation) live--;
-        }
-        if (live <= s.n_voters / 2) return false;
-    }
-    return true;
-}
-
 static void kill(run_t *r, rf_core_t core)
 {
     net_kill(r->n, core);
@@ -280,7 +253,7 @@ static void one_step(run_t *r, bool calm)
     } else if (calm) {
         return;
     } else if (what < 70) {
-        if (n->cores[core].alive && may_die(n, core)) kill(r, core);
+        if (n->cores[core].alive && net_may_die(n, core)) kill(r, core);
     } else if (what < 78) {
         tell_deaths(r, false);
     } else if (what < 80 && n->cores[core].alive) {
@@ -301,7 +274,7 @@ static void one_step(run_t *r, bool calm)
         if (alive) net_step(n, core, &event);
     } else if (alive) { /* in order; and back again later */
         agreement_member_t leaver = net_member(n, other);
-        if (n->cores[other].alive && may_die(n, other)) net_change(n, core, NULL, 0, &leaver, 1);
+        if (n->cores[other].alive && net_may_die(n, other)) net_change(n, core, NULL, 0, &leaver, 1);
     }
 }
 
@@ -364,7 +337,7 @@ static const char *run_as(uint64_t seed, how_t *how)
             break;
         }
         agreement_state_t s = net_state(n, at);
-        if (s.lost || live_voters(n, &s) <= s.n_voters / 2) lost = true;
+        if (s.lost || net_live_voters(n, &s) <= s.n_voters / 2) lost = true;
     }
     if (!lost) {
         if (!net_until(n, all_members_up, NULL, 400 * MS))

@@ -53,6 +53,7 @@ agreement_params_t net_params(net_t *n, agreement_member_t self)
         .seed = 7,
         .lane_lines = k->lane_lines,
         .defects = k->defects,
+        .group = k->group,
         .plain = k->plain,
         .state_machine = net_model_machine(&n->cores[self.core]),
     };
@@ -130,7 +131,8 @@ static void send(net_t *n, rf_core_t from, const agreement_message_t *m)
     for (unsigned i = 0; i < m->n_to; i++) {
         rf_core_t to = m->to[i].core;
         rf_assert(to < n->knobs.cores && m->size <= AGREEMENT_MESSAGE_MAX && m->size > 0);
-        rf_assert(to != from || n->knobs.defects != 0);
+        /* A new incarnation may hear of a group before it hears that its last one has left it. */
+        rf_assert(to != from || n->knobs.defects != 0 || groups_type(m->type));
         bool careless = n->knobs.defects & AGREEMENT_DEFECT_NEW_INCARNATION_VOTES;
         if (to == from || (m->to[i].incarnation != n->cores[to].incarnation && !careless)) continue;
         unsigned copies = rf_prng_below(&n->prng, 100) < n->knobs.repeat_percent ? 2 : 1;
@@ -179,6 +181,12 @@ void net_step(net_t *n, rf_core_t core, agreement_event_t *event)
         c->view_changed |= out->view_changed;
         c->role_changed |= out->role_changed;
         for (unsigned i = 0; i < out->n_messages; i++) send(n, core, &out->messages[i]);
+        for (unsigned i = 0; out->group && i < out->group->n_messages; i++) {
+            const group_message_t *m = &out->group->messages[i];
+            send(n, core,
+                 &(agreement_message_t){
+                     .to = m->to, .n_to = m->n_to, .type = m->type, .bytes = m->bytes, .size = m->size});
+        }
         for (unsigned i = 0; i < out->n_completions; i++) net_model_answered(n, core, &out->completions[i]);
         net_model_check(n, core);
         if (out->expelled) {
@@ -473,4 +481,30 @@ rf_core_t net_leader(const net_t *n)
         term = s.term;
     }
     return leader;
+}
+
+unsigned net_live_voters(const net_t *n, const agreement_state_t *s)
+{
+    unsigned live = 0;
+    for (unsigned i = 0; i < s->n_voters; i++) {
+        const net_core_t *c = &n->cores[s->voters[i].core];
+        live += c->alive && c->incarnation == s->voters[i].incarnation;
+    }
+    return live;
+}
+
+bool net_may_die(const net_t *n, rf_core_t core)
+{
+    for (rf_core_t at = 0; at < n->knobs.cores; at++) {
+        if (!n->cores[at].alive) continue;
+        agreement_state_t s = net_state(n, at);
+        if (!s.formed) return false;
+        if (s.joint) return false;
+        unsigned live = net_live_voters(n, &s);
+        for (unsigned i = 0; i < s.n_voters; i++) {
+            if (s.voters[i].core == core && s.voters[i].incarnation == n->cores[core].incarnation) live--;
+        }
+        if (live <= s.n_voters / 2) return false;
+    }
+    return true;
 }

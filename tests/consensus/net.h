@@ -42,6 +42,7 @@ typedef struct net_knobs {
     unsigned hold_percent; /* of what may be: the next event follows at once */
     bool plain;            /* engines without their shortcuts */
     unsigned lane_lines;   /* one-sided append; the test carries out what is written */
+    group_params_t group;  /* groups_max 0: none; the test's watch does what they ask for */
     unsigned defects;
 } net_knobs_t;
 
@@ -164,6 +165,9 @@ agreement_member_t net_member(const net_t *n, rf_core_t core);
 uint64_t net_shortcuts(const net_t *n);
 /* Who leads in the latest term; RF_CORE_NONE. */
 rf_core_t net_leader(const net_t *n);
+unsigned net_live_voters(const net_t *n, const agreement_state_t *s);
+/* May this core die without the machine being lost? In a joint configuration nobody does. */
+bool net_may_die(const net_t *n, rf_core_t core);
 /* After quiet: live members hold the same. */
 void net_check_quiet(net_t *n);
 
