@@ -9,8 +9,8 @@
 #   one-way    a slot and its echo on that link, halved, both ends sleeping in between: p50 and p99
 #   clients    operations a second of three clients, one a host, that change and read keys of the machine and think up to 30 ms in between
 #   cost       CPU time of a link driver for a frame that it drops, when these come as fast as they go and there is hardly any honest
-#              traffic: looking for them, waking up and the calls to the kernel are in it, the kernel's work in its interrupts is not. What
-#              the flow by itself spends on one is `rf-bench flow`
+#              traffic: looking for them, waking up and what the kernel does on its account are in it. What the flow by itself spends
+#              on one is `rf-bench flow`
 #
 # What goes against them: "none"; a kind of the forger's, --frames of it a second; "flood", all kinds, as fast as it goes; "busy", no
 # frames, but a process that takes as much of a CPU as the flood's: with few CPUs much of what a flood takes is that. Figures are medians
