@@ -160,6 +160,21 @@ void group_thread_step(group_thread_t *t, unsigned index, const group_event_t *e
     settle(t);
 }
 
+uint32_t group_thread_hop_ns(void)
+{
+    enum { HOPS = 20000, BYTES = 56 };
+    static group_queued_t queue[GROUP_QUEUE_MAX];
+    uint8_t message[BYTES] = {1};
+    uint64_t before = rf_clock_ns();
+    for (unsigned i = 0; i < HOPS; i++) {
+        group_queued_t *q = &queue[i % GROUP_QUEUE_MAX];
+        q->size = BYTES;
+        memcpy(q->bytes, message, sizeof message);
+        __asm__ volatile("" : : "r"(q->bytes) : "memory"); /* the copy is made */
+    }
+    return 1 + (uint32_t)((rf_clock_ns() - before) / HOPS);
+}
+
 static unsigned poll_link(group_thread_t *t, group_node_t *node, unsigned from)
 {
     enum { BURST = 32 };
@@ -192,14 +207,15 @@ unsigned group_thread_poll(group_thread_t *t)
     return n;
 }
 
-void group_thread_form(group_thread_t *t, unsigned members)
+void group_thread_form(group_thread_t *t, unsigned members, const uint8_t *order, const uint8_t *parents)
 {
     agreement_member_t list[GROUP_NODES_MAX];
-    for (unsigned i = 0; i < members; i++) list[i] = member(i);
+    for (unsigned i = 0; i < members; i++) list[i] = member(order ? order[i] : i);
     group_event_t event = {.kind = GROUP_FORM};
     event.form.group = GROUP_BENCHED;
     event.form.members = list;
     event.form.n_members = members;
+    event.form.parents = parents;
     group_thread_step(t, 0, &event);
 }
 

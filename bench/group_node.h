@@ -57,11 +57,15 @@ void group_thread_close(group_thread_t *thread);
 /* Steps one member, and all of this thread for as long as there are messages between them; flushes. */
 void group_thread_step(group_thread_t *thread, unsigned index, const group_event_t *event);
 
+/* What it takes to hand a message over to a member of the same thread, in ns. */
+uint32_t group_thread_hop_ns(void);
+
 /* Looks once at all links. Returns how many slots there were. */
 unsigned group_thread_poll(group_thread_t *thread);
 
-/* Events of member 0: forms the group of `members`; asks for an operation. */
-void group_thread_form(group_thread_t *thread, unsigned members);
+/* Events of member 0: forms the group of `members`, in this order (NULL: by number) and with these parents; asks for an operation. */
+void group_thread_form(group_thread_t *thread, unsigned members, const uint8_t *order,
+                       const uint8_t *parents);
 void group_thread_operate(group_thread_t *thread, group_phase_t phase, uint64_t cookie);
 
 #endif

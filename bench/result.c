@@ -90,7 +90,7 @@ static void print_row(const bench_result_t *r, double mean)
                "min", "p50", "p90", "p99", "p99.9", "max", "mean", "p50 / raw limit");
         header_of = r->bench;
     }
-    char label[96];
+    char label[128];
     int used = snprintf(label, sizeof label, "%s", r->what);
     for (unsigned i = 0; i < r->n_params && used > 0 && (size_t)used < sizeof label; i++)
         used += snprintf(label + used, sizeof label - (size_t)used, "%s %s %llu", i ? "," : "",

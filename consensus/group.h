@@ -254,6 +254,16 @@ rf_err_t groups_query(const groups_t *groups, uint64_t group, group_info_t *out)
  */
 uint64_t group_plan_weigh(unsigned n, const uint32_t *latency_ns, uint32_t send_ns, uint8_t *order,
                           uint8_t *parents);
+/*
+ * Trees by placement, likewise for FORM: `members`, of which the first is the owner, on hosts and packages given by core, as the engine has
+ * them (package NULL: one a host). By package: the owner feeds the lowest member of each other package, and that one the others there; by
+ * host: of each other host, so one message goes to it. Members of the owner's own are fed by the owner. Listed: those fed by it that feed
+ * others, on other hosts first; then the rest, by core.
+ */
+void group_plan_by_package(const agreement_member_t *members, unsigned n, const uint16_t *host,
+                           const uint32_t *package, uint8_t *order, uint8_t *parents);
+void group_plan_by_host(const agreement_member_t *members, unsigned n, const uint16_t *host, uint8_t *order,
+                        uint8_t *parents);
 /* When the last member is reached by such a list, each feeding its children in the list's order. */
 uint64_t group_plan_reach_ns(unsigned n, const uint32_t *latency_ns, uint32_t send_ns, const uint8_t *order,
                              const uint8_t *parents);

@@ -1,5 +1,9 @@
 /*
- * Trees weighted by latency. Made greedily, one member more each time: of all messages that a member which is reached already could send to one
+ * Who feeds whom, for GROUP_PLAN_TREE.
+ *
+ * By placement: two levels, an aggregator for each package or host (Baumann et al., SOSP 2009, 5.1: multicast by package).
+ *
+ * Weighted by latency: made greedily, one member more each time: of all messages that a member which is reached already could send to one
  * that is not, the one that arrives first, where what is also counted is how near the one so reached is to the next (earliest completing edge first
  * with look-ahead: Bhat, Raghavendra and Prasanna, JPDC 2003, 4.3). No such rule is always best, so it is tried without looking ahead, too, and
  * beside one message to each in turn; the tree that reaches the last member first is taken.
@@ -91,4 +95,66 @@ uint64_t group_plan_weigh(unsigned n, const uint32_t *latency_ns, uint32_t send_
     memcpy(order, trees[best].order, n);
     memcpy(parents, trees[best].parents, n);
     return trees[best].reach_ns;
+}
+
+/* ---- by placement ---- */
+
+typedef struct placement {
+    const agreement_member_t *members;
+    const uint16_t *host;
+    const uint32_t *package; /* NULL: by host */
+} placement_t;
+
+static bool together(const placement_t *p, unsigned a, unsigned b)
+{
+    rf_core_t x = p->members[a].core, y = p->members[b].core;
+    return p->host[x] == p->host[y] && (!p->package || p->package[x] == p->package[y]);
+}
+
+/* The lowest member where `i` is; the owner, where it is itself. */
+static unsigned aggregator(const placement_t *p, unsigned n, unsigned i)
+{
+    unsigned lowest = i;
+    for (unsigned k = 0; k < n; k++) {
+        if (!together(p, k, i)) continue;
+        if (k == 0) return 0;
+        if (p->members[k].core < p->members[lowest].core) lowest = k;
+    }
+    return lowest;
+}
+
+/* Where in the list: aggregators of other hosts, of this one, the rest. */
+static uint32_t rank(const placement_t *p, unsigned n, unsigned i)
+{
+    bool aggregates = aggregator(p, n, i) == i;
+    bool here = p->host[p->members[i].core] == p->host[p->members[0].core];
+    return (aggregates ? here ? 1u : 0u : 2u) << 16 | p->members[i].core;
+}
+
+static void place(const placement_t *p, unsigned n, uint8_t *order, uint8_t *parents)
+{
+    uint8_t at[GROUP_MEMBERS_MAX] = {0};
+    order[0] = 0;
+    for (unsigned i = 1; i < n; i++) {
+        unsigned k = i;
+        for (; k > 1 && rank(p, n, order[k - 1]) > rank(p, n, i); k--) order[k] = order[k - 1];
+        order[k] = (uint8_t)i;
+    }
+    for (unsigned k = 0; k < n; k++) at[order[k]] = (uint8_t)k;
+    for (unsigned k = 0; k < n; k++) {
+        unsigned from = aggregator(p, n, order[k]);
+        parents[k] = from == order[k] ? 0 : at[from];
+    }
+}
+
+void group_plan_by_package(const agreement_member_t *members, unsigned n, const uint16_t *host,
+                           const uint32_t *package, uint8_t *order, uint8_t *parents)
+{
+    place(&(placement_t){.members = members, .host = host, .package = package}, n, order, parents);
+}
+
+void group_plan_by_host(const agreement_member_t *members, unsigned n, const uint16_t *host, uint8_t *order,
+                        uint8_t *parents)
+{
+    place(&(placement_t){.members = members, .host = host}, n, order, parents);
 }

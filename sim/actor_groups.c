@@ -393,15 +393,26 @@ static void handle_answer(sim_world_t *w, sim_process_t *p, const sim_event_t *e
     step(w, p, &e);
 }
 
-/* Some groups have a tree of their own: weighted by latencies of which nobody knows anything. */
-static const uint8_t *draw_parents(rf_prng_t *prng, agreement_member_t *members, unsigned n, uint8_t *parents)
+/* Some groups have a tree of their own: by package, by host, or weighted by latencies of which nobody knows anything. */
+static const uint8_t *draw_parents(sim_world_t *w, rf_prng_t *prng, agreement_member_t *members, unsigned n,
+                                   uint8_t *parents)
 {
     static uint32_t latency_ns[GROUP_MEMBERS_MAX * GROUP_MEMBERS_MAX];
     agreement_member_t listed[GROUP_MEMBERS_MAX];
     uint8_t order[GROUP_MEMBERS_MAX];
-    if (rf_prng_below(prng, 2) == 0) return NULL;
-    for (unsigned i = 0; i < n * n; i++) latency_ns[i] = 100 + (uint32_t)rf_prng_below(prng, 2000);
-    group_plan_weigh(n, latency_ns, 100, order, parents);
+    switch (rf_prng_below(prng, 4)) {
+    case 0:
+        return NULL; /* binary */
+    case 1:
+        group_plan_by_package(members, n, w->host, w->package, order, parents);
+        break;
+    case 2:
+        group_plan_by_host(members, n, w->host, order, parents);
+        break;
+    default:
+        for (unsigned i = 0; i < n * n; i++) latency_ns[i] = 100 + (uint32_t)rf_prng_below(prng, 2000);
+        group_plan_weigh(n, latency_ns, 100, order, parents);
+    }
     for (unsigned i = 0; i < n; i++) listed[i] = members[order[i]];
     memcpy(members, listed, n * sizeof *members);
     return parents;
@@ -424,7 +435,7 @@ static void handle_form(sim_world_t *w, sim_process_t *p, const sim_event_t *eve
     group_event_t e = {.kind = GROUP_FORM};
     e.form.group = event->peer.incarnation;
     e.form.cookie = e.form.group << 32 | FORMING;
-    e.form.parents = draw_parents(&prng, members, n, parents);
+    e.form.parents = draw_parents(w, &prng, members, n, parents);
     e.form.members = members;
     e.form.n_members = n;
     step(w, p, &e);

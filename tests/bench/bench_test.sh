@@ -75,9 +75,10 @@ run 3 ordered tcp --outstanding 64
 run 6 ordered failover
 run 2 ordered machine
 run 4 two-phase direct
-run 10 two-phase single
+run 16 two-phase single
 run 4 one-phase direct
 run 4 shootdown pipelined
+run 3 shootdown single package
 
 # Ends in processes of their own, here over loopback; in the columns of others.
 port=$((10000 + $$ % 10000)) # below those that the kernel hands out

@@ -1,4 +1,4 @@
-/* Trees weighted by latency: what group_plan_weigh() promises, on machines with a shape, on random ones, and beside the best there is. */
+/* Plans as data: what group_plan_weigh() promises, on machines with a shape, on random ones, and beside the best there is; trees by placement. */
 #include "consensus/group.h"
 
 #include "base/prng.h"
@@ -138,12 +138,101 @@ static void machines(void **state)
     }
 }
 
+/* ---- by placement ---- */
+
+static agreement_member_t members[GROUP_MEMBERS_MAX];
+static uint16_t host[4 * GROUP_MEMBERS_MAX];
+static uint32_t package[4 * GROUP_MEMBERS_MAX];
+
+static bool together(unsigned a, unsigned b, bool by_package)
+{
+    rf_core_t x = members[a].core, y = members[b].core;
+    return host[x] == host[y] && (!by_package || package[x] == package[y]);
+}
+
+/* `order` and `parents` of n members are what group.h says. */
+static void check_placed(unsigned n, bool by_package)
+{
+    bool listed[GROUP_MEMBERS_MAX] = {false};
+    unsigned crossings = 0, others = 0;
+    assert_int_equal(order[0], 0);
+    assert_int_equal(parents[0], 0);
+    for (unsigned i = 0; i < n; i++) {
+        assert_true(order[i] < n && !listed[order[i]]);
+        listed[order[i]] = true;
+        if (i == 0) continue;
+        assert_true(parents[i] < i);
+        assert_int_equal(parents[parents[i]], 0); /* two levels at most */
+        unsigned lowest = order[i];
+        for (unsigned k = 0; k < n; k++) {
+            if (together(k, order[i], by_package) && members[k].core < members[lowest].core) lowest = k;
+        }
+        bool with_owner = together(0, order[i], by_package);
+        assert_int_equal(order[parents[i]], with_owner || lowest == order[i] ? 0 : lowest);
+        crossings += !together(order[parents[i]], order[i], by_package);
+        others += !with_owner && lowest == order[i];
+    }
+    assert_int_equal(crossings, others); /* one message to each other package, or host */
+}
+
+/* Two hosts of two packages of four cores; the owner is none of the lowest. */
+static void one_message_to_each_place(void **state)
+{
+    static const rf_core_t cores[] = {6, 15, 3, 12, 1, 9, 5, 14};
+    static const uint8_t by_package[] = {0, 5, 3, 4, 2, 6, 7, 1}, fed_by_package[] = {0, 0, 0, 0, 3, 0, 2, 2};
+    static const uint8_t by_host[] = {0, 5, 4, 2, 6, 3, 7, 1}, fed_by_host[] = {0, 0, 0, 0, 0, 1, 1, 1};
+    (void)state;
+    for (unsigned i = 0; i < 8; i++) members[i] = (agreement_member_t){.core = cores[i], .incarnation = 1};
+    for (unsigned core = 0; core < 16; core++) {
+        host[core] = (uint16_t)(core / 8);
+        package[core] = core / 4 % 2; /* counted from 0 on each host */
+    }
+    group_plan_by_package(members, 8, host, package, order, parents);
+    check_placed(8, true);
+    assert_memory_equal(order, by_package, 8);
+    assert_memory_equal(parents, fed_by_package, 8);
+    group_plan_by_host(members, 8, host, order, parents);
+    check_placed(8, false);
+    assert_memory_equal(order, by_host, 8);
+    assert_memory_equal(parents, fed_by_host, 8);
+    group_plan_by_package(members, 8, host, NULL, order, parents);
+    check_placed(8, false);
+}
+
+static void placed_anyhow(void **state)
+{
+    (void)state;
+    rf_prng_t prng;
+    rf_prng_seed(&prng, 12);
+    for (unsigned round = 0; round < 500; round++) {
+        unsigned n = 1 + (unsigned)rf_prng_below(&prng, GROUP_MEMBERS_MAX),
+                 hosts = 1 + (unsigned)rf_prng_below(&prng, 8);
+        unsigned packages = 1 + (unsigned)rf_prng_below(&prng, 4);
+        bool taken[4 * GROUP_MEMBERS_MAX] = {false};
+        for (unsigned core = 0; core < 4 * GROUP_MEMBERS_MAX; core++) {
+            host[core] = (uint16_t)rf_prng_below(&prng, hosts);
+            package[core] = (uint32_t)rf_prng_below(&prng, packages);
+        }
+        for (unsigned i = 0; i < n; i++) {
+            rf_core_t core = (rf_core_t)rf_prng_below(&prng, 4 * GROUP_MEMBERS_MAX);
+            while (taken[core]) core = (rf_core_t)((core + 1) % (4 * GROUP_MEMBERS_MAX));
+            taken[core] = true;
+            members[i] = (agreement_member_t){.core = core, .incarnation = 1};
+        }
+        group_plan_by_package(members, n, host, package, order, parents);
+        check_placed(n, true);
+        group_plan_by_host(members, n, host, order, parents);
+        check_placed(n, false);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(others_send_too),    cmocka_unit_test(who_sends_for_nothing_sends_to_all),
         cmocka_unit_test(none_and_one_other), cmocka_unit_test(beside_all_others),
-        cmocka_unit_test(machines),
+        cmocka_unit_test(machines),           cmocka_unit_test(one_message_to_each_place),
+        cmocka_unit_test(placed_anyhow),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
