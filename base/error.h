@@ -35,7 +35,10 @@
     X(RF_ERR_BUSY, 23, "the object is in use")                                                               \
     X(RF_ERR_EXEC, 24, "the program could not be started")                                                   \
     X(RF_ERR_NO_MACHINE, 25, "no machine of that name runs here")                                            \
-    X(RF_ERR_FORMING, 26, "the machine is still forming")
+    X(RF_ERR_FORMING, 26, "the machine is still forming")                                                    \
+    X(RF_ERR_LOST, 27,                                                                                       \
+      "the machine has lost the majority of its voters for good; 'rackfish down' on every host and then "    \
+      "'rackfish up' form a new one")
 
 typedef enum rf_err {
 #define RF_ERROR_ENUM(name, value, text) name = value,

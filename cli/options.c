@@ -175,6 +175,7 @@ int cli_status_of(rf_err_t err)
         return CLI_NO_MACHINE;
     case RF_ERR_NO_QUORUM:
     case RF_ERR_FORMING:
+    case RF_ERR_LOST:
         return CLI_NO_QUORUM;
     case RF_ERR_TIMEOUT:
         return CLI_TIMEOUT;

@@ -243,7 +243,7 @@ static void show_status(const cli_t *cli, const client_t *client, const reply_t 
            table_escape(TABLE_PLAIN, c));
     printf("survives   %s\n", s->survives);
     if (s->n_waiting > 0)
-        printf("waits for  core%s %s\n", s->n_waiting == 1 ? "" : "s",
+        printf("%s  core%s %s\n", s->lost ? "lost     " : "waits for", s->n_waiting == 1 ? "" : "s",
                show_ranges(voters, sizeof voters, s->waiting, s->n_waiting));
     if (s->frozen) printf("frozen     the domains of this node, which has no contact with the quorum\n");
     printf("links      TCP %s\n", s->encrypted ? "encrypted" : "not encrypted");

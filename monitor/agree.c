@@ -202,8 +202,7 @@ static void say_waiting(monitor_t *m, const agreement_state_t *state)
     if (state->lost)
         out_log(m, RF_LOG_ERROR,
                 "a majority of the voters is dead: this machine can never agree on anything again; 'rackfish "
-                "down', "
-                "and 'rackfish up' forms a new one");
+                "down' on every host, and 'rackfish up' forms a new one");
     else
         out_log(m, RF_LOG_WARN, "no quorum: nothing can be agreed on until it is back%s%s; what runs goes on",
                 who[0] ? "; waiting for core " : "", who);

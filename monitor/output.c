@@ -97,6 +97,7 @@ void kernel_invoke(monitor_t *m, uint32_t tag, uint16_t op, const void *body, si
 static monitor_action_t *reply(monitor_t *m, uint32_t client, uint32_t tag, uint16_t op, rf_err_t err,
                                const void *body, size_t size)
 {
+    if (err == RF_ERR_NO_QUORUM && m->agree.state.lost) err = RF_ERR_LOST;
     rf_wire_header_t header = {.tag = tag, .err = (uint16_t)err, .op = op};
     monitor_action_t *action = out_action(m, MONITOR_DO_SEND_CLIENT);
     action->type = RF_CLIENT_REPLY;

@@ -51,6 +51,12 @@ static void reply_list(monitor_t *m, uint32_t client, const rf_wire_header_t *re
     out_bytes(m, action, &head, sizeof head, records, n * record_size);
 }
 
+static bool is_proved_dead(const monitor_t *m, const agreement_member_t *voter)
+{
+    const core_t *c = &m->cores[voter->core];
+    return c->dead_kernel && c->incarnation == voter->incarnation;
+}
+
 static void status(monitor_t *m, uint32_t client, const rf_wire_header_t *request)
 {
     agreement_state_t agreed;
@@ -89,8 +95,10 @@ static void status(monitor_t *m, uint32_t client, const rf_wire_header_t *reques
     _Static_assert(AGREEMENT_VOTERS_MAX <= RF_CLIENT_VOTERS_MAX, "all voters are told");
     for (unsigned i = 0; i < agreed.n_voters && i < AGREEMENT_VOTERS_MAX; i++)
         s.voters[i] = agreed.voters[i].core;
-    for (unsigned i = 0; i < agreed.n_waiting && i < AGREEMENT_VOTERS_MAX; i++)
-        s.waiting[s.n_waiting++] = agreed.waiting[i].core;
+    for (unsigned i = 0; i < agreed.n_waiting && i < AGREEMENT_VOTERS_MAX; i++) {
+        if (!agreed.lost || is_proved_dead(m, &agreed.waiting[i]))
+            s.waiting[s.n_waiting++] = agreed.waiting[i].core;
+    }
     memcpy(s.machine_name, m->boot->machine_name, sizeof s.machine_name);
     memcpy(s.scheduler, m->scheduler, sizeof s.scheduler);
     memcpy(s.isolation, m->isolation, sizeof s.isolation);

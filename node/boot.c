@@ -287,6 +287,7 @@ static bool start_cores(rf_daemon_t *daemon)
     err = rf_monitors_open(daemon, error, sizeof error);
     if (err == RF_OK && daemon->join_only) {
         for (unsigned i = 0; i < daemon->n_cores; i++) daemon->cores[i].life = RF_LIFE_DOWN;
+        rf_peers_cores_changed(daemon); /* what an earlier life of this node had is dead */
         for (unsigned i = 0; i < daemon->n_cores; i++) rf_rejoin_now(&daemon->cores[i]);
         rf_boot_progress(daemon, "the machine is formed already: its %u core%s join", daemon->n_cores,
                          daemon->n_cores == 1 ? "" : "s");
@@ -350,7 +351,11 @@ static void waiting_for(const rf_daemon_t *daemon, char *out, size_t max)
     rf_peers_missing(daemon, missing, sizeof missing);
     for (unsigned i = 0; i < daemon->n_cores; i++) up += daemon->cores[i].link_up;
     if (daemon->cores[0].life != RF_LIFE_NONE && up < daemon->n_cores)
-        snprintf(out, max, "waiting for %u of %u cores", daemon->n_cores - up, daemon->n_cores);
+        snprintf(out, max, "waiting for %u of %u cores%s", daemon->n_cores - up, daemon->n_cores,
+                 daemon->join_err == RF_ERR_NO_QUORUM
+                     ? ": the machine has no quorum, without which nobody joins; 'rackfish status' on a host "
+                       "that is up says for whom it waits"
+                     : "");
     else if (missing[0])
         snprintf(out, max, "waiting for %s", missing);
     else
@@ -379,13 +384,11 @@ static bool cores_are_up(const rf_daemon_t *daemon)
     return true;
 }
 
-/* With no living core a node first hears from another whether the machine that it remembers is there, if one is in reach. */
+/* With no living core a node first hears from another, if one is in reach, whether the machine that it remembers is there, and can let it
+ * join: its cores live then, or it is told that they never can. */
 static bool is_met(rf_daemon_t *daemon)
 {
     uint64_t late_ns = daemon->started_ns + MEET_NS;
-    for (unsigned i = 0; i < daemon->config->n_nodes; i++) {
-        if (i != daemon->node && rf_peer_is_connected(daemon, (rf_node_t)i)) return true;
-    }
     if (daemon->config->n_nodes == 1 || rf_clock_ns() >= late_ns) return true;
     rf_timer_set(&daemon->loop, &formed_timer, late_ns, ask_formed_again, daemon);
     return false;

@@ -155,10 +155,11 @@ void rf_survives_in_words(const rf_daemon_t *daemon, const rf_client_status_t *s
     if (status->forming)
         snprintf(out, max, "the machine is still forming");
     else if (status->lost)
-        snprintf(out, max,
-                 "nothing: a majority of the voters is dead, and nothing can ever be agreed on again; "
-                 "'rackfish down' "
-                 "and 'rackfish up' form a new machine. What runs goes on");
+        snprintf(
+            out, max,
+            "nothing: a majority of the voters is dead (core %s), and nothing can ever be agreed on again; "
+            "'rackfish down' on every host and then 'rackfish up' form a new machine. What runs goes on",
+            who);
     else if (!status->has_quorum)
         snprintf(out, max,
                  "no agreed changes now (the quorum is out of reach%s%s); running domains, open channels and "

@@ -281,7 +281,7 @@ static bool is_no_answer(registry_query_t *q, rf_err_t err)
 {
     q->unknown |= is_silence(err) && q->once.session != 0;
     return is_silence(err) || err == RF_ERR_AGAIN || err == RF_ERR_FORMING ||
-           (q->unknown && err == RF_ERR_NO_QUORUM);
+           (q->unknown && (err == RF_ERR_NO_QUORUM || err == RF_ERR_LOST));
 }
 
 /* False: it has been tried for long enough. */

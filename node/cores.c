@@ -4,6 +4,7 @@
 #include "base/os.h"
 #include "node/boot.h"
 #include "node/down.h"
+#include "node/evidence.h"
 #include "node/monitors.h"
 #include "node/run_dir.h"
 #include "node/spawn.h"
@@ -144,6 +145,7 @@ rf_err_t rf_core_start(rf_local_core_t *core, rf_incarnation_t incarnation, int 
 {
     char program[RF_PATH_MAX + 32];
     snprintf(program, sizeof program, "%s/rf-cpudriver", core->daemon->libexec_dir);
+    if (!core->looked) rf_evidence_look(core->daemon); /* later what it starts is there */
     core->incarnation = incarnation;
     int failed = spawn_driver(core, boot_fd, program, &core->pid);
     if (failed) {

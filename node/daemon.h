@@ -9,6 +9,7 @@
  *   cores.c        CPU drivers: start, adopt, supervise             monitors.c     client links to the monitors
  *   answers.c      whether a process still comes round to its socket
  *   link_driver.c  the processes that drive the DPDK ports    spawn.c        starting processes
+ *   evidence.c     which monitors of another node are dead, by what its rackfishd says
  *   rejoin.c       cores that come back as new incarnations         control_members.c   core on|off, node remove
  *   form.c         who draws the machine's id, and starts first incarnations
  *   bootstrap.c peers.c peer_hello.c remote.c   the other nodes      tls.c conn.c   their connections
@@ -90,6 +91,9 @@ typedef struct rf_local_core {
     rf_source_t monitor_source;
     rf_incarnation_t monitor_incarnation; /* as it says in its hello */
     uint64_t monitor_start_time;
+    bool looked;           /* evidence.c: nothing of it ran here but what this life has started or adopted */
+    bool unsure;           /* the end of a monitor of it was not seen: nothing is said of it any more */
+    rf_incarnation_t dead; /* the last one whose end was seen */
     struct rf_assembler *assembler;
     rf_monitor_call_t *calls;
     rf_timer_t retry;
@@ -165,6 +169,7 @@ struct rf_daemon {
     bool left_as_is; /* ends without touching its cores and files: they are not its to end */
     rf_machine_id_t machine;
     uint64_t started_ns;
+    rf_err_t join_err; /* why no core of this node could join; RF_OK: one could, or nobody has answered */
 
     rf_loop_t loop;
     const rf_transport_t *shm;

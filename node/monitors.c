@@ -95,20 +95,28 @@ static void on_monitor_died(void *context, uint32_t events)
     rf_local_core_t *core = context;
     (void)events;
     unwatch(core);
+    core->dead = core->monitor_incarnation;
     rf_peers_core_dead(core->daemon, core->core, core->monitor_incarnation);
 }
 
 static void watch(rf_local_core_t *core)
 {
+    rf_incarnation_t incarnation = core->link->peer.incarnation;
+    if (core->monitor_pidfd >= 0 && core->monitor_incarnation != incarnation &&
+        rf_process_wait_dead(core->monitor_pidfd, 0) != RF_OK)
+        core->unsure = true;
     unwatch(core);
     core->monitor_pidfd = rf_process_open(core->monitor_pid, core->monitor_start_time);
-    core->monitor_incarnation = core->link->peer.incarnation;
+    core->monitor_incarnation = incarnation;
     if (core->monitor_pidfd >= 0 &&
         rf_loop_add(&core->daemon->loop, &core->monitor_source, core->monitor_pidfd, EPOLLIN, on_monitor_died,
                     core) != RF_OK) {
         close(core->monitor_pidfd);
         core->monitor_pidfd = -1;
     }
+    bool is_there =
+        core->monitor_start_time != 0 && rf_process_start_time(core->monitor_pid) == core->monitor_start_time;
+    if (core->monitor_pidfd < 0 && is_there) core->unsure = true;
 }
 
 static void link_up(rf_local_core_t *core)
@@ -119,6 +127,8 @@ static void link_up(rf_local_core_t *core)
         core->monitor_pid = pid;
         core->monitor_start_time = rf_process_start_time(pid);
         watch(core);
+    } else {
+        core->unsure = true;
     }
     core->link_up = true;
     core->life = RF_LIFE_UP;

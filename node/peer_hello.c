@@ -1,5 +1,7 @@
 #include "node/peer_hello.h"
 
+#include "node/evidence.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -69,6 +71,11 @@ void rf_peer_send_hello(rf_daemon_t *daemon, rf_conn_t *conn, bool control, cons
     hello.instance = (ProtobufCBinaryData){.data = daemon->instance, .len = sizeof daemon->instance};
     hello.n_cores = daemon->places[daemon->node].n_cores;
     hello.purpose = control ? RACKFISH__NODE__PEER_PURPOSE__CONTROL : RACKFISH__NODE__PEER_PURPOSE__STANDING;
+    rf_where_t where;
+    rf_evidence_where(daemon, &where);
+    hello.boot = where.boot;
+    hello.host = where.host;
+    hello.place = where.place;
     if (control) {
         hello.user = (char *)(uintptr_t)user;
         hello.privileged_user = privileged_user;

@@ -10,7 +10,7 @@
 #include "node/proto.h"
 
 #define RF_PEER_MAJOR    2
-#define RF_PEER_MINOR    0
+#define RF_PEER_MINOR    1
 #define RF_PEER_HELLO_NS (5 * RF_NS_PER_S) /* how long the other side may take to say its own */
 
 void rf_peer_send_frame(rf_conn_t *conn, const Rackfish__Node__PeerFrame *frame);

@@ -4,6 +4,7 @@
 #include "node/boot.h"
 #include "node/bootstrap.h"
 #include "node/cores.h"
+#include "node/evidence.h"
 #include "node/form.h"
 #include "node/monitors.h"
 #include "node/peer_hello.h"
@@ -18,6 +19,12 @@
 #define LOG_AGAIN_NS    (30 * RF_NS_PER_S)
 #define FINISH_MS       1000
 
+/* What is known of the lives of one of its cores. */
+typedef struct peer_core {
+    rf_core_told_t told;
+    rf_incarnation_t dead; /* the last one that is proved dead, of this machine */
+} peer_core_t;
+
 /* One other node. */
 typedef struct peer {
     rf_daemon_t *daemon;
@@ -29,7 +36,10 @@ typedef struct peer {
     uint64_t dialed_ns, redial_ns; /* the last dial, and how long after it the next one may be */
     uint64_t connect_ns;           /* how long the next one's connect() may take */
     uint64_t logged_ns;
+    rf_where_t where;
     /* What it told. */
+    rf_machine_id_t machine; /* which it is in; zero: none, as far as is known */
+    peer_core_t *cores;
     unsigned n_addresses;
     char (*addresses)[RF_CLIENT_ADDRESS_MAX];
     char medium[16];
@@ -65,10 +75,23 @@ static void tell_addresses(rf_daemon_t *daemon, rf_local_core_t *core, const pee
     }
 }
 
+/* What was told while the monitor was not in reach, or not there, is told again. */
+static void tell_deaths(rf_daemon_t *daemon, rf_local_core_t *core, const peer_t *peer)
+{
+    const rf_place_t *place = &daemon->places[peer->node];
+    for (unsigned i = 0; peer->cores && i < place->n_cores; i++) {
+        rf_client_dead_t dead = {.core = (rf_core_t)(place->first_core + i),
+                                 .incarnation = peer->cores[i].dead};
+        if (dead.incarnation > 0) rf_monitor_tell(core, RF_CLIENT_DEAD, &dead, sizeof dead);
+    }
+}
+
 void rf_peers_tell_monitor(rf_daemon_t *daemon, rf_local_core_t *core)
 {
     for (unsigned i = 0; i < daemon->config->n_nodes; i++) {
-        if (i != daemon->node) tell_addresses(daemon, core, &daemon->peers->peers[i]);
+        if (i == daemon->node) continue;
+        tell_addresses(daemon, core, &daemon->peers->peers[i]);
+        tell_deaths(daemon, core, &daemon->peers->peers[i]);
     }
 }
 
@@ -87,10 +110,22 @@ static void send_cores(peer_t *peer)
 {
     rf_daemon_t *daemon = peer->daemon;
     char *addresses[RF_CORES_PER_NODE_MAX];
+    Rackfish__Node__PeerLife lives[RF_CORES_PER_NODE_MAX], *live[RF_CORES_PER_NODE_MAX];
     if (!peer->conn || !peer->accepted || !own_cores_known(daemon)) return;
-    for (unsigned i = 0; i < daemon->n_cores; i++) addresses[i] = daemon->cores[i].listen_address;
+    rf_evidence_look(daemon);
+    for (unsigned i = 0; i < daemon->n_cores; i++) {
+        rf_core_said_t said = rf_evidence_of_core(&daemon->cores[i]);
+        addresses[i] = daemon->cores[i].listen_address;
+        live[i] = &lives[i];
+        rackfish__node__peer_life__init(live[i]);
+        lives[i].said = said.said;
+        lives[i].looked = said.looked;
+        lives[i].incarnation = said.incarnation;
+    }
     Rackfish__Node__PeerCores cores;
     rackfish__node__peer_cores__init(&cores);
+    cores.n_lives = daemon->n_cores;
+    cores.lives = live;
     cores.first_core = daemon->places[daemon->node].first_core;
     cores.n_addresses = daemon->n_cores;
     cores.addresses = addresses;
@@ -143,7 +178,7 @@ static void tell_dead(rf_daemon_t *daemon, rf_core_t core, rf_incarnation_t inca
     }
 }
 
-void rf_peers_core_dead(rf_daemon_t *daemon, rf_core_t core, rf_incarnation_t incarnation)
+static void send_dead(peer_t *peer, rf_core_t core, rf_incarnation_t incarnation)
 {
     Rackfish__Node__PeerDead dead;
     Rackfish__Node__PeerFrame frame;
@@ -153,13 +188,65 @@ void rf_peers_core_dead(rf_daemon_t *daemon, rf_core_t core, rf_incarnation_t in
     dead.incarnation = incarnation;
     frame.kind_case = RACKFISH__NODE__PEER_FRAME__KIND_DEAD;
     frame.dead = &dead;
-    for (unsigned i = 0; daemon->peers && i < daemon->config->n_nodes; i++) {
-        peer_t *peer = &daemon->peers->peers[i];
-        if (peer->conn && peer->accepted) rf_peer_send_frame(peer->conn, &frame);
-    }
+    if (peer->conn && peer->accepted) rf_peer_send_frame(peer->conn, &frame);
+}
+
+void rf_peers_core_dead(rf_daemon_t *daemon, rf_core_t core, rf_incarnation_t incarnation)
+{
+    for (unsigned i = 0; daemon->peers && i < daemon->config->n_nodes; i++)
+        send_dead(&daemon->peers->peers[i], core, incarnation);
     tell_dead(daemon, core, incarnation);
     /* It may have been told by a machine that went on without it: then the cut has just healed. */
     for (unsigned i = 0; i < daemon->config->n_nodes; i++) rf_peers_heard(daemon, (rf_node_t)i);
+}
+
+/* Incarnations are of one machine: one of that name may have been formed, and taken down, before. */
+static bool is_of_this_machine(const rf_daemon_t *daemon, const rf_machine_id_t *machine)
+{
+    return daemon->machine_known && memcmp(machine, &daemon->machine, sizeof *machine) == 0;
+}
+
+static void note_machine(peer_t *peer, const ProtobufCBinaryData *id)
+{
+    memset(&peer->machine, 0, sizeof peer->machine);
+    if (id->len == sizeof peer->machine.bytes) memcpy(peer->machine.bytes, id->data, id->len);
+}
+
+static bool make_cores(peer_t *peer)
+{
+    if (!peer->cores) peer->cores = calloc(peer->daemon->places[peer->node].n_cores, sizeof *peer->cores);
+    return peer->cores;
+}
+
+static void note_dead(peer_t *peer, unsigned index, rf_incarnation_t incarnation)
+{
+    peer_core_t *core = &peer->cores[index];
+    if (incarnation > core->dead && is_of_this_machine(peer->daemon, &peer->machine))
+        core->dead = incarnation;
+    if (core->told.incarnation == incarnation) core->told.incarnation = 0;
+    tell_dead(peer->daemon, (rf_core_t)(peer->daemon->places[peer->node].first_core + index), incarnation);
+}
+
+/* What lived when the node was heard of last, and what it says now. */
+static void judge_lives(peer_t *peer, const Rackfish__Node__PeerCores *cores)
+{
+    for (size_t i = 0; i < cores->n_lives; i++) {
+        const Rackfish__Node__PeerLife *life = cores->lives[i];
+        rf_core_said_t now = {.said = life->said, .looked = life->looked, .incarnation = life->incarnation};
+        rf_core_told_t *told = &peer->cores[i].told;
+        if (is_of_this_machine(peer->daemon, &told->machine) &&
+            rf_evidence_is_dead(told, peer->instance, &peer->where, &now)) {
+            rf_log(RF_LOG_WARN, "node %s: incarnation %u of its core %u is dead",
+                   peer->daemon->config->nodes[peer->node].name, told->incarnation,
+                   peer->daemon->places[peer->node].first_core + (unsigned)i);
+            note_dead(peer, (unsigned)i, told->incarnation);
+        }
+        if (!now.said || now.incarnation == 0 || now.incarnation <= peer->cores[i].dead) continue;
+        told->incarnation = now.incarnation;
+        told->machine = peer->machine;
+        told->where = peer->where;
+        memcpy(told->instance, peer->instance, sizeof told->instance);
+    }
 }
 
 /* Of its own cores alone a node speaks. */
@@ -168,7 +255,8 @@ static rf_err_t on_dead(peer_t *peer, const Rackfish__Node__PeerDead *dead)
     rf_daemon_t *daemon = peer->daemon;
     if (dead->core >= RF_CORES_MAX || rf_daemon_node_of_core(daemon, (int)dead->core) != peer->node)
         return RF_ERR_PROTOCOL;
-    tell_dead(daemon, (rf_core_t)dead->core, dead->incarnation);
+    if (!make_cores(peer)) return RF_ERR_NO_MEMORY;
+    note_dead(peer, dead->core - daemon->places[peer->node].first_core, dead->incarnation);
     return RF_OK;
 }
 
@@ -176,13 +264,15 @@ static rf_err_t on_cores(peer_t *peer, const Rackfish__Node__PeerCores *cores)
 {
     rf_daemon_t *daemon = peer->daemon;
     const rf_place_t *place = &daemon->places[peer->node];
-    if (cores->n_addresses != place->n_cores || strlen(cores->medium) >= sizeof peer->medium)
+    if (cores->n_addresses != place->n_cores || strlen(cores->medium) >= sizeof peer->medium ||
+        (cores->n_lives != 0 && cores->n_lives != place->n_cores))
         return RF_ERR_PROTOCOL;
     for (size_t i = 0; i < cores->n_addresses; i++) {
         if (strlen(cores->addresses[i]) >= RF_CLIENT_ADDRESS_MAX) return RF_ERR_PROTOCOL;
     }
     if (!peer->addresses && !(peer->addresses = calloc(place->n_cores, sizeof *peer->addresses)))
         return RF_ERR_NO_MEMORY;
+    if (!make_cores(peer)) return RF_ERR_NO_MEMORY;
     bool first = peer->n_addresses == 0;
     peer->n_addresses = place->n_cores;
     for (size_t i = 0; i < cores->n_addresses; i++)
@@ -193,6 +283,7 @@ static rf_err_t on_cores(peer_t *peer, const Rackfish__Node__PeerCores *cores)
     for (unsigned i = 0; i < daemon->n_cores; i++) {
         if (daemon->cores[i].link_up) tell_addresses(daemon, &daemon->cores[i], peer);
     }
+    judge_lives(peer, cores);
     if (first && daemon->phase == RF_PHASE_BOOTING)
         rf_boot_progress(daemon, "node %s is up", daemon->config->nodes[peer->node].name);
     rf_boot_step(daemon);
@@ -232,6 +323,10 @@ static void peer_accept(peer_t *peer, const Rackfish__Node__PeerHello *hello)
 {
     rf_daemon_t *daemon = peer->daemon;
     memcpy(peer->instance, hello->instance.data, sizeof peer->instance);
+    note_machine(peer, &hello->machine_id);
+    snprintf(peer->where.boot, sizeof peer->where.boot, "%s", hello->boot);
+    snprintf(peer->where.host, sizeof peer->where.host, "%s", hello->host);
+    snprintf(peer->where.place, sizeof peer->where.place, "%s", hello->place);
     peer->accepted = true;
     peer->redial_ns = REDIAL_FIRST_NS;
     peer->connect_ns = RF_CONNECT_NS;
@@ -253,6 +348,9 @@ static void peer_accept(peer_t *peer, const Rackfish__Node__PeerHello *hello)
     else if (daemon->machine_known)
         send_machine(peer);
     send_cores(peer);
+    for (unsigned i = 0; i < daemon->n_cores; i++) { /* it may have been cut off then */
+        if (daemon->cores[i].dead > 0) send_dead(peer, daemon->cores[i].core, daemon->cores[i].dead);
+    }
     rf_rejoin_node_connected(daemon);
     rf_boot_step(daemon);
 }
@@ -291,6 +389,7 @@ static void on_peer_frame(void *context, const uint8_t *bytes, size_t size)
             snprintf(why, sizeof why,
                      "it was told the id of another machine; only one node may form ('rackfish down')");
         if (err != RF_OK) break;
+        note_machine(peer, &frame->machine->machine_id);
         if (news) rf_peers_tell_machine(daemon);
         rf_boot_step(daemon);
         break;
@@ -421,6 +520,7 @@ void rf_peers_close(rf_daemon_t *daemon)
         rf_timer_clear(&peers->peers[i].late);
         rf_conn_close(peers->peers[i].conn);
         free(peers->peers[i].addresses);
+        free(peers->peers[i].cores);
     }
     free(peers);
     daemon->peers = NULL;

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "node/boot.h"
 #include "node/cores.h"
+#include "node/evidence.h"
 #include "node/monitors.h"
 #include "node/peers.h"
 #include "node/remote.h"
@@ -46,6 +47,7 @@ static void on_timer(void *context)
 {
     rf_local_core_t *core = context;
     rf_cores_end_orphans(core->daemon);
+    if (!core->looked && rf_evidence_look(core->daemon)) rf_peers_cores_changed(core->daemon);
     if (is_wanted(core)) ask(core);
 }
 
@@ -78,8 +80,26 @@ static void start(rf_local_core_t *core, rf_incarnation_t incarnation)
     rf_monitor_connect(core);
 }
 
+/* The machine can never let anybody join again. With no core here that lives a node that boots is of no use. */
+static void say_lost(rf_local_core_t *core)
+{
+    rf_daemon_t *daemon = core->daemon;
+    if (daemon->phase == RF_PHASE_BOOTING && rf_cores_alive(daemon) == 0)
+        rf_boot_failed(daemon, "%s", rf_err_text(RF_ERR_LOST));
+    else if (daemon->join_err != RF_ERR_LOST)
+        rf_log(RF_LOG_ERROR, "core %u cannot join: %s", core->core, rf_err_text(RF_ERR_LOST));
+}
+
 static void on_answer(rf_local_core_t *core, rf_err_t err, rf_incarnation_t incarnation)
 {
+    rf_daemon_t *daemon = core->daemon;
+    if (err == RF_ERR_LOST) say_lost(core);
+    if (err == RF_OK || err == RF_ERR_LOST || (err == RF_ERR_NO_QUORUM && daemon->join_err != RF_ERR_LOST))
+        daemon->join_err = err;
+    if (err == RF_ERR_LOST) {
+        again(core);
+        return;
+    }
     if (err == RF_OK && incarnation > 0) {
         start(core, incarnation);
         return;

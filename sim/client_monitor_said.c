@@ -44,7 +44,7 @@ static uint32_t number_of(const uint8_t *bytes, size_t size)
 static bool is_refusal(rf_err_t err)
 {
     return err == RF_ERR_NO_QUORUM || err == RF_ERR_FORMING || err == RF_ERR_AGAIN || err == RF_ERR_LIMIT ||
-           err == RF_ERR_SESSION || err == RF_ERR_CLOSED;
+           err == RF_ERR_SESSION || err == RF_ERR_LOST || err == RF_ERR_CLOSED;
 }
 
 /* A condition that did not hold: an answer like another. */

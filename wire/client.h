@@ -120,7 +120,7 @@ typedef struct rf_client_status {
                        RF_CLIENT_LANES_OFF: the machine has none; RF_CLIENT_LANES_UNFIT: none here, since a medium
                        between voters takes no memory back */
     rf_core_t voters[RF_CLIENT_VOTERS_MAX];
-    rf_core_t waiting[RF_CLIENT_VOTERS_MAX]; /* without a quorum: for whom */
+    rf_core_t waiting[RF_CLIENT_VOTERS_MAX]; /* without a quorum: for whom; lost: who is proved dead */
     uint64_t log_first, elections, expulsions, snapshots_sent,
         snapshots_loaded; /* counted here since its start; expulsions: who left and was not asked to */
     char scheduler[96];   /* the CPU driver's mechanism and what it promises */

@@ -101,7 +101,7 @@ static bool result_of(what_t what, rf_err_t err, const reply_t *reply, char *res
     else if (what == GET && err == RF_ERR_NOT_FOUND)
         word = "none";
     else if (what == GET || err == RF_ERR_NO_QUORUM || err == RF_ERR_AGAIN || err == RF_ERR_LIMIT ||
-             err == RF_ERR_SESSION || err == RF_ERR_FORMING)
+             err == RF_ERR_SESSION || err == RF_ERR_FORMING || err == RF_ERR_LOST)
         word = "failed";
     snprintf(result, VALUE_ROOM, "%s", word);
     return err != RF_ERR_TIMEOUT && err != RF_ERR_CLOSED && err != RF_ERR_SESSION && err != RF_ERR_PROTOCOL;

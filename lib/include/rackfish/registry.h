@@ -19,7 +19,7 @@
  * that the wait is over: nothing was granted then, nor will be. The others, like any request, may still take effect after
  * RF_ERR_TIMEOUT. RF_ERR_NO_QUORUM: nothing can be agreed on now, nothing happened. RF_ERR_UNKNOWN_OUTCOME: it may have
  * happened; look. RF_ERR_PERMISSION: another user's. RF_ERR_LIMIT: a quota of this user, or a maximum of the machine.
- * RF_ERR_AGAIN: too much is under way at this core, nothing happened.
+ * RF_ERR_AGAIN: too much is under way at this core, nothing happened. RF_ERR_LOST, of any call: as RF_ERR_NO_QUORUM, for good.
  * RF_ERR_INVALID: a name or a size that cannot be.
  */
 #ifndef RACKFISH_REGISTRY_H

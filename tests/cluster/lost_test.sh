@@ -1,0 +1,114 @@
+# Hosts that die whole and come back by `up`: one of three joins again; two of three are proved dead by what their next rackfishds say, with
+# their run directories and without, and the machine is lost, which everybody is told; with less than that it waits.
+source "$(dirname "$0")/lib.sh" "$1"
+
+status_of() { rackfish --via "$1" --json status 2>/dev/null | json "$2"; }
+all_up() { [[ $(status_of a cores_up) == "$1" ]]; }
+is() { [[ $(status_of a "$1") == "$2" ]]; }
+runs() { [[ $(timeout 60 rackfish --via a run --core "$1" -- echo on 2>&1) == on ]]; }
+up_node() { timeout 100 rackfish up --config "$work/$1.yaml" --node "$2" --timeout "${3:-60s}"; }
+
+# machine NAME: three hosts of a core each.
+machine() {
+    export RACKFISH_MACHINE="t$$-$1"
+    dir=$base/$RACKFISH_MACHINE
+    machines+=("$RACKFISH_MACHINE")
+    name=$1
+    head -c 32 /dev/urandom >"$work/$1.key"
+    chmod 600 "$work/$1.key"
+    port=$((20000 + $$ % 10000))
+    cat >"$work/$1.yaml" <<YAML
+machine: $RACKFISH_MACHINE
+key_file: $1.key
+allow_root: on
+defaults: {cores: "0-0"}
+nodes:
+  - {hosts: a, address: 127.0.0.1, port: $port}
+  - {hosts: b, address: 127.0.0.1, port: $((port + 1))}
+  - {hosts: c, address: 127.0.0.1, port: $((port + 2))}
+YAML
+    local node ups=()
+    for node in c b a; do up_node "$1" $node >"$work/up.$node" 2>&1 & ups+=($!); done
+    wait "${ups[@]}"
+    within "$1: three nodes form a machine" 60 all_up 3
+    check "$1: a value is put" rackfish --via a registry put kept well
+    remember_processes
+}
+
+# gone PID...: dead, reaped or not.
+gone() { local pid; for pid in "$@"; do [[ -z $(start_time "$pid") ]] || return 1; done; }
+
+# kill_nodes NODE...: everything on them, at once.
+kill_nodes() {
+    local node pids=()
+    for node in "$@"; do pids+=($(awk '{ print $3 }' "$dir/$node/state")); done
+    kill -KILL "${pids[@]}"
+    within "everything on ${*} is dead" 20 gone "${pids[@]}"
+}
+
+is_lost() {
+    within "$1: the machine is lost, and says so" 30 is lost true
+    matches "... with the cores that are proved dead" "$(rackfish --via a status)" "lost +cores 1-2"
+    matches "... and what to do" "$(rackfish --via a status)" "cores? 1, 2.*rackfish down.*rackfish up"
+    expect "... a change is refused" 4 rackfish --via a registry put x y
+    matches "... saying why, and what to do" "$(rackfish --via a registry put x y 2>&1)" "lost the majority of its voters.*rackfish down.*rackfish up"
+    matches "... so is a program" "$(timeout 60 rackfish --via a run --core 0 -- true 2>&1)" "lost the majority of its voters"
+    equal "... what was agreed on can be read" "$(rackfish --via a registry get --local kept 2>&1)" well
+}
+
+# One of three: it is expelled, and joins.
+machine one
+kill_nodes c
+within "one host dies: the others go on" 60 all_up 2
+check "up brings it back" up_node one c
+within "... and its core joins" 60 all_up 3
+check "... and runs programs" runs 2
+kill_nodes b
+rm -rf "$dir/b" "$dir/b.sock"
+check "another one's run directory is lost, too: up brings it back" up_node one b
+within "... and its core joins" 60 all_up 3
+check "... and runs programs" runs 1
+equal "the machine is the same" "$(rackfish --via b registry get kept)" well
+machine_down
+
+for how in kept lost; do
+    machine "$how"
+    kill_nodes b c
+    if [[ $how == lost ]]; then rm -rf "$dir/b" "$dir/b.sock" "$dir/c" "$dir/c.sock"; fi
+    within "$how: two of three hosts die: no quorum" 60 is has_quorum false
+    up_node "$how" b 8s >"$work/up.b" 2>&1
+    sleep 1
+    equal "... with one of them back nothing is lost" "$(status_of a lost)" false
+    matches "... but waits, and for whom" "$(rackfish --via a status)" "waits for +cores 1-2"
+    matches "... a change says no more" "$(rackfish --via a registry put x y 2>&1)" "quorum is out of reach"
+    up_node "$how" c >"$work/up.c" 2>&1
+    equal "$how: up of the other one fails" $? 1
+    matches "... saying why, and what to do" "$(cat "$work/up.c")" "node c: .*lost the majority of its voters.*rackfish down.*rackfish up"
+    is_lost "$how"
+    machine_down
+done
+
+# Nothing but silence: it waits for ever, and goes on.
+machine cut
+pids=($(awk '$1 != "node" { print $3 }' "$dir/b/state" "$dir/c/state"))
+nodes=($(node_pid b) $(node_pid c))
+kill -STOP "${nodes[@]}" "${pids[@]}"
+within "two of three hosts stand still: no quorum" 60 is has_quorum false
+sleep 3
+equal "... and nothing is lost" "$(status_of a lost)" false
+kill -CONT "${pids[@]}" "${nodes[@]}"
+within "they go on: it works again" 60 runs 0
+within "... whole" 60 all_up 3
+machine_down
+
+# The run directory alone is lost, and rackfishd dies: what runs there is alive, and nobody says otherwise.
+machine alive
+left=($(awk '$1 != "node" { print $3 }' "$dir/b/state" "$dir/c/state"))
+kill -KILL "$(node_pid b)" "$(node_pid c)"
+rm -rf "$dir/b" "$dir/b.sock" "$dir/c" "$dir/c.sock"
+for node in b c; do up_node alive $node 4s >"$work/up.$node" 2>&1; done
+equal "monitors that live without rackfishd and run directory are not taken for dead" "$(status_of a lost) $(status_of a has_quorum)" "false true"
+check "... and the machine works" rackfish --via a registry put kept on
+kill -KILL "${left[@]}" # nobody else knows of them
+machine_down
+finish
