@@ -3,16 +3,38 @@
 #include <errno.h>
 #include <stdatomic.h>
 
+#define CALIBRATE_NS  (2 * RF_NS_PER_MS)
+#define CALIBRATE_ASK 8
+
+typedef struct moment {
+    uint64_t ns, ticks;
+} moment_t;
+
+/* The same moment by the clock and in ticks: of a few, the one between whose ticks least has passed. Whoever was kept from the CPU between
+ * the two, as in a guest or on a busy host, would have them milliseconds apart. */
+static moment_t moment_now(void)
+{
+    moment_t best = {0};
+    uint64_t least = UINT64_MAX;
+    for (unsigned i = 0; i < CALIBRATE_ASK; i++) {
+        uint64_t before = rf_clock_ticks(), ns = rf_clock_ns(), took = rf_clock_ticks() - before;
+        if (took >= least) continue;
+        least = took;
+        best = (moment_t){.ns = ns, .ticks = before + took / 2};
+    }
+    return best;
+}
+
 uint64_t rf_clock_ticks_per_us(void)
 {
     static _Atomic(uint64_t) cached;
     uint64_t known = atomic_load_explicit(&cached, memory_order_relaxed);
     if (known) return known;
-    uint64_t ns0 = rf_clock_ns(), ticks0 = rf_clock_ticks(), ns1;
+    moment_t from = moment_now(), to;
     do {
-        ns1 = rf_clock_ns();
-    } while (ns1 - ns0 < 2 * RF_NS_PER_MS);
-    uint64_t per_us = (rf_clock_ticks() - ticks0) * 1000 / (ns1 - ns0);
+        to = moment_now();
+    } while (to.ns - from.ns < CALIBRATE_NS);
+    uint64_t per_us = (to.ticks - from.ticks) * 1000 / (to.ns - from.ns);
     if (per_us == 0) per_us = 1;
     atomic_store_explicit(&cached, per_us, memory_order_relaxed);
     return per_us;

@@ -43,7 +43,8 @@ static inline uint64_t rf_clock_ticks(void)
 /* A pause, cut short by no signal: only between looks at something that cannot wake its waiter, in a loop that has an end. */
 void rf_clock_sleep_ms(uint64_t ms);
 
-/* Ticks of rf_clock_ticks() per microsecond, measured once against CLOCK_MONOTONIC (about 2 ms), then cached. */
+/* Ticks of rf_clock_ticks() per microsecond, measured once against CLOCK_MONOTONIC (about 2 ms), then cached; right also for who is kept from
+ * its CPU meanwhile. */
 uint64_t rf_clock_ticks_per_us(void);
 
 #endif
