@@ -321,6 +321,8 @@ static bool tell_of_peers(monitor_t *m, bool *more)
         core_t *c = &m->cores[core];
         agreement_event_t event;
         memset(&event, 0, sizeof event);
+        if (c->death_of != c->incarnation)
+            c->death_due = 0; /* it has come back meanwhile: that was its last life */
         if (c->death_due != 0) {
             event.kind = AGREEMENT_DEATH;
             event.death.member = (agreement_member_t){.core = core, .incarnation = c->incarnation};
@@ -432,7 +434,9 @@ void agree_transfer(monitor_t *m)
 void agree_death(monitor_t *m, rf_core_t core, agreement_evidence_t evidence)
 {
     core_t *c = &m->cores[core];
-    if (c->death_due != AGREEMENT_EVIDENCE_KERNEL) c->death_due = (uint8_t)evidence;
+    if (c->death_due != AGREEMENT_EVIDENCE_KERNEL || c->death_of != c->incarnation)
+        c->death_due = (uint8_t)evidence;
+    c->death_of = c->incarnation;
     m->agree.peers_due = true;
 }
 

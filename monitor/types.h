@@ -139,10 +139,11 @@ typedef struct core {
     monitor_process_t process;
     /* peer link */
     enum { PEER_NONE, PEER_DIALING, PEER_LINKED, PEER_GONE } link;
-    rf_incarnation_t linked; /* LINKED: with whom; else with whom last, 0: never */
-    uint16_t unanswered;     /* requests at it */
-    bool ready;              /* core 0: it has said READY */
-    uint8_t death_due;       /* AGREEMENT_EVIDENCE_*: the engine is to be told */
+    rf_incarnation_t linked;   /* LINKED: with whom; else with whom last, 0: never */
+    uint16_t unanswered;       /* requests at it */
+    bool ready;                /* core 0: it has said READY */
+    uint8_t death_due;         /* AGREEMENT_EVIDENCE_*: the engine is to be told, */
+    rf_incarnation_t death_of; /* of this incarnation */
     bool room_due, fenced_due;
     bool redial; /* a dial failed: again at redial_ns */
     uint64_t redial_ns;

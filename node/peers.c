@@ -82,7 +82,8 @@ static void tell_deaths(rf_daemon_t *daemon, rf_local_core_t *core, const peer_t
     for (unsigned i = 0; peer->cores && i < place->n_cores; i++) {
         rf_client_dead_t dead = {.core = (rf_core_t)(place->first_core + i),
                                  .incarnation = peer->cores[i].dead};
-        if (dead.incarnation > 0) rf_monitor_tell(core, RF_CLIENT_DEAD, &dead, sizeof dead);
+        if (dead.incarnation > peer->cores[i].told.incarnation)
+            rf_monitor_tell(core, RF_CLIENT_DEAD, &dead, sizeof dead);
     }
 }
 
@@ -349,7 +350,8 @@ static void peer_accept(peer_t *peer, const Rackfish__Node__PeerHello *hello)
         send_machine(peer);
     send_cores(peer);
     for (unsigned i = 0; i < daemon->n_cores; i++) { /* it may have been cut off then */
-        if (daemon->cores[i].dead > 0) send_dead(peer, daemon->cores[i].core, daemon->cores[i].dead);
+        if (daemon->cores[i].dead > 0 && daemon->cores[i].monitor_pidfd < 0)
+            send_dead(peer, daemon->cores[i].core, daemon->cores[i].dead);
     }
     rf_rejoin_node_connected(daemon);
     rf_boot_step(daemon);
