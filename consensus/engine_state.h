@@ -71,7 +71,8 @@ typedef struct
     uint64_t match_seen, applied_seen; /* when the resend timer last looked */
     uint64_t rewound_ns;               /* when an answer last took the stream back */
     struct {
-        uint64_t applied, since_ns; /* has applied that much, and since when; or lacked nothing then */
+        uint64_t applied; /* has applied that much, */
+        uint64_t looks;   /* and no more for so many looks of the resend timer at which it lacked something */
     } moved;
 } transfer_t;
 

@@ -25,7 +25,7 @@ progress_t *progress_add(agreement_t *e, agreement_member_t m)
     /* Optimistic: it holds what is committed; if not, its answer says where to go on. */
     e->progress[i] = (progress_t){
         .member = m, .ask = true, .dead = member_dead(e, m), .next = e->committed + 1, .heard_ns = e->now_ns};
-    e->transfers[i] = (transfer_t){.match_seen = RF_NEVER, .moved.since_ns = e->now_ns};
+    e->transfers[i] = (transfer_t){.match_seen = RF_NEVER};
     e->due |= DUE_FEED;
     return &e->progress[i];
 }
@@ -41,7 +41,7 @@ static void keep(agreement_t *e, const progress_t *was, const transfer_t *transf
         unsigned at = e->n_progress++;
         e->progress[at] =
             (progress_t){.member = m, .ask = true, .next = e->committed + 1, .heard_ns = e->now_ns};
-        e->transfers[at] = (transfer_t){.match_seen = RF_NEVER, .moved.since_ns = e->now_ns};
+        e->transfers[at] = (transfer_t){.match_seen = RF_NEVER};
         p = &e->progress[at];
     } else {
         p = progress_add(e, m);
@@ -125,7 +125,7 @@ void progress_reset(agreement_t *e)
     for (unsigned i = 0; i < e->n_voters; i++) {
         e->progress[i].match = 0;
         e->progress[i].next = all_hold(e) + 1;
-        e->transfers[i].moved.since_ns = e->now_ns;
+        e->transfers[i].moved.looks = 0;
     }
 }
 
@@ -206,15 +206,17 @@ bool progress_waits(const agreement_t *e)
     return false;
 }
 
-/* It lacks something, and has applied nothing for behind_ns: its snapshot does not load, or is never whole before the next one is due. */
+/* It lacks something, and has applied nothing for behind_ns: its snapshot does not load, or is never whole before the next one is due. By the
+ * looks, which are resend_ns apart: all may have stood still, and what it has answered lies unread. */
 static bool is_stuck(const agreement_t *e, const progress_t *p, transfer_t *t)
 {
     if (p->applied >= e->committed || p->applied > t->moved.applied) {
         t->moved.applied = p->applied;
-        t->moved.since_ns = e->now_ns;
+        t->moved.looks = 0;
         return false;
     }
-    return e->params.behind_ns > 0 && e->now_ns >= add_ns(t->moved.since_ns, e->params.behind_ns);
+    t->moved.looks++;
+    return e->params.behind_ns > 0 && t->moved.looks > e->params.behind_ns / e->params.resend_ns;
 }
 
 void progress_resend(agreement_t *e)

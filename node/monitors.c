@@ -116,7 +116,7 @@ static void watch(rf_local_core_t *core)
     }
     bool is_there =
         core->monitor_start_time != 0 && rf_process_start_time(core->monitor_pid) == core->monitor_start_time;
-    if (core->monitor_pidfd < 0 && is_there) core->unsure = true;
+    if (core->monitor_pidfd < 0 && (is_there || core->monitor_start_time == 0)) core->unsure = true;
 }
 
 static void link_up(rf_local_core_t *core)
