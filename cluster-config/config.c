@@ -221,7 +221,6 @@ void rf_config_digest(const rf_config_t *config, uint8_t digest[32])
         digest_text(hash, node->address);
         digest_number(hash, node->port);
         digest_number(hash, node->memory_bytes);
-        digest_number(hash, node->witness);
         digest_text(hash, node->rdma);
         digest_number(hash, node->n_dpdk);
         for (unsigned j = 0; j < node->n_dpdk; j++) {
@@ -233,6 +232,7 @@ void rf_config_digest(const rf_config_t *config, uint8_t digest[32])
         for (unsigned j = 0; node->cores_form == RF_CONFIG_CORES_LIST && j < node->n_cores; j++)
             digest_number(hash, node->cpus[j]);
         for (unsigned j = 0; j < config->n_nodes; j++) digest_text(hash, config->medium[i][j]);
+        if (node->witness) digest_text(hash, "witness"); /* else as where there is no such key yet */
     }
     gnutls_hash_deinit(hash, digest);
 }

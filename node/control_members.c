@@ -37,6 +37,7 @@ typedef struct removal {
         struct removal *removal;
         rf_local_core_t *core;
         rf_monitor_call_t call;
+        bool stays_off; /* it was between two lives, and is not to come back */
     } leaving[RF_CORES_PER_NODE_MAX];
 } removal_t;
 
@@ -257,6 +258,11 @@ static void removal_settle(removal_t *removal, const rf_local_core_t *core, rf_e
     }
     if (--removal->n_left > 0) return;
     rf_daemon_t *daemon = removal->daemon;
+    for (unsigned i = 0; i < daemon->n_cores && removal->failed; i++) {
+        if (!removal->leaving[i].stays_off) continue;
+        daemon->cores[i].off = false;
+        rf_rejoin_now(&daemon->cores[i]);
+    }
     bool down = removal->whole_node && !removal->failed;
     if (removal->query) {
         removal->query->removal = NULL;
@@ -334,6 +340,14 @@ void rf_query_core_off(rf_client_t *client, uint64_t id, const Rackfish__CoreReq
     }
 }
 
+/* True: it was not yet. */
+static bool turn_off(rf_local_core_t *core)
+{
+    bool was = core->off;
+    core->off = true;
+    return !was;
+}
+
 void rf_query_node_remove(rf_client_t *client, uint64_t id, const Rackfish__NodeRequest *request)
 {
     rf_daemon_t *daemon = client->daemon;
@@ -374,7 +388,7 @@ void rf_query_node_remove(rf_client_t *client, uint64_t id, const Rackfish__Node
         if (core->link_up)
             leave(removal, core, mode_of(request->wait, request->kill));
         else
-            core->off = true;
+            removal->leaving[i].stays_off = turn_off(core);
     }
     removal_settle(removal, NULL, RF_OK, 0);
 }

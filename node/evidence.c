@@ -11,9 +11,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SOCKETS_TEXT_MAX (64u << 20) /* more than that proves nothing */
-#define LISTENS          0x10000ul   /* __SO_ACCEPTCON */
-#define LOOKS            2
+#define SOCKETS_TEXT_MAX    (64u << 20) /* more than that proves nothing */
+#define LISTENS             0x10000ul   /* __SO_ACCEPTCON */
+#define LOOKS               2
+#define PID_NAMESPACE_FIRST "pid:[4026531836]" /* PROC_PID_INIT_INO: the host's own */
 
 static bool same(const char *a, const char *b)
 {
@@ -27,7 +28,19 @@ bool rf_evidence_is_dead(const rf_core_told_t *told, const uint8_t instance[16],
     if (memcmp(told->instance, instance, sizeof told->instance) == 0) return true; /* it has seen it die */
     if (!told->where.boot[0] || !where->boot[0]) return false;
     if (!same(told->where.boot, where->boot)) return same(told->where.host, where->host);
-    return now->looked && same(told->where.place, where->place);
+    return told->looked && now->looked && same(told->where.place, where->place);
+}
+
+/* Of a line "Num: RefCount Protocol Flags Type St Inode Path": where the path begins, and the flags. NULL: it has none. A name may hold anything but
+ * begins there, so one that ends like a path is not taken for it. */
+static const char *path_of(const char *line, const char *end, unsigned long *flags)
+{
+    for (unsigned field = 0; field < 7; field++) {
+        while (line < end && *line == ' ') line++;
+        if (field == 3) *flags = strtoul(line, NULL, 16);
+        while (line < end && *line != ' ') line++;
+    }
+    return line < end ? line + 1 : NULL;
 }
 
 unsigned rf_evidence_sockets(const char *text, const char *path, unsigned *listening)
@@ -37,12 +50,11 @@ unsigned rf_evidence_sockets(const char *text, const char *path, unsigned *liste
     *listening = 0;
     for (const char *line = text; *line;) {
         const char *end = line + strcspn(line, "\n");
-        unsigned long flags;
-        /* Num: RefCount Protocol Flags Type St Inode Path */
-        if ((size_t)(end - line) > length && end[-1 - (ptrdiff_t)length] == ' ' &&
-            memcmp(end - length, path, length) == 0) {
+        unsigned long flags = 0;
+        const char *name = path_of(line, end, &flags);
+        if (name && (size_t)(end - name) == length && memcmp(name, path, length) == 0) {
             n++;
-            if (sscanf(line, "%*[^:]: %*x %*x %lx", &flags) == 1 && (flags & LISTENS)) (*listening)++;
+            if (flags & LISTENS) (*listening)++;
         }
         line = *end ? end + 1 : end;
     }
@@ -88,12 +100,15 @@ static void word_of(const char *path, char *out, size_t max)
 
 void rf_evidence_where(const rf_daemon_t *daemon, rf_where_t *out)
 {
-    char machine_id[64], net[64];
+    char machine_id[64], net[64], pid[64] = "";
     memset(out, 0, sizeof *out);
     word_of("/proc/sys/kernel/random/boot_id", out->boot, sizeof out->boot);
     if (strlen(out->boot) != 36) out->boot[0] = 0;
     word_of("/etc/machine-id", machine_id, sizeof machine_id);
-    if (strlen(machine_id) == 32)
+    ssize_t n_pid = readlink("/proc/self/ns/pid", pid, sizeof pid - 1);
+    bool contained =
+        n_pid <= 0 || strcmp(pid, PID_NAMESPACE_FIRST) != 0; /* its image is on many hosts, perhaps */
+    if (strlen(machine_id) == 32 && !contained)
         digest_of(machine_id, out->host); /* "uninitialized" while a host first boots */
     ssize_t n = readlink("/proc/self/ns/net", net, sizeof net - 1);
     if (n <= 0) return;

@@ -16,7 +16,8 @@
 /* Where a life of rackfishd is. Empty: not known, which proves nothing. */
 typedef struct rf_where {
     char boot[RF_EVIDENCE_BOOT_MAX]; /* of the kernel: /proc/sys/kernel/random/boot_id */
-    char host[RF_EVIDENCE_HOST_MAX]; /* outlives a boot: a digest of /etc/machine-id */
+    char host
+        [RF_EVIDENCE_HOST_MAX]; /* outlives a boot: a digest of /etc/machine-id; none in a container, which has its image's */
     char place[RF_PATH_MAX]; /* network namespace and the node's folder: there its monitors' sockets are */
 } rf_where_t;
 
@@ -32,7 +33,8 @@ typedef struct rf_core_told {
     rf_incarnation_t incarnation; /* 0: none, or it is known to be dead */
     rf_machine_id_t machine;      /* which it was in */
     uint8_t instance[16];         /* which life of rackfishd said so, */
-    rf_where_t where;             /* and where that was */
+    rf_where_t where;             /* and where that was; */
+    bool looked;                  /* it had looked there, so that is where this life had its socket */
 } rf_core_told_t;
 
 /* Is what was told then dead, by what life `instance` of that node's rackfishd, which is at `where`, says now? */

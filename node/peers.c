@@ -246,6 +246,7 @@ static void judge_lives(peer_t *peer, const Rackfish__Node__PeerCores *cores)
         told->incarnation = now.incarnation;
         told->machine = peer->machine;
         told->where = peer->where;
+        told->looked = now.looked;
         memcpy(told->instance, peer->instance, sizeof told->instance);
     }
 }

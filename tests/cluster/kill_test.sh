@@ -74,7 +74,7 @@ start=$(now_ms)
 output=$(timeout 30 rackfish run --core 1 -- true 2>&1)
 status=$?
 equal "with one of two cores dead run fails at once ($(($(now_ms) - start)) ms)" $status 125
-matches "... for want of a quorum" "$output" "agree|quorum"
+matches "... for want of a quorum" "$output" "agree|quorum|majority of its voters"
 check "ps goes on" rackfish ps
 matches "status says that it never comes back" "$(rackfish status)" "never|majority"
 machine_down "one of two cores dead, then down, leaves nothing"

@@ -19,7 +19,7 @@ static const rf_where_t here = {"boot 1", "host 1", "net:[1] /run/m/b"};
 /* By the next life of rackfishd, at `where`. */
 static bool proves(const rf_where_t *where, rf_core_said_t now)
 {
-    rf_core_told_t told = {.incarnation = 3, .where = here};
+    rf_core_told_t told = {.incarnation = 3, .where = here, .looked = true};
     memcpy(told.instance, first, sizeof first);
     return rf_evidence_is_dead(&told, next, where, &now);
 }
@@ -37,6 +37,10 @@ static void a_life_that_has_looked_proves(void **unused)
     assert_false(proves(&here, same));
     assert_false(proves(&here, unsaid));
     assert_false(proves(&here, blind));
+    rf_core_told_t told = {.incarnation = 3,
+                           .where = here}; /* which may have been started, and listen, elsewhere */
+    memcpy(told.instance, first, sizeof first);
+    assert_false(rf_evidence_is_dead(&told, next, &here, &none));
 }
 
 static void a_reboot_proves(void **unused)
