@@ -13,7 +13,9 @@
  * does it refuse lower ones than it has seen (fencing).
  *
  * Ephemeral things belong to the calling dispatcher and vanish when it ends, however it ends, or its core dies. So do
- * locks and permits that it holds, and its places in lines.
+ * locks and permits that it holds, and its places in lines. Of a core that died, or was given up, that is when the machine
+ * has agreed on it, which may be before the last of what ran there is killed, or frozen on a host out of reach (its host's
+ * deadline later at most): for so long it is the token that keeps two holders apart.
  *
  * Deadlines and errors. Waiting calls (lock, semaphore, barrier, pop) answer RF_ERR_TIMEOUT only when the machine has agreed
  * that the wait is over: nothing was granted then, nor will be. The others, like any request, may still take effect after
