@@ -21,28 +21,10 @@ set -u
 driver=af_packet rounds=3 frames=20000 seconds=6 json='' against="none replay flip random spoof busy flood"
 all=(rate one-way clients cost)
 kinds="replay flip cut splice random spoof arp"
-pieces=()
-folder=${1:?build folder}
-shift
-while (($#)); do
-    case $1 in
-    --driver) driver=${2:?af_packet or af_xdp} && shift ;;
-    --rounds) rounds=${2:?a number} && shift ;;
-    --frames) frames=${2:?a number} && shift ;;
-    --seconds) seconds=${2:?a number} && shift ;;
-    --against) against=${2:?none, kinds of the forger\'s, busy, flood} && shift ;;
-    --json) json=1 ;;
-    -*) echo "forger_bench.sh: unknown option $1; there are --driver, --rounds, --frames, --seconds, --against and --json" >&2 && exit 2 ;;
-    *)
-        [[ " ${all[*]} " == *" $1 "* ]] || { echo "forger_bench.sh: there is no piece $1; there are ${all[*]}" >&2 && exit 2; }
-        pieces+=("$1")
-        ;;
-    esac
-    shift
-done
-((${#pieces[@]})) || pieces=("${all[@]}")
-[[ $rounds =~ ^[1-9][0-9]*$ && $frames =~ ^[1-9][0-9]*$ && $seconds =~ ^[1-9][0-9]*$ ]] ||
-    { echo "forger_bench.sh: --rounds, --frames and --seconds take a number from 1" >&2 && exit 2; }
+declare -A takes=([driver]='af_packet|af_xdp' [rounds]='[1-9][0-9]*' [frames]='[1-9][0-9]*' [seconds]='[1-9][0-9]*' [against]='.+' [json]='')
+# shellcheck source=tests/lab/options.sh
+source "$(dirname "$0")/../options.sh"
+bench_options "$@"
 for kind in $against; do
     [[ " none busy flood $kinds " == *" $kind "* ]] || { echo "forger_bench.sh: there is nothing called $kind; there are none, busy, flood, $kinds" >&2 && exit 2; }
 done

@@ -25,39 +25,21 @@
 set -u
 driver=af_packet rounds=3 samples=200 json='' wires="0 0.1 1 10" media="dpdk tcp"
 all=(one-way rate bulk bare)
-pieces=()
-folder=${1:?build folder}
-shift
-while (($#)); do
-    case $1 in
-    --driver) driver=${2:?af_packet or af_xdp} && shift ;;
-    --rounds) rounds=${2:?a number} && shift ;;
-    --media) media=${2:?dpdk, tcp or both} && shift ;;
-    --samples) samples=${2:?a number} && shift ;;
-    --wires) wires=${2:?percents of loss} && shift ;;
-    --json) json=1 ;;
-    -*) echo "link_bench.sh: unknown option $1; there are --driver, --rounds, --samples, --wires, --media and --json" >&2 && exit 2 ;;
-    *)
-        [[ " ${all[*]} " == *" $1 "* ]] || { echo "link_bench.sh: there is no piece $1; there are ${all[*]}" >&2 && exit 2; }
-        pieces+=("$1")
-        ;;
-    esac
-    shift
-done
-((${#pieces[@]})) || pieces=("${all[@]}")
+declare -A takes=([driver]='af_packet|af_xdp' [rounds]='[1-9][0-9]*' [samples]='[1-9][0-9]*' [wires]='.+' [media]='dpdk|tcp|dpdk tcp|tcp dpdk' [json]='')
+# shellcheck source=tests/lab/options.sh
+source "$(dirname "$0")/../options.sh"
+bench_options "$@"
 wire_options() { # WIRE: what `rackfish lab wire` calls it
     local words word
     IFS=, read -ra words <<<"$1"
     echo "--loss ${words[0]}"
     for word in "${words[@]:1}"; do echo "--${word/=/ }"; done
 }
-[[ $rounds =~ ^[1-9][0-9]*$ && $samples =~ ^[1-9][0-9]*$ ]] || { echo "link_bench.sh: --rounds and --samples take a number from 1" >&2 && exit 2; }
 source "$(dirname "$0")/lib.sh" "$folder" >&2
 [[ -e $build/modules/rackfish-dpdk.so ]] || skip "built without DPDK; apt-get install libdpdk-dev"
 case $driver in
 af_packet) device=net_af_packet0,iface=lan0 mac=02:52:46:00:00:01 ;;
 af_xdp) device=net_af_xdp0,iface=dpdk0 mac=02:52:46:00:01:01 ;;
-*) echo "link_bench.sh: --driver takes af_packet or af_xdp, not $driver" >&2 && exit 2 ;;
 esac
 lab_up --hosts 2 >&2
 drivers_begin() {

@@ -16,33 +16,15 @@
 set -u
 driver=af_packet senders=8 hosts=4 rounds=3 json=''
 all=(incast alltoall bulk)
-pieces=()
-folder=${1:?build folder}
-shift
-while (($#)); do
-    case $1 in
-    --driver) driver=${2:?af_packet or af_xdp} && shift ;;
-    --senders) senders=${2:?a number} && shift ;;
-    --hosts) hosts=${2:?a number} && shift ;;
-    --rounds) rounds=${2:?a number} && shift ;;
-    --json) json=1 ;;
-    -*) echo "many_bench.sh: unknown option $1; there are --driver, --senders, --hosts, --rounds and --json" >&2 && exit 2 ;;
-    *)
-        [[ " ${all[*]} " == *" $1 "* ]] || { echo "many_bench.sh: there is no piece $1; there are ${all[*]}" >&2 && exit 2; }
-        pieces+=("$1")
-        ;;
-    esac
-    shift
-done
-((${#pieces[@]})) || pieces=("${all[@]}")
-[[ $rounds =~ ^[1-9][0-9]*$ && $senders =~ ^[1-8]$ && $hosts =~ ^[2-9]$ ]] ||
-    { echo "many_bench.sh: --rounds takes a number from 1, --senders 1 to 8, --hosts 2 to 9" >&2 && exit 2; }
+declare -A takes=([driver]='af_packet|af_xdp' [senders]='[1-8]' [hosts]='[2-9]' [rounds]='[1-9][0-9]*' [json]='')
+# shellcheck source=tests/lab/options.sh
+source "$(dirname "$0")/../options.sh"
+bench_options "$@"
 source "$(dirname "$0")/lib.sh" "$folder" >&2
 [[ -e $build/modules/rackfish-dpdk.so ]] || skip "built without DPDK; apt-get install libdpdk-dev"
 case $driver in
 af_packet) interface=lan0 mac=02:52:46:00:00:0 port=v ;;
 af_xdp) interface=dpdk0 mac=02:52:46:00:01:0 port=d ;;
-*) echo "many_bench.sh: --driver takes af_packet or af_xdp, not $driver" >&2 && exit 2 ;;
 esac
 device=net_${driver}0,iface=$interface
 n=2

@@ -8,26 +8,15 @@
 # A guest has one CPU, of this host, which they all share: the receiver is pinned to the first, the senders share the second.
 set -u
 device=rxe hosts=3 rounds=1 json=
-folder=${1:?build folder}
-shift
-while (($#)); do
-    case $1 in
-    --device) device=${2:?rxe or siw} && shift ;;
-    --hosts) hosts=${2:?a number} && shift ;;
-    --rounds) rounds=${2:?a number} && shift ;;
-    --json) json=1 ;;
-    *) echo "incast_bench.sh: unknown option $1; there are --device, --hosts, --rounds and --json" >&2 && exit 2 ;;
-    esac
-    shift
-done
-[[ $hosts =~ ^[3-5]$ ]] || { echo "incast_bench.sh: --hosts takes 3, 4 or 5" >&2 && exit 2; }
-[[ $rounds =~ ^[1-9][0-9]*$ ]] || { echo "incast_bench.sh: --rounds takes a number from 1" >&2 && exit 2; }
+declare -A takes=([device]='rxe|siw' [hosts]='[3-5]' [rounds]='[1-9][0-9]*' [json]='')
+# shellcheck source=tests/lab/options.sh
+source "$(dirname "$0")/../options.sh"
+bench_options "$@"
 source "$(dirname "$0")/lib.sh" "$folder" >&2
 [[ -e $build/modules/rackfish-rdma.so ]] || skip "built without rdma-core; apt-get install libibverbs-dev librdmacm-dev"
 case $device in
 rxe) how=(-d rxe0 -x 1) ;;
 siw) how=(-d siw0 -R) ;;
-*) echo "incast_bench.sh: --device takes rxe or siw, not $device" >&2 && exit 2 ;;
 esac
 guest_timeout=300
 

@@ -34,24 +34,10 @@ set -u
 device=rxe rounds=5 json=
 all=(write-one-way send-one-way send-sleeping read rate bulk-64K bulk-64K-deep bulk-64K-placed bulk-1M)
 declare -A depths=([bulk-64K]=4 [bulk-64K-deep]=64 [bulk-64K-placed]=4 [bulk-1M]=4)
-pieces=()
-folder=${1:?build folder}
-shift
-while (($#)); do
-    case $1 in
-    --device) device=${2:?rxe or siw} && shift ;;
-    --rounds) rounds=${2:?a number} && shift ;;
-    --json) json=1 ;;
-    -*) echo "link_bench.sh: unknown option $1; there are --device, --rounds and --json" >&2 && exit 2 ;;
-    *)
-        [[ " ${all[*]} " == *" $1 "* ]] || { echo "link_bench.sh: there is no piece $1; there are ${all[*]}" >&2 && exit 2; }
-        pieces+=("$1")
-        ;;
-    esac
-    shift
-done
-((${#pieces[@]})) || pieces=("${all[@]}")
-[[ $rounds =~ ^[1-9][0-9]*$ ]] || { echo "link_bench.sh: --rounds takes a number from 1" >&2 && exit 2; }
+declare -A takes=([device]='rxe|siw' [rounds]='[1-9][0-9]*' [json]='')
+# shellcheck source=tests/lab/options.sh
+source "$(dirname "$0")/../options.sh"
+bench_options "$@"
 source "$(dirname "$0")/lib.sh" "$folder" >&2
 [[ -e $build/modules/rackfish-rdma.so ]] || skip "built without rdma-core; apt-get install libibverbs-dev librdmacm-dev"
 command -v ib_write_bw >/dev/null || skip "no ib_write_bw; apt-get install perftest"
@@ -59,7 +45,6 @@ command -v ib_write_bw >/dev/null || skip "no ib_write_bw; apt-get install perft
 case $device in # how perftest makes a queue pair
 rxe) how=(-d rxe0 -x 1) ;;
 siw) how=(-d siw0 -R) ;;
-*) echo "link_bench.sh: --device takes rxe or siw, not $device" >&2 && exit 2 ;;
 esac
 
 # raw PIECE COLUMN SCALE PROGRAM OPTION...: one figure of perftest, into $work/PIECE.raw.

@@ -11,22 +11,13 @@
 set -u
 events=()
 device=rxe rounds=5 samples=1000 json=
-folder=${1:?build folder}
-shift
-while (($#)); do
-    case $1 in
-    --device) device=${2:?rxe or siw} && shift ;;
-    --rounds) rounds=${2:?a number} && shift ;;
-    --samples) samples=${2:?a number} && shift ;;
-    --events) events=(--events) ;;
-    --json) json=1 ;;
-    *) echo "ordered_bench.sh: unknown option $1; there are --device, --rounds, --samples, --events and --json" >&2 && exit 2 ;;
-    esac
-    shift
-done
+declare -A takes=([device]='rxe|siw' [rounds]='[1-9][0-9]*' [samples]='[1-9][0-9]*' [events]='' [json]='')
+# shellcheck source=tests/lab/options.sh
+source "$(dirname "$0")/../options.sh"
+bench_options "$@"
+((${#events[@]})) && events=(--events)
 source "$(dirname "$0")/lib.sh" "$folder" >&2
 [[ -e $build/modules/rackfish-rdma.so ]] || skip "built without rdma-core; apt-get install libibverbs-dev librdmacm-dev"
-[[ $device == rxe || $device == siw ]] || { echo "ordered_bench.sh: --device takes rxe or siw, not $device" >&2 && exit 2; }
 guest_timeout=120 ports=4711
 
 # once PIECE: one run of three processes; its two lines of JSON into $work/run.
