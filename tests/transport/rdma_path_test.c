@@ -20,6 +20,42 @@ static rdma_path_t *path_new(rdma_device_t *device, rdma_link_t *link, rf_err_t 
     return path;
 }
 
+/* A device, and links each with a path over it. */
+typedef struct rig {
+    rdma_device_t *device;
+    unsigned n;
+    rdma_link_t *links[3];
+    rdma_path_t *paths[3];
+} rig_t;
+
+static rig_t rig_new(unsigned n)
+{
+    rig_t rig = {.device = device_new(), .n = n};
+    for (unsigned i = 0; i < n; i++) {
+        rf_err_t err;
+        rig.links[i] = link_new();
+        rig.paths[i] = path_new(rig.device, rig.links[i], &err);
+        assert_int_equal(err, RF_OK);
+    }
+    return rig;
+}
+
+static void rig_over(rig_t *rig)
+{
+    for (unsigned i = 0; i < rig->n; i++) link_over(rig->links[i]);
+    for (unsigned i = endpoint->paths_end; i > 0; i--) {
+        if (endpoint->paths[i - 1]) rdma_path_destroy(endpoint->paths[i - 1]);
+    }
+    rdma_buffers_free(rig->device->buffers);
+    free(rig->device);
+    endpoint_over();
+}
+
+static bool failed(const rig_t *rig, unsigned i)
+{
+    return rig->links[i]->base.lanes[PATH_LANE_SLOTS].failed;
+}
+
 static void heard(rdma_device_t *device, enum ibv_event_type type, int port)
 {
     event_next = (struct ibv_async_event){.event_type = type, .element = {.port_num = port}};
@@ -32,37 +68,25 @@ static void heard(rdma_device_t *device, enum ibv_event_type type, int port)
 static void what_a_port_says_ends_its_paths(void **state)
 {
     (void)state;
-    rdma_device_t *device = device_new();
-    enum { N = 3 };
-    rdma_link_t *links[N];
-    rdma_path_t *paths[N];
-    rf_err_t err;
-    for (unsigned i = 0; i < N; i++) {
-        links[i] = link_new();
-        paths[i] = path_new(device, links[i], &err);
-        assert_int_equal(err, RF_OK);
-        paths[i]->place.gid = (rdma_gid_t){.port = i < 2 ? 1 : 2, .index = 1, .gid = {1}};
-    }
+    rig_t rig = rig_new(3);
+    for (unsigned i = 0; i < rig.n; i++)
+        rig.paths[i]->place.gid = (rdma_gid_t){.port = i < 2 ? 1 : 2, .index = 1, .gid = {1}};
     gid_now = (union ibv_gid){.raw = {1}};
-    heard(device, IBV_EVENT_GID_CHANGE, 1); /* of another index */
-    for (unsigned i = 0; i < N; i++) assert_false(links[i]->base.lanes[PATH_LANE_SLOTS].failed);
-    heard(device, IBV_EVENT_PORT_ERR, 2);
-    assert_false(links[0]->base.lanes[PATH_LANE_SLOTS].failed);
-    assert_true(links[2]->base.lanes[PATH_LANE_SLOTS].failed);
-    paths[0]->place.gid.gid[0] = 2; /* it was another before */
-    heard(device, IBV_EVENT_GID_CHANGE, 1);
-    assert_true(links[0]->base.lanes[PATH_LANE_SLOTS].failed);
-    assert_false(links[1]->base.lanes[PATH_LANE_SLOTS].failed);
+    heard(rig.device, IBV_EVENT_GID_CHANGE, 1); /* of another index */
+    for (unsigned i = 0; i < rig.n; i++) assert_false(failed(&rig, i));
+    heard(rig.device, IBV_EVENT_PORT_ERR, 2);
+    assert_false(failed(&rig, 0));
+    assert_true(failed(&rig, 2));
+    rig.paths[0]->place.gid.gid[0] = 2; /* it was another before */
+    heard(rig.device, IBV_EVENT_GID_CHANGE, 1);
+    assert_true(failed(&rig, 0));
+    assert_false(failed(&rig, 1));
     gid_found = ENOENT;
-    heard(device, IBV_EVENT_GID_CHANGE, 1);
+    heard(rig.device, IBV_EVENT_GID_CHANGE, 1);
     gid_found = 0;
-    assert_true(links[1]->base.lanes[PATH_LANE_SLOTS].failed);
-    assert_false(device->gone);
-    for (unsigned i = 0; i < N; i++) link_over(links[i]);
-    for (unsigned i = endpoint->paths_end; i > 0; i--) rdma_path_destroy(endpoint->paths[i - 1]);
-    rdma_buffers_free(device->buffers);
-    free(device);
-    endpoint_over();
+    assert_true(failed(&rig, 1));
+    assert_false(rig.device->gone);
+    rig_over(&rig);
 }
 
 /* A queue pair's number is its own among those of its device only: what comes at one device is not its namesake's at another,
@@ -116,23 +140,16 @@ static void numbers_are_a_devices_own(void **state)
 static void nothing_that_a_path_completed_is_left(void **state)
 {
     (void)state;
-    rdma_device_t *device = device_new();
-    rdma_link_t *link = link_new();
-    rf_err_t err;
-    rdma_path_t *path = path_new(device, link, &err);
-    assert_int_equal(err, RF_OK);
-    flushed_id = (uint64_t)path->id << 48 | 1;
-    rdma_path_kill(path);
+    rig_t rig = rig_new(1);
+    flushed_id = (uint64_t)rig.paths[0]->id << 48 | 1;
+    rdma_path_kill(rig.paths[0]);
     flushes = true;
-    assert_true(rdma_path_destroy(path));
+    assert_true(rdma_path_destroy(rig.paths[0]));
     assert_int_equal(queued, 0);
-    assert_int_equal(device->n_paths, 0);
-    assert_null(rdma_path_find(device, qp.qp_num));
+    assert_int_equal(rig.device->n_paths, 0);
+    assert_null(rdma_path_find(rig.device, qp.qp_num));
     flushes = false;
-    link_over(link);
-    rdma_buffers_free(device->buffers);
-    free(device);
-    endpoint_over();
+    rig_over(&rig);
 }
 
 /* Of a queue pair that does not say that it is in error, a peer may write still: it is no more before another is made. */
@@ -149,29 +166,20 @@ static void what_is_not_in_error_ends_before_another_begins(void **state)
                 {IBV_QPS_ERR, EIO, false, 1},
                 {IBV_QPS_RESET, 0, true, 0}};
     for (unsigned way = 0; way < sizeof ways / sizeof *ways; way++) {
-        rdma_device_t *device = device_new();
-        rdma_link_t *link = link_new();
+        rig_t rig = rig_new(1);
         rf_err_t err;
-        rdma_path_t *path = path_new(device, link, &err);
-        assert_int_equal(err, RF_OK);
-        device->iwarp = ways[way].iwarp;
+        rig.device->iwarp = ways[way].iwarp;
         state_said = ways[way].said;
         query_fails = ways[way].fails;
-        rdma_path_kill(path);
+        rdma_path_kill(rig.paths[0]);
         state_said = IBV_QPS_ERR;
         query_fails = 0;
         assert_int_equal(destroyed, 0); /* who is killing may be looking at it */
-        device->iwarp = false;
-        path_new(device, link, &err);
+        rig.device->iwarp = false;
+        path_new(rig.device, rig.links[0], &err);
         assert_int_equal(err, RF_OK);
         assert_int_equal(destroyed, ways[way].destroyed);
-        link_over(link);
-        for (unsigned i = endpoint->paths_end; i > 0; i--) {
-            if (endpoint->paths[i - 1]) rdma_path_destroy(endpoint->paths[i - 1]);
-        }
-        rdma_buffers_free(device->buffers);
-        free(device);
-        endpoint_over();
+        rig_over(&rig);
     }
 }
 
@@ -179,20 +187,13 @@ static void what_is_not_in_error_ends_before_another_begins(void **state)
 static void an_end_without_error_is_not_certain(void **state)
 {
     (void)state;
-    rdma_device_t *device = device_new();
-    rdma_link_t *link = link_new();
-    rf_err_t err;
-    rdma_path_t *path = path_new(device, link, &err);
-    assert_int_equal(err, RF_OK);
+    rig_t rig = rig_new(1);
     state_said = IBV_QPS_RTS;
-    rdma_path_kill(path);
+    rdma_path_kill(rig.paths[0]);
     state_said = IBV_QPS_ERR;
-    assert_false(rdma_path_destroy(path));
+    assert_false(rdma_path_destroy(rig.paths[0]));
     assert_int_equal(destroyed, 1);
-    link_over(link);
-    rdma_buffers_free(device->buffers);
-    free(device);
-    endpoint_over();
+    rig_over(&rig);
 }
 
 /* Remote writes that the sender's device has told it of: who is notified hears of them, whatever comes at the same time. */
