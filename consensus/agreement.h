@@ -43,8 +43,9 @@
 #define AGREEMENT_LOG_RESERVED    8    /* slots of the log ring that only the engine's own entries may use */
 #define AGREEMENT_READS_MAX       32   /* linearizable reads outstanding at one member */
 #define AGREEMENT_VOTERS_MAX      7
-#define AGREEMENT_CHANGES_MAX     64  /* members that join or leave by one entry; see CHANGE */
-#define AGREEMENT_CHILDREN_MAX    64  /* learners that one member feeds */
+#define AGREEMENT_CHANGES_MAX     64 /* members that join or leave by one entry; see CHANGE */
+#define AGREEMENT_JOINS_MAX       (AGREEMENT_CHANGES_MAX / 2) /* members that one CHANGE has join */
+#define AGREEMENT_CHILDREN_MAX    64                          /* learners that one member feeds */
 #define AGREEMENT_WRITES_MAX      8   /* writes of one output; `more` says that there are others */
 #define AGREEMENT_LANE_LINES_MIN  256 /* lines of a lane, at least */
 #define AGREEMENT_LANE_LINE       64  /* bytes of a line */

@@ -72,6 +72,8 @@ static rf_err_t on_apply(void *context, const agreement_apply_t *entry, uint64_t
         break;
     case AGREEMENT_ENTRY_VIEW:
         apply_view(m, entry);
+        if (entry->sequence == m->agree.joins && is_awaited(&m->agree, entry->session, entry->sequence))
+            joins_applied(m, entry->sequence, entry);
         break;
     default:
         break;
@@ -170,6 +172,16 @@ static void complete_read(monitor_t *m, const agreement_completion_t *completion
     if (op && op_class_of(op)->readable) op_class_of(op)->readable(m, op, completion->err);
 }
 
+static void complete_joins(monitor_t *m, const agreement_completion_t *completion, bool again)
+{
+    m->agree.joins = 0;
+    m->agree.joins_ns = m->now_ns; /* who came meanwhile has waited */
+    if (again)
+        joins_scatter(m, completion->sequence);
+    else
+        joins_proposed(m, completion->sequence, completion->err);
+}
+
 static void complete(monitor_t *m, const agreement_completion_t *completion)
 {
     agree_t *a = &m->agree;
@@ -178,12 +190,18 @@ static void complete(monitor_t *m, const agreement_completion_t *completion)
     for (unsigned i = 0; i < a->n_inflight; i++) {
         if (a->inflight[i].session != completion->session || a->inflight[i].sequence != completion->sequence)
             continue;
-        op_t *op = op_find(m, a->inflight[i].op, OP_FREE);
+        uint32_t id = a->inflight[i].op;
         a->inflight[i] = a->inflight[--a->n_inflight];
+        bool again = completion->err == RF_ERR_AGAIN; /* the log is full, or another change is under way */
+        if (again) a->retry_ns = m->now_ns + RETRY_NS;
+        if (id == 0) {
+            complete_joins(m, completion, again);
+            return;
+        }
+        op_t *op = op_find(m, id, OP_FREE);
         if (!op || !op->proposing) return;
         op->proposing = false;
-        if (completion->err == RF_ERR_AGAIN) { /* the log is full, or another change is under way: for now */
-            a->retry_ns = m->now_ns + RETRY_NS;
+        if (again) {
             agree_queue(m, op);
             return;
         }
@@ -261,6 +279,31 @@ static void step(monitor_t *m, agreement_event_t *event, bool *more)
     if (expelled) member_expelled(m, RF_CORE_NONE, RF_ERR_FENCED);
 }
 
+static void propose_event(monitor_t *m, agreement_event_t *event, uint64_t session, uint64_t sequence,
+                          uint32_t op, bool *more)
+{
+    agree_t *a = &m->agree;
+    a->inflight[a->n_inflight].session = session;
+    a->inflight[a->n_inflight].sequence = sequence;
+    a->inflight[a->n_inflight].op = op;
+    a->n_inflight++;
+    step(m, event, more);
+}
+
+/* All that wait to join, by one change: while it is under way the next gather. */
+static void propose_joins(monitor_t *m, bool *more)
+{
+    agree_t *a = &m->agree;
+    rf_core_t join[AGREEMENT_JOINS_MAX];
+    unsigned n = joins_gather(m, a->sequence + 1, join);
+    a->joins_ns = 0;
+    if (n == 0) return;
+    a->joins = ++a->sequence;
+    agreement_event_t event = {.kind = AGREEMENT_CHANGE,
+                               .change = {.sequence = a->joins, .join = join, .n_join = n}};
+    propose_event(m, &event, agreement_own_session(a->engine), a->joins, 0, more);
+}
+
 static void propose_next(monitor_t *m, bool *more)
 {
     agree_t *a = &m->agree;
@@ -281,13 +324,8 @@ static void propose_next(monitor_t *m, bool *more)
     } else if (op->kind == OP_CHANGE) {
         event.kind = AGREEMENT_CHANGE;
         event.change.sequence = sequence;
-        if (op->change.join) {
-            event.change.join = &op->change.core;
-            event.change.n_join = 1;
-        } else {
-            event.change.leave = leave;
-            event.change.n_leave = change_leavers(m, op, leave);
-        }
+        event.change.leave = leave;
+        event.change.n_leave = change_leavers(m, op, leave);
     } else {
         event.kind = AGREEMENT_PROPOSE;
         event.propose.session = session;
@@ -295,11 +333,7 @@ static void propose_next(monitor_t *m, bool *more)
         event.propose.bytes = op->proposal;
         event.propose.size = op->proposal_size;
     }
-    a->inflight[a->n_inflight].session = session;
-    a->inflight[a->n_inflight].sequence = sequence;
-    a->inflight[a->n_inflight].op = id;
-    a->n_inflight++;
-    step(m, &event, more);
+    propose_event(m, &event, session, sequence, id, more);
 }
 
 static void read_next(monitor_t *m, bool *more)
@@ -346,6 +380,11 @@ static bool tell_of_peers(monitor_t *m, bool *more)
     return false;
 }
 
+static bool may_propose(const monitor_t *m)
+{
+    return m->agree.n_inflight < AGREE_PROPOSALS_MAX && m->now_ns >= m->agree.retry_ns;
+}
+
 /* Works off everything; `first` may be NULL. */
 static void run(monitor_t *m, agreement_event_t *first)
 {
@@ -355,7 +394,8 @@ static void run(monitor_t *m, agreement_event_t *first)
     bool more = false;
     if (first) step(m, first, &more);
     for (unsigned steps = 0;; steps++) {
-        if ((steps >= STEPS_MAX || out_is_nearly_full(m)) && (more || a->peers_due || a->n_queue > 0)) {
+        if ((steps >= STEPS_MAX || out_is_nearly_full(m)) &&
+            (more || a->peers_due || a->n_queue > 0 || a->joins_ns != 0)) {
             m->out->more = true; /* the rest when these actions are carried out */
             if (more) a->tick_ns = 0;
             break;
@@ -365,7 +405,9 @@ static void run(monitor_t *m, agreement_event_t *first)
             step(m, &event, &more);
         } else if (tell_of_peers(m, &more)) {
             continue;
-        } else if (a->n_queue > 0 && a->n_inflight < AGREE_PROPOSALS_MAX && m->now_ns >= a->retry_ns) {
+        } else if (a->joins_ns != 0 && a->joins == 0 && m->now_ns >= a->joins_ns && may_propose(m)) {
+            propose_joins(m, &more);
+        } else if (a->n_queue > 0 && may_propose(m)) {
             propose_next(m, &more);
         } else if (a->n_reads > 0 && a->n_reading < AGREEMENT_READS_MAX) {
             read_next(m, &more);

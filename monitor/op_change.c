@@ -3,7 +3,8 @@
  *
  *   JOIN      rackfishd asks for the next incarnation of a core of its own, which it then starts. Refused while the last one
  *             is heard (LOOKING: it may have died just now, or has no link with this core and is called), or it would be
- *             replaced where it runs
+ *             replaced where it runs. All that ask within JOIN_GATHER_NS join by one change (a host that comes back: all its cores), and
+ *             the next gather while it is under way
  *   LEAVE     this core is to leave in order. DRAINING: its dispatchers end, by themselves or (KILL) by TERM and KILL; then
  *             HANDING: if this is the leader, another one takes over; then the change is proposed; when a view without this
  *             core is in force the answer is given and the core ends
@@ -59,7 +60,70 @@ static void propose(monitor_t *m, op_t *op)
 {
     op->state = PROPOSING;
     op_deadline(m, op, m->now_ns + CHANGE_NS);
-    agree_queue(m, op);
+    if (!op->change.join)
+        agree_queue(m, op);
+    else if (m->agree.joins_ns == 0)
+        m->agree.joins_ns = m->now_ns + JOIN_GATHER_NS;
+}
+
+/* ---- those who join by one change ---- */
+
+/* The next at or after *i that is part of that change (0: that waits to be part of one); NULL: no more. */
+static op_t *next_joining(monitor_t *m, unsigned *i, uint64_t sequence)
+{
+    while (*i < MONITOR_OPS_MAX) {
+        op_t *op = &m->ops[(*i)++];
+        if (op->kind == OP_CHANGE && op->change.join && op->state == PROPOSING &&
+            op->change.sequence == sequence)
+            return op;
+    }
+    return NULL;
+}
+
+/* Who asks for a core that is in this change already waits for the next: each is answered with a life of its own. */
+unsigned joins_gather(monitor_t *m, uint64_t sequence, rf_core_t joiners[AGREEMENT_JOINS_MAX])
+{
+    unsigned n = 0, i = 0;
+    for (op_t *op; n < AGREEMENT_JOINS_MAX && (op = next_joining(m, &i, 0));) {
+        unsigned k = 0;
+        while (k < n && joiners[k] != op->change.core) k++;
+        if (k < n) continue;
+        joiners[n++] = op->change.core;
+        op->change.sequence = sequence;
+    }
+    return n;
+}
+
+void joins_scatter(monitor_t *m, uint64_t sequence)
+{
+    unsigned i = 0;
+    for (op_t *op; (op = next_joining(m, &i, sequence));) op->change.sequence = 0;
+}
+
+/* Here, not when the change is answered: a later view may be applied by then. */
+void joins_applied(monitor_t *m, uint64_t sequence, const agreement_apply_t *entry)
+{
+    unsigned i = 0;
+    for (op_t *op; (op = next_joining(m, &i, sequence));) {
+        for (unsigned k = 0; k < entry->n_changes; k++) {
+            const agreement_change_t *change = &entry->changes[k];
+            if (change->joined && change->member.core == op->change.core)
+                op->change.incarnation = change->member.incarnation;
+        }
+    }
+}
+
+static void answer_join(monitor_t *m, op_t *op, rf_err_t err)
+{
+    rf_client_joined_t out = {.incarnation = err == RF_OK ? op->change.incarnation : 0};
+    if (err == RF_OK && out.incarnation == 0) err = RF_ERR_LIMIT; /* there is no later one */
+    op_reply(m, op, err, &out, sizeof out);
+}
+
+void joins_proposed(monitor_t *m, uint64_t sequence, rf_err_t err)
+{
+    unsigned i = 0;
+    for (op_t *op; (op = next_joining(m, &i, sequence));) answer_join(m, op, err);
 }
 
 /* Linked, and heard within the time after which its host would be given up. */
@@ -193,11 +257,9 @@ unsigned change_leavers(const monitor_t *m, const op_t *op, agreement_member_t l
 
 static void proposed(monitor_t *m, op_t *op, rf_err_t err, uint64_t value)
 {
-    bool mine = !op->change.join && op->change.core == m->core && m->phase == PHASE_LEAVING;
-    if (op->change.join) {
-        rf_client_joined_t out = {.incarnation = (rf_incarnation_t)value};
-        op_reply(m, op, err, &out, sizeof out);
-    } else if (mine && err == RF_OK) {
+    bool mine = op->change.core == m->core && m->phase == PHASE_LEAVING;
+    (void)value;
+    if (mine && err == RF_OK) {
         leave_done(m);
     } else if (mine && m->now_ns < op->deadline_ns &&
                (err == RF_ERR_NO_QUORUM || err == RF_ERR_UNKNOWN_OUTCOME)) {
@@ -218,13 +280,14 @@ static void timeout(monitor_t *m, op_t *op)
         op_deadline(m, op, RF_NEVER);
         each_local(m, true);
     } else if (op->state == LOOKING) {
-        rf_client_joined_t none = {0};
         if (is_heard(m, op->change.core))
-            op_reply(m, op, RF_ERR_BUSY, &none, sizeof none);
+            answer_join(m, op, RF_ERR_BUSY);
         else
             propose(m, op);
     } else if (op->state == HANDING) {
         propose(m, op); /* nobody took over: the change ends its reign as well */
+    } else if (op->change.join) {
+        answer_join(m, op, RF_ERR_TIMEOUT);
     } else {
         op->proposing = false; /* its answer, if it still comes, finds nobody */
         proposed(m, op, RF_ERR_TIMEOUT, 0);

@@ -266,6 +266,12 @@ void leave_request(monitor_t *m, uint32_t client, const rf_wire_header_t *reques
 void leave_tick(monitor_t *m);
 bool leave_done(monitor_t *m); /* this core was asked to leave, and has: answers and ends. Else false */
 void expel_node(monitor_t *m, rf_node_t node);
+/* Those who wait to join, for one change of that sequence: their cores, each once. Returns how many. */
+unsigned joins_gather(monitor_t *m, uint64_t sequence, rf_core_t joiners[AGREEMENT_JOINS_MAX]);
+void joins_scatter(monitor_t *m, uint64_t sequence); /* ... it was not taken: they wait again */
+/* The view of that change is applied, from within the engine's step. */
+void joins_applied(monitor_t *m, uint64_t sequence, const agreement_apply_t *entry);
+void joins_proposed(monitor_t *m, uint64_t sequence, rf_err_t err);
 #define CHANGE_LEAVERS_MAX AGREEMENT_CHANGES_MAX
 /* Whom the change has leave, for one entry; of a larger node the rest is asked for again. */
 unsigned change_leavers(const monitor_t *m, const op_t *op, agreement_member_t leavers[CHANGE_LEAVERS_MAX]);

@@ -204,6 +204,11 @@ static uint64_t earliest(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+static uint64_t latest(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
 /* ---- the step ---- */
 
 static void answer(monitor_t *m, const monitor_event_t *event)
@@ -348,6 +353,8 @@ void monitor_step(monitor_t *m, const monitor_event_t *event, monitor_output_t *
     next = earliest(next, fence_next_ns(m));
     next = earliest(next, standby_next_ns(m));
     if (m->pinging) next = earliest(next, m->ping_deadline_ns);
+    uint64_t join_ns = latest(m->agree.joins_ns, m->agree.retry_ns);
+    if (m->agree.joins_ns != 0 && m->agree.joins == 0 && join_ns > m->now_ns) next = earliest(next, join_ns);
     if (m->agree.n_queue > 0 && m->agree.retry_ns > m->now_ns) next = earliest(next, m->agree.retry_ns);
     output->next_tick_ns = next;
     standby_look(m, output);

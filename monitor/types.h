@@ -52,6 +52,7 @@
 #define SNAPSHOT_MAX            (REPLICA_MAX * 5 / 2) /* ... and of a full registry */
 #define DRIFT_PPM               1000 /* by which clocks of hosts may differ in rate; ten times what NTP corrects at most */
 #define CHANGE_NS               (10 * RF_NS_PER_S) /* a change of membership, all in all */
+#define JOIN_GATHER_NS          (5 * RF_NS_PER_MS) /* so long the first waits for others, to join by one change */
 #define FENCE_GRACE_NS          RF_NS_PER_S        /* for who leaves in order, to end by itself */
 #define FENCE_AGAIN_NS          RF_NS_PER_S        /* between words that a core cannot be fenced */
 #define FENCE_MS                1000 /* the CPU driver's answer; killing and reaping takes about a millisecond */
@@ -257,7 +258,8 @@ typedef struct op {
             bool join, kill,
                 whole_node; /* whole_node: all members of the node of `core`, as they are when it is proposed */
             rf_core_t core;
-            rf_incarnation_t incarnation; /* who leaves */
+            rf_incarnation_t incarnation; /* who leaves; who has joined, once the view is applied */
+            uint64_t sequence;            /* join: of the change that it is part of; 0: of none yet */
         } change;
         struct {
             rf_core_t core;
@@ -341,9 +343,11 @@ typedef struct agree {
     unsigned queue_head, n_queue;
     struct {
         uint64_t session, sequence;
-        uint32_t op;
+        uint32_t op; /* 0: a change by which some join */
     } inflight[AGREE_PROPOSALS_MAX];
     unsigned n_inflight;
+    uint64_t joins_ns; /* when the next change goes by which some join; 0: nobody waits for it */
+    uint64_t joins;    /* sequence of the one that is under way; 0: none */
     uint32_t reads[MONITOR_OPS_MAX]; /* operations that want to read, in order */
     unsigned reads_head, n_reads, n_reading;
 } agree_t;

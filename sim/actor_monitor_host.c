@@ -98,10 +98,10 @@ rf_err_t sim_monitors_fence(void *world, rf_core_t core, const rf_kernel_fence_t
 
 /* ---- joins and leaves ---- */
 
-static void ask_for_join(sim_world_t *w, rf_core_t core)
+/* Of all cores of a host that are due one monitor is asked, as rackfishd does; sometimes another at once, as by one that was killed before. */
+static void ask_for_join(sim_world_t *w, rf_core_t core, rf_core_t at)
 {
     sim_process_t *p = &w->processes[core];
-    rf_core_t at = (rf_core_t)rf_prng_below(&w->choices, w->n_cores);
     sim_monitor_t *m = &w->monitors->monitors[at];
     if (!w->processes[at].alive || !reaches(w, w->host[core], w->host[at])) return;
     if (m->n_asked == sizeof m->asked / sizeof m->asked[0]) return;
@@ -144,6 +144,18 @@ static void start_later(sim_world_t *w, rf_core_t core, rf_incarnation_t incarna
     start_named(w, core);
 }
 
+/* An incarnation is one process: whatever became of who asked, it is given once. */
+static void check_given_once(sim_world_t *w, rf_core_t core, rf_incarnation_t incarnation)
+{
+    sim_monitor_t *m = &w->monitors->monitors[core];
+    const unsigned max = sizeof m->given / sizeof m->given[0];
+    for (unsigned i = 0; i < max; i++) {
+        if (m->given[i] == incarnation)
+            sim_violation(w, "machine", "incarnation %u of core %u is given twice", incarnation, core);
+    }
+    m->given[m->n_given++ % max] = incarnation;
+}
+
 void sim_monitors_told(sim_world_t *w, sim_process_t *asked, const rf_wire_header_t *header,
                        const uint8_t *body, size_t size)
 {
@@ -158,9 +170,10 @@ void sim_monitors_told(sim_world_t *w, sim_process_t *asked, const rf_wire_heade
         uint32_t stamp = m->asked[i].stamp;
         m->asked[i] = m->asked[--m->n_asked];
         sim_process_t *p = &w->processes[core];
-        if (p->alive || p->host_stamp != stamp || !reaches(w, w->host[core], w->host[asked->core])) return;
         rf_client_joined_t joined = {0};
         memcpy(&joined, body, size < sizeof joined ? size : sizeof joined);
+        if (header->err == RF_OK) check_given_once(w, core, joined.incarnation);
+        if (p->alive || p->host_stamp != stamp || !reaches(w, w->host[core], w->host[asked->core])) return;
         p->joining = false;
         p->join_due_ns = w->now_ns + sim_exponential(&w->choices, 20 * RF_NS_PER_MS);
         if (header->err != RF_OK) return;
@@ -184,13 +197,17 @@ void sim_monitors_look(sim_world_t *w, unsigned host)
 {
     sim_links_look(w, host);
     sim_links_room(w, host);
+    rf_core_t at = (rf_core_t)rf_prng_below(&w->choices, w->n_cores);
+    rf_core_t again = (rf_core_t)rf_prng_below(&w->choices, w->n_cores * (w->faults_on ? 4 : 1024));
     for (unsigned i = w->host_first[host]; i < w->host_first[host + 1]; i++) {
         const sim_process_t *p = &w->processes[i];
         if (p->alive)
             tell_addresses(w, (rf_core_t)i);
         else if (!start_named(w, (rf_core_t)i) && w->phase != SIM_PHASE_FORMING &&
-                 w->now_ns >= p->join_due_ns && (w->knobs.restart > 0 || w->phase == SIM_PHASE_SETTLE))
-            ask_for_join(w, (rf_core_t)i);
+                 w->now_ns >= p->join_due_ns && (w->knobs.restart > 0 || w->phase == SIM_PHASE_SETTLE)) {
+            ask_for_join(w, (rf_core_t)i, at);
+            if (again < w->n_cores) ask_for_join(w, (rf_core_t)i, again);
+        }
     }
     if (w->phase == SIM_PHASE_END) return;
     uint64_t period_ns = w->params.silence_ns / 3;

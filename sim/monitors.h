@@ -73,7 +73,9 @@ typedef struct sim_monitor {
         uint32_t stamp;
     } asked[16];
     unsigned n_asked;
-    rf_incarnation_t named; /* its core's next one, not started yet; 0: none */
+    rf_incarnation_t named;     /* its core's next one, not started yet; 0: none */
+    rf_incarnation_t given[16]; /* the last that JOIN was answered with for its core, at whichever monitor */
+    unsigned n_given;
     uint64_t start_ns;
 } sim_monitor_t;
 

@@ -110,6 +110,94 @@ static void a_late_comer_is_told_when_core_0_is_dead(void **state)
     world_free(w);
 }
 
+/* What JOIN answered to that request; 0: an error. */
+static rf_incarnation_t joined_as(const test_client_t *c, uint32_t tag)
+{
+    const message_t *reply = world_reply(c, tag);
+    rf_client_joined_t joined = {0};
+    assert_non_null(reply);
+    assert_true(reply->size >= sizeof joined);
+    memcpy(&joined, reply->body, sizeof joined);
+    assert_int_equal(reply->header.err == RF_OK, joined.incarnation > 0);
+    return joined.incarnation;
+}
+
+static uint32_t ask_to_join(world_t *w, test_client_t *c, rf_core_t core)
+{
+    rf_client_join_t join = {.core = core};
+    return world_send(w, c, RF_CLIENT_JOIN, &join, sizeof join, 0);
+}
+
+/* A host that comes back: its cores join by one change. Who asks twice for a core gets two lives. */
+static void cores_that_ask_together_join_together(void **state)
+{
+    (void)state;
+    for (rf_core_t asked = 0; asked < 8; asked += 5) { /* the leader, and one that forwards */
+        world_t *w = world_new(2, 8, 71 + asked);
+        world_form(w);
+        test_client_t *c = world_node_client(w, asked);
+        for (rf_core_t core = 8; core < 16; core++) world_kill(w, core);
+        world_pass(w, 5 * RF_NS_PER_S);
+        rf_client_status_t before = world_status(w, c);
+        assert_int_equal(before.cores_up, 8);
+        uint32_t tags[8];
+        for (rf_core_t i = 0; i < 8; i++) tags[i] = ask_to_join(w, c, (rf_core_t)(8 + i));
+        world_pass(w, RF_NS_PER_S / 2); /* in less than which nobody is given up */
+        for (rf_core_t i = 0; i < 8; i++) assert_int_equal(joined_as(c, tags[i]), 2);
+        rf_client_status_t after = world_status(w, c);
+        assert_int_equal(after.cores_up, 16);
+        assert_int_equal(after.view, before.view + 1);
+        for (rf_core_t i = 0; i < 8; i++) world_start(w, (rf_core_t)(8 + i), 2);
+        world_pass(w, 3 * RF_NS_PER_S);
+        for (rf_core_t core = 8; core < 16; core++) assert_int_equal(world_spawn(w, c, core, NULL), RF_OK);
+        world_kill(w, 15);
+        world_pass(w, 5 * RF_NS_PER_S);
+        uint32_t twice[2] = {ask_to_join(w, c, 15), ask_to_join(w, c, 15)};
+        world_pass(w, RF_NS_PER_S);
+        assert_int_equal(joined_as(c, twice[0]) + joined_as(c, twice[1]), 3 + 4);
+        world_check(w);
+        world_free(w);
+    }
+}
+
+/* Whatever becomes of who is asked, of the leader and of what was agreed: no life is given to two. */
+static void no_life_is_given_twice(void **state)
+{
+    (void)state;
+    unsigned n_given = 0, n_not = 0;
+    for (uint64_t seed = 0; seed < 100; seed++) {
+        world_t *w = world_new(3, 3, seed);
+        world_form(w);
+        test_client_t *c[2] = {world_node_client(w, 4), world_node_client(w, 3)};
+        world_kill_node(w, 2);
+        world_pass(w, 5 * RF_NS_PER_S);
+        uint32_t tags[12];
+        rf_incarnation_t given[12];
+        for (unsigned i = 0; i < 12; i++) { /* three cores, each twice at two monitors */
+            tags[i] = ask_to_join(w, c[i / 6], (rf_core_t)(6 + i % 3));
+            world_deliver(w, (unsigned)rf_prng_below(&w->prng, 12));
+        }
+        if (seed % 4 == 0) world_kill(w, 0);
+        if (seed % 4 == 1) world_kill_node(w, 0);
+        if (seed % 4 == 2) world_cut(w, 0, 1, true);
+        world_pass(w, 3 * RF_NS_PER_S);
+        if (seed % 4 == 2) world_cut(w, 0, 1, false);
+        world_pass(w, 20 * RF_NS_PER_S);
+        for (unsigned i = 0; i < 12; i++) {
+            given[i] = joined_as(c[i / 6], tags[i]);
+            n_given += given[i] > 0;
+            n_not += given[i] == 0;
+            assert_true(given[i] == 0 || given[i] > 1);
+            for (unsigned k = 0; k < i; k++)
+                assert_true(given[i] == 0 || k % 3 != i % 3 || given[k] != given[i]);
+        }
+        world_check(w);
+        world_free(w);
+    }
+    assert_true(n_given > 100);
+    assert_true(n_not > 0);
+}
+
 static void a_core_leaves_in_order(void **state)
 {
     (void)state;
@@ -192,6 +280,8 @@ int main(void)
         cmocka_unit_test(a_late_comer_joins),
         cmocka_unit_test(a_joiner_that_is_forgotten_gives_up),
         cmocka_unit_test(a_late_comer_is_told_when_core_0_is_dead),
+        cmocka_unit_test(cores_that_ask_together_join_together),
+        cmocka_unit_test(no_life_is_given_twice),
         cmocka_unit_test(a_core_leaves_in_order),
         cmocka_unit_test(the_last_core_stays),
         cmocka_unit_test(shutdown_ends_domains_first),
