@@ -161,7 +161,7 @@ bool ordered_plan(const bench_options_t *options)
         agreement_plan_t plan;
     } plans[] = {{"plan broadcast", AGREEMENT_PLAN_BROADCAST},
                  {"plan host", AGREEMENT_PLAN_HOST},
-                 {"plan tree", AGREEMENT_PLAN_TREE}};
+                 {"plan tree", AGREEMENT_PLAN_PACKAGE}};
     for (unsigned i = 0; i < 3; i++) {
         alone_t a = {.options = options,
                      .config = {.n = 16, .voters = 3, .per_host = 4, .plan = plans[i].plan},

@@ -42,6 +42,19 @@ static bool lanes_valid(const agreement_params_t *p)
                                   (p->lane_lines & (p->lane_lines - 1)) == 0 && p->resend_ns != RF_NEVER);
 }
 
+static bool weight_valid(unsigned weight)
+{
+    return weight >= 1 && weight <= AGREEMENT_WEIGHT_MAX;
+}
+
+static bool plan_valid(const agreement_params_t *p)
+{
+    const agreement_weights_t *w = &p->weights;
+    return p->plan < AGREEMENT_PLAN_WEIGHTED ||
+           (p->plan == AGREEMENT_PLAN_WEIGHTED && weight_valid(w->package) && weight_valid(w->host) &&
+            weight_valid(w->between));
+}
+
 static bool params_valid(const agreement_params_t *p)
 {
     bool power_of_two = p->log_max > 0 && (p->log_max & (p->log_max - 1)) == 0;
@@ -50,8 +63,7 @@ static bool params_valid(const agreement_params_t *p)
            p->log_max >= 16 && p->log_max <= 1u << 20 && p->entry_max >= 160 &&
            p->entry_max <= AGREEMENT_ENTRY_MAX && p->proposals_max > 0 &&
            p->proposals_max <= AGREEMENT_PROPOSALS_MAX && p->sessions_max <= 4096 && p->voters_max >= 1 &&
-           p->voters_max <= AGREEMENT_VOTERS_MAX && p->plan <= AGREEMENT_PLAN_TREE &&
-           p->snapshot_max <= 1u << 30 &&
+           p->voters_max <= AGREEMENT_VOTERS_MAX && plan_valid(p) && p->snapshot_max <= 1u << 30 &&
            (uint64_t)p->log_max * (sizeof(wire_entry_t) + p->entry_max) < 1ull << 31 && times_valid(p) &&
            p->state_machine.apply && p->state_machine.save && p->state_machine.load && lanes_valid(p);
 }

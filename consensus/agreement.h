@@ -46,6 +46,7 @@
 #define AGREEMENT_CHANGES_MAX     64 /* members that join or leave by one entry; see CHANGE */
 #define AGREEMENT_JOINS_MAX       (AGREEMENT_CHANGES_MAX / 2) /* members that one CHANGE has join */
 #define AGREEMENT_CHILDREN_MAX    64                          /* learners that one member feeds */
+#define AGREEMENT_WEIGHT_MAX      64                          /* of an edge, in a plan by weights */
 #define AGREEMENT_WRITES_MAX      8   /* writes of one output; `more` says that there are others */
 #define AGREEMENT_LANE_LINES_MIN  256 /* lines of a lane, at least */
 #define AGREEMENT_LANE_LINE       64  /* bytes of a line */
@@ -97,11 +98,26 @@ typedef struct agreement_machine {
     rf_err_t (*load)(void *context, uint64_t index, const void *bytes, size_t size);
 } agreement_machine_t;
 
+/* Who feeds those who do not vote: consensus/plan.h. The same for all members. */
 typedef enum agreement_plan {
-    AGREEMENT_PLAN_BROADCAST = 0, /* the leader feeds everybody */
-    AGREEMENT_PLAN_HOST = 1,      /* one hop per host: the lowest member of a host feeds the others there */
-    AGREEMENT_PLAN_TREE = 2,      /* one hop per host, then one per package */
+    AGREEMENT_PLAN_BROADCAST = 0, /* the leader, one message for all */
+    AGREEMENT_PLAN_HOST = 1,      /* one hop per host: one member of each feeds the others there */
+    AGREEMENT_PLAN_PACKAGE = 2,   /* one hop per host, then one per package */
+    AGREEMENT_PLAN_UNICAST = 3,   /* the leader, one message for each, in turn */
+    AGREEMENT_PLAN_WEIGHTED = 4,  /* hosts, packages, cores, on each level by `weights` */
+    AGREEMENT_PLANS
 } agreement_plan_t;
+
+/* "broadcast", "host", "package", "unicast", "weighted"; NULL: no plan. */
+const char *agreement_plan_name(unsigned plan);
+
+/* Of each class of edge: how many messages a member can send while one is under way, until the receiver could pass it on. 1 to
+ * AGREEMENT_WEIGHT_MAX: from there on nothing is gained by sending through another. */
+typedef struct agreement_weights {
+    uint16_t package; /* between cores of a package */
+    uint16_t host;    /* between packages of a host */
+    uint16_t between; /* between hosts */
+} agreement_weights_t;
 
 /* Deliberate defects, for tests of the tests: one bit each (see doc/agreement.md). 0 in every real machine. */
 typedef enum agreement_defect {
@@ -136,6 +152,7 @@ typedef struct agreement_params {
     const uint8_t *witness; /* [n_cores] 1: on a host that only votes: preferred last as leader; NULL: none */
     const uint8_t *no_vote; /* [n_cores] 1: no voter as long as there is another member; NULL: none */
     agreement_plan_t plan;
+    agreement_weights_t weights; /* of AGREEMENT_PLAN_WEIGHTED; the same for all members */
     uint64_t resend_ns;    /* what is unacknowledged is sent again after this; RF_NEVER: links lose nothing */
     uint64_t heartbeat_ns; /* leader to voters, when there is nothing else; RF_NEVER: none */
     uint64_t election_ns;  /* silence of the leader after which a voter stands; RF_NEVER: on evidence only */

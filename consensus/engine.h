@@ -10,7 +10,7 @@
  *   form.c        the first entry, by which a machine is formed
  *   role.c        terms, elections, leading and ceasing to
  *   change.c      leader: changes of membership, one at a time; deaths and suspicions
- *   progress.c    what each member that is fed here holds; plan.c: whom that is
+ *   progress.c    what each member that is fed here holds; plan.h: whom that is
  *   snapshot.c    for whoever is behind what the ring holds
  *   send.c        the epilogue's messages, from state alone
  *   recv_*.c      one received message type each
@@ -489,9 +489,6 @@ uint64_t progress_majority(const agreement_t *e, progress_field_t field, uint64_
 void progress_commit(agreement_t *e);
 bool progress_waits(const agreement_t *e);
 void progress_resend(agreement_t *e);
-
-/* plan.c */
-void plan_children(agreement_t *e, void (*child)(agreement_t *, agreement_member_t));
 
 /* snapshot.c */
 size_t snapshot_engine_max(const agreement_params_t *p);

@@ -14,7 +14,6 @@
 #define EARLY_DEATHS_MAX 16           /* evidence about members that the log has not named yet */
 #define CANDIDATES_MAX   AGREEMENT_VOTERS_MAX
 #define PROGRESS_MAX     (2 * AGREEMENT_VOTERS_MAX + AGREEMENT_CHILDREN_MAX)
-#define PLAN_ARITY       32        /* children of one member in a plan by hosts */
 #define ROUNDS_KEPT      16        /* send times of rounds, for the lease */
 #define STAGGER_NS       200000ull /* for messages that are under way */
 #define EVIDENCE_TURNS   4         /* of that, between the ranks that stand on evidence */

@@ -1,148 +1,228 @@
-/*
- * Plans: who feeds whom. A function of the applied view, the newest voters and the leader alone, so that all members
- * come to the same without talking: voters are fed by the leader; learners by the leader (broadcast), or by the head of
- * their host, which is its lowest voter, else its lowest member that is no witness; heads that are no voters by the
- * leader. In a tree by packages the lowest of a package feeds the others of it. More than PLAN_ARITY children of one
- * member become a heap, in order of cores. While two members see different views or leaders a learner may have two
- * parents, or none: then it fetches.
- *
- * Cores of one host are numbered one after the other (base/types.h): a host is a run.
- */
-#include "consensus/engine.h"
+#include "consensus/plan.h"
 
-typedef struct run {
+#include "base/assert.h"
+
+#define NOT_IN       UINT32_MAX
+#define PACKAGES_MAX 64  /* of a host that are told apart; the others count as the head's */
+#define SLOTS_MAX    512 /* in which all cores that there can be are reached: four generations of 16 */
+
+_Static_assert(PLAN_STAR_MAX <= AGREEMENT_CHILDREN_MAX, "no more than one may feed");
+_Static_assert(PLAN_HOSTS_MAX + PLAN_PACKAGES_MAX + PLAN_CORES_MAX <= AGREEMENT_CHILDREN_MAX,
+               "nor on three levels");
+
+const char *agreement_plan_name(unsigned plan)
+{
+    static const char *const names[AGREEMENT_PLANS] = {
+        [AGREEMENT_PLAN_BROADCAST] = "broadcast", [AGREEMENT_PLAN_HOST] = "host",
+        [AGREEMENT_PLAN_PACKAGE] = "package",     [AGREEMENT_PLAN_UNICAST] = "unicast",
+        [AGREEMENT_PLAN_WEIGHTED] = "weighted",
+    };
+    return plan < AGREEMENT_PLANS ? names[plan] : NULL;
+}
+
+/* ---- one level: a root, and those below it by ordinals from 1 ---- */
+
+/*
+ * A heap; or, with `reach`, in slots of what sending one message takes. Who is reached in slot t sends `arity` messages in a row, which
+ * arrive from slot t + reach on. So what arrives in slot t is from those who were reached by slot t - reach and are not through,
+ * one from each in order: whose child one is follows from how many are reached in which slot.
+ */
+typedef struct level {
+    rf_core_t of;
+    plan_child_fn child;
+    void *context;
+    uint32_t self, last; /* ordinals: of `of`, and of the one added last */
+    uint32_t arity, reach, slot;
+    uint32_t by[SLOTS_MAX]; /* how many are reached by that slot, the root among them */
+} level_t;
+
+static uint32_t reached_by(const level_t *l, uint32_t slot, uint32_t before)
+{
+    return before > slot ? 0 : l->by[slot - before];
+}
+
+/* Whose child that ordinal is: a lower one. Asked for in rising order. */
+static uint32_t parent(level_t *l, uint32_t ordinal)
+{
+    const uint32_t through = l->reach + l->arity;
+    if (l->reach == 0) return (ordinal - 1) / l->arity;
+    for (; ordinal >= l->by[l->slot]; l->slot++) {
+        uint32_t next = l->slot + 1;
+        rf_assert(next < SLOTS_MAX);
+        l->by[next] = l->by[next - 1] + reached_by(l, next, l->reach) - reached_by(l, next, through);
+    }
+    return ordinal - l->by[l->slot - 1] + reached_by(l, l->slot, through);
+}
+
+static void level_begin(level_t *l, bool is_root, unsigned arity, unsigned reach)
+{
+    l->self = is_root ? 0 : NOT_IN;
+    l->last = l->slot = 0;
+    l->arity = arity;
+    l->reach = reach;
+    l->by[0] = 1;
+}
+
+static void level_add(level_t *l, rf_core_t core)
+{
+    l->last++;
+    if (core == l->of)
+        l->self = l->last;
+    else if (l->self != NOT_IN && parent(l, l->last) == l->self)
+        l->child(l->context, core);
+}
+
+/* ---- who is who ---- */
+
+static bool in(const plan_view_t *v, rf_core_t core)
+{
+    return (v->members[core] & 3) == AGREEMENT_MEMBER_IN;
+}
+
+static bool leads(const plan_view_t *v, rf_core_t core)
+{
+    return core == v->leader && in(v, core);
+}
+
+static bool votes(const plan_view_t *v, rf_core_t core)
+{
+    unsigned i = 0;
+    while (i < v->n_voters && v->voters[i] != core) i++;
+    return i < v->n_voters;
+}
+
+/* Is to be fed by somebody. */
+static bool learns(const plan_view_t *v, rf_core_t core)
+{
+    return in(v, core) && core != v->leader && !votes(v, core);
+}
+
+/* ---- BROADCAST, UNICAST ---- */
+
+static void star(const plan_view_t *v, level_t *l)
+{
+    const uint32_t feeding = v->n_cores / PLAN_STAR_MAX; /* these ordinals, at most, have children */
+    level_begin(l, leads(v, l->of), PLAN_STAR_MAX, 0);
+    for (unsigned near = 0; near < 2; near++) {
+        for (rf_core_t c = 0; c < v->n_cores; c++) {
+            bool is_near = !v->host || v->leader >= v->n_cores || v->host[c] == v->host[v->leader];
+            if (is_near != (near == 1) || !learns(v, c)) continue;
+            level_add(l, c);
+            if (l->self == NOT_IN && l->last > feeding) return;
+        }
+    }
+}
+
+/* ---- by hosts ---- */
+
+typedef struct run { /* of cores: a host */
     rf_core_t first, end;
     rf_core_t head; /* RF_CORE_NONE: none */
-    bool head_votes;
 } run_t;
 
-static bool in(const agreement_t *e, rf_core_t core)
+static rf_core_t head_of(const plan_view_t *v, const run_t *run)
 {
-    return member_state(e, core) == AGREEMENT_MEMBER_IN;
-}
-
-static agreement_member_t member_at(const agreement_t *e, rf_core_t core)
-{
-    return (agreement_member_t){.core = core, .incarnation = member_incarnation(e, core)};
-}
-
-static bool votes(const agreement_t *e, rf_core_t core)
-{
-    return in(e, core) && config_sets(e, config_newest(e), member_at(e, core)) != 0;
-}
-
-static bool run_next(const agreement_t *e, rf_core_t from, run_t *run)
-{
-    if (from >= e->params.n_cores) return false;
-    const agreement_params_t *p = &e->params;
-    *run = (run_t){.first = from, .end = from, .head = RF_CORE_NONE};
-    rf_core_t witness = RF_CORE_NONE;
-    for (rf_core_t c = from; c < p->n_cores && (!p->host || p->host[c] == p->host[from]); c++) {
-        run->end = (rf_core_t)(c + 1);
-        if (!in(e, c)) continue;
-        if (!run->head_votes && votes(e, c)) {
-            run->head = c;
-            run->head_votes = true;
-        } else if (run->head == RF_CORE_NONE && p->witness && p->witness[c]) {
-            if (witness == RF_CORE_NONE) witness = c;
-        } else if (run->head == RF_CORE_NONE) {
-            run->head = c;
-        }
+    rf_core_t lowest = RF_CORE_NONE, witness = RF_CORE_NONE;
+    if (v->leader >= run->first && v->leader < run->end && in(v, v->leader)) return v->leader;
+    for (rf_core_t c = run->first; c < run->end; c++) {
+        if (!in(v, c)) continue;
+        if (votes(v, c)) return c;
+        rf_core_t *which = v->witness && v->witness[c] ? &witness : &lowest;
+        if (*which == RF_CORE_NONE) *which = c;
     }
-    if (run->head == RF_CORE_NONE) run->head = witness;
-    if (in(e, e->leader.core < p->n_cores ? e->leader.core : from) && e->leader.core >= run->first &&
-        e->leader.core < run->end && e->leader.core < p->n_cores) {
-        run->head = e->leader.core;
-        run->head_votes = true;
-    }
-    return true;
+    return lowest != RF_CORE_NONE ? lowest : witness;
 }
 
-/* The i-th (of all) below `root` in a heap: is its parent the one with ordinal `self` (-1: the root)? */
-static bool is_child(int i, int self)
+static run_t run_from(const plan_view_t *v, rf_core_t first)
 {
-    return (i < PLAN_ARITY ? -1 : (i - PLAN_ARITY) / PLAN_ARITY) == self;
+    run_t run = {.first = first, .end = first};
+    while (run.end < v->n_cores && v->host[run.end] == v->host[first]) run.end++;
+    run.head = head_of(v, &run);
+    return run;
 }
 
-static void broadcast(agreement_t *e, void (*child)(agreement_t *, agreement_member_t))
+static run_t run_of(const plan_view_t *v, rf_core_t core)
 {
-    if (!leads(e)) return;
-    for (rf_core_t core = 0; core < e->params.n_cores; core++) {
-        if (in(e, core) && core != e->params.self.core && !votes(e, core)) child(e, member_at(e, core));
-    }
+    while (core > 0 && v->host[core - 1] == v->host[core]) core--;
+    return run_from(v, core);
 }
 
-/* Heads of hosts that are no voters, below the leader. */
-static void between_hosts(agreement_t *e, void (*child)(agreement_t *, agreement_member_t))
+/* Heads that do not vote, below the leader. */
+static void between_hosts(const plan_view_t *v, level_t *l)
 {
-    int ordinal = 0, self = leads(e) ? -1 : -2;
     run_t run;
-    for (rf_core_t at = 0; self == -2 && run_next(e, at, &run); at = run.end) {
-        if (run.head == RF_CORE_NONE || run.head_votes) continue;
-        if (run.head == e->params.self.core) self = ordinal;
-        ordinal++;
-    }
-    if (self == -2) return;
-    ordinal = 0;
-    for (rf_core_t at = 0; run_next(e, at, &run); at = run.end) {
-        if (run.head == RF_CORE_NONE || run.head_votes) continue;
-        if (is_child(ordinal++, self)) child(e, member_at(e, run.head));
+    level_begin(l, leads(v, l->of), PLAN_HOSTS_MAX,
+                v->plan == AGREEMENT_PLAN_WEIGHTED ? v->weights.between : 0);
+    for (rf_core_t at = 0; at < v->n_cores; at = run.end) {
+        run = run_from(v, at);
+        if (run.head != RF_CORE_NONE && learns(v, run.head)) level_add(l, run.head);
     }
 }
 
-static uint32_t package_of(const agreement_t *e, rf_core_t core)
+/* All others below the head. */
+static void inside_host(const plan_view_t *v, const run_t *run, level_t *l)
 {
-    bool tree = e->params.plan == AGREEMENT_PLAN_TREE && e->params.package;
-    return tree ? e->params.package[core] : 0;
+    level_begin(l, l->of == run->head, PLAN_PACKAGES_MAX + PLAN_CORES_MAX, 0);
+    for (rf_core_t c = run->first; c < run->end; c++) {
+        if (learns(v, c) && c != run->head) level_add(l, c);
+    }
 }
 
-/* The lowest learner of a package of the run; in the head's own package that is the head. */
-static rf_core_t package_head(const agreement_t *e, const run_t *run, uint32_t package)
+typedef struct packages { /* of a host: the head's own first, then in order of their heads */
+    unsigned n;
+    struct {
+        uint32_t package;
+        rf_core_t head;
+    } at[PACKAGES_MAX];
+} packages_t;
+
+static unsigned package_of(const plan_view_t *v, const packages_t *p, rf_core_t core)
 {
-    if (package_of(e, run->head) == package) return run->head;
-    rf_core_t c = run->first;
-    while (c < run->end && !(in(e, c) && !votes(e, c) && package_of(e, c) == package)) c++;
-    return c < run->end ? c : run->head;
+    unsigned i = 0;
+    while (i < p->n && p->at[i].package != v->package[core]) i++;
+    return i;
 }
 
-static void inside_host(agreement_t *e, void (*child)(agreement_t *, agreement_member_t))
+static void packages_find(const plan_view_t *v, const run_t *run, packages_t *p)
 {
-    rf_core_t self = e->params.self.core;
-    run_t run;
-    for (rf_core_t at = 0; run_next(e, at, &run); at = run.end) {
-        if (self < run.first || self >= run.end) continue;
-        if (run.head == RF_CORE_NONE) return;
-        rf_core_t mine = package_head(e, &run, package_of(e, self));
-        int my_ordinal = -2, ordinal = 0;
-        for (rf_core_t c = run.first; c < run.end; c++) { /* heads of packages, below the head of the host */
-            if (!in(e, c) || votes(e, c) || c == run.head || package_head(e, &run, package_of(e, c)) != c)
-                continue;
-            if (self == run.head && is_child(ordinal, -1)) child(e, member_at(e, c));
-            ordinal++;
-        }
-        ordinal = 0;
-        for (int pass = 0; pass < 2; pass++, ordinal = 0) { /* members of my package, below its head */
-            if (self == mine) my_ordinal = -1;
-            for (rf_core_t c = run.first; c < run.end; c++) {
-                if (!in(e, c) || votes(e, c) || c == run.head || c == mine ||
-                    package_of(e, c) != package_of(e, self))
-                    continue;
-                if (pass == 0 && c == self) my_ordinal = ordinal;
-                if (pass == 1 && my_ordinal >= -1 && is_child(ordinal, my_ordinal)) child(e, member_at(e, c));
-                ordinal++;
-            }
-        }
+    p->n = 1;
+    p->at[0].package = v->package[run->head];
+    p->at[0].head = run->head;
+    for (rf_core_t c = run->first; c < run->end && p->n < PACKAGES_MAX; c++) {
+        if (!learns(v, c) || package_of(v, p, c) < p->n) continue;
+        p->at[p->n].package = v->package[c];
+        p->at[p->n++].head = c;
+    }
+}
+
+static void inside_packages(const plan_view_t *v, const run_t *run, level_t *l)
+{
+    const bool weighted = v->plan == AGREEMENT_PLAN_WEIGHTED;
+    packages_t p;
+    packages_find(v, run, &p);
+    level_begin(l, l->of == run->head, PLAN_PACKAGES_MAX, weighted ? v->weights.host : 0);
+    for (unsigned i = 1; i < p.n; i++) level_add(l, p.at[i].head);
+
+    const unsigned mine = package_of(v, &p, l->of) % p.n; /* one too many: the head's */
+    level_begin(l, l->of == p.at[mine].head, PLAN_CORES_MAX, weighted ? v->weights.package : 0);
+    for (rf_core_t c = run->first; c < run->end; c++) {
+        if (learns(v, c) && c != p.at[mine].head && c != run->head && package_of(v, &p, c) % p.n == mine)
+            level_add(l, c);
+    }
+}
+
+void plan_children(const plan_view_t *view, rf_core_t of, plan_child_fn child, void *context)
+{
+    level_t level = {.of = of, .child = child, .context = context};
+    rf_assert(of < view->n_cores && in(view, of));
+    if (view->plan == AGREEMENT_PLAN_BROADCAST || view->plan == AGREEMENT_PLAN_UNICAST || !view->host) {
+        star(view, &level);
         return;
     }
-}
-
-void plan_children(agreement_t *e, void (*child)(agreement_t *, agreement_member_t))
-{
-    if (e->expelled || e->n_members <= 1) return;
-    if (e->params.plan == AGREEMENT_PLAN_BROADCAST || !e->params.host) {
-        broadcast(e, child);
-        return;
-    }
-    between_hosts(e, child);
-    inside_host(e, child);
+    run_t run = run_of(view, of);
+    if (of == run.head) between_hosts(view, &level);
+    if (view->plan == AGREEMENT_PLAN_HOST || !view->package)
+        inside_host(view, &run, &level);
+    else
+        inside_packages(view, &run, &level);
 }

@@ -4,6 +4,7 @@
  * says that something was missing, new room on the link, or the resend timer takes the stream back to what is known.
  */
 #include "consensus/engine.h"
+#include "consensus/plan.h"
 
 progress_t *progress_find(agreement_t *e, agreement_member_t m)
 {
@@ -58,9 +59,38 @@ static void keep(agreement_t *e, const progress_t *was, const transfer_t *transf
     p->dead = member_dead(e, m);
 }
 
-static void keep_child(agreement_t *e, agreement_member_t m)
+static void keep_child(void *context, rf_core_t core)
 {
+    agreement_t *e = context;
+    agreement_member_t m = {.core = core, .incarnation = member_incarnation(e, core)};
     if (!progress_find(e, m)) progress_add(e, m);
+}
+
+static void add_voters(const agreement_t *e, plan_view_t *view, const agreement_member_t *voters, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        if (member_in(e, voters[i])) view->voters[view->n_voters++] = voters[i].core;
+    }
+}
+
+static void keep_children(agreement_t *e)
+{
+    const agreement_params_t *p = &e->params;
+    const config_t *c = config_newest(e);
+    plan_view_t view = {.plan = p->plan,
+                        .weights = p->weights,
+                        .n_cores = p->n_cores,
+                        .leader = is_self(e, e->leader) == leads(e) && member_in(e, e->leader)
+                                      ? e->leader.core
+                                      : RF_CORE_NONE,
+                        .members = e->members,
+                        .host = p->host,
+                        .package = p->package,
+                        .witness = p->witness};
+    if (e->expelled || e->n_members <= 1 || !member_in(e, p->self)) return;
+    add_voters(e, &view, c->voters_new, c->n_new);
+    add_voters(e, &view, c->voters_old, c->joint ? c->n_old : 0);
+    plan_children(&view, p->self.core, keep_child, e);
 }
 
 void progress_configure(agreement_t *e)
@@ -93,7 +123,7 @@ void progress_configure(agreement_t *e)
     }
     if (e->formed) {
         unsigned before = e->n_progress;
-        plan_children(e, keep_child);
+        keep_children(e);
         for (unsigned i = before; i < e->n_progress; i++) {
             for (unsigned k = 0; k < n; k++) {
                 if (!same(was[k].member, e->progress[i].member)) continue;

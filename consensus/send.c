@@ -44,7 +44,7 @@ static inline bool lacks(const agreement_t *e, const progress_t *p)
            (p->next <= (p->sets ? e->last : e->committed) || (p->commit_sent < e->committed && !e->lazy));
 }
 
-/* One message for all who are at the same place. False: the output is full, or it needs a snapshot that cannot be made before
+/* One message for all who are at the same place; learners have one each where the plan is so. False: the output is full, or it needs a snapshot that cannot be made before
  * the next step. */
 static bool send_append(agreement_t *e, unsigned i)
 {
@@ -63,7 +63,8 @@ static bool send_append(agreement_t *e, unsigned i)
     bool ask = false;
     unsigned n_to = 0;
     agreement_member_t *to = e->to + e->n_to;
-    for (unsigned k = i; k < e->n_progress; k++) {
+    const unsigned end = feed && e->params.plan == AGREEMENT_PLAN_UNICAST ? i + 1 : e->n_progress;
+    for (unsigned k = i; k < end; k++) {
         progress_t *q = &e->progress[k];
         if (q->next != next || (q->sets == 0) != feed || q->mode != mode || !lacks(e, q)) continue;
         ask |= q->ask || q->applied + e->params.log_max / 2 < e->committed;

@@ -17,6 +17,7 @@ static rf_err_t machine_apply(void *context, const agreement_apply_t *entry, uin
         sim_command_t command = {0};
         if (entry->size >= sizeof command) memcpy(&command, entry->bytes, sizeof command);
         *value = sim_replica_apply(p->replica, &command);
+        if (w->options->model) sim_learned_applied(w, entry->index);
     }
     check_log_applied(w, p, entry);
     check_machine_applied(w, p, entry);

@@ -52,7 +52,7 @@ static const option_text_t texts[] = {
     {"clients", "N", "clients, at most 64 (default: 2 to 10, by the seed)", OPTION_CLIENTS},
     {"voters", "N", "voters at most (default: 3, 5 or 7, by the seed)", OPTION_VOTERS},
     {"leases", "on|off", "leader leases (default: in one seed of four)", OPTION_LEASES},
-    {"plan", "NAME", "broadcast, host or tree (default: by the seed)", OPTION_PLAN},
+    {"plan", "NAME", "broadcast, unicast, host, package or weighted (default: by the seed)", OPTION_PLAN},
     {"faults", "LIST", "what goes wrong, see below (default: default)", OPTION_FAULTS},
     {"model", "NAME", "costs instead of faults: predicts latency and throughput on that machine",
      OPTION_MODEL},
@@ -143,7 +143,7 @@ static void print_help(void)
            "  rackfish sim --actor monitor --ops 300 --seeds 1000           whole monitors\n"
            "  rackfish sim --actor monitor --ops 100 --monitors 1024 --hosts 64 --faults none    the largest "
            "machine: 4 GiB\n"
-           "  rackfish sim --monitors 16384 --hosts 256 --ops 100 --faults none --plan tree --events-max "
+           "  rackfish sim --monitors 16384 --hosts 256 --ops 100 --faults none --plan package --events-max "
            "1000000000\n"
            "  rackfish sim --model amd-4x4 --monitors 3 --clients 1         latency of an ordered change\n");
 }
@@ -175,14 +175,12 @@ static bool parse_unsigned(const char *text, uint64_t min, uint64_t max, unsigne
 
 static bool parse_plan(const char *text, int *out)
 {
-    static const char *const names[] = {"broadcast", "host", "tree"};
-    for (int i = 0; i < 3; i++) {
-        if (strcmp(text, names[i]) == 0) {
-            *out = i;
-            return true;
-        }
+    for (int i = 0; agreement_plan_name((unsigned)i); i++) {
+        if (strcmp(text, agreement_plan_name((unsigned)i)) != 0) continue;
+        *out = i;
+        return true;
     }
-    return complain("no such plan", text);
+    return complain("no such plan (broadcast, unicast, host, package, weighted)", text);
 }
 
 static bool parse_leases(const char *text, int *out)
@@ -364,6 +362,7 @@ static void run_share(const command_line_t *line, unsigned from, unsigned step, 
 {
     const sim_options_t *o = &line->options;
     rf_histogram_reset(&share->statistics.latency);
+    rf_histogram_reset(&share->statistics.learned);
     for (uint64_t i = from; i < o->seeds; i += step) {
         uint64_t hash;
         sim_verdict_t verdict = sim_run(o, o->seed + i, &share->statistics, &hash);
@@ -388,6 +387,7 @@ static void merge(share_t *into, const share_t *from)
     if (b->engine_bytes > a->engine_bytes) a->engine_bytes = b->engine_bytes;
     if (b->resident_bytes > a->resident_bytes) a->resident_bytes = b->resident_bytes;
     rf_histogram_merge(&a->latency, &b->latency);
+    rf_histogram_merge(&a->learned, &b->learned);
     if (from->failed > 0 && (into->failed == 0 || from->first_failed < into->first_failed))
         into->first_failed = from->first_failed;
     into->failed += from->failed;
@@ -471,7 +471,7 @@ static void print_json(const share_t *t, double seconds)
            "\"duplicates\":%llu,\"expulsions\":%llu,\"lost_machines\":%llu,\"undecided\":%llu,\"virtual_s\":%"
            ".3f,"
            "\"engine_bytes\":%llu,\"resident_bytes\":%llu,\"cpu_s\":%.3f,\"latency_p50_ns\":%llu,\"latency_"
-           "p99_ns\":%llu}\n",
+           "p99_ns\":%llu,\"learned_p50_ns\":%llu,\"learned_p99_ns\":%llu}\n",
            verdict_text(t->verdict), (unsigned long long)s->seeds, (unsigned long long)t->failed,
            (unsigned long long)s->events, seconds, (double)s->events / seconds, (unsigned long long)t->hash,
            (unsigned long long)s->operations, (unsigned long long)s->unknown, (unsigned long long)s->refused,
@@ -482,7 +482,9 @@ static void print_json(const share_t *t, double seconds)
            (unsigned long long)s->undecided, (double)s->virtual_ns / 1e9, (unsigned long long)s->engine_bytes,
            (unsigned long long)s->resident_bytes, (double)s->cpu_ns / 1e9,
            (unsigned long long)rf_histogram_percentile(&s->latency, 50),
-           (unsigned long long)rf_histogram_percentile(&s->latency, 99));
+           (unsigned long long)rf_histogram_percentile(&s->latency, 99),
+           (unsigned long long)rf_histogram_percentile(&s->learned, 50),
+           (unsigned long long)rf_histogram_percentile(&s->learned, 99));
 }
 
 static void print_text(const command_line_t *line, const share_t *t, double seconds)
@@ -517,6 +519,10 @@ static void print_text(const command_line_t *line, const share_t *t, double seco
            (unsigned long long)rf_histogram_percentile(&s->latency, 50),
            (unsigned long long)rf_histogram_percentile(&s->latency, 99),
            (double)s->operations / ((double)s->work_ns / 1e9) / 1e6);
+    printf("applied by the last of %u members p50 %llu ns, p99 %llu ns after the first\n",
+           line->options.monitors ? line->options.monitors : 3,
+           (unsigned long long)rf_histogram_percentile(&s->learned, 50),
+           (unsigned long long)rf_histogram_percentile(&s->learned, 99));
 }
 
 static int check_history(const char *path)
@@ -576,6 +582,7 @@ int main(int argc, char **argv)
     sigaction(SIGBUS, &on, NULL);
     static share_t total;
     rf_histogram_reset(&total.statistics.latency);
+    rf_histogram_reset(&total.statistics.learned);
     uint64_t started_ns = rf_clock_ns();
     if (line.options.jobs > 1) {
         if (!run_jobs(&line, &total)) return SIM_USAGE;

@@ -27,6 +27,21 @@ uint32_t sim_distribution_draw(const sim_distribution_t *d, rf_prng_t *prng)
            (uint32_t)((uint64_t)(d->ns[i] - d->ns[i - 1]) * (u - at[i - 1]) / (at[i] - at[i - 1]));
 }
 
+/* Messages that one can send while one is under way to who could pass it on. */
+static uint16_t weight(const sim_model_t *m, sim_edge_t edge)
+{
+    uint64_t under_way_ns = m->latency[edge].ns[1] + m->receive[edge].ns[1] + m->step.ns[1];
+    uint64_t n = under_way_ns / (m->send[edge].ns[1] ? m->send[edge].ns[1] : 1);
+    return (uint16_t)(n < 1 ? 1 : n > AGREEMENT_WEIGHT_MAX ? AGREEMENT_WEIGHT_MAX : n);
+}
+
+agreement_weights_t sim_model_weights(const sim_model_t *m)
+{
+    return (agreement_weights_t){.package = weight(m, SIM_EDGE_SAME_PACKAGE),
+                                 .host = weight(m, SIM_EDGE_OTHER_PACKAGE),
+                                 .between = weight(m, SIM_EDGE_OTHER_HOST)};
+}
+
 static bool parse_uint(const char *text, uint32_t max, uint32_t *out)
 {
     char *end;

@@ -130,7 +130,9 @@ static void draw_parameters(sim_world_t *w)
     p->host = w->host;
     p->package = w->package;
     p->witness = w->witness;
-    p->plan = (agreement_plan_t)(o->plan >= 0 ? o->plan : (int)rf_prng_below(prng, 3));
+    p->plan = (agreement_plan_t)(o->plan >= 0 ? o->plan : (int)rf_prng_below(prng, AGREEMENT_PLANS));
+    static const agreement_weights_t weights[] = {{1, 1, 1}, {2, 4, 8}, {3, 2, 1}, {64, 64, 64}};
+    p->weights = weights[sim_mix(w->seed, 0x9a1) % (sizeof weights / sizeof weights[0])];
     p->resend_ns = sim_between(prng, 1, 4) * RF_NS_PER_MS;
     p->heartbeat_ns = sim_between(prng, 2, 4) * RF_NS_PER_MS;
     p->election_ns = sim_between(prng, 15, 30) * RF_NS_PER_MS;
@@ -145,6 +147,7 @@ static void draw_parameters(sim_world_t *w)
         p->entry_max = 160;
         p->proposals_max = AGREEMENT_WINDOW;
         p->plan = (agreement_plan_t)(o->plan >= 0 ? o->plan : AGREEMENT_PLAN_BROADCAST);
+        p->weights = sim_model_weights(o->model);
         p->lease_ns = 0;
     }
     if (w->n_cores > LARGE) {
@@ -471,10 +474,10 @@ static void report_failure(sim_world_t *w)
     FILE *out = stderr;
     fprintf(out, "seed %llu: %s: %s\n", (unsigned long long)w->seed, w->checker, w->failure);
     fprintf(out,
-            "at event %llu, %.6f ms; %u cores on %u hosts, up to %u voters, plan %d, log of %u, lease %llu "
+            "at event %llu, %.6f ms; %u cores on %u hosts, up to %u voters, plan %s, log of %u, lease %llu "
             "ms; faults:",
             (unsigned long long)w->n_events, (double)w->now_ns / 1e6, w->n_cores, w->n_hosts,
-            w->params.voters_max, (int)w->params.plan, w->params.log_max,
+            w->params.voters_max, agreement_plan_name(w->params.plan), w->params.log_max,
             (unsigned long long)(w->params.lease_ns / RF_NS_PER_MS));
     sim_knobs_print(&w->knobs, out);
     fprintf(out, "\n");

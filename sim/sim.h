@@ -16,6 +16,7 @@
  *      knobs.c      the named knobs and presets
  *      ledger.c     what the checkers remember of the log
  *      model.c      costs by class of edge, from files
+ *      learned.c    with a model: when the last member has applied what the first has
  *      history.c    histories of operations as text (doc/history.md)
  *      check_*.c    one property each
  *      groups.h, actor_groups.c, client_groups.c    group operations by themselves, under views that an oracle gives
@@ -84,6 +85,8 @@ typedef struct sim_model {
 /* Reads a file of the format described in sim/models/README.md. False: `why` says what is wrong with it. */
 bool sim_model_read(const char *path, sim_model_t *out, char *why, size_t why_size);
 sim_edge_t sim_model_edge(const sim_model_t *model, rf_core_t a, rf_core_t b);
+/* What a plan by weights is made of there. */
+agreement_weights_t sim_model_weights(const sim_model_t *model);
 uint32_t sim_distribution_draw(const sim_distribution_t *d, rf_prng_t *prng);
 
 /* ---- the replicated state machine (replica.c) ---- */
@@ -292,6 +295,18 @@ static inline bool sim_network_cut(const sim_world_t *w, unsigned from_host, uns
 /* How long a message takes from one core to another. */
 uint64_t sim_network_delay(sim_world_t *w, rf_core_t from, rf_core_t to);
 
+/* ---- learned.c: with a model, when the last member knows ---- */
+
+#define SIM_LEARNED_MAX 1024 /* commands that are under way to somebody */
+
+typedef struct sim_learned {
+    uint64_t index, first_ns;
+    unsigned n; /* have applied it */
+} sim_learned_t;
+
+/* A member has applied that command. */
+void sim_learned_applied(sim_world_t *w, uint64_t index);
+
 /* ---- lanes (lanes.c): of one-sided append; only where w->lanes ---- */
 
 void sim_lanes_set_up(sim_world_t *w);
@@ -440,6 +455,7 @@ typedef struct sim_statistics {
     uint64_t engine_bytes;
     uint64_t resident_bytes; /* of all memory in use at the end, for each monitor; of large machines only */
     rf_histogram_t latency;
+    rf_histogram_t learned; /* with a model: from the first member that applies a command to the last */
 } sim_statistics_t;
 
 typedef enum sim_phase { SIM_PHASE_FORMING, SIM_PHASE_WORK, SIM_PHASE_SETTLE, SIM_PHASE_END } sim_phase_t;
@@ -491,6 +507,7 @@ struct sim_world {
     uint32_t n_keys;
     uint32_t next_value;
 
+    sim_learned_t learned[SIM_LEARNED_MAX];
     sim_history_t history;
     sim_ledger_t ledger;
     sim_statistics_t *statistics;

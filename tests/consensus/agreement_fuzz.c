@@ -158,7 +158,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                          .lease_ns = data[0] & 16 ? 4 * MS : 0,
                          .lossless = data[0] & 32,
                          .per_host = data[0] & 64 ? 2 : 0,
-                         .plan = data[0] & 128 ? AGREEMENT_PLAN_HOST : AGREEMENT_PLAN_BROADCAST};
+                         .plan = (agreement_plan_t)((data[0] >> 5) % AGREEMENT_PLANS)};
     net_t *n = net_new(&knobs, data[1]);
     if (lies) n->unsafe = &unsafe;
     if (!lies || setjmp(unsafe) == 0) {

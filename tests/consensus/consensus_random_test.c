@@ -211,9 +211,9 @@ static bool all_members_up(net_t *n, void *context)
 
 static net_knobs_t draw_knobs(run_t *r)
 {
-    static const agreement_plan_t plans[] = {AGREEMENT_PLAN_BROADCAST, AGREEMENT_PLAN_HOST,
-                                             AGREEMENT_PLAN_TREE};
-    net_knobs_t k = {.cores = 1 + below(r, 7), .log_max = 16u << below(r, 4), .plan = plans[below(r, 3)]};
+    net_knobs_t k = {.cores = 1 + below(r, 7),
+                     .log_max = 16u << below(r, 4),
+                     .plan = (agreement_plan_t)below(r, AGREEMENT_PLANS)};
     if (below(r, 2)) k.per_host = 1 + below(r, 3);
     if (below(r, 2)) k.per_package = 2;
     k.voters_max = below(r, 3) ? 3 : 5;

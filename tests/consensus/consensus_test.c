@@ -434,7 +434,7 @@ static void a_lease_reads_without_a_round(void **state)
 static void plans_feed_everybody(void **state)
 {
     (void)state;
-    for (unsigned plan = AGREEMENT_PLAN_BROADCAST; plan <= AGREEMENT_PLAN_TREE; plan++) {
+    for (unsigned plan = 0; plan < AGREEMENT_PLANS; plan++) {
         net_t *n = formed(
             (net_knobs_t){.cores = 9, .per_host = 3, .per_package = 2, .plan = (agreement_plan_t)plan}, 11);
         for (unsigned i = 0; i < 50; i++) net_propose(n, (rf_core_t)(i % 9));

@@ -41,6 +41,7 @@ agreement_params_t net_params(net_t *n, agreement_member_t self)
         .package = n->package,
         .witness = n->witness,
         .plan = k->plan,
+        .weights = {1, 2, 4},
         .resend_ns = k->lossless ? RF_NEVER : 500 * US,
         .heartbeat_ns = k->no_timeouts ? RF_NEVER : MS,
         .election_ns = k->no_timeouts   ? RF_NEVER

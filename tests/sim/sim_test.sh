@@ -83,7 +83,7 @@ defects)
     ;;
 large)
     # A rack of racks, formed, worked on, and come to rest, in at most 256 KiB a monitor
-    expect 0 "$sim" --monitors 16384 --hosts 256 --ops 100 --faults none --plan tree --events-max 1000000000
+    expect 0 "$sim" --monitors 16384 --hosts 256 --ops 100 --faults none --plan package --events-max 1000000000
     cat "$scratch/out"
     each=$(sed -n 's/^\([0-9]*\) bytes of memory in use a monitor.*/\1/p' "$scratch/out")
     [[ -n $each && $each -le $((256 * 1024)) ]] || fail "$each bytes a monitor"
