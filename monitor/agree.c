@@ -25,6 +25,7 @@ static rf_err_t apply_command(monitor_t *m, const agreement_apply_t *entry, uint
     rf_err_t err = replica_apply(m, entry->bytes, entry->size, value);
     if (entry->size != sizeof command) return err;
     memcpy(&command, entry->bytes, sizeof command);
+    if (command.op == COMMAND_RECLAIM && err == RF_OK) fence_known(m, command.core, command.incarnation);
     if (command.op < REGISTRY_OP_FIRST)
         m->agree.awaited = true; /* anybody may wait for a domain, or a name */
     /* A dispatcher of mine whose spawn was given up, its outcome unknown then: it never ran. */

@@ -61,7 +61,7 @@ void kernel_reconcile(monitor_t *m)
     for (unsigned i = 0; i < MONITOR_DOMAINS_MAX && self->member && self->agreed == m->incarnation; i++) {
         const domain_t *d = &m->domains[i];
         for (unsigned k = 0; d->id != RF_DOMAIN_NONE && k < d->n_dispatchers; k++) {
-            if ((d->alive >> k & 1) && d->cores[k] == m->core && !local_find(m, d->id, k))
+            if (((d->alive | d->ending) >> k & 1) && d->cores[k] == m->core && !local_find(m, d->id, k))
                 end_orphan(m, d->id, k);
         }
     }

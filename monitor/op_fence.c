@@ -3,17 +3,32 @@
  *
  *   DUE      a view without (core, incarnation) has been applied; its links are not read from then on. Who leaves in order
  *     |      has a moment to end by itself
- *     |      a member is left on its host: the gateway has its CPU driver kill and reap all processes of that core
+ *     |      another member is on its host: the lowest has its CPU driver kill and reap all processes of that core
  *   ASKED ------ answered: FENCED to every member; not in time: its host is to be expelled, said by FENCED as well, again and again.
- *     |      A leader that is itself on that host makes way for one that is not
- *     |      nobody is left there: that host's CPU drivers have frozen its dispatchers T_self after its last contact with the
+ *     |      A leader that is itself on that host makes way for one that is not. Until the host has left it is tried again
+ *     |      nobody else is there: that host's CPU drivers have frozen its dispatchers T_self after its last contact with the
  *     |      quorum, which was before the view, or, if its monitors were stopped, at the end of their leases; so after T_expel,
  *     |      which is longer by more than clocks differ, nothing runs
- *   DONE     the engine is told
+ *   DONE     the engine is told; what the core had is reclaimed (op_reclaim.c)
  *
- * Every member goes through the same states by itself; if the gateway dies too, the next one begins again.
+ * Every member goes through the same states by itself; if who is to do it dies too, the next one begins again.
  */
 #include "monitor/state.h"
+
+static void done(monitor_t *m, rf_core_t core)
+{
+    core_t *c = &m->cores[core];
+    c->fence = FENCE_DONE;
+    c->fenced_ns = m->now_ns;
+    agree_fenced(m, core);
+}
+
+void fence_known(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
+{
+    core_t *c = &m->cores[core];
+    if (incarnation > c->told_fenced) c->told_fenced = incarnation;
+    if (c->left > 0 && c->left <= incarnation && c->fence != FENCE_DONE) done(m, core);
+}
 
 void fence_left(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, bool in_order)
 {
@@ -23,20 +38,19 @@ void fence_left(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, bool
     c->fence = FENCE_DUE;
     c->expel_ns = m->now_ns + boot_expel_ns(m->boot);
     c->fence_ns = in_order ? m->now_ns + FENCE_GRACE_NS : m->now_ns;
+    c->fence_said = false;
     m->fences_due = true;
+    if (incarnation <= c->told_fenced) done(m, core);
 }
 
-/* The core that fences others of a host: its lowest living member. */
-static bool is_mine(const monitor_t *m, rf_core_t core)
+/* Who fences a core: the lowest other living member of its host, whatever that core is by now. RF_CORE_NONE: nobody can. */
+static rf_core_t fencer(const monitor_t *m, rf_core_t core)
 {
-    return same_node(m, core) && heartbeat_gateway(m, m->node) == m->core;
-}
-
-static void done(monitor_t *m, rf_core_t core)
-{
-    core_t *c = &m->cores[core];
-    c->fence = FENCE_DONE;
-    agree_fenced(m, core);
+    const rf_boot_node_t *n = &m->boot->nodes[m->boot->cores[core].node];
+    for (rf_core_t other = n->first_core; other < n->first_core + n->n_cores; other++) {
+        if (other != core && core_is_alive(&m->cores[other])) return other;
+    }
+    return RF_CORE_NONE;
 }
 
 static void tell(monitor_t *m, rf_core_t to, rf_core_t core, rf_err_t err)
@@ -107,8 +121,10 @@ static void answered(monitor_t *m, op_t *op, rf_err_t err)
         done(m, core);
         return;
     }
-    out_log(m, RF_LOG_ERROR, "core %u cannot be fenced (%s): its host is to leave the machine", core,
-            rf_err_text(err));
+    if (!c->fence_said)
+        out_log(m, RF_LOG_ERROR, "core %u cannot be fenced (%s): its host is to leave the machine", core,
+                rf_err_text(err));
+    c->fence_said = true;
     c->fence = FENCE_FAILED; /* until the host has left: then by time */
     m->fences_due = true;
     tell_failed(m, core);
@@ -134,13 +150,11 @@ void fence_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size)
     if (size != sizeof who) return;
     memcpy(&who, bytes, sizeof who);
     if (who.core >= m->boot->n_cores || m->boot->cores[from].node != m->boot->cores[who.core].node) return;
-    core_t *c = &m->cores[who.core];
     if (who.err != RF_OK) {
         host_is_to_leave(m, who.core);
         return;
     }
-    if (who.incarnation >= c->left && c->left > 0 && c->fence != FENCE_DONE && c->fence != FENCE_NONE)
-        done(m, who.core);
+    fence_known(m, who.core, who.incarnation); /* also if the view has not been applied here */
 }
 
 void fence_tick(monitor_t *m)
@@ -150,17 +164,13 @@ void fence_tick(monitor_t *m)
     for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
         core_t *c = &m->cores[core];
         if (c->fence != FENCE_DUE && c->fence != FENCE_FAILED) continue;
-        bool somebody = heartbeat_gateway(m, m->boot->cores[core].node) != RF_CORE_NONE;
-        if (!somebody && m->now_ns >= c->expel_ns) {
+        rf_core_t by = fencer(m, core);
+        if (by == RF_CORE_NONE && m->now_ns >= c->expel_ns) {
             done(m, core);
             continue;
         }
-        bool now = m->now_ns >= c->fence_ns || c->dead_kernel;
-        if (somebody && now && c->fence == FENCE_DUE && is_mine(m, core) && m->kernel_up &&
-            m->exit_status < 0)
-            ask(m, core);
-        if (somebody && c->fence == FENCE_FAILED && is_mine(m, core) && m->now_ns >= c->fence_ns)
-            tell_failed(m, core);
+        bool now = m->now_ns >= c->fence_ns || (c->fence == FENCE_DUE && c->dead_kernel);
+        if (now && by == m->core && m->kernel_up && m->exit_status < 0) ask(m, core);
         m->fences_due |= c->fence == FENCE_DUE || c->fence == FENCE_FAILED;
     }
 }

@@ -243,8 +243,11 @@ void member_left(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, boo
                                                                      : RF_ERR_TIMEOUT;
     c->member = false;
     if (incarnation > c->agreed) c->agreed = incarnation;
-    replica_core_left(m, core);
-    if (core == m->core) return; /* the engine says whether that was I */
+    if (!m->loading) replica_core_left(m, core); /* a snapshot says itself what is left */
+    if (core == m->core) {                       /* the engine says whether that was I */
+        if (incarnation < m->incarnation) fence_left(m, core, incarnation, in_order);
+        return;
+    }
     if (m->defects & MONITOR_DEFECT_LEFT_HEARD) {
         fence_left(m, core, incarnation, in_order);
         return;

@@ -1,7 +1,7 @@
 /*
  * Sessions: the owners of what a command line's command holds in the registry. rackfishd opens one for a connection that needs
  * it; its end, asked for or because the link to rackfishd ended, is an agreed entry behind everything it still proposes.
- * When this core dies, the entry that says so ends them all.
+ * When this core dies, the entry that says that it is fenced ends them all.
  *
  * A change whose outcome is unknown may still be on its way when its session ends, and get into the log behind the end. Whoever
  * of my ended sessions owns something then, or in a snapshot that was loaded, is ended once more.
@@ -113,10 +113,12 @@ static bool is_being_ended(const monitor_t *m, uint64_t id)
 
 void registry_sessions_tick(monitor_t *m)
 {
-    uint64_t id = 0;
+    const uint64_t first = registry_number_of(m->core, m->incarnation, 0);
+    uint64_t id = first;
     if (!m->sessions_late || !m->formed) return;
     m->sessions_late = false;
-    while ((id = registry_session_above(m->registry, m->core, id)) != 0) {
+    /* What an incarnation before this one had is not for this one to end. */
+    while ((id = registry_session_above(m->registry, m->core, id)) != 0 && id >> 40 == first >> 40) {
         if (registry_session_find(m, NO_CLIENT, id) || is_being_ended(m, id)) continue;
         op_t *op = op_begin(m, OP_SESSION, RF_NEVER);
         m->sessions_late = !op; /* then when others have ended */

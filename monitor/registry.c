@@ -439,26 +439,8 @@ rf_err_t registry_apply(registry_t *r, const void *bytes, size_t size, uint64_t 
         return cancel(r, &q, value);
     default: /* REGISTRY_SESSION_END */
         if (q.c.domain != 0 || q.c.session == 0) return RF_ERR_INVALID;
-        registry_owner_finish(r, 0, q.c.session);
+        registry_owner_ended(r, 0, q.c.session);
         return RF_OK;
-    }
-}
-
-void registry_owner_ended(registry_t *r, uint64_t domain, uint64_t session)
-{
-    registry_owner_finish(r, domain, session);
-}
-
-void registry_core_ended(registry_t *r, rf_core_t core)
-{
-    for (uint32_t at = r->claims_first; at != NONE;) {
-        owner_t owner = r->owners[r->claims[at].owner];
-        if (owner.domain == 0 && owner.session >> 48 == core) {
-            registry_owner_finish(r, 0, owner.session);
-            at = r->claims_first; /* any other may have gone with it */
-        } else {
-            at = r->claims[at].all_next;
-        }
     }
 }
 

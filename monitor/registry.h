@@ -3,7 +3,7 @@
  * machine: a function of the commands applied to it, in order, and of nothing else.
  *
  *      registry_apply(registry, command) -> error, value          the log's entries
- *      registry_owner_ended(), registry_core_ended()              what the log says of dispatchers and cores
+ *      registry_owner_leaves(), registry_owner_ended(), registry_core_...()   what the log says of dispatchers and cores
  *      registry_get(), registry_next(), registry_event()          reading, at any time
  *      registry_save(), registry_load()                           a snapshot as flat bytes
  *
@@ -16,8 +16,8 @@
  *
  * Owners: what must not outlive its maker is a *claim* of an owner: an ephemeral key or object, a lock or permits held, a
  * place in a line. An owner is a dispatcher (domain, index), or a session that a core's monitor has opened for a command
- * (domain 0, session = core << 48 | number). When the log says that it has ended, all its claims go, in the order in which
- * they were made.
+ * (domain 0, session = core << 48 | number). When the log says that it is to end, it leaves the lines; when it says that it has
+ * ended, all its claims go, in the order in which they were made.
  *
  * Waiting is part of the agreed state: a claim that cannot be granted stands in its object's line, first come, first
  * served, and the command that makes it grantable grants it. A cancelled wait leaves by a command too, so a grant and a
@@ -147,8 +147,8 @@ typedef void (*registry_answer_fn)(void *context, const registry_answer_t *answe
 /* Bytes it needs; 0: senseless parameters. */
 size_t registry_size(const registry_params_t *params);
 
-/* In `memory` (16-byte aligned, registry_size bytes, the caller's). `answer` is called from within apply, owner_ended and
- * core_ended; it must not change the registry. It may be NULL. */
+/* In `memory` (16-byte aligned, registry_size bytes, the caller's). `answer` is called from within apply and whatever
+ * says that owners leave or have ended; it must not change the registry. It may be NULL. */
 rf_err_t registry_init(void *memory, size_t size, const registry_params_t *params, registry_answer_fn answer,
                        void *context, registry_t **out);
 
@@ -163,9 +163,15 @@ rf_err_t registry_init(void *memory, size_t size, const registry_params_t *param
  */
 rf_err_t registry_apply(registry_t *r, const void *bytes, size_t size, uint64_t *value);
 
-/* The log says that this dispatcher (domain, index) has ended, or that this core has left: sessions of it end. */
+/* The log says that this dispatcher (domain, index) has ended: all its claims go. */
 void registry_owner_ended(registry_t *r, uint64_t domain, uint64_t session);
-void registry_core_ended(registry_t *r, rf_core_t core);
+/* ... that it is to end, and may still run: it leaves all lines, and keeps what it holds. */
+void registry_owner_leaves(registry_t *r, uint64_t domain, uint64_t session);
+/* The same of all sessions of a core that leaves the view. Whether they hold anything. */
+bool registry_core_leaves(registry_t *r, rf_core_t core);
+/* ... and that nothing runs any more of what that core was: its sessions end, but for those of `member`, its incarnation that is in the
+ * view now; 0: none is. */
+void registry_core_ended(registry_t *r, rf_core_t core, rf_incarnation_t member);
 /* The least session of that core above `session` that owns something here; 0: none. */
 uint64_t registry_session_above(const registry_t *r, rf_core_t core, uint64_t session);
 

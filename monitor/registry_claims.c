@@ -202,18 +202,25 @@ void object_delete(registry_t *r, uint32_t object, registry_event_what_t what)
     object_remove(r, object);
 }
 
-/* Places in lines first, so that nothing is granted to the dead; then what it held, in the order in which it came by it. */
-void registry_owner_finish(registry_t *r, uint64_t domain, uint64_t session)
+/* The last place first: whoever stands in a line twice is granted nothing while it goes. */
+void registry_owner_leaves(registry_t *r, uint64_t domain, uint64_t session)
 {
     uint32_t owner = registry_owner_find(r, domain, session);
-    for (uint32_t at = owner == NONE ? NONE : r->owners[owner].first, next; at != NONE; at = next) {
-        next = r->claims[at].owner_next;
+    for (uint32_t at = owner == NONE ? NONE : r->owners[owner].last, previous; at != NONE; at = previous) {
+        previous = r->claims[at].owner_previous;
         if (r->claims[at].state != CLAIM_WAITING) continue;
         uint32_t object = r->claims[at].object;
         answer(r, at, RF_ERR_PEER_DEAD, r->revision, NULL, 0);
         claim_remove(r, at);
         object_settle(r, object);
     }
+}
+
+/* Places in lines first, so that nothing is granted to the dead; then what it held, in the order in which it came by it. */
+void registry_owner_ended(registry_t *r, uint64_t domain, uint64_t session)
+{
+    uint32_t owner;
+    registry_owner_leaves(r, domain, session);
     while ((owner = registry_owner_find(r, domain, session)) != NONE) {
         uint32_t at = r->owners[owner].first, object = r->claims[at].object;
         if (r->claims[at].state == CLAIM_EPHEMERAL) {
@@ -222,5 +229,42 @@ void registry_owner_finish(registry_t *r, uint64_t domain, uint64_t session)
         }
         claim_remove(r, at);
         object_settle(r, object);
+    }
+}
+
+static bool is_session_of(const owner_t *owner, rf_core_t core)
+{
+    return owner->domain == 0 && owner->session >> 48 == core;
+}
+
+bool registry_core_leaves(registry_t *r, rf_core_t core)
+{
+    bool holds = false;
+    for (uint32_t at = r->claims_first; at != NONE;) {
+        owner_t owner = r->owners[r->claims[at].owner];
+        bool of_it = is_session_of(&owner, core);
+        if (of_it && r->claims[at].state == CLAIM_WAITING) {
+            registry_owner_leaves(r, 0, owner.session);
+            at = r->claims_first; /* any other may have gone with it */
+            holds = false;
+            continue;
+        }
+        holds |= of_it;
+        at = r->claims[at].all_next;
+    }
+    return holds;
+}
+
+void registry_core_ended(registry_t *r, rf_core_t core, rf_incarnation_t member)
+{
+    for (uint32_t at = r->claims_first; at != NONE;) {
+        owner_t owner = r->owners[r->claims[at].owner];
+        bool lives = member > 0 && registry_number_of(core, member, owner.session) == owner.session;
+        if (is_session_of(&owner, core) && !lives) {
+            registry_owner_ended(r, 0, owner.session);
+            at = r->claims_first; /* any other may have gone with it */
+        } else {
+            at = r->claims[at].all_next;
+        }
     }
 }

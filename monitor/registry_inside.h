@@ -152,7 +152,6 @@ void claim_remove(registry_t *r, uint32_t claim);
 void object_settle(registry_t *r, uint32_t object);
 /* Its waiters are told, its claims go, it goes. */
 void object_delete(registry_t *r, uint32_t object, registry_event_what_t what);
-void registry_owner_finish(registry_t *r, uint64_t domain, uint64_t session);
 
 /* ---- registry_events.c ---- */
 void event_add(registry_t *r, registry_event_what_t what, const object_t *o, const void *value, size_t size);

@@ -27,7 +27,7 @@ bool domain_has_ended(const domain_t *d)
 
 static bool alive_agreed(const domain_t *d, unsigned index)
 {
-    return index < d->n_dispatchers && d->state != RF_DOMAIN_ENDED && (d->alive >> index & 1);
+    return index < d->n_dispatchers && (d->alive >> index & 1);
 }
 
 bool dispatcher_is_alive(const monitor_t *m, const domain_t *d, unsigned index)
@@ -50,12 +50,20 @@ bool name_is_alive(monitor_t *m, const name_t *name)
     return d && dispatcher_is_alive(m, d, name->index);
 }
 
-static void remove_names(monitor_t *m, rf_domain_t domain, int index)
+/* Nothing of it runs any more: what it had is free. */
+static void release(monitor_t *m, domain_t *d, unsigned index)
 {
+    const uint64_t bit = 1ull << index;
+    bool kept = domain_is_kept(d);
+    d->alive &= ~bit;
+    d->ending &= ~bit;
+    d->left &= ~bit;
+    m->n_domains_live -= kept && !domain_is_kept(d);
     for (unsigned i = 0; i < MONITOR_NAMES_MAX; i++) {
         name_t *n = &m->names[i];
-        if (n->used && n->domain == domain && (index < 0 || n->index == index)) n->used = false;
+        if (n->used && n->domain == d->id && n->index == index) n->used = false;
     }
+    registry_owner_ended(m->registry, d->id, index);
 }
 
 /* What follows when a domain is first seen to have ended, agreed or told. */
@@ -71,24 +79,22 @@ void replica_ended_seen(monitor_t *m, domain_t *d)
     ended_seen(m, d, d->reason);
 }
 
+/* With the first one ends the domain; the others are killed, and keep what they have until their cores say that they have gone. */
 static void dispatcher_ended(monitor_t *m, domain_t *d, unsigned index, int32_t wait_status, rf_err_t reason,
                              uint64_t at_ns)
 {
-    d->alive &= ~(1ull << index);
-    remove_names(m, d->id, (int)index);
-    if (!m->loading) registry_owner_ended(m->registry, d->id, index);
-    if (index != 0) return;
-    bool seen = d->told_ended;
-    d->state = RF_DOMAIN_ENDED;
-    d->wait_status = wait_status;
-    d->reason = reason;
-    d->ended_ns = at_ns;
-    d->alive = 0;
-    m->n_domains_live--;
-    remove_names(m, d->id, -1);
-    for (unsigned other = 1; other < d->n_dispatchers && !m->loading; other++)
-        registry_owner_ended(m->registry, d->id, other);
-    if (!seen) ended_seen(m, d, reason);
+    if (index == 0) {
+        d->ending = d->alive & ~1ull;
+        d->alive &= 1;
+        d->wait_status = wait_status;
+        d->reason = reason;
+        d->ended_ns = at_ns;
+        for (unsigned other = 1; other < d->n_dispatchers; other++)
+            if (d->ending >> other & 1) registry_owner_leaves(m->registry, d->id, other);
+        d->state = RF_DOMAIN_ENDED;
+    }
+    release(m, d, index);
+    if (index == 0 && !d->told_ended) ended_seen(m, d, reason);
 }
 
 static rf_err_t apply_domain_add(monitor_t *m, const command_t *c, uint64_t *value)
@@ -99,9 +105,7 @@ static rf_err_t apply_domain_add(monitor_t *m, const command_t *c, uint64_t *val
     /* The next number whose place is free, or remembers one that ended: the oldest is forgotten first, as numbers rise.
      */
     rf_domain_t id = m->domain_last + 1;
-    while (m->domains[id % MONITOR_DOMAINS_MAX].id != 0 &&
-           m->domains[id % MONITOR_DOMAINS_MAX].state != RF_DOMAIN_ENDED)
-        id++;
+    while (domain_is_kept(&m->domains[id % MONITOR_DOMAINS_MAX])) id++;
     domain_t *d = &m->domains[id % MONITOR_DOMAINS_MAX];
     *d = (domain_t){.id = id,
                     .uid = c->uid,
@@ -122,7 +126,7 @@ static rf_err_t apply_dispatcher_add(monitor_t *m, const command_t *c, uint64_t 
 {
     domain_t *d = domain_find(m, c->domain);
     if (!d) return RF_ERR_NOT_FOUND;
-    if (d->state == RF_DOMAIN_ENDED) return RF_ERR_PEER_DEAD;
+    if (!alive_agreed(d, 0)) return RF_ERR_PEER_DEAD;
     if (d->n_dispatchers == RF_DISPATCHERS_PER_DOMAIN_MAX) return RF_ERR_LIMIT;
     unsigned index = d->n_dispatchers++;
     d->cores[index] = c->core;
@@ -134,8 +138,11 @@ static rf_err_t apply_dispatcher_add(monitor_t *m, const command_t *c, uint64_t 
 static rf_err_t apply_dispatcher_state(monitor_t *m, const command_t *c)
 {
     domain_t *d = domain_find(m, c->domain);
-    if (!d || !alive_agreed(d, c->index)) return RF_ERR_NOT_FOUND;
-    if (c->state == RF_DOMAIN_ENDED) {
+    bool ending = d && c->index < d->n_dispatchers && (d->ending >> c->index & 1);
+    if (!d || (!ending && !alive_agreed(d, c->index))) return RF_ERR_NOT_FOUND;
+    if (ending) {
+        if (c->state == RF_DOMAIN_ENDED) release(m, d, c->index);
+    } else if (c->state == RF_DOMAIN_ENDED) {
         dispatcher_ended(m, d, c->index, c->wait_status, (rf_err_t)(c->reason < RF_ERR_COUNT ? c->reason : 0),
                          c->at_ns);
     } else if (c->index == 0 && d->state == RF_DOMAIN_STARTING) {
@@ -208,6 +215,27 @@ static rf_err_t apply_registry(monitor_t *m, const void *bytes, size_t size, uin
     return err;
 }
 
+/* Nothing runs any more of what that core was up to that incarnation. Said twice, or of one before the last: nothing happens. */
+static rf_err_t apply_reclaim(monitor_t *m, const command_t *c)
+{
+    core_t *core = &m->cores[c->core];
+    if (core->holding == 0 || c->incarnation < core->holding) return RF_OK;
+    core->holding = 0;
+    if (!(m->defects & MONITOR_DEFECT_EPHEMERAL_KEPT))
+        registry_core_ended(m->registry, c->core, core->member ? core->agreed : 0);
+    for (unsigned i = 0; i < MONITOR_DOMAINS_MAX; i++) {
+        domain_t *d = &m->domains[i];
+        for (unsigned index = d->n_dispatchers; index-- > 0;) { /* the first last: it ends the domain */
+            if (!(d->left >> index & 1) || d->cores[index] != c->core) continue;
+            if (index == 0)
+                dispatcher_ended(m, d, 0, 0, RF_ERR_PEER_DEAD, c->at_ns);
+            else
+                release(m, d, index);
+        }
+    }
+    return RF_OK;
+}
+
 rf_err_t replica_apply(monitor_t *m, const void *bytes, size_t size, uint64_t *value)
 {
     uint16_t what;
@@ -220,6 +248,7 @@ rf_err_t replica_apply(monitor_t *m, const void *bytes, size_t size, uint64_t *v
     if (size != sizeof command) return RF_ERR_INVALID;
     memcpy(&command, bytes, sizeof command);
     if (c->core >= m->boot->n_cores) return RF_ERR_INVALID;
+    if (c->op == COMMAND_RECLAIM) return apply_reclaim(m, c);
     /* Only members change anything: what an incarnation that has left still had under way is void. */
     if (!m->cores[c->core].member || m->cores[c->core].agreed != c->incarnation) return RF_ERR_PEER_DEAD;
     switch (c->op) {
@@ -240,15 +269,26 @@ rf_err_t replica_apply(monitor_t *m, const void *bytes, size_t size, uint64_t *v
 
 void replica_core_left(monitor_t *m, rf_core_t core)
 {
-    if (!m->loading && !(m->defects & MONITOR_DEFECT_EPHEMERAL_KEPT)) registry_core_ended(m->registry, core);
+    core_t *c = &m->cores[core];
+    bool holds = registry_core_leaves(m->registry, core);
     for (unsigned i = 0; i < MONITOR_DOMAINS_MAX; i++) {
         domain_t *d = &m->domains[i];
-        if (d->id == 0 || d->state == RF_DOMAIN_ENDED) continue;
-        for (unsigned index = d->n_dispatchers; index-- > 0;) { /* the first last: it ends the domain */
-            if (alive_agreed(d, index) && d->cores[index] == core)
-                dispatcher_ended(m, d, index, 0, RF_ERR_PEER_DEAD, m->real_ns);
+        for (unsigned index = 0; index < d->n_dispatchers; index++) {
+            const uint64_t bit = 1ull << index;
+            if (d->cores[index] != core || !((d->alive | d->ending | d->left) & bit)) continue;
+            holds = true;
+            if (d->left & bit) continue;
+            d->alive &= ~bit;
+            d->ending &= ~bit;
+            d->left |= bit;
+            registry_owner_leaves(m->registry, d->id, index);
+            if (index == 0) local_kill_domain(m, d->id); /* it is to end as a whole */
         }
     }
+    c->holding = holds ? c->agreed : 0;
+    m->reclaims_due |= holds;
+    const command_t at_once = {.core = core, .incarnation = c->agreed};
+    if (m->defects & MONITOR_DEFECT_RECLAIM_UNFENCED) apply_reclaim(m, &at_once);
 }
 
 void replica_tell_ended(monitor_t *m, rf_domain_t domain, unsigned index, int32_t wait_status,

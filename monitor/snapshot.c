@@ -2,7 +2,7 @@
  * The whole agreed state as bytes, for a member that cannot be told entry by entry.
  *
  *   head | section ...        a section: kind, size of its body, body; everything is a multiple of 8 bytes
- *   CORES     per core: is it a member, which incarnation was its last
+ *   CORES     per core: is it a member, which incarnation was its last; which has left and is not reclaimed
  *   DOMAINS   the last number, then each domain that is known, with its dispatchers' cores
  *   NAMES     each name
  *   REGISTRY  its bytes (registry_save.c)
@@ -13,7 +13,7 @@
  */
 #include "monitor/state.h"
 
-#define MAGIC 0x31534652u /* "RFS1" */
+#define MAGIC 0x32534652u /* "RFS2" */
 
 enum { SECTION_CORES = 1, SECTION_DOMAINS = 2, SECTION_NAMES = 3, SECTION_REGISTRY = 4, SECTIONS = 4 };
 
@@ -26,8 +26,8 @@ typedef struct section {
 } section_t;
 
 typedef struct saved_core {
-    uint32_t incarnation;
-    uint16_t member, reserved;
+    uint32_t incarnation, holding;
+    uint16_t member, reserved[3];
 } saved_core_t;
 
 typedef struct saved_domains {
@@ -36,7 +36,7 @@ typedef struct saved_domains {
 } saved_domains_t;
 
 typedef struct saved_domain { /* followed by n_dispatchers core numbers */
-    uint64_t id, started_ns, ended_ns, alive;
+    uint64_t id, started_ns, ended_ns, alive, ending, left;
     uint32_t uid, reason;
     int32_t wait_status;
     uint16_t state, n_dispatchers;
@@ -54,7 +54,7 @@ typedef struct saved_name {
 typedef struct saved_registry { /* followed by its bytes */
     uint64_t size;
 } saved_registry_t;
-_Static_assert(sizeof(saved_core_t) == 8 && sizeof(saved_domain_t) == 48 + 32 + RF_NAME_MAX &&
+_Static_assert(sizeof(saved_core_t) == 16 && sizeof(saved_domain_t) == 64 + 32 + RF_NAME_MAX &&
                    sizeof(saved_name_t) == 16 + RF_NAME_MAX,
                "multiples of 8, without holes");
 _Static_assert(sizeof(head_t) + SECTIONS * sizeof(section_t) + sizeof(saved_registry_t) + 8 +
@@ -100,7 +100,7 @@ static void put_cores(const monitor_t *m, writer_t *w)
 {
     for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
         const core_t *c = &m->cores[core];
-        saved_core_t saved = {.incarnation = c->agreed, .member = c->member};
+        saved_core_t saved = {.incarnation = c->agreed, .holding = c->holding, .member = c->member};
         put(w, &saved, sizeof saved);
     }
 }
@@ -117,6 +117,8 @@ static void put_domains(const monitor_t *m, writer_t *w)
                                 .started_ns = d->started_ns,
                                 .ended_ns = d->ended_ns,
                                 .alive = d->alive,
+                                .ending = d->ending,
+                                .left = d->left,
                                 .uid = d->uid,
                                 .reason = (uint32_t)d->reason,
                                 .wait_status = d->wait_status,
@@ -215,18 +217,19 @@ static bool ends(const char *text, size_t max)
     return strnlen(text, max) < max;
 }
 
-static bool core_is_member(const sections_t *s, rf_core_t core)
+static saved_core_t saved_core(const sections_t *s, rf_core_t core)
 {
     saved_core_t saved;
     memcpy(&saved, s->cores.at + core * sizeof saved, sizeof saved);
-    return saved.member;
+    return saved;
 }
 
 static bool cores_fit(const monitor_t *m, reader_t r)
 {
     saved_core_t saved;
     for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
-        if (!take(&r, &saved, sizeof saved) || saved.member > 1 || (saved.member && saved.incarnation == 0))
+        if (!take(&r, &saved, sizeof saved) || saved.member > 1 || (saved.member && saved.incarnation == 0) ||
+            saved.holding + saved.member > saved.incarnation)
             return false;
     }
     return r.at == r.end;
@@ -245,12 +248,16 @@ static bool domain_fits(const monitor_t *m, const sections_t *s, const saved_dom
 {
     uint64_t all = d->n_dispatchers == 64 ? UINT64_MAX : (1ull << d->n_dispatchers) - 1;
     bool ended = d->state == RF_DOMAIN_ENDED;
-    if (d->id == 0 || d->state < RF_DOMAIN_STARTING || d->state > RF_DOMAIN_ENDED || (d->alive & ~all) != 0 ||
-        ended != !(d->alive & 1) || (ended && d->alive != 0) || d->reason >= RF_ERR_COUNT ||
-        !ends(d->user, sizeof d->user) || !ends(d->program, sizeof d->program))
+    bool apart = (d->alive & d->ending) == 0 && ((d->alive | d->ending) & d->left) == 0;
+    if (d->id == 0 || d->state < RF_DOMAIN_STARTING || d->state > RF_DOMAIN_ENDED || !apart ||
+        ((d->alive | d->ending | d->left) & ~all) != 0 || ended != !((d->alive | d->left) & 1) ||
+        (ended ? d->alive : d->ending) != 0 || d->reason >= RF_ERR_COUNT || !ends(d->user, sizeof d->user) ||
+        !ends(d->program, sizeof d->program))
         return false;
     for (unsigned i = 0; i < d->n_dispatchers; i++) {
-        if (cores[i] >= m->boot->n_cores || ((d->alive >> i & 1) && !core_is_member(s, cores[i])))
+        if (cores[i] >= m->boot->n_cores ||
+            (((d->alive | d->ending) >> i & 1) && !saved_core(s, cores[i]).member) ||
+            ((d->left >> i & 1) && saved_core(s, cores[i]).holding == 0))
             return false;
     }
     return true;
@@ -273,15 +280,15 @@ static bool domains_fit(const monitor_t *m, sections_t *s)
     return r.at == r.end;
 }
 
-/* Whether a dispatcher of the snapshot lives, and where. */
-static bool find_alive(const sections_t *s, rf_domain_t domain, uint64_t index, rf_core_t *core)
+/* Whether a dispatcher of the snapshot may run, and where. */
+static bool find_kept(const sections_t *s, rf_domain_t domain, uint64_t index, rf_core_t *core)
 {
     saved_domain_t d;
     rf_core_t cores[RF_DISPATCHERS_PER_DOMAIN_MAX];
     reader_t r = {.at = s->domain_at[domain % MONITOR_DOMAINS_MAX], .end = s->domains.end};
     if (!r.at || !take_domain(&r, &d, cores) || d.id != domain || index >= d.n_dispatchers) return false;
     *core = cores[index];
-    return d.alive >> index & 1;
+    return (d.alive | d.ending | d.left) >> index & 1;
 }
 
 static bool names_fit(const sections_t *s)
@@ -293,7 +300,7 @@ static bool names_fit(const sections_t *s)
         saved_name_t name, other;
         rf_core_t core = RF_CORE_NONE;
         memcpy(&name, s->names.at + i * sizeof name, sizeof name);
-        if (!text_is_valid(name.name, sizeof name.name) || !find_alive(s, name.domain, name.index, &core) ||
+        if (!text_is_valid(name.name, sizeof name.name) || !find_kept(s, name.domain, name.index, &core) ||
             core != name.core)
             return false;
         for (size_t k = 0; k < i; k++) {
@@ -304,16 +311,18 @@ static bool names_fit(const sections_t *s)
     return true;
 }
 
-/* As replica_apply() would have had it: a dispatcher that lives, or a session of a core's incarnation that is a member. */
+/* As replica_apply() would have had it: a dispatcher that may run, or a session of a core's incarnation that is a member, or has left
+ * and is not reclaimed. */
 static bool owner_lives(const void *context, uint64_t domain, uint64_t session)
 {
     const sections_t *s = context;
     rf_core_t core = (rf_core_t)(session >> 48);
     saved_core_t saved;
-    if (domain != RF_DOMAIN_NONE) return find_alive(s, domain, session, &core);
+    if (domain != RF_DOMAIN_NONE) return find_kept(s, domain, session, &core);
     if (core >= (size_t)(s->cores.end - s->cores.at) / sizeof saved) return false;
-    memcpy(&saved, s->cores.at + core * sizeof saved, sizeof saved);
-    return saved.member && registry_number_of(core, saved.incarnation, session) == session;
+    saved = saved_core(s, core);
+    return saved.holding > 0 ||
+           (saved.member && registry_number_of(core, saved.incarnation, session) == session);
 }
 
 /* Leaves the registry's own bytes in s->registry. */
@@ -340,6 +349,9 @@ static void load_cores(monitor_t *m, reader_t r)
             member_left(m, core, c->agreed, false);
         if (!saved.member && saved.incarnation > c->agreed) member_left(m, core, saved.incarnation, false);
         if (saved.member && !c->member) member_joined(m, core, saved.incarnation);
+        c->holding = saved.holding;
+        m->reclaims_due |= c->holding != 0;
+        fence_left(m, core, c->holding, false); /* one that joined and left meanwhile */
     }
 }
 
@@ -367,10 +379,12 @@ static void load_domains(monitor_t *m, reader_t r)
         d->started_ns = saved.started_ns;
         d->ended_ns = saved.ended_ns;
         d->alive = saved.alive;
+        d->ending = saved.ending;
+        d->left = saved.left;
         memcpy(d->cores, cores, saved.n_dispatchers * sizeof *cores);
         memcpy(d->user, saved.user, sizeof d->user);
         memcpy(d->program, saved.program, sizeof d->program);
-        m->n_domains_live += d->state != RF_DOMAIN_ENDED;
+        m->n_domains_live += domain_is_kept(d);
         if (d->state == RF_DOMAIN_ENDED && !seen) replica_ended_seen(m, d);
     }
     for (unsigned i = 0; i < MONITOR_DOMAINS_MAX; i++) {

@@ -13,7 +13,7 @@
  *   snapshot.c       the replica as bytes, and back
  *   op_member.c      forming, joining, deaths; heartbeat.c: silence, contact
  *   standby.c        one-sided append: lanes in readiness, and what engine and shell say of them
- *   op_change.c      joins and leaves that somebody asks for; op_fence.c: fencing who has left
+ *   op_change.c      joins and leaves that somebody asks for; op_fence.c: fencing who has left; op_reclaim.c: what it had
  *   names.c          exporting and withdrawing names
  *   op_registry.c    changing the registry and waiting in it; op_registry_read.c: reading and watching it; op_session.c: its owners;
  *                    op_once.c: sessions of the log, for changes that are repeated through another monitor
@@ -90,14 +90,20 @@ rf_err_t replica_load(monitor_t *m, const void *bytes,
 
 /* ---- replica.c ---- */
 domain_t *domain_find(monitor_t *m, rf_domain_t id);
+/* Some dispatcher of it may run, also if it has ended: its place is not another's yet. */
+static inline bool domain_is_kept(const domain_t *d)
+{
+    return (d->alive | d->ending | d->left) != 0;
+}
 bool domain_has_ended(const domain_t *d); /* agreed or told */
 bool dispatcher_is_alive(const monitor_t *m, const domain_t *d,
                          unsigned index); /* agreed, and nothing else told */
 name_t *name_find(monitor_t *m, const char *name);
 bool name_is_alive(monitor_t *m, const name_t *name); /* its dispatcher is, agreed and told */
 rf_err_t replica_apply(monitor_t *m, const void *bytes, size_t size, uint64_t *value);
-void replica_core_left(monitor_t *m, rf_core_t core); /* with its dispatchers */
-void replica_ended_seen(monitor_t *m, domain_t *d);   /* what follows when its end is first seen */
+void replica_core_left(monitor_t *m,
+                       rf_core_t core); /* `agreed` of it: what it has is kept until it is reclaimed */
+void replica_ended_seen(monitor_t *m, domain_t *d); /* what follows when its end is first seen */
 /* Besides the log: dispatcher `index` has ended. */
 void replica_tell_ended(monitor_t *m, rf_domain_t domain, unsigned index, int32_t wait_status,
                         rf_err_t reason, uint64_t at_ns);
@@ -118,8 +124,8 @@ void op_reply(monitor_t *m, op_t *op, rf_err_t err, const void *body,
 
 extern const op_class_t op_spawn_class, op_end_class, op_running_class, op_wait_class, op_kill_class,
     op_connect_class, op_name_class, op_links_class, op_stats_class, op_listen_class, op_shutdown_class,
-    op_change_class, op_fence_class, op_registry_class, op_read_class, op_watch_class, op_session_class,
-    op_once_class, op_holdings_class;
+    op_change_class, op_fence_class, op_reclaim_class, op_registry_class, op_read_class, op_watch_class,
+    op_session_class, op_once_class, op_holdings_class;
 
 const op_class_t *op_class_of(const op_t *op);
 
@@ -279,9 +285,15 @@ unsigned change_leavers(const monitor_t *m, const op_t *op, agreement_member_t l
 /* ---- op_fence.c ---- */
 void fence_left(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, bool in_order);
 void fence_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
+/* That incarnation, and whatever was before it, is known to run no more. */
+void fence_known(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation);
 void fence_tell(monitor_t *m, rf_core_t to); /* what a new link may have missed */
 void fence_tick(monitor_t *m);
 uint64_t fence_next_ns(const monitor_t *m);
+
+/* ---- op_reclaim.c ---- */
+void reclaim_tick(monitor_t *m);
+uint64_t reclaim_next_ns(const monitor_t *m);
 
 /* ---- heartbeat.c ---- */
 void heartbeat_tick(monitor_t *m);

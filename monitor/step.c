@@ -67,13 +67,13 @@ rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_
 /* ---- operations ---- */
 
 static const op_class_t *const classes[] = {
-    [OP_SPAWN] = &op_spawn_class,       [OP_END] = &op_end_class,           [OP_RUNNING] = &op_running_class,
-    [OP_WAIT] = &op_wait_class,         [OP_KILL] = &op_kill_class,         [OP_CONNECT] = &op_connect_class,
-    [OP_NAME] = &op_name_class,         [OP_LINKS] = &op_links_class,       [OP_STATS] = &op_stats_class,
-    [OP_LISTEN] = &op_listen_class,     [OP_SHUTDOWN] = &op_shutdown_class, [OP_CHANGE] = &op_change_class,
-    [OP_FENCE] = &op_fence_class,       [OP_REGISTRY] = &op_registry_class, [OP_READ] = &op_read_class,
-    [OP_WATCH] = &op_watch_class,       [OP_SESSION] = &op_session_class,   [OP_ONCE] = &op_once_class,
-    [OP_HOLDINGS] = &op_holdings_class,
+    [OP_SPAWN] = &op_spawn_class,   [OP_END] = &op_end_class,           [OP_RUNNING] = &op_running_class,
+    [OP_WAIT] = &op_wait_class,     [OP_KILL] = &op_kill_class,         [OP_CONNECT] = &op_connect_class,
+    [OP_NAME] = &op_name_class,     [OP_LINKS] = &op_links_class,       [OP_STATS] = &op_stats_class,
+    [OP_LISTEN] = &op_listen_class, [OP_SHUTDOWN] = &op_shutdown_class, [OP_CHANGE] = &op_change_class,
+    [OP_FENCE] = &op_fence_class,   [OP_RECLAIM] = &op_reclaim_class,   [OP_REGISTRY] = &op_registry_class,
+    [OP_READ] = &op_read_class,     [OP_WATCH] = &op_watch_class,       [OP_SESSION] = &op_session_class,
+    [OP_ONCE] = &op_once_class,     [OP_HOLDINGS] = &op_holdings_class,
 };
 
 const op_class_t *op_class_of(const op_t *op)
@@ -337,6 +337,7 @@ void monitor_step(monitor_t *m, const monitor_event_t *event, monitor_output_t *
     member_tick(m);
     heartbeat_tick(m);
     fence_tick(m);
+    reclaim_tick(m);
     leave_tick(m);
     links_tick(m);
     registry_sessions_tick(m);
@@ -351,6 +352,7 @@ void monitor_step(monitor_t *m, const monitor_event_t *event, monitor_output_t *
     next = earliest(next, member_next_ns(m));
     next = earliest(next, heartbeat_next_ns(m));
     next = earliest(next, fence_next_ns(m));
+    next = earliest(next, reclaim_next_ns(m));
     next = earliest(next, standby_next_ns(m));
     if (m->pinging) next = earliest(next, m->ping_deadline_ns);
     uint64_t join_ns = latest(m->agree.joins_ns, m->agree.retry_ns);
@@ -390,16 +392,22 @@ void monitor_check(const monitor_t *m)
         if (d->id == 0) continue;
         rf_assert(d->id % MONITOR_DOMAINS_MAX == i && d->id <= m->domain_last);
         rf_assert(d->n_dispatchers >= 1 && d->n_dispatchers <= RF_DISPATCHERS_PER_DOMAIN_MAX);
-        rf_assert((d->state == RF_DOMAIN_ENDED) == !(d->alive & 1));
-        for (unsigned k = 0; k < d->n_dispatchers; k++) rf_assert(d->cores[k] < m->boot->n_cores);
-        live += d->state != RF_DOMAIN_ENDED;
+        rf_assert((d->state == RF_DOMAIN_ENDED) == !((d->alive | d->left) & 1));
+        rf_assert((d->alive & d->ending) == 0 && ((d->alive | d->ending) & d->left) == 0);
+        rf_assert(d->state == RF_DOMAIN_ENDED ? d->alive == 0 : d->ending == 0);
+        for (unsigned k = 0; k < d->n_dispatchers; k++) {
+            rf_assert(d->cores[k] < m->boot->n_cores);
+            if (d->left >> k & 1) rf_assert(m->cores[d->cores[k]].holding != 0);
+        }
+        live += domain_is_kept(d);
     }
     rf_assert(live == m->n_domains_live);
     for (unsigned i = 0; i < MONITOR_NAMES_MAX; i++) {
         const name_t *n = &m->names[i];
         if (!n->used) continue;
         const domain_t *d = &m->domains[n->domain % MONITOR_DOMAINS_MAX];
-        rf_assert(d->id == n->domain && n->index < d->n_dispatchers && (d->alive >> n->index & 1));
+        rf_assert(d->id == n->domain && n->index < d->n_dispatchers &&
+                  ((d->alive | d->ending | d->left) >> n->index & 1));
     }
     for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++) {
         const local_t *l = &m->locals[i];

@@ -56,6 +56,7 @@
 #define FENCE_GRACE_NS          RF_NS_PER_S        /* for who leaves in order, to end by itself */
 #define FENCE_AGAIN_NS          RF_NS_PER_S        /* between words that a core cannot be fenced */
 #define FENCE_MS                1000 /* the CPU driver's answer; killing and reaping takes about a millisecond */
+#define RECLAIM_NS              RF_NS_PER_S /* for the leader to have proposed it; and between proposals */
 
 /* ---- replica: agreed ---- */
 
@@ -65,12 +66,14 @@ enum command_op {                               /* what proposals say; a struct 
                   COMMAND_DISPATCHER_STATE = 3, /* running, or ended */
                   COMMAND_NAME_PUT = 4,
                   COMMAND_NAME_DELETE = 5,
+                  COMMAND_RECLAIM = 6, /* `core`, in `incarnation`, has left and is fenced */
 };
 
 typedef struct command {
     uint16_t op;
     rf_core_t core;
-    rf_incarnation_t incarnation; /* of it, who proposes: only while it is a member */
+    rf_incarnation_t
+        incarnation; /* of it, who proposes: only while it is a member. RECLAIM: of it, who has left */
     uint32_t uid;
     uint16_t index;
     uint16_t state;
@@ -83,7 +86,12 @@ typedef struct command {
 } command_t;
 _Static_assert(sizeof(command_t) == 136, "wire layout");
 
-/* A dispatcher that is alive is of its core's last incarnation: when one leaves, all of its dispatchers have ended. */
+/*
+ * Of a dispatcher at most one bit is set, and what it has (locks, names) goes with that:
+ *   alive   it is of its core's last incarnation, which is in the view
+ *   ending  its domain has ended, and its core has not said yet that it has gone, too
+ *   left    its core has left the view, and has not been reclaimed: it may still run
+ */
 typedef struct domain {
     rf_domain_t id; /* 0: free */
     uint32_t uid;
@@ -91,7 +99,7 @@ typedef struct domain {
     uint16_t n_dispatchers;
     int32_t wait_status;
     rf_err_t reason;
-    uint64_t started_ns, ended_ns, alive; /* alive: bit per index, agreed */
+    uint64_t started_ns, ended_ns, alive, ending, left; /* the last three: bit per index */
     rf_core_t cores[RF_DISPATCHERS_PER_DOMAIN_MAX];
     char user[32];
     char program[RF_NAME_MAX];
@@ -127,6 +135,8 @@ typedef struct core {
     /* agreed */
     bool member;             /* `agreed` is in the view */
     rf_incarnation_t agreed; /* the last that was; 0: none yet */
+    rf_incarnation_t
+        holding; /* the last that has left, while what it, or one before it, had is not reclaimed; 0 */
     /* told */
     rf_incarnation_t incarnation; /* the last that is known of; an earlier one is never heard of again */
     bool dead;                    /* ... has left, or is known to be dead */
@@ -137,6 +147,12 @@ typedef struct core {
     fence_state_t fence;   /* ... of it */
     uint64_t fence_ns;     /* not before; who leaves in order ends by itself */
     uint64_t expel_ns;     /* when it runs no more, even if nobody there can see to that */
+    rf_incarnation_t
+        told_fenced;    /* the last that its host's gateway has said to be, whether it has left here or not */
+    bool fence_said;    /* that it cannot be fenced */
+    uint64_t fenced_ns; /* when it was DONE */
+    bool reclaiming;    /* proposed: op_reclaim.c */
+    uint64_t reclaim_ns; /* not again before */
     monitor_process_t process;
     /* peer link */
     enum { PEER_NONE, PEER_DIALING, PEER_LINKED, PEER_GONE } link;
@@ -212,6 +228,7 @@ typedef enum op_kind {
     OP_RUNNING,
     OP_CHANGE,
     OP_FENCE,
+    OP_RECLAIM,
     OP_REGISTRY,
     OP_READ, /* of the registry */
     OP_WATCH,
@@ -263,7 +280,7 @@ typedef struct op {
         } change;
         struct {
             rf_core_t core;
-        } fence;
+        } fence; /* OP_FENCE, OP_RECLAIM */
         struct {
             rf_domain_t domain;
         } wait;
@@ -381,7 +398,8 @@ typedef enum monitor_defect {
     MONITOR_DEFECT_NO_LEASE = 1 << 6,   /* a core whose monitor stands still does, too */
     MONITOR_DEFECT_LEASE_LED =
         1 << 7, /* a voter's lease is put off by whatever its leader said, however long ago */
-    MONITOR_DEFECT_CONTACT_BEHIND = 1 << 8, /* contact is taken also from who has applied a later view */
+    MONITOR_DEFECT_CONTACT_BEHIND = 1 << 8,   /* contact is taken also from who has applied a later view */
+    MONITOR_DEFECT_RECLAIM_UNFENCED = 1 << 9, /* what a core had is another's as soon as the core leaves */
 } monitor_defect_t;
 
 struct monitor {
@@ -410,6 +428,7 @@ struct monitor {
     uint16_t *host;                        /* [boot->n_cores] failure domains, for the engine */
     uint32_t *package;                     /* [boot->n_cores] */
     bool fences_due;                       /* somebody who has left is to be fenced */
+    bool reclaims_due;                     /* ... holds something */
     unsigned n_redials;                    /* cores to be dialled again: none is looked for when it is 0 */
     domain_t domains[MONITOR_DOMAINS_MAX]; /* of domain id at id % MONITOR_DOMAINS_MAX */
     rf_domain_t domain_last;

@@ -1,8 +1,8 @@
 /*
  * What belongs to somebody. A lock has one holder at a time: tokens rise, whoever is told of a grant has been granted it by
  * the log, and nobody else holds the lock by then whose core is still a member. An element of the queue is taken once. No
- * more than its parties pass a barrier at one opening. A name is exported by one dispatcher. And what an owner has goes with it, in the entry that says that
- * it has ended.
+ * more than its parties pass a barrier at one opening. A name is exported by one dispatcher. And what an owner has goes with it, in
+ * the entry that says that it has ended; not before, while it may still run, also under a monitor that stands still.
  */
 #include "sim/monitors.h"
 
@@ -15,12 +15,12 @@ static bool owner_lives(const monitor_t *m, uint64_t domain, uint64_t session)
 {
     if (domain != RF_DOMAIN_NONE) {
         const domain_t *d = &m->domains[domain % MONITOR_DOMAINS_MAX];
-        return d->id == domain && (d->alive >> session & 1);
+        return d->id == domain && ((d->alive | d->ending | d->left) >> session & 1);
     }
     rf_core_t core = (rf_core_t)(session >> 48);
     if (core >= m->boot->n_cores) return false;
     const core_t *c = &m->cores[core];
-    return c->member && registry_number_of(core, c->agreed, session) == session;
+    return c->holding > 0 || (c->member && registry_number_of(core, c->agreed, session) == session);
 }
 
 static void check_vanished(sim_world_t *w, const sim_process_t *p, const monitor_t *m)
@@ -61,6 +61,47 @@ static void note_grant(sim_world_t *w, uint32_t lock, const registry_entry_t *e)
         (sim_grant_t){.token = e->revision, .domain = e->domain, .session = e->session, .lock = lock};
 }
 
+/* ---- what is another's ---- */
+
+/* Clocks that stand still keep frozen hosts from freezing, which is what a fence by time leans on. */
+static bool still_runs(sim_world_t *w, rf_core_t core, rf_domain_t domain)
+{
+    const fake_t *fake = &w->monitors->fake;
+    return !w->knobs.clock_stop && w->processes[core].alive &&
+           fake_core_runs(&fake->cores[core], sim_clock_local(w, w->host[core])) &&
+           fake_dispatcher(&w->monitors->fake, core, domain, 0);
+}
+
+/* By no word of its own: it has been said to have gone. */
+static void check_passed_on(sim_world_t *w, const sim_process_t *p, const monitor_t *m)
+{
+    sim_monitors_t *all = w->monitors;
+    for (uint32_t lock = 0; lock < SIM_LOCKS; lock++) {
+        const sim_holder_t *holder = &all->holders[lock];
+        if (holder->domain != 0 && holder->token != all->now_held[lock].token &&
+            still_runs(w, holder->core, holder->domain))
+            sim_violation(w, "lock",
+                          "core %u takes lock %u, by token %llu, from domain %llu, which runs on core %u",
+                          p->core, lock, (unsigned long long)holder->token,
+                          (unsigned long long)holder->domain, holder->core);
+    }
+    for (unsigned i = 0; i < MONITOR_DOMAINS_MAX; i++) {
+        const domain_t *d = &m->domains[i];
+        if (d->id != 0 && d->state == RF_DOMAIN_ENDED && still_runs(w, d->cores[0], d->id))
+            sim_violation(w, "still", "at core %u domain %llu has ended, and runs on core %u", p->core,
+                          (unsigned long long)d->id, d->cores[0]);
+    }
+}
+
+static void note_holder(sim_world_t *w, const monitor_t *m, uint32_t lock, const registry_entry_t *e)
+{
+    sim_holder_t *now = &w->monitors->now_held[lock];
+    const domain_t *d = e ? &m->domains[e->domain % MONITOR_DOMAINS_MAX] : NULL;
+    *now = (sim_holder_t){0};
+    if (e && e->domain != 0 && d->id == e->domain)
+        *now = (sim_holder_t){.token = e->revision, .domain = e->domain, .core = d->cores[0]};
+}
+
 void check_owned_applied(sim_world_t *w, sim_process_t *p, const agreement_apply_t *entry)
 {
     const monitor_t *m = w->monitors->monitors[p->core].monitor;
@@ -71,12 +112,17 @@ void check_owned_applied(sim_world_t *w, sim_process_t *p, const agreement_apply
         char name[SIM_NAME_MAX];
         registry_entry_t e;
         int size = snprintf(name, sizeof name, "l/%u", lock);
-        if (registry_get(m->registry, REGISTRY_LOCK, name, (size_t)size, &e) &&
-            (e.domain != 0 || e.session != 0) && e.revision != w->monitors->last_token[lock])
-            note_grant(w, lock, &e);
+        bool held = registry_get(m->registry, REGISTRY_LOCK, name, (size_t)size, &e) &&
+                    (e.domain != 0 || e.session != 0);
+        if (held && e.revision != w->monitors->last_token[lock]) note_grant(w, lock, &e);
+        note_holder(w, m, lock, held ? &e : NULL);
     }
-    if (entry->kind == AGREEMENT_ENTRY_VIEW || command.op == COMMAND_DISPATCHER_STATE)
+    if (entry->kind == AGREEMENT_ENTRY_VIEW || command.op == COMMAND_DISPATCHER_STATE ||
+        command.op == COMMAND_RECLAIM) {
         check_vanished(w, p, m);
+        check_passed_on(w, p, m);
+    }
+    memcpy(w->monitors->holders, w->monitors->now_held, sizeof w->monitors->holders);
 }
 
 void check_owned_acquired(sim_world_t *w, sim_process_t *p, sim_mclient_t *c, uint64_t token)

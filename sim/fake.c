@@ -301,12 +301,14 @@ void fake_core_died(fake_t *f, rf_core_t core, const monitor_t *m)
 
 /* ---- replicas ---- */
 
-/* The agreed part of a domain; what was told besides may differ, and so may when the end of a dead core was learnt. */
+/* The agreed part of a domain; what was told besides may differ. */
 static bool same_domain(const domain_t *a, const domain_t *b)
 {
     return a->id == b->id && a->state == b->state && a->n_dispatchers == b->n_dispatchers &&
-           a->alive == b->alive && a->wait_status == b->wait_status && a->reason == b->reason &&
-           memcmp(a->cores, b->cores, sizeof a->cores) == 0 && memcmp(a->user, b->user, sizeof a->user) == 0;
+           a->alive == b->alive && a->ending == b->ending && a->left == b->left &&
+           a->started_ns == b->started_ns && a->ended_ns == b->ended_ns && a->wait_status == b->wait_status &&
+           a->reason == b->reason && memcmp(a->cores, b->cores, sizeof a->cores) == 0 &&
+           memcmp(a->user, b->user, sizeof a->user) == 0;
 }
 
 /* Where a name stands in its table depends on whether a snapshot was loaded: only that it is there counts. */
@@ -336,6 +338,10 @@ void fake_check_pair(const monitor_t *a, const monitor_t *b)
     if (x.applied != y.applied) return;
     rf_assert(x.view == y.view && a->domain_last == b->domain_last && a->n_domains_live == b->n_domains_live);
     for (unsigned i = 0; i < MONITOR_DOMAINS_MAX; i++) rf_assert(same_domain(&a->domains[i], &b->domains[i]));
+    for (rf_core_t core = 0; core < a->boot->n_cores; core++) {
+        const core_t *c = &a->cores[core], *d = &b->cores[core];
+        rf_assert(c->member == d->member && c->agreed == d->agreed && c->holding == d->holding);
+    }
     static _Thread_local uint8_t registry[2][1 << 22];
     size_t size = registry_save(a->registry, registry[0], sizeof registry[0]);
     rf_assert(size > 0 && registry_save(b->registry, registry[1], sizeof registry[1]) == size);

@@ -108,6 +108,7 @@ static const struct {
     {"no-lease", MONITOR_DEFECT_NO_LEASE, OF_MONITOR},
     {"lease-led", MONITOR_DEFECT_LEASE_LED, OF_MONITOR},
     {"contact-behind", MONITOR_DEFECT_CONTACT_BEHIND, OF_MONITOR},
+    {"reclaim-unfenced", MONITOR_DEFECT_RECLAIM_UNFENCED, OF_MONITOR},
     {"outcome-denied", MONITOR_DEFECT_OUTCOME_DENIED, OF_MONITOR},
 };
 #define DEFECTS (sizeof defects / sizeof defects[0])

@@ -158,6 +158,12 @@ typedef struct sim_grant { /* of a lock */
     uint32_t lock;
 } sim_grant_t;
 
+typedef struct sim_holder { /* of a lock, a dispatcher; all 0: none */
+    uint64_t token;
+    rf_domain_t domain;
+    rf_core_t core;
+} sim_holder_t;
+
 typedef struct sim_element { /* of the queue; by value */
     bool pushed, acknowledged, popped;
 } sim_element_t;
@@ -178,6 +184,7 @@ typedef struct sim_monitors {
     sim_grant_t *grants;
     size_t n_grants, max_grants;
     uint64_t last_token[SIM_LOCKS];
+    sim_holder_t holders[SIM_LOCKS], now_held[SIM_LOCKS]; /* before and behind the last entry */
     sim_element_t *elements;
     uint32_t max_elements;
     uint64_t pops_unknown;

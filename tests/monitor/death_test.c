@@ -80,6 +80,9 @@ static void death_of_a_host(void **state)
     world_settle(w);
     assert_null(world_reply(c, tag));
     world_pass(w, (2 * w->boot.host_deadline_ms + 3 * w->boot.heartbeat_ms) * RF_NS_PER_MS);
+    assert_int_equal(world_status(w, c).cores_up, 4);
+    assert_null(world_reply(c, tag)); /* for all that anybody knows it still runs */
+    world_pass(w, boot_expel_ns(&w->boot));
     const message_t *m = world_reply(c, tag);
     assert_non_null(m);
     rf_client_domain_t d;

@@ -165,10 +165,10 @@ static void ephemeral(void **state)
     c.session = 3ull << 48 | 1;
     c.wait = 1;
     assert_int_equal(bench_apply(&b, &c, "lock", NULL, NULL, NULL), RF_OK);
-    registry_core_ended(b.r, 2);
+    registry_core_ended(b.r, 2, 0);
     registry_entry_t e;
     assert_true(registry_get(b.r, REGISTRY_LOCK, "lock", 4, &e));
-    registry_core_ended(b.r, 3);
+    registry_core_ended(b.r, 3, 0);
     assert_false(registry_get(b.r, REGISTRY_LOCK, "lock", 4, &e));
     bench_close(&b);
 }
