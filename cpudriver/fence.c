@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
 #include <unistd.h>
@@ -31,7 +32,8 @@ void rf_fence_life(char out[RF_FENCE_LIFE_MAX], const rf_machine_id_t *machine, 
 rf_err_t rf_fence_check(const rf_cpudriver_t *driver, const rf_kernel_fence_t *what)
 {
     const rf_boot_t *boot = driver->boot;
-    if (what->core >= boot->n_cores || what->core == driver->core || what->incarnation == 0 ||
+    bool itself = what->core == driver->core && what->incarnation >= driver->incarnation;
+    if (what->core >= boot->n_cores || itself || what->incarnation == 0 ||
         boot->cores[what->core].node != boot->node)
         return RF_ERR_INVALID;
     for (size_t i = 0; i < RF_CORE_FENCES_MAX; i++) {
@@ -75,7 +77,15 @@ void rf_fence_begin(rf_cpudriver_t *driver, const rf_kernel_fence_t *what, uint3
     rf_core_wake_at(driver, f->started_ns);
 }
 
-/* Is it an rf-init of that life? */
+/* Of the same machine and core, and no later: what was there before must be gone, too. */
+static bool is_covered(const char *life, const char *by)
+{
+    const char *of_it = strrchr(life, '/'), *of_by = strrchr(by, '/');
+    return of_it && of_by && of_it - life == of_by - by && memcmp(life, by, (size_t)(of_it - life)) == 0 &&
+           strtoul(of_it + 1, NULL, 10) <= strtoul(of_by + 1, NULL, 10);
+}
+
+/* Is it an rf-init of that life, or of one before? */
 static bool is_init_of(int proc, pid_t pid, const char *life)
 {
     char path[32], text[ARGS_MAX];
@@ -89,7 +99,7 @@ static bool is_init_of(int proc, pid_t pid, const char *life)
     if (strcmp(text, "rf-init") != 0) return false;
     const char *at = text;
     for (unsigned i = 0; i < RF_INIT_ARG_LIFE && at < text + size; i++) at += strlen(at) + 1;
-    return at < text + size && strcmp(at, life) == 0;
+    return at < text + size && is_covered(at, life);
 }
 
 /* Everything of that life that is still there: below its CPU driver, and its rf-inits wherever they are. */

@@ -3,10 +3,11 @@
  *
  *   DUE      a view without (core, incarnation) has been applied; its links are not read from then on. Who leaves in order
  *     |      has a moment to end by itself
- *     |      another member is on its host: the lowest has its CPU driver kill and reap all processes of that core
+ *     |      a member is on its host: the lowest other one, or its own next incarnation, has its CPU driver kill and reap all
+ *     |      processes of that core
  *   ASKED ------ answered: FENCED to every member; not in time: its host is to be expelled, said by FENCED as well, again and again.
  *     |      A leader that is itself on that host makes way for one that is not. Until the host has left it is tried again
- *     |      nobody else is there: that host's CPU drivers have frozen its dispatchers T_self after its last contact with the
+ *     |      nobody is there: that host's CPU drivers have frozen its dispatchers T_self after its last contact with the
  *     |      quorum, which was before the view, or, if its monitors were stopped, at the end of their leases; so after T_expel,
  *     |      which is longer by more than clocks differ, nothing runs
  *   DONE     the engine is told; what the core had is reclaimed (op_reclaim.c)
@@ -43,14 +44,14 @@ void fence_left(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, bool
     if (incarnation <= c->told_fenced) done(m, core);
 }
 
-/* Who fences a core: the lowest other living member of its host, whatever that core is by now. RF_CORE_NONE: nobody can. */
+/* Who fences a core: the lowest other living member of its host; if there is none, what that core is by now. RF_CORE_NONE: nobody. */
 static rf_core_t fencer(const monitor_t *m, rf_core_t core)
 {
     const rf_boot_node_t *n = &m->boot->nodes[m->boot->cores[core].node];
     for (rf_core_t other = n->first_core; other < n->first_core + n->n_cores; other++) {
         if (other != core && core_is_alive(&m->cores[other])) return other;
     }
-    return RF_CORE_NONE;
+    return core_is_alive(&m->cores[core]) ? core : RF_CORE_NONE;
 }
 
 static void tell(monitor_t *m, rf_core_t to, rf_core_t core, rf_err_t err)

@@ -351,7 +351,8 @@ static void load_cores(monitor_t *m, reader_t r)
         if (saved.member && !c->member) member_joined(m, core, saved.incarnation);
         c->holding = saved.holding;
         m->reclaims_due |= c->holding != 0;
-        fence_left(m, core, c->holding, false); /* one that joined and left meanwhile */
+        /* One that joined and left meanwhile; and what was before this one. */
+        fence_left(m, core, core == m->core ? m->incarnation - 1 : c->holding, false);
     }
 }
 
