@@ -133,6 +133,7 @@ typedef enum agreement_defect {
     AGREEMENT_DEFECT_TORN_RECORD = 1 << 9,           /* takes a record of which a part has arrived */
     AGREEMENT_DEFECT_OLD_COMPLETION =
         1 << 10, /* a write completed in a lane that was revoked counts in the next */
+    AGREEMENT_DEFECT_EXPEL_TO_ONE = 1 << 11, /* expulsions leave one voter */
 } agreement_defect_t;
 
 typedef struct agreement_params {
@@ -250,8 +251,9 @@ typedef struct agreement_event {
             const rf_core_t *join; /* new incarnations of these; one that is in leaves by the same entry. The
                                       completion's value is the incarnation of the first */
             unsigned n_join;
-            const agreement_member_t *leave; /* in order */
+            const agreement_member_t *leave; /* those of them that are in */
             unsigned n_leave;
+            bool expel; /* ... not in order: counted as expelled, and two voters stay, else RF_ERR_INVALID */
         } change;
         struct {
             uint64_t session;  /* agreement_own_session(), or one that was opened */

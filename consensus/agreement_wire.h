@@ -39,8 +39,10 @@ typedef struct wire_proposal { /* FORWARD: these, each followed by `size` bytes 
 
 typedef struct wire_request { /* CHANGE: followed by n_join members (core only), then n_leave */
     uint16_t n_join, n_leave;
-    uint32_t reserved;
+    uint32_t flags;
 } wire_request_t;
+
+enum { REQUEST_EXPEL = 1 /* those who leave are expelled */ };
 
 typedef struct wire_append { /* APPEND: followed by n entries from prev_index + 1 on */
     uint64_t view, term, prev_index, prev_term, committed, round;

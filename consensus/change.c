@@ -184,7 +184,7 @@ static bool start(agreement_t *e, const plan_t *plan, bool may_be_one)
     const config_t *c = config_newest(e);
     agreement_member_t voters[AGREEMENT_VOTERS_MAX];
     unsigned n = choose(e, plan, voters);
-    if (n == 0 || (n < 2 && c->n_new >= 2 && !may_be_one))
+    if (n == 0 || (n < 2 && c->n_new >= 2 && !may_be_one && !defect(e, AGREEMENT_DEFECT_EXPEL_TO_ONE)))
         return false; /* crashes never leave fewer than two */
     if (same_set(c, voters, n)) return plan->n_changes > 0 && append_view(e, c, false, voters, n, plan);
     return append_view(e, c, true, voters, n, plan);
@@ -222,8 +222,8 @@ static bool start_request(agreement_t *e)
     unsigned n_leaving = 0;
     for (unsigned i = 0; i < e->request.n_leave; i++) {
         if (!member_in(e, e->request.leave[i])) continue;
-        plan_leave(&plan, e->request.leave[i], CHANGE_IN_ORDER);
-        plan.in_order = true;
+        plan_leave(&plan, e->request.leave[i], e->request.expel ? 0 : CHANGE_IN_ORDER);
+        plan.in_order = !e->request.expel;
         n_leaving++;
     }
     for (unsigned i = 0; i < e->request.n_join; i++) {
@@ -256,7 +256,7 @@ static bool start_request(agreement_t *e)
         e->request.used = false;
         return true;
     }
-    /* It cannot be: nobody would be left to vote. An empty view answers it; what it asked for is not in it. */
+    /* It cannot be: nobody would be left to vote, or one alone. An empty view answers it; what it asked for is not in it. */
     plan.n_changes = 0;
     plan.err = RF_ERR_INVALID;
     const config_t *c = config_newest(e);

@@ -238,7 +238,7 @@ struct agreement {
     unsigned n_candidates;
     uint64_t candidates_ns;
     struct { /* leader: the change that was asked for */
-        bool used;
+        bool used, expel;
         uint64_t session, sequence;
         unsigned n_join, n_leave;
         rf_core_t join[AGREEMENT_CHANGES_MAX];

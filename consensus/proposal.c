@@ -212,7 +212,9 @@ void proposal_change(agreement_t *e, const agreement_event_t *event)
     struct {
         wire_request_t head;
         wire_member_t members[AGREEMENT_ENTRY_MAX / sizeof(wire_member_t)];
-    } body = {.head = {.n_join = (uint16_t)event->change.n_join, .n_leave = (uint16_t)event->change.n_leave}};
+    } body = {.head = {.n_join = (uint16_t)event->change.n_join,
+                       .n_leave = (uint16_t)event->change.n_leave,
+                       .flags = event->change.expel ? REQUEST_EXPEL : 0}};
     unsigned n = event->change.n_join + event->change.n_leave;
     uint64_t session = e->own_session;
     bool sense =
@@ -271,6 +273,7 @@ static void order_change(agreement_t *e, const wire_proposal_t *p, const uint8_t
     e->request.used = true;
     e->request.session = p->session;
     e->request.sequence = p->sequence;
+    e->request.expel = head.flags & REQUEST_EXPEL;
     e->request.n_join = head.n_join;
     e->request.n_leave = head.n_leave;
     const uint8_t *at = bytes + sizeof head;

@@ -16,8 +16,8 @@ static bool valid(const agreement_t *e, const wire_proposal_t *p, const uint8_t 
         if (p->size < sizeof head) return false;
         memcpy(&head, bytes, sizeof head);
         size_t n = (size_t)head.n_join + head.n_leave;
-        if (head.n_join > AGREEMENT_CHANGES_MAX || head.n_leave > AGREEMENT_CHANGES_MAX ||
-            p->size != sizeof head + n * sizeof m ||
+        if (head.flags > REQUEST_EXPEL || head.n_join > AGREEMENT_CHANGES_MAX ||
+            head.n_leave > AGREEMENT_CHANGES_MAX || p->size != sizeof head + n * sizeof m ||
             2u * head.n_join + head.n_leave > AGREEMENT_CHANGES_MAX ||
             sizeof(wire_view_t) + (2 * AGREEMENT_VOTERS_MAX + 2u * head.n_join + head.n_leave) * sizeof m >
                 e->params.entry_max)

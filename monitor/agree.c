@@ -327,6 +327,7 @@ static void propose_next(monitor_t *m, bool *more)
         event.change.sequence = sequence;
         event.change.leave = leave;
         event.change.n_leave = change_leavers(m, op, leave);
+        event.change.expel = op->change.expel;
     } else {
         event.kind = AGREEMENT_PROPOSE;
         event.propose.session = session;

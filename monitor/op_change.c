@@ -8,7 +8,7 @@
  *   LEAVE     this core is to leave in order. DRAINING: its dispatchers end, by themselves or (KILL) by TERM and KILL; then
  *             HANDING: if this is the leader, another one takes over; then the change is proposed; when a view without this
  *             core is in force the answer is given and the core ends
- *   EXPEL     a host whose fenced core could not be reaped: all of it, by one change
+ *   EXPEL     a host whose fenced core could not be reaped: all that live there now, by one change. Two voters stay, or it is not done
  */
 #include "monitor/state.h"
 
@@ -220,7 +220,7 @@ static bool is_being_expelled(const monitor_t *m, rf_node_t node)
 {
     for (unsigned i = 0; i < MONITOR_OPS_MAX; i++) {
         const op_t *op = &m->ops[i];
-        if (op->kind == OP_CHANGE && op->state == PROPOSING && op->change.whole_node &&
+        if (op->kind == OP_CHANGE && op->state == PROPOSING && op->change.expel &&
             m->boot->cores[op->change.core].node == node)
             return true;
     }
@@ -233,15 +233,18 @@ void expel_node(monitor_t *m, rf_node_t node)
     if (is_being_expelled(m, node)) return;
     op_t *op = op_begin(m, OP_CHANGE, m->now_ns + CHANGE_NS);
     if (!op) return; /* again with the fence */
-    op->change.whole_node = true;
-    op->change.core = m->boot->nodes[node].first_core;
+    const rf_boot_node_t *n = &m->boot->nodes[node];
+    op->change.expel = true;
+    op->change.core = n->first_core;
     op->state = PROPOSING;
+    for (rf_core_t core = n->first_core; core < n->first_core + n->n_cores; core++)
+        m->cores[core].expelling = m->cores[core].agreed;
     agree_queue(m, op);
 }
 
 unsigned change_leavers(const monitor_t *m, const op_t *op, agreement_member_t leavers[CHANGE_LEAVERS_MAX])
 {
-    if (!op->change.whole_node) {
+    if (!op->change.expel) {
         leavers[0] = (agreement_member_t){.core = op->change.core, .incarnation = op->change.incarnation};
         return 1;
     }
@@ -250,7 +253,8 @@ unsigned change_leavers(const monitor_t *m, const op_t *op, agreement_member_t l
     for (rf_core_t core = n->first_core; core < n->first_core + n->n_cores && count < CHANGE_LEAVERS_MAX;
          core++) {
         const core_t *c = &m->cores[core];
-        if (c->member) leavers[count++] = (agreement_member_t){.core = core, .incarnation = c->agreed};
+        if (c->member && c->agreed == c->expelling)
+            leavers[count++] = (agreement_member_t){.core = core, .incarnation = c->agreed};
     }
     return count;
 }

@@ -152,7 +152,8 @@ void fence_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size)
     memcpy(&who, bytes, sizeof who);
     if (who.core >= m->boot->n_cores || m->boot->cores[from].node != m->boot->cores[who.core].node) return;
     if (who.err != RF_OK) {
-        host_is_to_leave(m, who.core);
+        /* Not by a late word: its host has left, and may have come back. */
+        if (who.incarnation == c->left && c->fence != FENCE_DONE) host_is_to_leave(m, who.core);
         return;
     }
     fence_known(m, who.core, who.incarnation); /* also if the view has not been applied here */

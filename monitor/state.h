@@ -271,7 +271,7 @@ void leave_request(monitor_t *m, uint32_t client, const rf_wire_header_t *reques
                    const rf_client_leave_t *body);
 void leave_tick(monitor_t *m);
 bool leave_done(monitor_t *m); /* this core was asked to leave, and has: answers and ends. Else false */
-void expel_node(monitor_t *m, rf_node_t node);
+void expel_node(monitor_t *m, rf_node_t node); /* in the lives that its cores have now */
 /* Those who wait to join, for one change of that sequence: their cores, each once. Returns how many. */
 unsigned joins_gather(monitor_t *m, uint64_t sequence, rf_core_t joiners[AGREEMENT_JOINS_MAX]);
 void joins_scatter(monitor_t *m, uint64_t sequence); /* ... it was not taken: they wait again */

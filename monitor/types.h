@@ -152,7 +152,8 @@ typedef struct core {
     bool fence_said;    /* that it cannot be fenced */
     uint64_t fenced_ns; /* when it was DONE */
     bool reclaiming;    /* proposed: op_reclaim.c */
-    uint64_t reclaim_ns; /* not again before */
+    uint64_t reclaim_ns;        /* not again before */
+    rf_incarnation_t expelling; /* its host's expulsion was asked for in this life of it; 0: never */
     monitor_process_t process;
     /* peer link */
     enum { PEER_NONE, PEER_DIALING, PEER_LINKED, PEER_GONE } link;
@@ -273,7 +274,7 @@ typedef struct op {
         } end; /* OP_END, OP_RUNNING */
         struct {
             bool join, kill,
-                whole_node; /* whole_node: all members of the node of `core`, as they are when it is proposed */
+                expel; /* expel: what is left on the node of `core` of the lives that it was asked for */
             rf_core_t core;
             rf_incarnation_t incarnation; /* who leaves; who has joined, once the view is applied */
             uint64_t sequence;            /* join: of the change that it is part of; 0: of none yet */

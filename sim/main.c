@@ -94,6 +94,7 @@ static const struct {
     {"vote-before-fence", AGREEMENT_DEFECT_VOTE_BEFORE_FENCE, OF_ENGINE},
     {"torn-record", AGREEMENT_DEFECT_TORN_RECORD, OF_ENGINE},
     {"old-completion", AGREEMENT_DEFECT_OLD_COMPLETION, OF_ENGINE},
+    {"expel-to-one", AGREEMENT_DEFECT_EXPEL_TO_ONE, OF_ENGINE},
     {"tail-early", SIM_DEFECT_TAIL_EARLY, OF_SURROUNDINGS},
     {"handed-commits", SIM_DEFECT_HANDED_COMMITS, OF_SURROUNDINGS},
     {"reply-before-stable", GROUP_DEFECT_REPLY_BEFORE_STABLE, OF_GROUPS},

@@ -396,6 +396,8 @@ typedef struct sim_ledger {
     size_t n_commands, max_commands;
     uint64_t acknowledged; /* highest index of an acknowledged command */
     uint64_t formed_hash;  /* of the FORM entry; 0: none yet */
+    uint64_t voters_index; /* of the last view that a leader applied */
+    unsigned n_voters;     /* ... and how many vote in it */
 } sim_ledger_t;
 
 /* ledger.c */

@@ -400,6 +400,38 @@ static void leaving_in_order_may_end_with_one(void **state)
     net_free(n);
 }
 
+/* Who is expelled because it was asked for counts as any that is expelled, and two voters stay. */
+static void expelling_leaves_two(void **state)
+{
+    (void)state;
+    for (rf_core_t asked = 0; asked < 2; asked++) {
+        net_t *n = formed((net_knobs_t){.cores = 4}, 8);
+        agreement_member_t out[2] = {net_member(n, 2), net_member(n, 3)};
+        unsigned p = net_expel(n, asked, out, 2);
+        assert_true(net_answered(n, p, 60 * MS));
+        assert_int_equal(n->proposed[p].err, RF_OK);
+        agreement_state_t s = net_state(n, asked);
+        assert_int_equal(s.members, 2);
+        assert_int_equal(s.n_voters, 2);
+        assert_int_equal(s.expulsions, 2);
+        p = net_expel(n, asked, out, 2); /* they are no more */
+        assert_true(net_answered(n, p, 60 * MS));
+        assert_int_equal(net_state(n, asked).expulsions, 2);
+        out[0] = net_member(n, 1);
+        p = net_expel(n, asked, out, 1);
+        assert_true(net_answered(n, p, 60 * MS));
+        assert_int_equal(n->proposed[p].err, RF_ERR_INVALID);
+        assert_int_equal(net_state(n, asked).n_voters, 2);
+        p = net_change(n, 0, NULL, 0, out, 1); /* in order it may leave */
+        assert_true(net_answered(n, p, 60 * MS));
+        assert_int_equal(n->proposed[p].err, RF_OK);
+        net_run(n, 30 * MS);
+        assert_int_equal(net_state(n, 0).n_voters, 1);
+        assert_int_equal(net_state(n, 0).expulsions, 2);
+        net_free(n);
+    }
+}
+
 static void the_leader_hands_over(void **state)
 {
     (void)state;
@@ -672,6 +704,7 @@ int main(void)
         cmocka_unit_test(a_thousand_are_outstanding),
         cmocka_unit_test(a_restarted_core_joins_as_another_member),
         cmocka_unit_test(leaving_in_order_may_end_with_one),
+        cmocka_unit_test(expelling_leaves_two),
         cmocka_unit_test(the_leader_hands_over),
         cmocka_unit_test(a_lease_reads_without_a_round),
         cmocka_unit_test(plans_feed_everybody),

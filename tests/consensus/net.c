@@ -258,19 +258,29 @@ unsigned net_propose(net_t *n, rf_core_t core)
     return net_propose_as(n, core, agreement_own_session(c->engine), sequence, number);
 }
 
-unsigned net_change(net_t *n, rf_core_t core, const rf_core_t *join, unsigned n_join,
-                    const agreement_member_t *leave, unsigned n_leave)
+static unsigned change(net_t *n, rf_core_t core, agreement_event_t event)
 {
     net_core_t *c = &n->cores[core];
-    agreement_event_t event = {.kind = AGREEMENT_CHANGE};
     event.change.sequence = ++c->next_sequence;
-    event.change.join = join;
-    event.change.n_join = n_join;
-    event.change.leave = leave;
-    event.change.n_leave = n_leave;
     unsigned at = note(n, core, agreement_own_session(c->engine), event.change.sequence, 0);
     net_step(n, core, &event);
     return at;
+}
+
+unsigned net_change(net_t *n, rf_core_t core, const rf_core_t *join, unsigned n_join,
+                    const agreement_member_t *leave, unsigned n_leave)
+{
+    return change(
+        n, core,
+        (agreement_event_t){.kind = AGREEMENT_CHANGE,
+                            .change = {.join = join, .n_join = n_join, .leave = leave, .n_leave = n_leave}});
+}
+
+unsigned net_expel(net_t *n, rf_core_t core, const agreement_member_t *leave, unsigned n_leave)
+{
+    return change(n, core,
+                  (agreement_event_t){.kind = AGREEMENT_CHANGE,
+                                      .change = {.leave = leave, .n_leave = n_leave, .expel = true}});
 }
 
 unsigned net_session(net_t *n, rf_core_t core, agreement_event_kind_t kind, uint64_t session)

@@ -138,6 +138,8 @@ void net_receive(net_t *n, rf_core_t to, agreement_member_t from, uint8_t type, 
 /* A command by the core's own session, or by another; its place in n->proposed. */
 unsigned net_propose(net_t *n, rf_core_t core);
 unsigned net_propose_as(net_t *n, rf_core_t core, uint64_t session, uint64_t sequence, uint64_t number);
+/* These are to be expelled. */
+unsigned net_expel(net_t *n, rf_core_t core, const agreement_member_t *leave, unsigned n_leave);
 unsigned net_change(net_t *n, rf_core_t core, const rf_core_t *join, unsigned n_join,
                     const agreement_member_t *leave, unsigned n_leave);
 unsigned net_session(net_t *n, rf_core_t core, agreement_event_kind_t kind, uint64_t session);

@@ -295,20 +295,73 @@ static void a_host_is_expelled_once(void **state)
     world_free(w);
 }
 
-/* A core that cannot be ended takes its host with it. */
+/* It is for those lives that were there when it was asked for: who has come back meanwhile stays. */
+static void who_came_back_is_not_expelled(void **state)
+{
+    (void)state;
+    world_t *w = world_new(3, 2, 45);
+    world_form(w);
+    monitor_t *m = w->monitor[0];
+    m->agree.retry_ns = w->now_ns + 8 * RF_NS_PER_S; /* its log is full so long */
+    expel_node(m, 2);
+    world_kill_node(w, 2);
+    world_pass(w, 4 * RF_NS_PER_S);
+    assert_int_equal(world_status(w, world_node_client(w, 0)).cores_up, 4);
+    for (rf_core_t core = 4; core < 6; core++) assert_int_equal(world_rejoin(w, core, 2), RF_OK);
+    world_pass(w, 5 * RF_NS_PER_S);
+    assert_true(w->now_ns > m->agree.retry_ns);
+    assert_int_equal(m->n_ops, 0);
+    assert_int_equal(world_status(w, world_node_client(w, 0)).cores_up, 6);
+    for (rf_core_t core = 4; core < 6; core++) {
+        assert_true(w->alive[core]);
+        assert_int_equal(w->monitor[core]->incarnation, 2);
+    }
+    world_check(w);
+    world_free(w);
+}
+
+/* Nor by a word of a core that is long fenced: its host has left since, and come back. */
+static void a_late_word_expels_nobody(void **state)
+{
+    (void)state;
+    world_t *w = world_new(3, 2, 45);
+    world_form(w);
+    world_kill_node(w, 2);
+    world_pass(w, 8 * RF_NS_PER_S);
+    for (rf_core_t core = 4; core < 6; core++) assert_int_equal(world_rejoin(w, core, 2), RF_OK);
+    world_pass(w, 2 * RF_NS_PER_S);
+    monitor_t *m = w->monitor[0];
+    assert_int_equal(m->cores[5].fence, FENCE_DONE);
+    peer_core_t who = {.core = 5, .incarnation = 1, .err = RF_ERR_TIMEOUT};
+    fence_told(m, 4, (const uint8_t *)&who, sizeof who);
+    assert_int_equal(m->n_ops, 0);
+    world_pass(w, 2 * RF_NS_PER_S);
+    assert_int_equal(world_status(w, world_node_client(w, 0)).cores_up, 6);
+    world_free(w);
+}
+
+/* A core that cannot be ended takes its host with it: the rest of it is expelled, and what ran there was lost, not ended in order. */
 static void what_cannot_be_fenced_costs_its_host(void **state)
 {
     (void)state;
     world_t *w = world_new(3, 2, 46);
     world_form(w);
     w->fence_err = RF_ERR_TIMEOUT;
+    rf_domain_t d;
+    world_domain_on(w, 4, &d);
     world_stall(w, 5, true);
     world_pass(w, 8 * RF_NS_PER_S);
     rf_client_status_t s = world_status(w, world_node_client(w, 1));
     assert_true(s.has_quorum);
     assert_int_equal(s.cores_up, 4);
     assert_int_equal(s.nodes_up, 2);
-    assert_true(w->exited[4]); /* told that it was expelled */
+    assert_int_equal(s.expulsions, 2);
+    rf_client_domain_t out;
+    assert_int_equal(world_domain(w, world_node_client(w, 1), d, &out), RF_OK);
+    assert_int_equal(out.state, RF_DOMAIN_ENDED);
+    assert_int_equal(out.reason, RF_ERR_PEER_DEAD);
+    assert_int_equal(w->monitor[1]->cores[4].dead_err, RF_ERR_TIMEOUT); /* as events tell it: not CLOSED */
+    assert_true(w->exited[4]);                                          /* told that it was expelled */
     for (rf_core_t core = 0; core < 4; core++) {
         assert_int_equal(w->monitor[core]->cores[5].fence, FENCE_DONE); /* by time */
         assert_int_equal(w->monitor[core]->cores[4].fence, FENCE_DONE);
@@ -404,6 +457,8 @@ int main(void)
         cmocka_unit_test(who_stalls_is_fenced),
         cmocka_unit_test(what_cannot_be_fenced_costs_the_leaders_host),
         cmocka_unit_test(a_host_is_expelled_once),
+        cmocka_unit_test(who_came_back_is_not_expelled),
+        cmocka_unit_test(a_late_word_expels_nobody),
         cmocka_unit_test(what_cannot_be_fenced_costs_its_host),
         cmocka_unit_test(a_short_stall_costs_nothing),
         cmocka_unit_test(spawns_under_way_when_the_leader_dies),
