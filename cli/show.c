@@ -185,6 +185,7 @@ static void status_json(const Rackfish__Status *s)
     json_string(&json, "isolation", s->isolation);
     json_bool(&json, "encrypted", s->encrypted);
     json_string(&json, "append", s->append);
+    json_string(&json, "plan", s->plan);
     json_u64(&json, "lanes", s->lanes);
     json_string(&json, "answered_by", s->answered_by);
     json_object_end(&json);
@@ -223,6 +224,7 @@ static void show_status(const cli_t *cli, const client_t *client, const reply_t 
     printf("log        %llu committed, %llu applied\n", (unsigned long long)s->log_committed,
            (unsigned long long)s->log_applied);
     printf("append     %s\n", s->append);
+    printf("plan       %s\n", s->plan);
     printf("changes    %llu election%s, %llu expulsion%s, seen by this core",
            (unsigned long long)s->elections, s->elections == 1 ? "" : "s", (unsigned long long)s->expulsions,
            s->expulsions == 1 ? "" : "s");

@@ -23,6 +23,7 @@ typedef struct up_options {
     launch_t launch;
     unsigned nodes, cores;
     bool shape_given; /* --nodes or --cores */
+    const char *plan; /* NULL: as where a configuration does not say */
     bool encrypt, allow_root, one_sided;
     bool transport_given, encrypt_given, one_sided_given;
     bool from_stdin, relay, stay; /* at the far end of a launcher */

@@ -68,6 +68,7 @@ int up_write_emulated(up_t *up)
         .ports = ports,
         .key_file = "cluster.key",
         .transport = o->transport,
+        .plan = o->plan,
         .encrypt = o->encrypt,
         .one_sided = o->one_sided,
         .allow_root = o->allow_root,

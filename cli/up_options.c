@@ -18,6 +18,7 @@ enum {
     OPTION_FROM_STDIN,
     OPTION_RELAY,
     OPTION_STAY,
+    OPTION_PLAN,
 };
 
 const cli_option_t cli_up_options[] = {
@@ -30,6 +31,7 @@ const cli_option_t cli_up_options[] = {
     {"transport", OPTION_TRANSPORT, "NAME", "between emulated nodes: tcp or rdma (default tcp)"},
     {"encrypt", OPTION_ENCRYPT, "on|off", "links between emulated nodes (default on)"},
     {"one-sided", OPTION_ONE_SIDED, "on|off", "leaders write into voters' logs (default off)"},
+    {"plan", OPTION_PLAN, "NAME", "who passes on what is agreed, as in a configuration (default host)"},
     {"allow-root", OPTION_ALLOW_ROOT, NULL, "root may run programs (default when root emulates)"},
     {"no-allow-root", OPTION_NO_ALLOW_ROOT, NULL, "root may not"},
     {"user", OPTION_USER, "NAME", "who else may use it, @NAME for a group; may be repeated"},
@@ -107,6 +109,9 @@ int up_parse_option(const cli_t *cli, up_options_t *o, int c)
     case OPTION_ONE_SIDED:
         o->one_sided_given = true;
         return parse_on_off(cli, "one-sided", &o->one_sided);
+    case OPTION_PLAN:
+        o->plan = optarg;
+        return CLI_OK;
     case OPTION_ALLOW_ROOT:
     case OPTION_NO_ALLOW_ROOT:
         o->allow_root = c == OPTION_ALLOW_ROOT;
@@ -148,7 +153,7 @@ int up_check_options(const cli_t *cli, const up_options_t *o)
             "--config says itself whether it encrypts: leave out --encrypt and write `encrypt: %s` into "
             "%s, the same on all hosts",
             o->encrypt ? "on" : "off", o->config);
-    const char *other = o->transport_given ? "transport" : o->n_users ? "user" : NULL;
+    const char *other = o->transport_given ? "transport" : o->n_users ? "user" : o->plan ? "plan" : NULL;
     if (o->config && other)
         return cli_usage(cli, "--config says itself what --%s does: leave it out and write it into %s", other,
                          o->config);

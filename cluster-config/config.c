@@ -170,6 +170,8 @@ void rf_config_not_reloadable(const rf_config_t *running, const rf_config_t *fre
         {"voters", running->voters_max != fresh->voters_max || running->n_voters != fresh->n_voters ||
                        memcmp(running->voters, fresh->voters, sizeof running->voters) != 0},
         {"one_sided", running->one_sided != fresh->one_sided},
+        {"plan", strcmp(running->plan, fresh->plan) != 0},
+        {"weights", memcmp(running->weights, fresh->weights, sizeof running->weights) != 0},
         {"scheduler", running->sched != fresh->sched},
         {"nodes", !nodes_equal(running, fresh)},
         {"transports", memcmp(running->medium, fresh->medium, sizeof running->medium) != 0},
@@ -213,6 +215,8 @@ void rf_config_digest(const rf_config_t *config, uint8_t digest[32])
     digest_number(hash, config->voters_max);
     digest_number(hash, config->n_voters);
     for (unsigned i = 0; i < config->n_voters; i++) digest_number(hash, config->voters[i]);
+    digest_text(hash, config->plan);
+    for (unsigned i = 0; i < 3; i++) digest_number(hash, config->weights[i]);
     digest_number(hash, config->sched);
     digest_number(hash, config->n_nodes);
     for (unsigned i = 0; i < config->n_nodes; i++) {

@@ -12,6 +12,8 @@
  *   election_ms: 500
  *   voters: 5                # at most so many cores vote, or a list of them such as "0,4,8"; default 7, spread over hosts
  *   one_sided: off           # leaders write into voters' logs where the medium between them allows it (rdma)
+ *   plan: host               # who passes on what is agreed: host, broadcast, unicast, package, weighted
+ *   weights: {package: 4, host: 8, between: 8}   # of plan: weighted
  *   log_level: info          # error, warn, info, debug; reloadable
  *   emulated: off            # every node is on this host; cores may share CPUs
  *   scheduler: auto          # auto, cgroup, signals
@@ -45,6 +47,7 @@
 #define RF_CONFIG_KEY_MAX    64
 #define RF_CONFIG_ERROR_MAX  512
 #define RF_CONFIG_VOTERS_MAX 7
+#define RF_CONFIG_WEIGHT_MAX 64 /* AGREEMENT_WEIGHT_MAX of consensus/agreement.h */
 #define RF_DPDK_DEVICE_MAX   160
 #define RF_DPDK_MEMORY_MIB   64 /* of a port whose configuration says nothing: the driver's default */
 
@@ -95,6 +98,8 @@ typedef struct rf_config {
     unsigned voters_max; /* at most so many cores vote */
     unsigned n_voters;   /* listed ones; 0: chosen */
     rf_core_t voters[RF_CONFIG_VOTERS_MAX];
+    char plan[16];                                /* "host", "broadcast", "unicast", "package", "weighted" */
+    uint16_t weights[3];                          /* of "weighted": package, host, between; else 0 */
     char warning[RF_CONFIG_ERROR_MAX];            /* "LINE: what works and is hardly meant"; "": nothing */
     uint32_t log_level;                           /* rf_log_level_t */
     uint32_t sched;                               /* 0 auto, 1 cgroup, 2 signals: RF_SCHED_* of wire/boot.h */
@@ -124,6 +129,7 @@ typedef struct rf_config_emulation {
     const uint16_t *ports;
     const char *key_file;
     const char *transport; /* "tcp", "rdma" */
+    const char *plan;      /* NULL: by default */
     bool encrypt, allow_root, one_sided;
     const char *const *users;
     unsigned n_users;

@@ -54,6 +54,7 @@ static const struct {
     {"ports", doctor_check_ports},
     {"transports", doctor_check_transports},
     {"voters", doctor_check_voters},
+    {"plan", doctor_check_plan},
     {"lanes", doctor_check_lanes},
 };
 

@@ -190,7 +190,9 @@ static bool takes_back(const char *medium)
 #define BULK_LOCKED_BYTES (12u << 10)
 #define LANE_LOCKED_BYTES ((64u << 10) + LINK_LOCKED_BYTES + BULK_LOCKED_BYTES)
 #define LANE_QUEUE_PAIRS  2
-#define PLAN_NEIGHBOURS   8 /* of a monitor, in a plan of one hop per host */
+#define PLAN_NEIGHBOURS   8                           /* of a monitor, in a plan of one hop per host */
+#define STAR_NEIGHBOURS   64                          /* of the leader, where it feeds all */
+#define STAR_CORES_MAX    (56 + RF_CONFIG_VOTERS_MAX) /* PLAN_STAR_MAX of consensus/plan.h, and who votes */
 
 /* Of a voter on that node; *over_rdma: those of them that are over RDMA. */
 static unsigned lanes_of_voter(const rf_config_t *config, rf_node_t here, unsigned *over_rdma)
@@ -218,7 +220,8 @@ uint64_t doctor_rdma_locked(const rf_config_t *config, rf_node_t here)
         hosts++;
         cores += config->nodes[i].n_cores ? config->nodes[i].n_cores : RF_CORES_PER_NODE_MAX;
     }
-    uint64_t links = cores < hosts + PLAN_NEIGHBOURS ? cores : hosts + PLAN_NEIGHBOURS;
+    bool star = strcmp(config->plan, "broadcast") == 0 || strcmp(config->plan, "unicast") == 0;
+    uint64_t most = hosts + (star ? STAR_NEIGHBOURS : PLAN_NEIGHBOURS), links = cores < most ? cores : most;
     lanes_of_voter(config, here, &over_rdma);
     return links * LINK_LOCKED_BYTES + over_rdma * (uint64_t)LANE_LOCKED_BYTES;
 }
@@ -250,6 +253,24 @@ void doctor_check_lanes(doctor_t *doctor)
     if (lanes > 0)
         doctor_good(doctor, "each voter here has %u lanes: %u queue pairs, and %llu KiB locked", lanes,
                     over_rdma * LANE_QUEUE_PAIRS, (unsigned long long)over_rdma * LANE_LOCKED_BYTES >> 10);
+}
+
+/* Who passes on what is agreed. */
+void doctor_check_plan(doctor_t *doctor)
+{
+    const rf_config_t *config = doctor->options->config;
+    if (!config) return;
+    bool star = strcmp(config->plan, "broadcast") == 0 || strcmp(config->plan, "unicast") == 0;
+    if (star && config->n_cores > STAR_CORES_MAX)
+        doctor_finding(
+            doctor, RF_DOCTOR_NOTE, "`plan: host` asks less of one core",
+            "%.80s: plan: %s: one core cannot feed the %u others: it feeds some, and these feed the rest",
+            config->path, config->plan, config->n_cores - 1u);
+    else if (config->weights[0] > 0)
+        doctor_good(doctor, "plan weighted: %u in a package, %u in a host, %u between hosts",
+                    config->weights[0], config->weights[1], config->weights[2]);
+    else
+        doctor_good(doctor, "plan %s", config->plan);
 }
 
 void doctor_check_voters(doctor_t *doctor)

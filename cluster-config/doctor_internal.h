@@ -81,6 +81,7 @@ void doctor_check_ports(doctor_t *doctor);
 void doctor_check_hosts(doctor_t *doctor);
 void doctor_check_transports(doctor_t *doctor);
 void doctor_check_voters(doctor_t *doctor);
+void doctor_check_plan(doctor_t *doctor);
 void doctor_check_lanes(doctor_t *doctor);
 
 #endif

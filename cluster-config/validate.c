@@ -586,13 +586,38 @@ static rf_err_t transports_validate(rf_reader_t *reader, const machine_t *m, rf_
     return RF_OK;
 }
 
+static rf_err_t plan_validate(rf_reader_t *reader, const machine_t *m, rf_config_t *config)
+{
+    const ProtobufCEnumDescriptor *plans = &rackfish__config__machine__plan__descriptor;
+    const Rackfish__Config__Weights none = RACKFISH__CONFIG__WEIGHTS__INIT,
+                                    *w = m->weights ? m->weights : &none;
+    const bool weighted = m->plan == RACKFISH__CONFIG__MACHINE__PLAN__weighted;
+    const struct {
+        const char *name;
+        uint32_t value;
+    } weights[] = {{"package", w->package}, {"host", w->host}, {"between", w->between}};
+    snprintf(config->plan, sizeof config->plan, "%s",
+             protobuf_c_enum_descriptor_get_value(plans, m->plan)->name);
+    if (m->weights && !weighted)
+        return rf_reader_fail(reader, rf_reader_line(reader, m, "weights", 0),
+                              "weights: they are of another plan; write plan: weighted, or leave them out");
+    for (unsigned i = 0; i < 3 && weighted; i++) {
+        if (weights[i].value < 1 || weights[i].value > RF_CONFIG_WEIGHT_MAX)
+            return rf_reader_fail(reader, rf_reader_line(reader, w, weights[i].name, 0),
+                                  "weights: %s: %u is out of range; write 1 to %d", weights[i].name,
+                                  weights[i].value, RF_CONFIG_WEIGHT_MAX);
+        config->weights[i] = (uint16_t)weights[i].value;
+    }
+    return RF_OK;
+}
+
 rf_err_t rf_config_validate(rf_reader_t *reader, const ProtobufCMessage *message, rf_config_t *config)
 {
     rf_assert(message->descriptor == &rackfish__config__machine__descriptor);
     const machine_t *m = (const machine_t *)message;
     static rf_err_t (*const steps[])(rf_reader_t *, const machine_t *, rf_config_t *) = {
         machine_name_validate, times_validate,     users_validate,      nodes_validate,
-        voters_validate,       witnesses_validate, transports_validate,
+        voters_validate,       witnesses_validate, transports_validate, plan_validate,
     };
     config->encrypt = m->encrypt;
     config->allow_root = m->allow_root;

@@ -110,6 +110,13 @@ static uint64_t seed(const rf_boot_t *boot, rf_core_t core, rf_incarnation_t inc
     return out;
 }
 
+static agreement_plan_t plan_of(const rf_boot_t *boot)
+{
+    unsigned plan = 0;
+    while (plan < AGREEMENT_PLANS && strcmp(agreement_plan_name(plan), boot->plan) != 0) plan++;
+    return plan < AGREEMENT_PLANS ? (agreement_plan_t)plan : AGREEMENT_PLAN_HOST;
+}
+
 agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core, rf_incarnation_t incarnation,
                                 const uint16_t *host, const uint32_t *package)
 {
@@ -129,7 +136,8 @@ agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core, rf_incarn
         .witness = boot->witness,
         .host = host,
         .package = package,
-        .plan = AGREEMENT_PLAN_HOST,
+        .plan = plan_of(boot),
+        .weights = {boot->weights[0], boot->weights[1], boot->weights[2]},
         .resend_ns = heartbeat_ns(boot),
         .heartbeat_ns = alone ? RF_NEVER : heartbeat_ns(boot),
         .election_ns = alone ? RF_NEVER : boot->election_ms * RF_NS_PER_MS,

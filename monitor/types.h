@@ -143,17 +143,16 @@ typedef struct core {
     bool dead_kernel;             /* ... by the kernel of its host */
     rf_err_t dead_err;
     /* fencing */
-    rf_incarnation_t left; /* the last that has left */
-    fence_state_t fence;   /* ... of it */
-    uint64_t fence_ns;     /* not before; who leaves in order ends by itself */
-    uint64_t expel_ns;     /* when it runs no more, even if nobody there can see to that */
-    rf_incarnation_t
-        told_fenced;    /* the last that its host's gateway has said to be, whether it has left here or not */
-    bool fence_said;    /* that it cannot be fenced */
-    uint64_t fenced_ns; /* when it was DONE */
-    bool reclaiming;    /* proposed: op_reclaim.c */
-    uint64_t reclaim_ns;        /* not again before */
-    rf_incarnation_t expelling; /* its host's expulsion was asked for in this life of it; 0: never */
+    rf_incarnation_t left;        /* the last that has left */
+    fence_state_t fence;          /* ... of it */
+    uint64_t fence_ns;            /* not before; who leaves in order ends by itself */
+    uint64_t expel_ns;            /* when it runs no more, even if nobody there can see to that */
+    rf_incarnation_t told_fenced; /* the last of which that was said, whether it has left here or not */
+    bool fence_said;              /* that it cannot be fenced */
+    uint64_t fenced_ns;           /* when it was DONE */
+    bool reclaiming;              /* proposed: op_reclaim.c */
+    uint64_t reclaim_ns;          /* not again before */
+    rf_incarnation_t expelling;   /* its host's expulsion was asked for in this life of it; 0: never */
     monitor_process_t process;
     /* peer link */
     enum { PEER_NONE, PEER_DIALING, PEER_LINKED, PEER_GONE } link;

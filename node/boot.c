@@ -240,9 +240,11 @@ static rf_err_t publish(rf_daemon_t *daemon, int *boot_fd)
         .election_ms = config->election_ms,
         .log_level = config->log_level,
         .voters_max = (uint16_t)config->voters_max,
+        .weights = {config->weights[0], config->weights[1], config->weights[2]},
         .memory_bytes_per_core = config->nodes[daemon->node].memory_bytes / daemon->n_cores,
     };
     snprintf(boot.machine_name, sizeof boot.machine_name, "%s", config->machine);
+    snprintf(boot.plan, sizeof boot.plan, "%s", config->plan);
     snprintf(boot.run_dir, sizeof boot.run_dir, "%s", daemon->node_dir);
     snprintf(boot.libexec_dir, sizeof boot.libexec_dir, "%s", daemon->libexec_dir);
     snprintf(boot.module_dir, sizeof boot.module_dir, "%s", daemon->module_dir);

@@ -258,6 +258,7 @@ static void answer_status(replica_query_t *query, const void *body, size_t size)
     status.snapshots_loaded = s.snapshots_loaded;
     status.incarnation = s.incarnation;
     status.append = append;
+    status.plan = daemon->config->plan;
     status.lanes = s.lanes >= RF_CLIENT_LANES_UNFIT ? 0 : s.lanes;
     status.domains = s.domains;
     status.forming = s.forming;

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CONFIG_LINES (RF_NODES_MAX + 16)
+#define CONFIG_LINES (RF_NODES_MAX + 20)
 
 /* "name=value" for everything that the digest covers and a person may want to compare. */
 static unsigned config_lines(const rf_daemon_t *daemon, char lines[][320], char **pointers)
@@ -24,6 +24,8 @@ static unsigned config_lines(const rf_daemon_t *daemon, char lines[][320], char 
         at += (unsigned)snprintf(voters + at, sizeof voters - at, "%s%u", i ? "," : ": ", c->voters[i]);
     snprintf(lines[n++], 320, "voters=%u%s", c->voters_max, voters);
     snprintf(lines[n++], 320, "one_sided=%s", c->one_sided ? "on" : "off");
+    snprintf(lines[n++], 320, "plan=%s", c->plan);
+    snprintf(lines[n++], 320, "weights=%u,%u,%u", c->weights[0], c->weights[1], c->weights[2]);
     snprintf(lines[n++], 320, "scheduler=%u", c->sched);
     snprintf(lines[n++], 320, "number of hosts=%u", c->n_nodes);
     for (unsigned i = 0; i < c->n_nodes; i++) {

@@ -360,6 +360,8 @@ static void draw_boot(sim_world_t *w)
     b->n_cores = (rf_core_t)w->n_cores;
     b->heartbeat_ms = heartbeat_ms;
     b->one_sided = w->lanes != NULL;
+    snprintf(b->plan, sizeof b->plan, "%s", agreement_plan_name(w->params.plan));
+    memcpy(b->weights, &w->params.weights, sizeof b->weights);
     bool odd = rf_prng_below(prng, 2); /* anything that a configuration may say; else as by default, faster */
     b->host_deadline_ms =
         heartbeat_ms * (uint32_t)(odd ? sim_between(prng, 3, 30) : sim_between(prng, 8, 12));

@@ -65,8 +65,9 @@ typedef struct rf_boot {
     uint32_t host_deadline_ms;       /* silence after which a host is reported dead; 1000 usual */
     uint32_t election_ms;            /* silence of the leader after which a voter stands; 500 usual */
     uint32_t log_level;
-    uint16_t voters_max; /* at most so many vote */
-    uint16_t reserved_voters[3];
+    uint16_t voters_max;            /* at most so many vote */
+    uint16_t weights[3];            /* of `plan`, where it is "weighted": agreement_weights_t */
+    char plan[16];                  /* who passes on what is agreed, by agreement_plan_name(); "": "host" */
     uint64_t memory_bytes_per_core; /* 0: no limit */
     uint8_t
         link_key[32]; /* pre-shared key of the machine's TCP links, derived from cluster key and machine id */

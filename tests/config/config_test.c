@@ -120,6 +120,7 @@ static void test_sample_is_understood(void **state)
     assert_int_equal(config->heartbeat_ms, 100);
     assert_int_equal(config->log_level, 2);
     assert_true(config->encrypt && !config->one_sided);
+    assert_string_equal(config->plan, "host");
     rf_config_port_place(config, 0, place, sizeof place);
     assert_true(matches("/*/rack.yaml:12", place));
     assert_int_equal(rf_config_this_node(config, "RACK03"), 2);
@@ -192,6 +193,7 @@ static rf_config_t *emulate(unsigned nodes, unsigned cores)
                                        .ports = ports,
                                        .key_file = "rack.key",
                                        .transport = "tcp",
+                                       .plan = "package",
                                        .encrypt = false,
                                        .one_sided = true,
                                        .allow_root = true,
@@ -218,6 +220,7 @@ static void test_emulated_reads_back(void **state)
         rf_config_t *config = emulate(nodes, cores);
         assert_non_null(config);
         assert_true(config->emulated && config->allow_root && !config->encrypt && config->one_sided);
+        assert_string_equal(config->plan, "package");
         assert_int_equal(config->n_nodes, nodes);
         assert_int_equal(config->n_cores, nodes * cores);
         for (unsigned i = 0; i < nodes; i++) {
@@ -264,6 +267,11 @@ static void test_digest(void **state)
     assert_false(digests_equal(base, "key_file: k\nnodes: [{hosts: \"a[1-3]\", cores: 2}]\n"));
     assert_false(digests_equal(base, "key_file: k\nencrypt: off\nnodes: [{hosts: \"a[1-2]\", cores: 2}]\n"));
     assert_false(digests_equal(base, "key_file: k\none_sided: on\nnodes: [{hosts: \"a[1-2]\", cores: 2}]\n"));
+    assert_true(digests_equal(base, "key_file: k\nplan: host\nnodes: [{hosts: \"a[1-2]\", cores: 2}]\n"));
+    assert_false(digests_equal(base, "key_file: k\nplan: package\nnodes: [{hosts: \"a[1-2]\", cores: 2}]\n"));
+    assert_false(digests_equal(
+        "key_file: k\nplan: weighted\nnodes: [{hosts: \"a[1-2]\", cores: 2}]\n",
+        "key_file: k\nplan: weighted\nweights: {package: 9}\nnodes: [{hosts: \"a[1-2]\", cores: 2}]\n"));
     assert_false(
         digests_equal(base, "key_file: k\nheartbeat_ms: 50\nnodes: [{hosts: \"a[1-2]\", cores: 2}]\n"));
     assert_false(

@@ -400,6 +400,33 @@ static void test_need_grows_with_cores(void **state)
     free(config);
 }
 
+/* Which plan is in force, and where one core would feed more than it can. */
+static void test_plan(void **state)
+{
+    (void)state;
+    static const char *const only[] = {"plan", NULL};
+    static const struct {
+        const char *text, *says;
+        rf_doctor_severity_t severity;
+    } cases[] = {
+        {"nodes: [{hosts: a, cores: 3}]\n", "plan host", RF_DOCTOR_GOOD},
+        {"plan: unicast\nnodes: [{hosts: \"a,b\", cores: 31}]\n", "plan unicast", RF_DOCTOR_GOOD},
+        {"plan: broadcast\nnodes: [{hosts: \"a,b\", cores: 32}]\n", "cannot feed the 63 others",
+         RF_DOCTOR_NOTE},
+        {"plan: weighted\nweights: {between: 20}\nnodes: [{hosts: \"a,b\", cores: 32}]\n",
+         "plan weighted: 4 in a package, 8 in a host, 20 between hosts", RF_DOCTOR_GOOD},
+    };
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        rf_config_t *config = parse(cases[i].text);
+        rf_doctor_options_t options = {.config = config, .node = 0, .only = only};
+        rf_doctor_run(&options, &report);
+        const rf_doctor_finding_t *f = finding("plan", cases[i].severity);
+        assert_non_null(f);
+        assert_non_null(strstr(f->what, cases[i].says));
+        free(config);
+    }
+}
+
 /* What one-sided append takes, and where it cannot be. */
 static void test_lanes(void **state)
 {
@@ -699,6 +726,7 @@ int main(void)
         cmocka_unit_test(test_dpdk_on_an_interface),
         cmocka_unit_test(test_dpdk_on_a_device),
         cmocka_unit_test(test_need_grows_with_cores),
+        cmocka_unit_test(test_plan),
         cmocka_unit_test(test_lanes),
         cmocka_unit_test(test_memory_locked),
         cmocka_unit_test(test_witness),
