@@ -3,6 +3,10 @@
  * while they are up, told of when they end. A cut between hosts holds back what is sent; when it lasts longer than the
  * link's deadline, or one side stands still for so long, the link has ended for both.
  *
+ * A connection may break under a link while both ends live: who hears of it is told (MONITOR_PEER_BROKEN), at a time of its own, before or
+ * behind what is on its way; the link goes on, in order and exactly once, when another connection has been made (transport/path), and
+ * ends if none is made within its deadline. Also false: nothing has broken, or nothing for the other side.
+ *
  * Each end has a generation: what is on its way on a link that has ended here meanwhile is dropped.
  */
 #include "sim/monitors.h"
@@ -107,7 +111,7 @@ static void transmit(sim_world_t *w, sim_process_t *p, rf_core_t to, sim_message
     unsigned a = w->host[p->core], b = w->host[to];
     sim_packet_of(message)->event.core = p->core;
     sim_packet_of(message)->generation = sim_end(w, p->core, to)->generation;
-    if ((a != b && sim_network_cut(w, a, b)) || there->held_first) {
+    if ((a != b && sim_network_cut(w, a, b)) || there->held_first || there->remade_ns > w->now_ns) {
         message->next = NULL;
         *(there->held_last ? &there->held_last->next : &there->held_first) = message;
         there->held_last = message;
@@ -199,6 +203,7 @@ static void up(sim_world_t *w, sim_process_t *p, sim_end_t *e, sim_packet_t *pac
     e->generation = packet->generation;
     e->incarnation = packet->incarnation;
     e->full = false;
+    e->remade_ns = 0;
     packet->event.kind = MONITOR_PEER_UP;
     packet->event.incarnation = packet->incarnation;
     if (w->host[core] != w->host[p->core]) return;
@@ -276,6 +281,9 @@ bool sim_links_take(sim_world_t *w, sim_process_t *p, sim_packet_t *packet)
         packet->event.kind = MONITOR_PEER_DOWN;
         packet->event.err = (rf_err_t)packet->err;
         return true;
+    case SIM_LINK_BROKEN:
+        packet->event.kind = MONITOR_PEER_BROKEN;
+        return e->state == SIM_END_UP && e->generation == packet->generation;
     default:
         if (e->state != SIM_END_UP || e->generation != packet->generation) return false;
         check_listens(w, p, packet->event.core, e->incarnation);
@@ -331,6 +339,47 @@ void sim_links_look(sim_world_t *w, unsigned host)
     }
 }
 
+/* `to` hears that its connection with `from` has broken. */
+static void say_broken(sim_world_t *w, rf_core_t from, rf_core_t to)
+{
+    say(w, SIM_LINK_BROKEN, from, to, sim_end(w, to, from)->generation, RF_ERR_TIMEOUT,
+        w->now_ns + delay_ns(w, from, to) + sim_exponential(&w->faults, 200 * RF_NS_PER_US));
+}
+
+void sim_links_break(sim_world_t *w, rf_core_t a, rf_core_t b)
+{
+    sim_end_t *x = sim_end(w, a, b), *y = sim_end(w, b, a);
+    if (x->state != SIM_END_UP || y->state != SIM_END_UP || x->generation != y->generation) return;
+    unsigned who = (unsigned)rf_prng_below(&w->faults, 4); /* 0, 1: both */
+    if (who != 2) say_broken(w, b, a);
+    if (who != 3) say_broken(w, a, b);
+    if (rf_prng_below(&w->faults, 4) == 0) return; /* it was only said */
+    const uint64_t means_ns[] = {RF_NS_PER_MS, 10 * RF_NS_PER_MS, w->monitors->deadline_ns};
+    uint64_t after_ns = sim_exponential(&w->faults, means_ns[rf_prng_below(&w->faults, 3)]) + 1;
+    if (after_ns < w->monitors->deadline_ns) {
+        x->remade_ns = y->remade_ns = w->now_ns + after_ns;
+        sim_faults_remake(w, w->now_ns + after_ns);
+        return;
+    }
+    x->remade_ns = y->remade_ns = RF_NEVER;
+    say(w, SIM_LINK_CLOSED, b, a, x->generation, RF_ERR_TIMEOUT, w->now_ns + w->monitors->deadline_ns);
+    say(w, SIM_LINK_CLOSED, a, b, y->generation, RF_ERR_TIMEOUT, w->now_ns + w->monitors->deadline_ns);
+}
+
+void sim_links_cut(sim_world_t *w)
+{
+    unsigned who =
+        (unsigned)rf_prng_below(&w->faults, 4); /* 0, 1: both; 2, 3: of the two the one, or the other */
+    for (unsigned i = 0; i < w->n_cores; i++) {
+        for (unsigned k = 0; k < i; k++) {
+            rf_core_t a = (rf_core_t)i, b = (rf_core_t)k;
+            if (!cut_either(w, a, b)) continue;
+            if (who != 2 && sim_end(w, a, b)->state == SIM_END_UP) say_broken(w, b, a);
+            if (who != 3 && sim_end(w, b, a)->state == SIM_END_UP) say_broken(w, a, b);
+        }
+    }
+}
+
 /* Cuts may have ended: what was held back goes on, in order; and who was full may have room. */
 void sim_links_heal(sim_world_t *w)
 {
@@ -338,6 +387,8 @@ void sim_links_heal(sim_world_t *w)
         for (unsigned from = 0; from < w->n_cores; from++) {
             sim_end_t *e = sim_end(w, (rf_core_t)to, (rf_core_t)from);
             if (sim_network_cut(w, w->host[from], w->host[to])) continue;
+            if (w->faults_on && e->remade_ns > w->now_ns) continue;
+            e->remade_ns = 0;
             while (e->held_first) {
                 sim_message_t *message = e->held_first;
                 e->held_first = message->next;

@@ -19,11 +19,13 @@ typedef enum fault {
     FAULT_FORM_AGAIN,
     FAULT_DEPOSE, /* not by a rate: elections bring it about */
     FAULTS,
+    FAULT_LINK_BREAK = FAULTS, /* of monitors only, and in no burst */
 } fault_t;
 
 static uint32_t rate_of(const sim_world_t *w, fault_t fault)
 {
     const sim_knobs_t *k = &w->knobs;
+    if (fault == FAULT_LINK_BREAK) return w->monitors && w->n_hosts > 1 ? k->link_break : 0;
     const uint32_t rates[FAULTS] = {
         [FAULT_PARTITION] = k->partition,
         [FAULT_ONE_WAY] = k->one_way,
@@ -122,6 +124,7 @@ static void cut(sim_world_t *w, fault_t fault)
     cut_pairs(w, fault, seed, false);
     if (w->actor == &sim_actor_engine && w->n_cores <= 64 && sim_chance(&w->faults, w->knobs.link_error))
         report_broken_links(w);
+    if (w->monitors && sim_chance(&w->faults, w->knobs.link_error)) sim_links_cut(w);
     if (fault == FAULT_FLAP && rf_prng_below(&w->faults, 2))
         push_heal(w, fault, seed, 2 * RF_NS_PER_MS, 20);
     else
@@ -150,6 +153,10 @@ void sim_faults_heal(sim_world_t *w, const sim_event_t *event)
         if (w->deposed == event->x) restore(w);
         return;
     }
+    if (fault == FAULT_LINK_BREAK) {
+        sim_network_room(w);
+        return;
+    }
     unsigned left = event->peer.incarnation;
     if (fault == FAULT_FLAP && left % 2 == 1) { /* cut once more */
         cut_pairs(w, fault, event->x, false);
@@ -167,6 +174,7 @@ static void depose(sim_world_t *w, rf_core_t core)
     w->statistics->faults++;
     w->deposed = (rf_prng_next(&w->faults) & ~(uint64_t)0xff) | 0x100 | w->host[core];
     cut_pairs(w, FAULT_DEPOSE, w->deposed, false);
+    if (w->monitors && sim_chance(&w->faults, w->knobs.link_error)) sim_links_cut(w);
     push_heal(w, FAULT_DEPOSE, w->deposed, 6 * w->params.election_ns, 0);
 }
 
@@ -320,6 +328,27 @@ static void say(sim_world_t *w, sim_event_kind_t kind)
                                         : 1;
 }
 
+/* One connection, or, as when a port of a host goes down, all of one with all of another host. */
+static void break_links(sim_world_t *w)
+{
+    rf_core_t a = any_leader(w), b = any_alive(w);
+    if (a == RF_CORE_NONE || b == RF_CORE_NONE || w->host[a] == w->host[b]) return;
+    if (rf_prng_below(&w->faults, 3)) {
+        sim_links_break(w, a, b);
+    } else {
+        unsigned x = w->host[a], y = w->host[b];
+        for (unsigned i = w->host_first[x]; i < w->host_first[x + 1]; i++) {
+            for (unsigned k = w->host_first[y]; k < w->host_first[y + 1]; k++)
+                sim_links_break(w, (rf_core_t)i, (rf_core_t)k);
+        }
+    }
+}
+
+void sim_faults_remake(sim_world_t *w, uint64_t at_ns)
+{
+    sim_push(w, at_ns, SIM_EVENT_HEAL)->peer.core = (rf_core_t)FAULT_LINK_BREAK;
+}
+
 static void happen(sim_world_t *w, fault_t fault)
 {
     w->statistics->faults++;
@@ -364,9 +393,11 @@ static void happen(sim_world_t *w, fault_t fault)
     case FAULT_FORM_AGAIN:
         say(w, SIM_EVENT_FORM);
         break;
+    case FAULT_LINK_BREAK:
+        break_links(w);
+        break;
     case FAULT_DEPOSE:
     case FAULT_BURST:
-    case FAULTS:
         break;
     }
 }
@@ -392,7 +423,7 @@ void sim_faults_event(sim_world_t *w, const sim_event_t *event)
 
 void sim_faults_start(sim_world_t *w)
 {
-    for (unsigned i = 0; i < FAULTS; i++) schedule(w, (fault_t)i);
+    for (unsigned i = 0; i <= FAULT_LINK_BREAK; i++) schedule(w, (fault_t)i);
 }
 
 void sim_faults_stop(sim_world_t *w)

@@ -106,9 +106,11 @@ void sim_knobs_help(FILE *out)
 void sim_knobs_draw(const sim_knob_choice_t *choice, rf_prng_t *prng, sim_knobs_t *out)
 {
     sim_knob_choice_t copy = *choice;
+    rf_prng_t later =
+        *prng; /* the last knob came when seeds had been noted: it leaves the others as they were */
     *out = copy.values;
     for (unsigned i = 0; i < KNOBS; i++) {
-        bool leave_out = rf_prng_below(prng, 3) == 0;
+        bool leave_out = rf_prng_below(i + 1 < KNOBS ? prng : &later, 3) == 0;
         if (leave_out && !values_of(&copy.fixed)[i] && strcmp(knobs[i].name, "restart") != 0)
             values_of(out)[i] = 0;
     }

@@ -36,11 +36,14 @@
       "messages to a process that has ended that reach the next one of its core")                            \
     X(majority_loss, PERCENT, 0, 30000, "runs in which crashes may take a majority for good")                \
     X(link_error, PERCENT, 100000, 300000,                                                                   \
-      "cuts that break links: at once both sides say that the other is silent")                              \
+      "cuts that break links: at once who is cut off from each other hears of it")                           \
     X(depose, PERCENT, 50000, 200000,                                                                        \
       "new leaders that are soon cut off from all hosts but a few, until others have stood")                 \
     X(late_start, MS, 20, 200,                                                                               \
-      "mean time from when a monitor's next incarnation is named until it is started")
+      "mean time from when a monitor's next incarnation is named until it is started")                       \
+    X(link_break, RATE, 600, 3000,                                                                           \
+      "connections of monitors on two hosts that break while both live, or that one or both say have "       \
+      "broken")
 
 typedef struct sim_knobs {
 #define SIM_KNOB_FIELD(name, unit, by_default, storm, help) uint32_t name;

@@ -12,8 +12,8 @@
  *      check_owned.c            locks, queues, barriers, what vanishes
  *      check_monitors.c         replicas are equal; everything is back when faults have stopped
  *
- * Links are reliable, as real ones are: in order, exactly once, until they break. So of the knobs `loss` is here how often
- * a link breaks, and duplicate, reorder, garbage and stray have no meaning.
+ * Links are reliable, as real ones are: in order, exactly once, until they end. So of the knobs `loss` is here how often
+ * a link ends; `link_break`, and `link_error` with a cut, are connections that break under links which last; and duplicate, reorder, garbage and stray have no meaning.
  */
 #ifndef RF_SIM_MONITORS_H
 #define RF_SIM_MONITORS_H
@@ -39,10 +39,16 @@ typedef struct sim_end {
     rf_incarnation_t lowest;               /* an earlier one is refused */
     rf_incarnation_t watched;              /* whose process this monitor watches */
     uint64_t last_arrival_ns;              /* of what comes here */
+    uint64_t remade_ns;                    /* UP: the connection has broken, and is there again by then */
     sim_message_t *held_first, *held_last; /* what is to come here waits for a cut to heal */
 } sim_end_t;
 
-typedef enum sim_link_word { SIM_LINK_DIAL = 64, SIM_LINK_ACCEPTED, SIM_LINK_CLOSED } sim_link_word_t;
+typedef enum sim_link_word {
+    SIM_LINK_DIAL = 64,
+    SIM_LINK_ACCEPTED,
+    SIM_LINK_CLOSED,
+    SIM_LINK_BROKEN /* the connection: the link goes on when it has been made again */
+} sim_link_word_t;
 
 /* What reaches a process, as a message of the queue; bytes follow. */
 typedef struct sim_packet {
@@ -236,6 +242,10 @@ void sim_links_act(sim_world_t *w, sim_process_t *p, const monitor_action_t *act
 /* False: the packet is not one for the monitor, or no more. The event is changed to what the shell makes of it. */
 bool sim_links_take(sim_world_t *w, sim_process_t *p, sim_packet_t *packet);
 void sim_links_look(sim_world_t *w, unsigned host);
+/* The connection between the two breaks, or is only said to have: one or both hear of it. */
+void sim_links_break(sim_world_t *w, rf_core_t a, rf_core_t b);
+/* Who is cut off now hears at once, by all connections, or some, or only one of the two does. */
+void sim_links_cut(sim_world_t *w);
 void sim_links_heal(sim_world_t *w);
 void sim_links_room(sim_world_t *w, unsigned host);
 

@@ -562,6 +562,8 @@ __attribute__((format(printf, 2, 3))) void sim_stuck(sim_world_t *w, const char 
 void sim_faults_start(sim_world_t *w);
 void sim_faults_event(sim_world_t *w, const sim_event_t *event);
 void sim_faults_heal(sim_world_t *w, const sim_event_t *event);
+/* Then connections that broke have been made again. */
+void sim_faults_remake(sim_world_t *w, uint64_t at_ns);
 /* That core leads a new term. */
 void sim_faults_led(sim_world_t *w, rf_core_t core);
 void sim_faults_stop(sim_world_t *w);
