@@ -255,6 +255,39 @@ static void a_word_has_to_fit_inline(void **state)
     endpoint_over();
 }
 
+/* What a queue pair has been given to receive into is completed when it ends, and freed with it: one whose making fails has been given
+ * nothing, whatever failed. */
+static void what_is_not_made_has_nothing_posted(void **state)
+{
+    (void)state;
+    rdma_device_t *device = device_new();
+    rdma_link_t *link = link_new();
+    rdma_place_t place = {.device = device, .mtu = IBV_MTU_1024, .ethernet = true};
+    rdma_path_t *path;
+    assert_int_equal(path_bulk_need(&link->base), RF_OK);
+    inline_given = 96; /* less than what goes behind a remote write: it needs memory of its own, too, */
+    registers = 1;     /* ... which there is not */
+    flushes = true;
+    assert_int_equal(rdma_path_make(&link->base.lanes[PATH_LANE_BULK], &place, &path), RF_ERR_NO_MEMORY);
+    assert_int_equal(destroyed, 1);
+    assert_int_equal(receives, 0);
+    registers = UINT_MAX;
+    for (unsigned i = 0; i < RDMA_PATHS_MAX; i++)
+        endpoint->paths[i] = (rdma_path_t *)&place; /* no place left */
+    assert_int_equal(rdma_path_make(&link->base.lanes[PATH_LANE_BULK], &place, &path), RF_ERR_LIMIT);
+    assert_int_equal(destroyed, 2);
+    assert_int_equal(receives, 0);
+    memset(endpoint->paths, 0, sizeof endpoint->paths);
+    assert_int_equal(rdma_path_make(&link->base.lanes[PATH_LANE_BULK], &place, &path), RF_OK);
+    assert_int_equal(receives, RDMA_BULK_BUFFERS);
+    flushes = false;
+    rdma_path_kill(path);
+    assert_true(rdma_path_destroy(path));
+    link_over(link);
+    free(device);
+    endpoint_over();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -265,6 +298,7 @@ int main(void)
         cmocka_unit_test(an_end_without_error_is_not_certain),
         cmocka_unit_test(what_came_before_an_end_is_heard),
         cmocka_unit_test(a_word_has_to_fit_inline),
+        cmocka_unit_test(what_is_not_made_has_nothing_posted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -140,15 +140,17 @@ static rf_err_t path_fill(rdma_path_t *path)
         err = rdma_buffers_make(path, RDMA_BULK_BUFFERS, sizeof(rdma_placed_t));
     else if (path->written)
         err = rdma_buffers_make(path, rdma_words_of(device, RDMA_RING_WORDS), sizeof(rf_slot_t));
-    for (unsigned i = 0; path->buffers && i < path->buffers->n; i++)
-        rdma_buffer_post(device, &path->buffers->of[i]);
     if (err == RF_OK && path->bulk && path->inline_max < sizeof(rdma_placed_t))
         err = rdma_memory_make(path->domain->pd, PATH_WRITES_MAX * sizeof(rdma_placed_t),
                                IBV_ACCESS_LOCAL_WRITE, &path->tails);
     if (err == RF_OK && path->written) err = rdma_ring_make(path);
     if (err == RF_OK && !path->bulk) err = rdma_link_attach(rdma_path_link(path), path);
+    if (err == RF_OK && !path_enter(ep, path)) err = RF_ERR_LIMIT;
     if (err != RF_OK) return err;
-    return path_enter(ep, path) ? RF_OK : RF_ERR_LIMIT;
+    /* Last: what is posted is completed when the queue pair ends, and names buffers that must be there then. */
+    unsigned n = path->buffers ? path->buffers->n : 0;
+    for (unsigned i = 0; i < n; i++) rdma_buffer_post(device, &path->buffers->of[i]);
+    return RF_OK;
 }
 
 /* False: the device keeps it. */
