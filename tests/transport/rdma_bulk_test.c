@@ -37,6 +37,13 @@ static void write_from(rdma_link_t *link, const uint8_t *from, size_t size, cons
     assert_int_equal(path_remote_write(&link->base.head, &key, 0, from, size, notify, 0), RF_OK);
 }
 
+static void read_into(rdma_link_t *link, uint8_t *into, size_t size)
+{
+    rf_region_key_t key;
+    memcpy(&key, &to, sizeof key);
+    assert_int_equal(path_remote_read(&link->base.head, &key, 4096, into, size, 0), RF_OK);
+}
+
 /* Everything posted is done; what waited for that is posted. */
 static void all_done(rdma_link_t *link, rdma_path_t *path)
 {
@@ -100,6 +107,8 @@ static void memory_is_registered_while_it_is_read(void **state)
     assert_int_equal(n_registered, 1);
     write_from(link, source + 4096, 65536, NULL); /* beyond them */
     assert_int_equal(registrations, 2);
+    write_from(link, source + 32768, 4096, NULL);
+    assert_int_equal(registrations, 2);
     all_done(link, path);
     assert_int_equal(n_registered, 0);
     rf_region_t *region;
@@ -108,7 +117,37 @@ static void memory_is_registered_while_it_is_read(void **state)
     write_from(link, (const uint8_t *)region->base + 1, 65535, NULL);
     assert_int_equal(registrations, 2);
     all_done(link, path);
-    assert_int_equal(events[RF_LINK_WRITTEN], 5);
+    assert_int_equal(events[RF_LINK_WRITTEN], 6);
+    link_over(link);
+}
+
+/* The caller has back what the first wrote, but for what the second still writes, and may have put other pages there: what is
+ * registered of the first is the old ones. */
+static void what_a_registration_was_made_for_is_done(void **state)
+{
+    (void)state;
+    rdma_link_t *link = link_up(64, RING);
+    rdma_path_t *path = bulk_up(link);
+    write_from(link, source, 65536, NULL);
+    write_from(link, source + 4096, 8192, NULL);
+    assert_int_equal(registrations, 1);
+    path->completed = 1;
+    path_link_settle(&link->base);
+    assert_int_equal(events[RF_LINK_WRITTEN], 1);
+    write_from(link, source + 32768, 4096, NULL);
+    assert_int_equal(registrations, 2);
+    all_done(link, path);
+    assert_int_equal(events[RF_LINK_WRITTEN], 3);
+    read_into(link, source, 65536); /* the same of what is read into */
+    read_into(link, source + 4096, 8192);
+    assert_int_equal(registrations, 3);
+    path->reads_completed = path->reads_posted - 1;
+    path_link_settle(&link->base);
+    assert_int_equal(events[RF_LINK_READ], 1);
+    read_into(link, source + 32768, 4096);
+    assert_int_equal(registrations, 4);
+    all_done(link, path);
+    assert_int_equal(n_registered, 0);
     link_over(link);
 }
 
@@ -309,13 +348,6 @@ static void that_a_write_was_taken_is_said_whatever_else_goes_out(void **state)
     assert_int_equal(said.placed, 1);
     assert_false(link->base.say_ack);
     link_over(link);
-}
-
-static void read_into(rdma_link_t *link, uint8_t *into, size_t size)
-{
-    rf_region_key_t key;
-    memcpy(&key, &to, sizeof key);
-    assert_int_equal(path_remote_read(&link->base.head, &key, 4096, into, size, 0), RF_OK);
 }
 
 /* A read goes behind the writes before it, in pieces, into memory that the device may write; and is done when all of it is. */
@@ -580,6 +612,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_write_is_one_doorbell),
         cmocka_unit_test(memory_is_registered_while_it_is_read),
+        cmocka_unit_test(what_a_registration_was_made_for_is_done),
         cmocka_unit_test(not_more_is_registered_than_may_be),
         cmocka_unit_test(a_break_does_not_need_the_quiet_writes),
         cmocka_unit_test(a_message_speaks_for_what_came_before),

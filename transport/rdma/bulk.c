@@ -19,7 +19,8 @@
  * What the device reads from, or reads into, must be registered. A region of the same link is. Of other memory the caller promises only
  * that it stays until WRITTEN or READ; so its registration stays as long as something is under way that uses it, shared by
  * all for whose bytes it serves, and no longer: nothing tells when the caller unmaps it, and a registration of what was
- * there before would write old bytes. Why that stands in place of a registration cache over time, and who wants memory registered for
+ * there before would write old bytes. For the same reason nothing new shares it once the request that it was made for is done:
+ * of its bytes the caller promises then only those of the others. Why that stands in place of a registration cache over time, and who wants memory registered for
  * longer: doc/adr/0014-rdma-over-a-control-link.md, "Registration".
  */
 #include "transport/rdma/internal.h"
@@ -49,13 +50,17 @@ static bool is_past(uint32_t count, uint32_t end)
     return (int32_t)(count - end) >= 0;
 }
 
-/* Gives back what nothing is under way from, or to, any more; without a path, all. */
+/* Gives back what nothing is under way from, or to, any more, and shuts what its owner may be told of; without a path, gives
+ * back all. */
 static void loans_release(rdma_bulk_t *bulk, const rdma_path_t *path)
 {
     for (unsigned i = bulk->n_loans; i > 0; i--) {
         rdma_loan_t *loan = &bulk->loans[i - 1];
-        if (path && !(is_past(path->completed, loan->end) && is_past(path->reads_completed, loan->read_end)))
+        if (path &&
+            !(is_past(path->completed, loan->end) && is_past(path->reads_completed, loan->read_end))) {
+            loan->shut |= is_past(loan->written ? path->reads_completed : path->completed, loan->made);
             continue;
+        }
         ibv_dereg_mr(loan->mr);
         bulk->lent -= loan->size;
         *loan = bulk->loans[--bulk->n_loans];
@@ -75,7 +80,7 @@ static int access_of(const rdma_path_t *path, bool written)
 }
 
 static rdma_loan_t *loan_make(rdma_link_t *link, const rdma_path_t *path, const uint8_t *base, uint32_t size,
-                              bool written)
+                              bool written, uint32_t made)
 {
     rdma_bulk_t *bulk = rdma_bulk_of(link);
     bool full = bulk->n_loans == RDMA_LOANS_MAX || bulk->lent + size > RDMA_LENT_MAX;
@@ -93,6 +98,7 @@ static rdma_loan_t *loan_make(rdma_link_t *link, const rdma_path_t *path, const 
                           .base = base,
                           .size = size,
                           .written = written,
+                          .made = made,
                           .end = path->completed,
                           .read_end = path->reads_completed};
     bulk->lent += size;
@@ -113,9 +119,10 @@ static bool memory_key(rdma_link_t *link, const rdma_path_t *path, const uint8_t
     rdma_loan_t *loan = NULL;
     for (unsigned i = 0; i < bulk->n_loans && !loan; i++) {
         rdma_loan_t *there = &bulk->loans[i];
-        if (within(base, size, there->base, there->size) && there->written >= written) loan = there;
+        bool serves = !there->shut && there->written >= written;
+        if (serves && within(base, size, there->base, there->size)) loan = there;
     }
-    if (!loan) loan = loan_make(link, path, base, size, written);
+    if (!loan) loan = loan_make(link, path, base, size, written, end);
     if (!loan) return false;
     *(written ? &loan->read_end : &loan->end) = end;
     *out = loan->mr->lkey;

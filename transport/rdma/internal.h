@@ -221,7 +221,9 @@ typedef struct rdma_loan {
     uint32_t size;
     uint32_t end;      /* the path's `posted` with the last request that reads from it, */
     uint32_t read_end; /* ... and its `reads_posted` with the last that writes */
+    uint32_t made;     /* the one of them that the request it was made for has */
     bool written;      /* by remote reads */
+    bool shut;         /* that request is done: not all of these bytes need be there any more */
 } rdma_loan_t;
 
 /* A notify slot that waits for poll(), and the buffer it came in, which is posted again when it is served. */
