@@ -237,6 +237,81 @@ static void what_came_before_an_end_is_heard(void **state)
     }
 }
 
+static rdma_path_t *bulk_new(rdma_device_t *device, rdma_link_t *link, rf_err_t *err)
+{
+    rdma_place_t place = {.device = device, .mtu = IBV_MTU_1024, .ethernet = true};
+    rdma_path_t *path = NULL;
+    path_lane_t *lane = &link->base.lanes[PATH_LANE_BULK];
+    assert_int_equal(path_bulk_need(&link->base), RF_OK);
+    *err = rdma_path_make(lane, &place, &path);
+    if (path) lane->stage = PATH_UP;
+    return path;
+}
+
+/* Remote writes with a notify slot each come over this path, the first into that buffer. */
+static void notifies_come(rdma_link_t *link, rdma_path_t *path, unsigned first, unsigned n)
+{
+    for (unsigned i = first; i < first + n; i++) {
+        rdma_placed_t placed = {.write = link->base.bulk->placed,
+                                .has_notify = 1,
+                                .notify.control = rf_control_make(1, 8, false, 0)};
+        memcpy(path->buffers->of[i].bytes, &placed, sizeof placed);
+        came = (struct ibv_wc){
+            .wr_id = (uintptr_t)&path->buffers->of[i], .byte_len = sizeof placed, .opcode = IBV_WC_RECV};
+        rdma_device_drain(path->device);
+    }
+}
+
+/* Notify slots that wait for poll() take their places in the table with them over a break: the next path receives only what the table has
+ * places for, and more as they are served. */
+static void notify_slots_that_wait_outlast_their_path(void **state)
+{
+    (void)state;
+    enum { WAIT = 60, MORE = RDMA_BULK_BUFFERS - WAIT };
+    rdma_device_t *device = device_new();
+    rdma_link_t *link = link_new();
+    rf_slot_t slots[RDMA_BULK_BUFFERS + 1];
+    rf_err_t err;
+    rdma_path_t *path = bulk_new(device, link, &err);
+    assert_int_equal(receives, RDMA_BULK_BUFFERS);
+    notifies_come(link, path, 0, WAIT);
+    assert_int_equal(receives, RDMA_BULK_BUFFERS);
+    rdma_path_kill(path);
+    receives = 0;
+    path = bulk_new(device, link, &err);
+    assert_int_equal(err, RF_OK);
+    assert_int_equal(receives, MORE);
+    notifies_come(link, path, WAIT, MORE);
+    assert_null(link->base.wrong);
+    assert_int_equal(rdma_bulk_notified(link, slots, 4), 4);
+    assert_int_equal(receives, MORE + 4);
+    notifies_come(link, path, WAIT - 4, 4);
+    assert_null(link->base.wrong);
+    /* All places are taken: not even HELLO would find a buffer. */
+    rdma_path_kill(path);
+    receives = 0;
+    assert_null(bulk_new(device, link, &err));
+    assert_int_equal(err, RF_ERR_AGAIN);
+    assert_int_equal(rdma_bulk_notified(link, slots, 1), 1);
+    device->iwarp = true; /* where as many as may be on their way must find one */
+    assert_null(bulk_new(device, link, &err));
+    assert_int_equal(err, RF_ERR_AGAIN);
+    device->iwarp = false;
+    path = bulk_new(device, link, &err);
+    assert_int_equal(err, RF_OK);
+    assert_int_equal(receives, 1);
+    assert_int_equal(rdma_bulk_notified(link, slots, RDMA_BULK_BUFFERS), RDMA_BULK_BUFFERS - 1);
+    assert_int_equal(receives, RDMA_BULK_BUFFERS);
+    assert_int_equal(path->held_back, 0);
+    notifies_come(link, path, 0, RDMA_BULK_BUFFERS);
+    assert_null(link->base.wrong);
+    rdma_path_kill(path);
+    for (unsigned i = endpoint->paths_end; i > 0; i--) rdma_path_destroy(endpoint->paths[i - 1]);
+    link_over(link);
+    free(device);
+    endpoint_over();
+}
+
 /* Words go inline, always: a device that does not take one is refused, not written to. */
 static void a_word_has_to_fit_inline(void **state)
 {
@@ -297,6 +372,7 @@ int main(void)
         cmocka_unit_test(what_is_not_in_error_ends_before_another_begins),
         cmocka_unit_test(an_end_without_error_is_not_certain),
         cmocka_unit_test(what_came_before_an_end_is_heard),
+        cmocka_unit_test(notify_slots_that_wait_outlast_their_path),
         cmocka_unit_test(a_word_has_to_fit_inline),
         cmocka_unit_test(what_is_not_made_has_nothing_posted),
     };

@@ -431,7 +431,7 @@ bool rdma_bulk_placed(rdma_link_t *link, uint64_t placed)
 uint64_t rdma_bulk_taken(const rdma_link_t *link)
 {
     const path_bulk_t *bulk = link->base.bulk;
-    return bulk->placed - (bulk->notify_head - bulk->notify_tail);
+    return bulk->placed - rdma_bulk_waiting(link);
 }
 
 bool rdma_bulk_owes(const rdma_link_t *link)
@@ -461,7 +461,7 @@ bool rdma_bulk_message(rdma_link_t *link, rdma_buffer_t *buffer, uint32_t size)
     if (right && tail.has_notify)
         right = rf_control_valid(tail.notify.control) &&
                 rf_control_type(tail.notify.control) < RF_SLOT_TYPE_MEDIUM &&
-                bulk->base.notify_head - bulk->base.notify_tail < RDMA_BULK_BUFFERS;
+                rdma_bulk_waiting(link) < RDMA_BULK_BUFFERS;
     if (!right) {
         path_link_wrong(&link->base, "a remote write that makes no sense");
         return false;
@@ -480,6 +480,15 @@ bool rdma_bulk_message(rdma_link_t *link, rdma_buffer_t *buffer, uint32_t size)
     return false;
 }
 
+/* Whose path has ended: one that the path there is now was not given (path_fill). */
+static void held_back_post(rdma_link_t *link)
+{
+    rdma_path_t *path = link->paths[PATH_LANE_BULK];
+    if (!path || path->held_back == 0) return;
+    rdma_buffer_t *buffer = &path->buffers->of[--path->held_back];
+    if (!rdma_path_over(path)) rdma_buffer_post(path->device, buffer);
+}
+
 unsigned rdma_bulk_notified(rdma_link_t *link, rf_slot_t *out, unsigned max)
 {
     rdma_bulk_t *bulk = rdma_bulk_of(link);
@@ -487,7 +496,10 @@ unsigned rdma_bulk_notified(rdma_link_t *link, rf_slot_t *out, unsigned max)
     while (n < max && bulk->base.notify_head != bulk->base.notify_tail) {
         rdma_notify_t *notify = &bulk->notify[bulk->base.notify_tail++ % RDMA_BULK_BUFFERS];
         out[n++] = notify->slot;
-        if (notify->buffer) rdma_buffer_post(link->device, notify->buffer);
+        if (notify->buffer)
+            rdma_buffer_post(link->device, notify->buffer);
+        else
+            held_back_post(link);
     }
     if (n > 0 && link->device && link->device->iwarp) {
         link->base.say_ack = true;

@@ -180,6 +180,7 @@ struct rdma_path {
     uint32_t unsignalled;
     enum ibv_wc_status why;  /* it failed */
     rdma_buffers_t *buffers; /* of its own receive queue; NULL: it uses the shared one */
+    uint32_t held_back;      /* of them, the first: posted as notify slots of paths before are served */
     struct ibv_mr *ring_mr;  /* of the ring of slots to send */
     rdma_memory_t retired;   /* a smaller ring, until the path ends */
     rdma_memory_t ring;      /* where the peer writes slots, and the line behind it; none: it sends them */
@@ -229,7 +230,7 @@ typedef struct rdma_loan {
 /* A notify slot that waits for poll(), and the buffer it came in, which is posted again when it is served. */
 typedef struct rdma_notify {
     rf_slot_t slot;
-    rdma_buffer_t *buffer; /* NULL: its path has ended */
+    rdma_buffer_t *buffer; /* NULL: its path has ended; the next holds one back for it */
 } rdma_notify_t;
 
 typedef struct rdma_bulk {
@@ -466,6 +467,18 @@ bool rdma_bulk_message(rdma_link_t *link, rdma_buffer_t *buffer, uint32_t size);
 void rdma_bulk_detach(rdma_link_t *link);
 void rdma_bulk_pump(path_link_t *link);
 unsigned rdma_bulk_notified(rdma_link_t *link, rf_slot_t *out, unsigned max);
+/* Notify slots that wait for poll(). */
+static inline uint32_t rdma_bulk_waiting(const rdma_link_t *link)
+{
+    const path_bulk_t *bulk = link->base.bulk;
+    return bulk ? bulk->notify_head - bulk->notify_tail : 0;
+}
+/* ... of a path that has ended, when the next is made: its HELLO needs a buffer, and on iWARP, where nothing waits for one, so does
+ * whatever may come before its sender is told that something was taken. */
+static inline uint32_t rdma_bulk_may_wait(const rdma_device_t *device)
+{
+    return RDMA_BULK_BUFFERS - 1 - (device->iwarp ? PATH_WRITES_MAX : 0);
+}
 /* Its path has failed. */
 void rdma_bulk_failed(path_lane_t *lane, enum ibv_wc_status why);
 void rdma_bulk_settle(path_link_t *link);

@@ -149,7 +149,8 @@ static rf_err_t path_fill(rdma_path_t *path)
     if (err != RF_OK) return err;
     /* Last: what is posted is completed when the queue pair ends, and names buffers that must be there then. */
     unsigned n = path->buffers ? path->buffers->n : 0;
-    for (unsigned i = 0; i < n; i++) rdma_buffer_post(device, &path->buffers->of[i]);
+    if (path->bulk) path->held_back = rdma_bulk_waiting(rdma_path_link(path));
+    for (unsigned i = path->held_back; i < n; i++) rdma_buffer_post(device, &path->buffers->of[i]);
     return RF_OK;
 }
 
@@ -194,6 +195,7 @@ rf_err_t rdma_path_make(path_lane_t *lane, const rdma_place_t *place, rdma_path_
     rdma_device_t *device = place->device;
     rdma_domain_t *domain = device->domain;
     const char *why;
+    if (bulk && rdma_bulk_waiting(link) > rdma_bulk_may_wait(device)) return RF_ERR_AGAIN;
     if (device->endpoint->destroy_ns == 0) rdma_paths_bury(device->endpoint, 0);
     bool written = !bulk && rdma_placement(device->endpoint->options.mode, device->driver, device->iwarp,
                                            &why) == RDMA_MODE_WRITE;
