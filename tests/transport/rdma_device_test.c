@@ -40,6 +40,25 @@ static void removed_by_its_driver(rdma_device_t *device)
     rdma_device_async(device);
 }
 
+static void let_go(rdma_device_t *device, enum ibv_event_type type)
+{
+    event_next = (struct ibv_async_event){.event_type = type};
+    events_left = 1;
+    rdma_device_async(device);
+    event_next = (struct ibv_async_event){.event_type = IBV_EVENT_DEVICE_FATAL};
+}
+
+/* It is there, but what all that comes goes through is not any more. */
+static void its_completion_queue_has_failed(rdma_device_t *device)
+{
+    let_go(device, IBV_EVENT_CQ_ERR);
+}
+
+static void its_shared_receive_queue_has_failed(rdma_device_t *device)
+{
+    let_go(device, IBV_EVENT_SRQ_ERR);
+}
+
 static void removed_says_the_kernel(rdma_device_t *device)
 {
     static const char *const others[] = {"add@/devices/virtual/infiniband_verbs/uverbs7",
@@ -72,8 +91,9 @@ static void removed_says_sys(rdma_device_t *device)
 static void a_device_that_is_pulled_out_is_let_go(void **state)
 {
     (void)state;
-    void (*const ways[])(rdma_device_t *) = {removed_by_its_driver, removed_says_the_kernel,
-                                             removed_says_sys};
+    void (*const ways[])(rdma_device_t *) = {removed_by_its_driver, removed_says_the_kernel, removed_says_sys,
+                                             its_completion_queue_has_failed,
+                                             its_shared_receive_queue_has_failed};
     for (unsigned way = 0; way < sizeof ways / sizeof *ways; way++) {
         rdma_device_t *device;
         rf_region_t *region, *none;

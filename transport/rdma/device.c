@@ -473,7 +473,7 @@ void rdma_device_removed(rdma_device_t *device)
 {
     int epoll = device->endpoint->base.epoll;
     if (device->gone) return;
-    rf_log(RF_LOG_WARN, "rdma: %s is removed; links over it go on over another, or when it is back",
+    rf_log(RF_LOG_WARN, "rdma: %s is let go; links over it go on over another, or when it is opened again",
            device->name);
     rdma_device_drain_all(device); /* what came before is heard before */
     paths_fail(device, 0, IBV_WC_FATAL_ERR);
@@ -509,6 +509,11 @@ void rdma_device_async(rdma_device_t *device)
         int port = event.element.port_num;
         rdma_path_t *path = NULL;
         switch (event.event_type) {
+        case IBV_EVENT_CQ_ERR: /* nothing more would be heard from it, or received: another opening has others */
+        case IBV_EVENT_SRQ_ERR:
+            rf_log(RF_LOG_ERROR, "rdma: %s: %s", device->name, ibv_event_type_str(event.event_type));
+            rdma_device_removed(device);
+            break;
         case IBV_EVENT_DEVICE_FATAL:
             rdma_device_removed(device);
             break;
