@@ -65,7 +65,7 @@ static void writes(rdma_link_t *link, rdma_path_t *path, const uint8_t *data, si
         rdma_ring_take(link, path);
         rf_assert(link->base.accepted - before >= read || link->base.wrong);
         rdma_line_hear(link);
-        if (sleeps) rdma_sleep_rung(path);
+        if (sleeps) rdma_sleep_rung(&path->sleep);
         link->paths[PATH_LANE_SLOTS] = NULL; /* it is no path that could be killed */
         rf_assert(link->base.accepted - before <= FUZZ_RING);
         check(link);

@@ -119,7 +119,7 @@ static void a_ring_between_poll_and_arm_is_not_lost(void **state)
     rdma_link_t *link = link_up(64, RING);
     rdma_path_t *path = link->paths[PATH_LANE_SLOTS];
     rf_slot_t out[8];
-    path->sleep = RDMA_GRANTED;
+    path->sleep.state = RDMA_GRANTED;
     rf_slot_t *ring = (rf_slot_t *)path->ring.base;
     ring[0].control = slots[0].control | RF_CONTROL_PARITY;
     assert_int_equal(rdma_poll(&link->base.head, out, 8), 1);
@@ -407,20 +407,20 @@ static void the_first_sleeper_looks_first(void **state)
     rdma_link_t *link = link_up(64, RING);
     rdma_path_t *path = link->paths[PATH_LANE_SLOTS];
     endpoint.look = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    path->sleep = RDMA_ASKED;
+    path->sleep.state = RDMA_ASKED;
     const uint64_t long_ns = 10000 * RF_NS_PER_S; /* beside which nothing here takes long */
-    path->look_ns = 4 * long_ns;
-    rdma_sleep_arm(link, path);
+    path->sleep.look_ns = 4 * long_ns;
+    rdma_ring_arm(link, path);
     assert_in_range(look_due_ns(), 2 * long_ns, 4 * long_ns);
-    path->look_ns = long_ns; /* another's */
-    rdma_sleep_arm(link, path);
+    path->sleep.look_ns = long_ns; /* another's */
+    rdma_ring_arm(link, path);
     assert_in_range(look_due_ns(), 1, long_ns);
-    path->look_ns = 100 * long_ns;
-    rdma_sleep_arm(link, path);
+    path->sleep.look_ns = 100 * long_ns;
+    rdma_ring_arm(link, path);
     assert_in_range(look_due_ns(), 1, long_ns);
-    rdma_sleep_looked(&endpoint);
-    path->look_ns = 100 * long_ns;
-    rdma_sleep_arm(link, path);
+    rdma_ring_looked(&endpoint);
+    path->sleep.look_ns = 100 * long_ns;
+    rdma_ring_arm(link, path);
     assert_in_range(look_due_ns(), 50 * long_ns, 100 * long_ns);
     close(endpoint.look);
     endpoint.look = -1;

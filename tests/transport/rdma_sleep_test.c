@@ -73,6 +73,7 @@ static uint64_t now_ns;
 static rf_prng_t prng;
 static defect_t defect;
 static uint64_t delay_max_ns, pace_ns; /* of the device, and of the owners */
+static uint32_t depth;                 /* of the queue pairs */
 
 static uint64_t up_to(uint64_t n)
 {
@@ -167,7 +168,7 @@ bool rdma_device_drain(rdma_device_t *device)
     for (unsigned i = 0; i < e->n_done; i++) {
         done_t done = e->done[i];
         if (done.kind == POSTED) e->path.completed++;
-        if (done.kind == IMMEDIATE) rdma_sleep_rung(&e->path);
+        if (done.kind == IMMEDIATE) rdma_sleep_rung(&e->path.sleep);
         if (done.kind == WORD)
             rdma_link_message(e->link, &e->path, (const uint8_t *)&done.word, sizeof done.word);
     }
@@ -297,7 +298,7 @@ static void end_begin(unsigned i, bool iwarp)
     e->path = (rdma_path_t){.device = &e->device,
                             .lane = lane,
                             .written = true,
-                            .depth = DEPTH,
+                            .depth = depth,
                             .inline_max = RDMA_INLINE_DEFAULT,
                             .inline_size = one_in(2) ? 0 : RDMA_INLINE_DEFAULT,
                             .ring_mr = &registered,
@@ -373,7 +374,7 @@ static bool turn(end_t *e, bool sends)
         if (look) {
             e->look_ns = RF_NEVER;
             e->looks++;
-            rdma_sleep_looked(&e->endpoint);
+            rdma_ring_looked(&e->endpoint);
         }
         e->told = e->device.notify = e->device.looked = e->asleep = false;
         rdma_disarm(&e->link->base.head);
@@ -428,6 +429,7 @@ static void begin(uint64_t seed, bool iwarp)
     now_ns = 1000;
     delay_max_ns = 1 + up_to(20000);
     pace_ns = 1ull << up_to(16);
+    depth = one_in(3) ? 1 + (uint32_t)up_to(4) : DEPTH; /* where a queue pair is full, words wait, too */
     end_begin(0, iwarp);
     end_begin(1, iwarp);
     join(&ends[0]);

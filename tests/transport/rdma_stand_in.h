@@ -76,7 +76,7 @@ bool rdma_device_drain(rdma_device_t *dev)
     path->completed = path->posted;
     if (now == ACK_OF_ALL) peer_says(0, the_link->base.posted);
     if (now == FAILURE) rdma_path_broken(path);
-    if (now == RUNG) rdma_sleep_rung(path);
+    if (now == RUNG) rdma_sleep_rung(&path->sleep);
     if (now == SLOTS) slots_come(path);
     return true;
 }

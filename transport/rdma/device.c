@@ -397,7 +397,7 @@ static void request_came(rdma_device_t *device, const struct ibv_wc *wc)
         if (wc->status != IBV_WC_SUCCESS)
             rdma_path_failed(path, wc->status);
         else if (wc->opcode == IBV_WC_RECV_RDMA_WITH_IMM)
-            rdma_sleep_rung(path);
+            rdma_sleep_rung(&path->sleep);
         else if (!rdma_path_over(path) || (path->bulk && path->lane->stage == PATH_UP))
             kept = message_came(path, buffer,
                                 wc->byte_len); /* of a write that is done, says the sender's device */

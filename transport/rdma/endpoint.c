@@ -136,7 +136,7 @@ static void rdma_heard(path_endpoint_t *base, void *tag)
         uint64_t count;
         ssize_t ignored = read(ep->look, &count, sizeof count);
         (void)ignored;
-        rdma_sleep_looked(ep);
+        rdma_ring_looked(ep);
     } else if (tag == &ep->cm) {
         rdma_cm_heard(ep);
     } else if (tag == &ep->uevents) {

@@ -6,7 +6,7 @@
  *
  *   device.c   devices, buffers, completions         lane.c      which path is made for an offer, and what follows its end
  *   path.c     queue pairs                           link.c      slots out and in, acknowledgements
- *   ring.c     slots by WRITE, sleeping              bulk.c      remote writes and reads
+ *   ring.c     slots by WRITE, sleeping (sleep.c)    bulk.c      remote writes and reads
  *   cm.c       iWARP paths, by rdma_cm               region.c    memory that the peer writes and reads
  *   removal.c  devices that are removed in use       endpoint.c  the endpoint's devices, fencing
  *   choose.c, options.c, placement.c                 which device, port, GID and mode
@@ -32,6 +32,7 @@
 #include "transport/rdma/format.h"
 #include "transport/rdma/placement.h"
 #include "transport/rdma/rdma.h"
+#include "transport/rdma/sleep.h"
 
 #include <infiniband/verbs.h>
 #include <sys/socket.h>
@@ -152,8 +153,6 @@ typedef struct rdma_place {
     bool ethernet;
 } rdma_place_t;
 
-typedef enum rdma_sleep { RDMA_AWAKE, RDMA_ASKED, RDMA_GRANTED } rdma_sleep_t;
-
 struct rdma_cm_id;
 struct rdma_event_channel;
 
@@ -185,15 +184,13 @@ struct rdma_path {
     rdma_memory_t retired;   /* a smaller ring, until the path ends */
     rdma_memory_t ring;      /* where the peer writes slots, and the line behind it; none: it sends them */
     uint32_t ring_slots;
-    uint64_t ring_first;   /* number of the first slot that comes over this path */
-    uint64_t first;        /* ... that goes */
-    rdma_sleep_t sleep;    /* of this end: see ring.c */
+    uint64_t ring_first; /* number of the first slot that comes over this path */
+    uint64_t first;      /* ... that goes */
+    rdma_sleep_t sleep;
     rdma_memory_t tails;   /* bulk: rdma_placed_t of each write, where they are too large to go inline */
     struct rdma_cm_id *cm; /* iWARP: its connection */
     uint8_t ports_tried;   /* ... from ports that TCP was found to use */
     uint8_t token[RDMA_TOKEN];
-    bool peer_sleeps; /* the next flush is to ring */
-    uint64_t look_ns;
     bool stopped;        /* killed, and the device has said that it is in error */
     uint64_t destroy_ns; /* dying: when */
 };
@@ -441,11 +438,12 @@ unsigned rdma_ring_read(const rdma_path_t *path, uint64_t at, rf_slot_t *out, un
 uint64_t rdma_line_read(const rdma_path_t *path);
 /* False: no room. */
 bool rdma_line_write(rdma_path_t *path, uint64_t delivered);
-void rdma_sleep_arm(rdma_link_t *link, rdma_path_t *path);
-void rdma_sleep_word(rdma_link_t *link, rdma_path_t *path, uint32_t flags);
-void rdma_sleep_rung(rdma_path_t *path);
+/* Its owner is about to sleep. */
+void rdma_ring_arm(rdma_link_t *link, rdma_path_t *path);
+/* What a word says of sleeping; what was written before it has been taken. */
+void rdma_ring_word(rdma_link_t *link, rdma_path_t *path, uint32_t flags);
 /* The timer has gone off. */
-void rdma_sleep_looked(rdma_endpoint_t *ep);
+void rdma_ring_looked(rdma_endpoint_t *ep);
 
 /* cm.c */
 /* Where the peer is to connect to for a path over this device. */

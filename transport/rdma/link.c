@@ -166,14 +166,13 @@ static void word_say(rdma_link_t *link, rdma_path_t *path)
     if (!rdma_path_say(path, &word)) return;
     path_word_said(base, &word);
     rdma_bulk_said(link, word.placed);
-    if (word.flags & RDMA_WORD_GRANT) path->peer_sleeps = true;
+    if (word.flags & RDMA_WORD_GRANT) rdma_sleep_grants(&path->sleep);
     ack_said(link);
 }
 
 /* The receiver sleeps: this request wakes it; iWARP has no immediates, there a word does. */
 static void ring_peer(rdma_link_t *link, rdma_path_t *path, struct ibv_send_wr *request)
 {
-    path->peer_sleeps = false;
     link->base.stats.wakeups_sent++;
     if (path->device->iwarp)
         link->base.say |= RDMA_WORD_RING;
@@ -198,7 +197,7 @@ void rdma_push(path_link_t *base)
         }
         if (n == 0) break;
         sent = true;
-        if (path->peer_sleeps && path->peer.ring) ring_peer(link, path, &requests[n - 1]);
+        if (path->peer.ring && rdma_sleep_rings(&path->sleep)) ring_peer(link, path, &requests[n - 1]);
         if (base->posted > base->sent_max)
             base->sent_max = base->posted; /* it may be acknowledged from here on */
         rdma_path_post(path, requests, n);
@@ -290,7 +289,7 @@ static void word_take(rdma_link_t *link, rdma_path_t *path, const rf_slot_t *slo
         link->base.close_at = word.count;
         path_link_attention(&link->base);
     }
-    rdma_sleep_word(link, path, word.flags);
+    rdma_ring_word(link, path, word.flags);
     if (link->ack_due_at <= link->base.delivered) {
         link->ack_due_at = RF_NEVER;
         link->base.say_ack = true;
@@ -533,7 +532,7 @@ void rdma_arm(rf_link_t *link_head)
     if (link->device) rdma_device_arm(link->device);
     if (path && path->written && base->posted != base->slots_head)
         path_link_ask(base); /* the line wakes nobody */
-    if (path && path == path_up(link) && path->written) rdma_sleep_arm(link, path);
+    if (path && path == path_up(link) && path->written) rdma_ring_arm(link, path);
     link->armed = true;
 }
 
@@ -550,9 +549,12 @@ bool rdma_ready(rf_link_t *link_head)
     if (base->fenced) return false;
     rdma_device_t *device = link->device;
     if (path_link_served(base) && device && !(device->notify && device->looked)) rdma_device_drain(device);
-    const rdma_path_t *path = path_up(link), *reads = ring_open(link);
-    bool rung = link->armed && path && path->written &&
-                path->sleep == RDMA_AWAKE; /* since arm(), and that was all the ringing there is */
+    rdma_path_t *path = path_up(link);
+    /* What waited for room in the queue pair: its last completions may just have been taken, and no other will wake anybody. */
+    bool waits = base->posted != base->slots_head || base->say || base->say_ack;
+    if (waits && path && rdma_path_room(path) > 0) rdma_push(base);
+    const rdma_path_t *reads = ring_open(link);
+    bool rung = link->armed && path && path->written && rdma_sleep_over(&path->sleep);
     if (reads) rdma_line_hear(link);
     bool more = device && device->notify && !device->looked && !device->gone; /* a look that came to no end */
     return !path_link_served(base) || base->attention || ep->attention || rung || more || base->end_pending ||

@@ -6,16 +6,8 @@
  * slots sent from here its owner has taken. Ring and line are of one path: fresh memory, a fresh key, the slots numbered
  * from where the path began.
  *
- * A plain WRITE completes nothing at its target, so sleep is agreed:
- *
- *   receiver    AWAKE --arm: SLEEP--> ASKED --GRANT came--> GRANTED --rung--> AWAKE
- *   sender      on SLEEP: answers GRANT, and after that the last request of its next flush is a WRITE with immediate, once
- *
- * Nothing is overlooked. What was written before GRANT is in the ring when GRANT, which completes, has come; what is
- * written after it rings. The receiver sleeps while ASKED too: GRANT wakes it, and if that is not said soon, as by a sender
- * that does something else, a timer does, and it looks at its ring: after 1 ms first, then each time after twice as long.
- * (Polling until GRANT takes the CPU from a sender that shares it.) A receiver that was woken by something else stays
- * GRANTED and may sleep again without a word. tests/transport/rdma_sleep_test.c runs it in virtual time, with delays, stalls and deaths.
+ * A plain WRITE completes nothing at its target, so sleep is agreed: sleep.h. tests/transport/rdma_sleep_test.c runs it in virtual time,
+ * with delays, stalls and deaths; the simulator runs what is decided between many processes.
  */
 #include "transport/rdma/internal.h"
 
@@ -23,9 +15,6 @@
 
 #include <string.h>
 #include <sys/timerfd.h>
-
-#define LOOK_NS_MIN RF_NS_PER_MS
-#define LOOK_NS_MAX (64 * RF_NS_PER_MS)
 
 rf_err_t rdma_ring_make(rdma_path_t *path)
 {
@@ -120,41 +109,34 @@ bool rdma_line_write(rdma_path_t *path, uint64_t delivered)
 
 /* --- sleeping ----------------------------------------------------------------------------------------------- */
 
-/* One timer for all: the earliest of what they want. One that is set for no longer goes off earlier. */
+/* One timer for all: the earliest of what they want. */
 static void look_in(rdma_endpoint_t *ep, uint64_t ns)
 {
-    if (ep->look_ns != 0 && ep->look_ns <= ns) return;
+    uint64_t before_ns = ep->look_ns;
+    if (!rdma_sleep_timer(&ep->look_ns, ns)) return;
     struct itimerspec at = {
         .it_value = {.tv_sec = (time_t)(ns / RF_NS_PER_S), .tv_nsec = (long)(ns % RF_NS_PER_S)}};
-    if (timerfd_settime(ep->look, 0, &at, NULL) == 0) ep->look_ns = ns;
+    if (timerfd_settime(ep->look, 0, &at, NULL) != 0) ep->look_ns = before_ns;
 }
 
-void rdma_sleep_looked(rdma_endpoint_t *ep)
+void rdma_ring_looked(rdma_endpoint_t *ep)
 {
     ep->look_ns = 0;
 }
 
-void rdma_sleep_arm(rdma_link_t *link, rdma_path_t *path)
+void rdma_ring_arm(rdma_link_t *link, rdma_path_t *path)
 {
-    if (path->sleep == RDMA_AWAKE) {
-        path->sleep = RDMA_ASKED;
-        path->look_ns = LOOK_NS_MIN;
+    uint64_t look_ns;
+    if (rdma_sleep_arm(&path->sleep, &look_ns)) {
         link->base.say |= RDMA_WORD_SLEEP;
         rdma_push(&link->base);
     }
-    if (path->sleep != RDMA_ASKED) return;
-    look_in(path->device->endpoint, path->look_ns);
-    if (path->look_ns < LOOK_NS_MAX) path->look_ns *= 2;
+    if (look_ns != 0) look_in(path->device->endpoint, look_ns);
 }
 
-void rdma_sleep_word(rdma_link_t *link, rdma_path_t *path, uint32_t flags)
+void rdma_ring_word(rdma_link_t *link, rdma_path_t *path, uint32_t flags)
 {
     if (flags & RDMA_WORD_SLEEP) link->base.say |= RDMA_WORD_GRANT;
-    if ((flags & RDMA_WORD_GRANT) && path->sleep == RDMA_ASKED) path->sleep = RDMA_GRANTED;
-    if (flags & RDMA_WORD_RING) rdma_sleep_rung(path);
-}
-
-void rdma_sleep_rung(rdma_path_t *path)
-{
-    if (path->sleep == RDMA_GRANTED) path->sleep = RDMA_AWAKE;
+    if (flags & RDMA_WORD_GRANT) rdma_sleep_granted(&path->sleep);
+    if (flags & RDMA_WORD_RING) rdma_sleep_rung(&path->sleep);
 }
