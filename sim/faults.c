@@ -219,7 +219,7 @@ static bool majority_lives(const sim_world_t *w, const agreement_member_t *voter
 
 bool sim_may_die(sim_world_t *w, const rf_core_t *cores, unsigned n)
 {
-    if (w->majority_may_die || w->groups) return true;
+    if (w->majority_may_die || !sim_agrees(w)) return true;
     agreement_state_t state;
     agreement_member_t old[AGREEMENT_VOTERS_MAX];
     uint64_t newest = 0;
@@ -253,7 +253,7 @@ static rf_core_t any_alive(sim_world_t *w)
 static rf_core_t any_leader(sim_world_t *w)
 {
     rf_core_t core = any_alive(w);
-    if (w->groups || rf_prng_below(&w->faults, 3) != 0) return core;
+    if (!sim_agrees(w) || rf_prng_below(&w->faults, 3) != 0) return core;
     for (unsigned i = 0; i < w->n_cores; i++) {
         agreement_state_t state;
         if (!w->processes[i].alive) continue;
@@ -307,6 +307,7 @@ static void say(sim_world_t *w, sim_event_kind_t kind)
                 w, (agreement_member_t){.core = other, .incarnation = w->processes[other].incarnation});
         return;
     }
+    if (!sim_agrees(w)) return;
     agreement_state_t state;
     const sim_process_t *p = &w->processes[core];
     agreement_query(p->engine, &state);

@@ -5,6 +5,7 @@
  */
 #include "groups.h"
 #include "sim/monitors.h"
+#include "sim/rdma.h"
 
 #define JOIN_TIMEOUT_NS (100 * RF_NS_PER_MS)
 
@@ -12,6 +13,10 @@ void sim_host_died(sim_world_t *w, rf_core_t core, bool known)
 {
     if (w->monitors) {
         sim_monitors_died(w, core, known);
+        return;
+    }
+    if (w->rdma) {
+        sim_rdma_died(w, core);
         return;
     }
     sim_process_t *p = &w->processes[core];
@@ -263,6 +268,10 @@ void sim_host_look(sim_world_t *w, unsigned host)
 {
     if (w->monitors) {
         sim_monitors_look(w, host);
+        return;
+    }
+    if (w->rdma) {
+        sim_rdma_look(w, host);
         return;
     }
     if (w->groups) {

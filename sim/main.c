@@ -1,5 +1,6 @@
 /* rf-sim: the command line of the simulator; `rackfish sim` runs it. */
 #include "sim/monitors.h"
+#include "sim/rdma.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -61,7 +62,9 @@ static const option_text_t texts[] = {
      "group operations (two-phase, one-phase) instead of the log, under views that an oracle gives",
      OPTION_GROUPS},
     {"actor", "NAME",
-     "engine (default), groups, or monitor: the whole monitor, with registry, locks, queues and domains",
+     "engine (default), groups, monitor: the whole monitor, with registry, locks, queues and domains; or "
+     "rdma: how those sleep who "
+     "are joined by RDMA",
      OPTION_ACTOR},
     {"one-sided", NULL,
      "leaders write into voters' memory where they can: torn, late, completed early, cut by a revocation",
@@ -97,6 +100,15 @@ static const struct {
     {"expel-to-one", AGREEMENT_DEFECT_EXPEL_TO_ONE, OF_ENGINE},
     {"tail-early", SIM_DEFECT_TAIL_EARLY, OF_SURROUNDINGS},
     {"handed-commits", SIM_DEFECT_HANDED_COMMITS, OF_SURROUNDINGS},
+    {"no-last-look", SIM_DEFECT_NO_LAST_LOOK, OF_SURROUNDINGS},
+    {"armed-late", SIM_DEFECT_ARMED_LATE, OF_SURROUNDINGS},
+    {"not-rung", SIM_DEFECT_NOT_RUNG, OF_SURROUNDINGS},
+    {"rings-on", SIM_DEFECT_RINGS_ON, OF_SURROUNDINGS},
+    {"armed-once", SIM_DEFECT_ARMED_ONCE, OF_SURROUNDINGS},
+    {"rung-unseen", SIM_DEFECT_RUNG_UNSEEN, OF_SURROUNDINGS},
+    {"word-early", SIM_DEFECT_WORD_EARLY, OF_SURROUNDINGS},
+    {"left-unsaid", SIM_DEFECT_LEFT_UNSAID, OF_SURROUNDINGS},
+    {"sleep-kept", SIM_DEFECT_SLEEP_KEPT, OF_SURROUNDINGS},
     {"reply-before-stable", GROUP_DEFECT_REPLY_BEFORE_STABLE, OF_GROUPS},
     {"report-before-wedge", GROUP_DEFECT_REPORT_BEFORE_WEDGE, OF_GROUPS},
     {"one-phase-unnumbered", GROUP_DEFECT_ONE_PHASE_UNNUMBERED, OF_GROUPS},
@@ -277,7 +289,9 @@ static bool take_option(command_line_t *line, int id, const char *value)
     case OPTION_ACTOR:
         o->groups = strcmp(value, "groups") == 0;
         o->whole = strcmp(value, "monitor") == 0;
-        return o->groups || o->whole || strcmp(value, "engine") == 0 || complain("no such actor", value);
+        o->rdma = strcmp(value, "rdma") == 0;
+        return o->groups || o->whole || o->rdma || strcmp(value, "engine") == 0 ||
+               complain("no such actor", value);
     case OPTION_JOBS:
         return parse_unsigned(value, 1, JOBS_MAX, &o->jobs);
     case OPTION_KEEP_GOING:
@@ -330,10 +344,13 @@ static bool parse(command_line_t *line, int argc, char **argv)
     }
     if (optind < argc) return complain("takes no argument", argv[optind]);
     if (line->model && !read_model(line)) return false;
-    if (line->options.one_sided && (line->options.groups || line->model))
+    if (line->options.one_sided && (line->options.groups || line->options.rdma || line->model))
         return complain("only for the actors engine and monitor, without a model", "--one-sided");
     if (line->options.whole && line->options.monitors > SIM_MONITORS_MAX)
         return complain("too many whole monitors in one run", "--monitors");
+    if (line->options.rdma && line->options.monitors > SIM_RDMA_CORES_MAX)
+        return complain("too many sleepers in one run", "--monitors");
+    if (line->options.rdma && line->model) return complain("there is no model for this actor", "rdma");
     if (line->model) line->options.model = &line->model_read;
     if (!faults) sim_knobs_parse(line->model ? "none" : "default", &line->options.knobs, why, sizeof why);
     return true;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A night of the simulator: 100,000 seeds of the log, each of at least 1,000 operations, then groups and whole monitors.
+"""A night of the simulator: 100,000 seeds of the log, each of at least 1,000 operations, then groups, whole monitors, and sleepers over RDMA.
 
     sim/nightly.py [--seeds N] [--first SEED] [--jobs J] [--build FOLDER] [--folder FOLDER] [--again]
 
@@ -31,6 +31,7 @@ PARTS = [
     ("one-sided", 20, "--one-sided --faults all"),
     ("groups", 20, "--groups --faults storm"),
     ("monitors", 2, "--actor monitor --faults default"),
+    ("rdma", 10, "--actor rdma --faults storm"),
 ]
 SUMS = ["seeds", "failed", "events", "operations", "unknown", "refused", "reads", "messages", "faults", "crashes", "restarts",
         "elections", "views", "snapshots", "expulsions", "lost_machines", "undecided", "virtual_s", "seconds"]

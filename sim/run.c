@@ -7,6 +7,7 @@
  */
 #include "groups.h"
 #include "sim/monitors.h"
+#include "sim/rdma.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -185,6 +186,8 @@ static void set_up(sim_world_t *w)
         sim_groups_set_up(w);
     } else if (o->whole) {
         sim_monitors_set_up(w);
+    } else if (o->rdma) {
+        sim_rdma_set_up(w);
     } else {
         w->engine_size = sim_engine_size(w);
         rf_assert(w->engine_size > 0);
@@ -207,6 +210,8 @@ static void set_up(sim_world_t *w)
         sim_groups_begin(w);
     } else if (o->whole) {
         sim_monitors_begin(w);
+    } else if (o->rdma) {
+        sim_rdma_begin(w);
     } else {
         sim_event_t *form = sim_push(w, RF_NS_PER_US, SIM_EVENT_FORM);
         form->core = 0;
@@ -231,6 +236,7 @@ static void tear_down(sim_world_t *w)
     }
     sim_monitors_free(w);
     sim_lanes_free(w);
+    sim_rdma_free(w);
     sim_queue_free(&w->queue);
     sim_ledger_free(w);
     sim_history_free(&w->history);
@@ -248,7 +254,7 @@ static void tear_down(sim_world_t *w)
 
 static bool formed(sim_world_t *w)
 {
-    if (w->groups) return w->now_ns > 20 * RF_NS_PER_MS;
+    if (!sim_agrees(w)) return w->now_ns > 20 * RF_NS_PER_MS;
     for (unsigned i = 0; i < w->n_cores; i++) {
         agreement_state_t s;
         agreement_query(w->processes[i].engine, &s);
@@ -291,6 +297,8 @@ static void phase_forming(sim_world_t *w)
                 sim_groups_client_start(w, i);
             else if (w->monitors)
                 sim_mclient_start(w, i);
+            else if (w->rdma)
+                sim_rdma_client_start(w, i);
             else
                 sim_client_start(w, i);
         }
@@ -303,6 +311,7 @@ static void phase_forming(sim_world_t *w)
 static bool at_rest(sim_world_t *w, char *why, size_t why_size)
 {
     if (w->groups) return sim_groups_at_rest(w, why, why_size);
+    if (w->rdma) return sim_rdma_at_rest(w, why, why_size);
     return w->monitors ? check_monitors_at_rest(w, why, why_size) : check_progress(w, why, why_size);
 }
 
@@ -310,11 +319,11 @@ static void phase_settle(sim_world_t *w)
 {
     char why[400] = "";
     if (at_rest(w, why, sizeof why)) {
-        if (!w->groups) check_lost_end(w);
+        if (sim_agrees(w)) check_lost_end(w);
         if (w->monitors) check_monitors_end(w);
         w->phase = SIM_PHASE_END;
     } else if (w->now_ns > w->phase_ends_ns) {
-        if (!w->groups && majority_dead(w)) {
+        if (sim_agrees(w) && majority_dead(w)) {
             w->statistics->lost_machines++;
             w->lost = true;
             w->phase = SIM_PHASE_END;
@@ -327,6 +336,7 @@ static void phase_settle(sim_world_t *w)
 
 static void phase_event(sim_world_t *w)
 {
+    if (w->rdma) check_wake(w);
     switch (w->phase) {
     case SIM_PHASE_FORMING:
         phase_forming(w);
@@ -403,6 +413,8 @@ static void dispatch(sim_world_t *w, uint32_t number)
             sim_groups_client_timer(w, &event);
         else if (w->monitors)
             sim_mclient_timer(w, &event);
+        else if (w->rdma)
+            sim_rdma_client_timer(w, &event);
         else
             sim_client_timer(w, &event);
         break;
@@ -425,7 +437,10 @@ static void dispatch(sim_world_t *w, uint32_t number)
         phase_event(w);
         break;
     case SIM_EVENT_WRITE:
-        sim_lanes_world_event(w, &event);
+        if (w->rdma)
+            sim_rdma_device_event(w, &event);
+        else
+            sim_lanes_world_event(w, &event);
         break;
     default:
         rf_assert(!"an event of no kind");
@@ -451,6 +466,10 @@ static void print_process(const sim_world_t *w, const sim_process_t *p, FILE *ou
     }
     if (w->groups) {
         sim_groups_print(w, p, out);
+        return;
+    }
+    if (w->rdma) {
+        sim_rdma_print(w, p, out);
         return;
     }
     agreement_state_t s;

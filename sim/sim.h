@@ -21,6 +21,7 @@
  *      check_*.c    one property each
  *      groups.h, actor_groups.c, client_groups.c    group operations by themselves, under views that an oracle gives
  *      monitors.h, *_monitor*.c, fake.c             whole monitors: the real monitor/ on each core
+ *      rdma.h, *_rdma.c, rdma_*.c, check_wake.c     how those sleep who are joined by RDMA: the real decisions of transport/rdma
  *
  * Invariants: everything that happens is an event of the heap, taken in order of (time, order of making); every
  * choice comes from a generator seeded by the seed; nothing depends on addresses, on the host's clock or on floating
@@ -134,7 +135,7 @@ typedef enum sim_event_kind {
     SIM_EVENT_KILL,                          /* a fence reaps a process of another life */
     SIM_EVENT_EXPEL,                         /* groups: the oracle says that `peer` has left */
     SIM_EVENT_PHASE,                         /* the run goes on to its next phase */
-    SIM_EVENT_WRITE,                         /* lanes: something becomes of a write, or of a revocation */
+    SIM_EVENT_WRITE, /* lanes, rdma: something becomes of a write, or of a revocation */
 } sim_event_kind_t;
 
 const char *sim_event_name(unsigned kind);
@@ -428,12 +429,24 @@ typedef enum sim_defect {
     SIM_DEFECT_RING_REUSED = 1 << 0,    /* what a dead incarnation has sent is taken for the next one's */
     SIM_DEFECT_TAIL_EARLY = 1 << 1,     /* a lane's tail is read before its revocation is confirmed */
     SIM_DEFECT_HANDED_COMMITS = 1 << 2, /* iWARP: a write that was handed to TCP counts as placed */
+    /* ... of who sleeps over RDMA */
+    SIM_DEFECT_NO_LAST_LOOK = 1 << 3, /* having armed, it sleeps without looking once more */
+    SIM_DEFECT_ARMED_LATE = 1 << 4,   /* it looks once more, then arms */
+    SIM_DEFECT_NOT_RUNG = 1 << 5,     /* who has granted forgets to ring */
+    SIM_DEFECT_RINGS_ON = 1 << 11,    /* having granted once, it rings for ever */
+    SIM_DEFECT_ARMED_ONCE = 1 << 6,   /* the device is asked to tell of a completion only once */
+    SIM_DEFECT_RUNG_UNSEEN = 1 << 7,  /* rung after it armed, it sleeps all the same */
+    SIM_DEFECT_WORD_EARLY = 1 << 8,   /* the device completes before what was written earlier can be seen */
+    SIM_DEFECT_LEFT_UNSAID =
+        1 << 10, /* it sleeps on what waited for room in its queue pair, where there is some by then */
+    SIM_DEFECT_SLEEP_KEPT = 1 << 9, /* a path made anew begins as the one before ended */
 } sim_defect_t;
 
 typedef struct sim_options {
     uint64_t seed, seeds, operations;
     bool groups;                                     /* the actor is that of group operations */
     bool whole;                                      /* ... that of whole monitors */
+    bool rdma;                                       /* ... that of sleepers over RDMA */
     bool one_sided;                                  /* leaders write into voters' lanes where they can */
     unsigned monitors, hosts, clients, jobs, voters; /* 0: drawn */
     int plan, leases;                                /* -1: drawn */
@@ -481,6 +494,7 @@ struct sim_world {
     struct sim_groups *groups;     /* groups.h; NULL: not the actor of groups */
     struct sim_monitors *monitors; /* monitors.h; NULL: not that of whole monitors */
     struct sim_lanes *lanes;       /* lanes.c; NULL: no one-sided append */
+    struct sim_rdma *rdma;         /* rdma.h; NULL: not that of sleepers over RDMA */
     group_params_t group_params;
     unsigned n_cores, n_hosts, n_clients;
     agreement_params_t params; /* of every engine, but for `self` */
@@ -523,6 +537,12 @@ struct sim_world {
 static inline bool sim_network_cut(const sim_world_t *w, unsigned from_host, unsigned to_host)
 {
     return w->cut[from_host][to_host] != 0;
+}
+
+/* Processes of this world run the agreement. */
+static inline bool sim_agrees(const sim_world_t *w)
+{
+    return !w->groups && !w->rdma;
 }
 
 static inline bool sim_chance(rf_prng_t *prng, uint32_t ppm)

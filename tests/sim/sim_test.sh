@@ -3,6 +3,7 @@
 # sim_test.sh BUILD storm N      N seeds of the log, and N of groups, where much goes wrong at once
 # sim_test.sh BUILD monitors N   N seeds of whole monitors, and some of each preset
 # sim_test.sh BUILD one-sided N  N seeds in which leaders write into voters' memory, and some of each preset
+# sim_test.sh BUILD rdma N       N seeds of processes that sleep over RDMA, and some of each preset
 # sim_test.sh BUILD defects      the deliberate defects listed are each caught within a bounded number of seeds
 # sim_test.sh BUILD large        16,384 monitors on 256 hosts, within 256 KiB each
 # sim_test.sh BUILD whole        256 whole monitors on 16 hosts, and 128 with faults; more than the largest machine has are refused
@@ -69,6 +70,14 @@ monitors)
     "$sim" --actor monitor --ops 300 --seed 1000000 --seeds $(($3 / 4)) --faults storm
     "$sim" --actor monitor --ops 300 --seed 2000000 --seeds $(($3 / 20)) --faults none
     ;;
+rdma)
+    "$sim" --actor rdma --seeds "$3"
+    "$sim" --actor rdma --seed 1000000 --seeds "$3" --faults storm
+    "$sim" --actor rdma --seed 2000000 --seeds $(($3 / 4)) --faults none
+    # Owners that stand still between any two effects, and paths that break and are made anew
+    "$sim" --actor rdma --seed 3000000 --seeds $(($3 / 4)) --monitors 3 --hosts 3 --ops 3000 \
+        --faults none,effect_stall=1,loss=20,partition=10,flap=10,crash=3,restart=5
+    ;;
 defects)
     # name, seeds within which it must be seen, and what brings it out; the same seed is clean without it
     while read -r name seeds arguments; do
@@ -107,7 +116,7 @@ builds)
     cmake --build "$build/sim-$compiler" --target rf-sim -- -j2 >"$scratch/out" 2>&1 ||
         { tail -n 40 "$scratch/out" >&2 && fail "rf-sim does not build with $compiler"; }
     other=$build/sim-$compiler/bin/rf-sim
-    for what in all storm none "storm --one-sided" "storm --groups" "storm --actor monitor"; do
+    for what in all storm none "storm --one-sided" "storm --groups" "storm --actor monitor" "storm --actor rdma"; do
         # shellcheck disable=SC2086 # several words
         a=$("$sim" --seeds 10 --json --faults $what | grep -o '"hash":"[0-9a-f]*"')
         # shellcheck disable=SC2086
@@ -124,10 +133,15 @@ command)
     expect 1 "$sim" --plan square
     expect 1 "$sim" --actor nobody
     expect 1 "$sim" --one-sided --groups
+    expect 1 "$sim" --actor rdma --monitors 17
     expect 0 "$sim" --actor monitor --seed 5 --ops 200
     first=$(grep -o 'hash [0-9a-f]*' "$scratch/out")
     expect 0 "$sim" --actor monitor --seed 5 --ops 200
     [[ $first == "$(grep -o 'hash [0-9a-f]*' "$scratch/out")" ]] || fail "seed 5 of whole monitors does not replay"
+    expect 0 "$sim" --actor rdma --seed 5
+    first=$(grep -o 'hash [0-9a-f]*' "$scratch/out")
+    expect 0 "$sim" --actor rdma --seed 5
+    [[ $first == "$(grep -o 'hash [0-9a-f]*' "$scratch/out")" ]] || fail "seed 5 of sleepers does not replay"
     expect 1 "$sim" --model no-such-machine
     expect 1 "$sim" argument
     expect 0 "$sim" --seed 5 --history "$scratch/history"

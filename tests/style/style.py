@@ -49,6 +49,7 @@ EDGE_EXCEPTIONS = {
     ("bench/wire_driver.c", "transport/dpdk/driver/loop.h"): "measures the link driver's own loop",
     ("bench/bounce.c", "transport/dpdk/seal.h"): "measures the link driver, by seal",
     ("bench/shm_pair.h", "transport/shm/shm.h"): "measures that medium itself, down to its ring",
+    ("sim/rdma.h", "transport/rdma/sleep.h"): "runs what that medium decides of sleeping, without its devices",
 }
 
 # Calls that are not to be made, and what to use.
