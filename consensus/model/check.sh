@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Searches the Spin models of the agreement protocol, and shows that each deliberate defect is found.
+# Searches the Spin models of the agreement protocol, and of sleep over RDMA, and shows that each deliberate defect is found.
 #
 #   consensus/model/check.sh quick    small bounds, exhaustive, and the defects: a minute of one CPU
 #   consensus/model/check.sh full     the bounds of doc/agreement.md, exhaustive: README.md says how long each takes
@@ -109,6 +109,7 @@ defects() {
     finds lane TORN_RECORD "-DTERMS=2"
     finds lane OLD_COMPLETION ""
     finds lane HANDED_COMMITS "-DTERMS=2"
+    for defect in NO_LAST_LOOK ARMED_LATE NOT_RUNG ARMED_ONCE RUNG_UNSEEN WORD_EARLY SLEEP_KEPT; do finds sleep "$defect" ""; done
     finds group REPLY_BEFORE_STABLE "-DDEPARTURES=1"
     finds group REPORT_BEFORE_WEDGE "-DDEPARTURES=1"
     finds group ONE_PHASE_UNNUMBERED "-DDEPARTURES=1"
@@ -141,6 +142,7 @@ quick)
     holds log "3 terms, 2 entries, 1 claim of votes" "-DCHANGES=0 -DCLAIMS=1" -w22
     holds lease "a change of voters under a lease" "" -w22
     holds lane "3 terms, 2 entries" "" -w22
+    holds sleep "6 slots, 2 broken paths, a death" "-DSLOTS=6 -DBREAKS=2" -w22
     level=0
     holds group "1 operation, 2 departures, a join" "-DOPERATIONS=1" -w22
     defects
@@ -161,6 +163,7 @@ full)
     level=2 # from here on it pays
     holds lease "a change of voters under a lease" "" -w22
     holds lane "4 terms, 2 entries" "-DTERMS=4" -w24
+    holds sleep "8 slots, 4 broken paths, a death" "-DSLOTS=8 -DBREAKS=4" -w22
     holds lane "3 terms, 3 entries" "-DENTRIES=3" -w24
     holds group "1 operation, 2 departures, a join" "-DOPERATIONS=1" -w22
     holds group "2 one-phase operations, 2 departures" "-DNO_JOIN -DONLY_ONE_PHASE" -w22

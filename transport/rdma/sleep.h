@@ -1,6 +1,6 @@
 /*
  * How the receiver of slots that come by WRITE sleeps: what each end of a path decides, apart from how it is said and written. The
- * transport (ring.c, link.c) and the simulator (sim/actor_rdma.c) both go by it; transport/rdma/model/sleep.pml is the same, searched.
+ * transport (ring.c, link.c) and the simulator (sim/actor_rdma.c) both go by it; consensus/model/sleep.pml is the same, searched.
  *
  * A plain WRITE completes nothing at its target, so sleep is agreed:
  *
