@@ -9,8 +9,15 @@
 
 #include "rdma_verbs_stand_in.h"
 
+#include "base/log.h"
+
+#include <signal.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static rdma_path_t *path_new(rdma_device_t *device, rdma_link_t *link, rf_err_t *err)
 {
@@ -262,6 +269,82 @@ static void notifies_come(rdma_link_t *link, rdma_path_t *path, unsigned first, 
     }
 }
 
+/* How a child that fences a link with a bulk path and a region of the stand-in's device ended: as waitpid() says. */
+static int end_of_a_fence(void)
+{
+    int status = -1;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        rf_err_t err;
+        rf_region_t *region;
+        rdma_device_t *device = device_new();
+        rdma_link_t *link = link_new();
+        link->device = device;
+        prctl(PR_SET_DUMPABLE, 0); /* no core file */
+        state_said = IBV_QPS_RTS;
+        if (!bulk_new(device, link, &err) || rdma_region_create(&link->base.head, RF_PAGE, &region) != RF_OK)
+            _exit(2);
+        deregistered = 0;
+        rdma_medium.fence(&link->base);
+        _exit(rdma_bulk_of(link)->regions[0].memory.mr ? 3 : 0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return status;
+}
+
+/* A device that neither ends a queue pair nor gives back the memory that a peer may write is not fenced from, and the process does not
+ * go on as if it were. */
+static void what_cannot_be_fenced_ends_the_process(void **state)
+{
+    (void)state;
+    int status = end_of_a_fence();
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0); /* the memory is taken back */
+    destroy_fails = EIO;
+    status = end_of_a_fence();
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    dereg_fails = EIO;
+    status = end_of_a_fence();
+    destroy_fails = dereg_fails = 0;
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+}
+
+/* What a fence of this link says in the log. */
+static void fence_heard(rdma_link_t *link, char *out, size_t max)
+{
+    int log = memfd_create("log", MFD_CLOEXEC), stderr_was = dup(STDERR_FILENO);
+    rf_log_level_t level = rf_log_level();
+    assert_true(log >= 0 && stderr_was >= 0 && dup2(log, STDERR_FILENO) >= 0);
+    rf_log_set_level(RF_LOG_INFO);
+    rdma_medium.fence(&link->base);
+    rf_log_set_level(level);
+    assert_true(dup2(stderr_was, STDERR_FILENO) >= 0);
+    ssize_t n = pread(log, out, max - 1, 0);
+    assert_true(n > 0);
+    out[n] = '\0';
+    close(log);
+    close(stderr_was);
+}
+
+/* A fence says of a link's queue pairs what the device has said of them; also where only slots come, by SEND. */
+static void a_fence_says_what_is_known(void **state)
+{
+    (void)state;
+    static const struct {
+        enum ibv_qp_state said;
+        const char *text;
+    } ways[] = {{IBV_QPS_ERR, "its queue pair is in error"}, {IBV_QPS_RTS, "not known to be in error"}};
+    for (unsigned way = 0; way < sizeof ways / sizeof *ways; way++) {
+        rig_t rig = rig_new(1);
+        state_said = ways[way].said;
+        char said[1024];
+        fence_heard(rig.links[0], said, sizeof said);
+        state_said = IBV_QPS_ERR;
+        if (!strstr(said, ways[way].text)) fail_msg("'%s' is not in '%s'", ways[way].text, said);
+        rig_over(&rig);
+    }
+}
+
 /* Notify slots that wait for poll() take their places in the table with them over a break: the next path receives only what the table has
  * places for, and more as they are served. */
 static void notify_slots_that_wait_outlast_their_path(void **state)
@@ -372,6 +455,8 @@ int main(void)
         cmocka_unit_test(what_is_not_in_error_ends_before_another_begins),
         cmocka_unit_test(an_end_without_error_is_not_certain),
         cmocka_unit_test(what_came_before_an_end_is_heard),
+        cmocka_unit_test(what_cannot_be_fenced_ends_the_process),
+        cmocka_unit_test(a_fence_says_what_is_known),
         cmocka_unit_test(notify_slots_that_wait_outlast_their_path),
         cmocka_unit_test(a_word_has_to_fit_inline),
         cmocka_unit_test(what_is_not_made_has_nothing_posted),

@@ -30,7 +30,8 @@ static struct ibv_srq srq = {.context = &context};
 static struct ibv_comp_channel channel;
 static unsigned closed, made, destroyed, events_left, queued, inline_given;
 static enum ibv_qp_state state_said = IBV_QPS_ERR;
-static int query_fails;
+static int query_fails, destroy_fails, dereg_fails;
+static unsigned deregistered;
 static bool flushes; /* a queue pair that ends completes all at once */
 static uint64_t flushed_id;
 static struct ibv_wc came; /* a message; no wr_id: none */
@@ -127,7 +128,8 @@ int ibv_dealloc_pd(struct ibv_pd *of)
 int ibv_dereg_mr(struct ibv_mr *of)
 {
     (void)of;
-    return 0;
+    deregistered++;
+    return dereg_fails;
 }
 
 struct ibv_qp *ibv_create_qp(struct ibv_pd *of, struct ibv_qp_init_attr *attr)
@@ -156,7 +158,7 @@ int ibv_destroy_qp(struct ibv_qp *pair)
     (void)pair;
     destroyed++;
     if (flushes) queued += COMPLETIONS;
-    return 0;
+    return destroy_fails;
 }
 
 /* --- an endpoint with one device ---------------------------------------------------------------------------- */

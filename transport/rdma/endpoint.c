@@ -186,18 +186,38 @@ static bool paths_destroy(rdma_endpoint_t *ep, const rdma_domain_t *domain)
     return all;
 }
 
+/* The device neither says that the peer writes no more nor takes the memory back: nothing that this process says of it would be true.
+ * With its end the kernel takes back both. */
+static _Noreturn void unfenced(const path_link_t *base)
+{
+    rf_log(
+        RF_LOG_ERROR,
+        "rdma: the link to %s cannot be fenced: its device neither ends its queue pairs nor gives back the "
+        "memory that its peer may write, and so this process ends, as a core that cannot fence must",
+        base->address_text);
+    abort();
+}
+
 static void rdma_fence(path_link_t *base)
 {
     rdma_link_t *link = rdma_link_of(base);
     uint64_t before_ns = rf_clock_ns();
-    for (unsigned i = 0; i < PATH_LANES; i++) rdma_path_kill(link->paths[i]);
-    bool certain = paths_destroy(rdma_endpoint_of(base), link->domain);
-    if (!certain && base->bulk) rdma_bulk_shut(link);
+    bool stopped = true;
+    for (unsigned i = 0; i < PATH_LANES; i++) {
+        rdma_path_t *path = link->paths[i];
+        rdma_path_kill(path);
+        stopped = stopped && (!path || path->stopped);
+    }
+    bool ended = paths_destroy(rdma_endpoint_of(base), link->domain);
+    if (!ended && !rdma_bulk_shut(link)) unfenced(base);
     uint64_t took_ns = rf_clock_ns() - before_ns;
-    rf_log(certain ? RF_LOG_INFO : RF_LOG_WARN,
-           "rdma: the link to %s is fenced: its queue pairs %s, after %llu us", base->address_text,
-           certain ? "are no more"
-                   : "are not known to be gone; nothing is read from them any more, and its regions are shut",
+    rf_log(ended && stopped ? RF_LOG_INFO : RF_LOG_WARN, "rdma: the link to %s is fenced: %s, after %llu us",
+           base->address_text,
+           !ended ? "its queue pairs are not known to be gone; nothing is read from them any more, and its "
+                    "regions are shut"
+           : !stopped     ? "its queue pairs are not known to be in error; nothing that comes is looked at"
+           : link->domain ? "the queue pairs that its peer may write by are no more"
+                          : "its queue pair is in error",
            (unsigned long long)(took_ns / RF_NS_PER_US));
 }
 

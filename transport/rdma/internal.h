@@ -494,8 +494,8 @@ bool rdma_bulk_control(path_link_t *link, uint8_t type, const uint8_t *bytes, si
 void rdma_bulk_push_control(rdma_link_t *link);
 
 /* region.c */
-/* Nobody writes its regions any more; the memory stays. */
-void rdma_bulk_shut(rdma_link_t *link);
+/* Nobody writes its regions any more; the memory stays. False: the device does not give back all of it. */
+bool rdma_bulk_shut(rdma_link_t *link);
 /* The link has a domain at this device, with its regions in it. RF_ERR_AGAIN: paths over another device are still ending. */
 rf_err_t rdma_link_enter(rdma_link_t *link, rdma_device_t *device);
 /* The link has no domain any more; its regions stay. */

@@ -24,15 +24,17 @@ void rdma_bulk_free(path_link_t *link)
 
 /* --- the device --------------------------------------------------------------------------------------------- */
 
-void rdma_bulk_shut(rdma_link_t *link)
+bool rdma_bulk_shut(rdma_link_t *link)
 {
     rdma_bulk_t *bulk = rdma_bulk_of(link);
+    bool all = true;
     for (unsigned i = 0; bulk && i < bulk->regions_end; i++) {
         rdma_region_t *region = &bulk->regions[i];
-        if (region->memory.mr) ibv_dereg_mr(region->memory.mr);
+        if (region->memory.mr) all = ibv_dereg_mr(region->memory.mr) == 0 && all;
         region->memory.mr = NULL;
         region->moved_due = false; /* that key is none any more */
     }
+    return all;
 }
 
 /* Regions that had another device: nothing is written into those that are destroyed, so they need none. */

@@ -47,7 +47,7 @@ wait "$writer"
 matches "the writer hears that it is over" "$(grep '^ended' "$work/writer")" "^ended RF_ERR_"
 asks USR2
 equal "and nothing that it wrote late is placed" "$word" "unchanged RF_OK"
-[[ $device != rxe ]] || matches "its queue pairs are no more" "$(grep fenced "$work/owner.log")" "its queue pairs are no more, after [0-9]+ us"
+[[ $device != rxe ]] || matches "its queue pairs are no more" "$(grep fenced "$work/owner.log")" "the queue pairs that its peer may write by are no more, after [0-9]+ us"
 say "        $(grep -o 'is fenced.*' "$work/owner.log" | head -1)"
 check "the lab is down" lab down
 finish
