@@ -153,6 +153,7 @@ void fence_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size)
     if (who.core >= m->boot->n_cores || m->boot->cores[from].node != m->boot->cores[who.core].node) return;
     if (who.err != RF_OK) {
         /* Not by a late word: its host has left, and may have come back. */
+        const core_t *c = &m->cores[who.core];
         if (who.incarnation == c->left && c->fence != FENCE_DONE) host_is_to_leave(m, who.core);
         return;
     }
