@@ -192,6 +192,7 @@ struct rf_daemon {
     rf_control_t *control;
     rf_logs_t *logs;
     struct rf_run *runs;
+    struct rf_rejoin_way *rejoin_ways; /* rejoin.c */
     struct { /* the session of the log that changes for command lines are made in: control_registry.c */
         uint64_t id, sequence;                /* 0: none is open; last used */
         uint64_t outstanding[RF_ONCE_WINDOW]; /* sequences by their remainder; 0: none */

@@ -1,5 +1,6 @@
 #include "node/rejoin.h"
 
+#include "base/assert.h"
 #include "base/log.h"
 #include "node/boot.h"
 #include "node/cores.h"
@@ -20,10 +21,17 @@
 #define AGAIN_MAX_NS   (5 * RF_NS_PER_S)
 #define JOIN_NS        (12 * RF_NS_PER_S) /* a monitor's answer: it waits for a change to be agreed on */
 
+/* To another node: all cores that ask it share one connection, so that they come together, and join by one change. */
+typedef struct rf_rejoin_way {
+    rf_daemon_t *daemon;
+    rf_remote_t *remote; /* NULL: none */
+    unsigned n_asking;   /* cores that wait for its answer */
+} way_t;
+
 typedef struct rf_rejoin {
     rf_timer_t timer;
     rf_monitor_call_t call;
-    rf_remote_t *remote;
+    way_t *way;     /* a node is asked; NULL: none is */
     unsigned tried; /* places asked: the cores of this node, the nodes that are connected, then the others */
     uint64_t pause_ns, again_ns, up_ns;
 } rejoin_t;
@@ -115,47 +123,81 @@ static void on_monitor_answer(void *context, rf_err_t err, const void *body, siz
     on_answer(context, err, joined.incarnation);
 }
 
-static void remote_done(rf_local_core_t *core, rf_err_t err, rf_incarnation_t incarnation)
+static void on_way_answer(void *context, const uint8_t *bytes, size_t size)
 {
-    rf_remote_close(core->rejoin->remote);
-    core->rejoin->remote = NULL;
-    on_answer(core, err, incarnation);
-}
-
-static void on_remote_reply(void *context, const uint8_t *bytes, size_t size)
-{
+    way_t *way = context;
     Rackfish__ControlReply *reply = rf_control_reply_unpack(bytes, size);
     rf_err_t err = reply ? (rf_err_t)reply->err : RF_ERR_PROTOCOL;
     rf_incarnation_t incarnation = 0;
     if (err == RF_OK && reply->kind_case == RACKFISH__CONTROL_REPLY__KIND_JOINED)
         incarnation = reply->joined->incarnation;
+    rf_local_core_t *core =
+        reply && reply->id <= RF_CORES_MAX ? rf_daemon_core(way->daemon, (int)reply->id - 1) : NULL;
     rf_control_reply_free(reply);
-    remote_done(context, err, incarnation);
+    if (!core || !core->rejoin || core->rejoin->way != way) return;
+    core->rejoin->way = NULL;
+    if (--way->n_asking == 0) {
+        rf_remote_close(way->remote);
+        way->remote = NULL;
+    }
+    on_answer(core, err, incarnation);
 }
 
-static void on_remote_ended(void *context, rf_err_t err, const char *why)
+static void on_way_ended(void *context, rf_err_t err, const char *why)
 {
+    way_t *way = context;
+    rf_daemon_t *daemon = way->daemon;
     (void)why;
-    remote_done(context, err == RF_OK ? RF_ERR_CLOSED : err, 0);
+    rf_remote_close(way->remote);
+    way->remote = NULL;
+    way->n_asking = 0;
+    for (unsigned i = 0; i < daemon->n_cores; i++) { /* each once: it may ask the same node again */
+        rejoin_t *r = daemon->cores[i].rejoin;
+        if (!r || r->way != way) continue;
+        r->way = NULL;
+        on_answer(&daemon->cores[i], err == RF_OK ? RF_ERR_CLOSED : err, 0);
+    }
 }
 
-static const rf_remote_handlers_t remote_handlers = {.on_frame = on_remote_reply,
-                                                     .on_ended = on_remote_ended};
+static const rf_remote_handlers_t way_handlers = {.on_frame = on_way_answer, .on_ended = on_way_ended};
 
-static rf_err_t ask_node(rf_local_core_t *core, rf_node_t node)
+static way_t *way_to(rf_daemon_t *daemon, rf_node_t node)
 {
-    rf_daemon_t *daemon = core->daemon;
-    rf_client_t self = {.privileged = true};
-    memcpy(self.user, daemon->owner, sizeof self.user);
+    unsigned n_nodes = daemon->config->n_nodes;
+    if (!daemon->rejoin_ways) daemon->rejoin_ways = calloc(n_nodes, sizeof(way_t));
+    if (!daemon->rejoin_ways) return NULL;
+    way_t *way = &daemon->rejoin_ways[node];
+    way->daemon = daemon;
+    if (!way->remote &&
+        rf_remote_open(daemon, node, daemon->owner, true, &way_handlers, way, &way->remote) != RF_OK)
+        way->remote = NULL;
+    return way->remote ? way : NULL;
+}
+
+/* False: it cannot be asked now. */
+static bool ask_node(rf_local_core_t *core, rf_node_t node)
+{
+    way_t *way = way_to(core->daemon, node);
     Rackfish__CoreRequest join;
-    rackfish__core_request__init(&join);
-    join.core = core->core;
     Rackfish__ControlRequest request;
+    uint8_t bytes[64];
+    rackfish__core_request__init(&join);
     rackfish__control_request__init(&request);
-    request.id = 1;
+    join.core = core->core;
+    request.id = core->core + 1u;
     request.kind_case = RACKFISH__CONTROL_REQUEST__KIND_JOIN;
     request.join = &join;
-    return rf_remote_ask(daemon, node, &self, &request, &remote_handlers, core, &core->rejoin->remote);
+    rf_assert(rackfish__control_request__get_packed_size(&request) <= sizeof bytes);
+    if (!way || way->n_asking == RF_OPERATIONS_MAX) return false;
+    if (!rf_remote_send(way->remote, bytes, rackfish__control_request__pack(&request, bytes))) {
+        if (way->n_asking > 0) return false;
+        rf_remote_close(way->remote);
+        way->remote = NULL;
+        return false;
+    }
+    way->n_asking++;
+    core->rejoin->way = way;
+    return true;
 }
 
 /* The next place that may know an incarnation; when there is none, later again. */
@@ -163,7 +205,7 @@ static void ask(rf_local_core_t *core)
 {
     rf_daemon_t *daemon = core->daemon;
     rejoin_t *r = core->rejoin;
-    if (rf_monitor_call_is_under_way(&r->call) || r->remote) return;
+    if (rf_monitor_call_is_under_way(&r->call) || r->way) return;
     unsigned n_nodes = daemon->config->n_nodes;
     for (; r->tried < daemon->n_cores + 2 * n_nodes; r->tried++) {
         if (r->tried < daemon->n_cores) {
@@ -176,7 +218,7 @@ static void ask(rf_local_core_t *core)
         } else {
             rf_node_t node = (rf_node_t)((r->tried - daemon->n_cores) % n_nodes);
             bool connected = rf_peer_is_connected(daemon, node), first = r->tried < daemon->n_cores + n_nodes;
-            if (node != daemon->node && connected == first && ask_node(core, node) == RF_OK) return;
+            if (node != daemon->node && connected == first && ask_node(core, node)) return;
         }
     }
     again(core);
@@ -236,8 +278,11 @@ void rf_rejoin_close(rf_daemon_t *daemon)
         if (!r) continue;
         rf_timer_clear(&r->timer);
         rf_monitor_call_cancel(&r->call);
-        rf_remote_close(r->remote);
         free(r);
         daemon->cores[i].rejoin = NULL;
     }
+    for (unsigned i = 0; daemon->rejoin_ways && i < daemon->config->n_nodes; i++)
+        rf_remote_close(daemon->rejoin_ways[i].remote);
+    free(daemon->rejoin_ways);
+    daemon->rejoin_ways = NULL;
 }

@@ -4,6 +4,7 @@
  *
  *   DOWN, nothing of it runs --pause--> an incarnation is asked for, of a monitor here or of another node's --> started
  *
+ * Each asks for itself, at once; those that ask another node share one connection to it, so that they come together and join by one change.
  * The pause is nothing at first and grows while the core goes on dying. A core that was turned off stays off.
  */
 #ifndef RF_NODE_REJOIN_H

@@ -165,6 +165,23 @@ within "its core joins" 60 rejoined 2 2 3
 works_everywhere 0 1 2
 machine_down
 
+# All cores of a host that comes back ask together, and join by few changes.
+machine_up many --nodes 2 --cores 10
+remember_processes
+# shellcheck disable=SC2046
+kill -KILL $(awk '{ print $3 }' "$dir/node1/state")
+within "a host of ten cores is expelled" 60 all_up 10
+settled() { local view=$(status_of view); sleep 1; [[ $(status_of view) == "$view" ]]; }
+within "... and the voters are others" 60 settled
+view=$(status_of view)
+check "up brings it back" timeout 100 rackfish up
+within "its cores join" 60 all_up 20
+count=$(($(status_of view) - view))
+say "        by $count views, with those that make some of them voters"
+check "... by fewer views than there are cores" test "$count" -lt 10
+works_everywhere 0 10 19
+machine_down
+
 # On purpose.
 machine_up purpose --nodes 2 --cores 2
 id=$(rackfish run -d --core 3 -- sleep 4734.$own)
