@@ -60,20 +60,22 @@ static rf_err_t can_have_transport(const char *name, char *why, size_t why_max)
 
 int cli_doctor_media(const cli_t *cli, const rf_config_t *config, rf_node_t node)
 {
-    static const char *const checks[] = {"rdma", "dpdk", "transports", NULL};
+    static const char *const checks[] = {"rdma", "dpdk", "transports", "leases", NULL};
     bool special = false; /* tcp is told by those who need it, and shm comes with the program */
     for (unsigned i = 0; i < config->n_nodes; i++) {
         for (unsigned j = 0; j < config->n_nodes; j++)
             special |= i != j && strcmp(config->medium[i][j], "tcp") != 0;
     }
-    if (!special) return CLI_OK;
+    if (!special && config->lease_ms == 0) return CLI_OK;
     rf_doctor_options_t options = {
         .config = config, .node = node, .transport = can_have_transport, .only = checks};
     rf_doctor_report_t report;
     rf_doctor_run(&options, &report);
     for (unsigned i = 0; i < report.n; i++) {
         const rf_doctor_finding_t *f = &report.findings[i];
-        if (f->severity == RF_DOCTOR_FAIL) cli_error(cli, "%s; mend: %s", f->what, f->mend);
+        bool warns = f->severity == RF_DOCTOR_NOTE && strcmp(f->check, "leases") == 0;
+        if (f->severity == RF_DOCTOR_FAIL || warns)
+            cli_error(cli, "%s%s; mend: %s", warns ? "warning: " : "", f->what, f->mend);
     }
     return rf_doctor_worst(&report) == RF_DOCTOR_FAIL ? CLI_FAILED : CLI_OK;
 }

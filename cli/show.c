@@ -187,6 +187,10 @@ static void status_json(const Rackfish__Status *s)
     json_string(&json, "append", s->append);
     json_string(&json, "plan", s->plan);
     json_u64(&json, "lanes", s->lanes);
+    json_u64(&json, "lease_ms", s->lease_ms);
+    json_u64(&json, "lease_drift", s->lease_drift);
+    json_u64(&json, "reads_leased", s->reads_leased);
+    json_u64(&json, "reads_asked", s->reads_asked);
     json_string(&json, "answered_by", s->answered_by);
     json_object_end(&json);
     json_line_end(&json);
@@ -225,6 +229,12 @@ static void show_status(const cli_t *cli, const client_t *client, const reply_t 
            (unsigned long long)s->log_applied);
     printf("append     %s\n", s->append);
     printf("plan       %s\n", s->plan);
+    if (s->lease_ms > 0)
+        printf(
+            "reads      by the leader alone while it holds a lease, of %u ms less %u %%; as leader this core "
+            "answered %llu so, and asked a majority for %llu\n",
+            s->lease_ms, s->lease_drift, (unsigned long long)s->reads_leased,
+            (unsigned long long)s->reads_asked);
     printf("changes    %llu election%s, %llu expulsion%s, seen by this core",
            (unsigned long long)s->elections, s->elections == 1 ? "" : "s", (unsigned long long)s->expulsions,
            s->expulsions == 1 ? "" : "s");

@@ -169,6 +169,8 @@ void rf_config_not_reloadable(const rf_config_t *running, const rf_config_t *fre
         {"election_ms", running->election_ms != fresh->election_ms},
         {"voters", running->voters_max != fresh->voters_max || running->n_voters != fresh->n_voters ||
                        memcmp(running->voters, fresh->voters, sizeof running->voters) != 0},
+        {"leases", (running->lease_ms == 0) != (fresh->lease_ms == 0)},
+        {"lease_drift", running->lease_ms && fresh->lease_ms && running->lease_drift != fresh->lease_drift},
         {"one_sided", running->one_sided != fresh->one_sided},
         {"plan", strcmp(running->plan, fresh->plan) != 0},
         {"weights", memcmp(running->weights, fresh->weights, sizeof running->weights) != 0},
@@ -212,6 +214,8 @@ void rf_config_digest(const rf_config_t *config, uint8_t digest[32])
     digest_number(hash, config->host_deadline_ms);
     digest_number(hash, config->election_ms);
     digest_number(hash, config->one_sided);
+    digest_number(hash, config->lease_ms);
+    digest_number(hash, config->lease_drift);
     digest_number(hash, config->voters_max);
     digest_number(hash, config->n_voters);
     for (unsigned i = 0; i < config->n_voters; i++) digest_number(hash, config->voters[i]);

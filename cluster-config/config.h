@@ -14,6 +14,8 @@
  *   one_sided: off           # leaders write into voters' logs where the medium between them allows it (rdma)
  *   plan: host               # who passes on what is agreed: host, broadcast, unicast, package, weighted
  *   weights: {package: 4, host: 8, between: 8}   # of plan: weighted
+ *   leases: off              # leaders answer reads alone for half of election_ms; unsafe where a host's clock may stand still
+ *   lease_drift: 20          # percent by which hosts' clocks may differ in rate: taken off a lease
  *   log_level: info          # error, warn, info, debug; reloadable
  *   emulated: off            # every node is on this host; cores may share CPUs
  *   scheduler: auto          # auto, cgroup, signals
@@ -45,7 +47,7 @@
 #define RF_CONFIG_USERS_MAX  64
 #define RF_CONFIG_KEY_MIN    32
 #define RF_CONFIG_KEY_MAX    64
-#define RF_CONFIG_ERROR_MAX  512
+#define RF_CONFIG_ERROR_MAX  640
 #define RF_CONFIG_VOTERS_MAX 7
 #define RF_CONFIG_WEIGHT_MAX 64 /* AGREEMENT_WEIGHT_MAX of consensus/agreement.h */
 #define RF_DPDK_DEVICE_MAX   160
@@ -95,6 +97,9 @@ typedef struct rf_config {
     size_t key_size;
     bool encrypt, allow_root, emulated, one_sided;
     uint32_t heartbeat_ms, host_deadline_ms, election_ms;
+    uint32_t lease_ms;    /* for so long, less its drift, a leader answers reads alone; 0: leases are off */
+    uint32_t lease_drift; /* percent by which the rates of hosts' clocks may differ; 0: leases are off */
+    int leases_line;
     unsigned voters_max; /* at most so many cores vote */
     unsigned n_voters;   /* listed ones; 0: chosen */
     rf_core_t voters[RF_CONFIG_VOTERS_MAX];

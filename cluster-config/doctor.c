@@ -56,6 +56,7 @@ static const struct {
     {"voters", doctor_check_voters},
     {"plan", doctor_check_plan},
     {"lanes", doctor_check_lanes},
+    {"leases", doctor_check_leases},
 };
 
 static void finding_add(doctor_t *doctor, rf_doctor_severity_t severity, const char *mend, const char *format,

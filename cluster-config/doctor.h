@@ -38,7 +38,8 @@ typedef struct rf_doctor_options {
     const char *run_base;      /* folder of all machines' run directories, "/run/rackfish" */
     rf_doctor_transport_fn transport; /* NULL: not checked */
     const char *const *only;          /* names of checks, ended by NULL: no others; NULL: every one */
-    const char *sys_root; /* a folder to look for /sys and /dev/infiniband in instead of /; NULL: / */
+    const char
+        *sys_root; /* a folder to look for /sys, /dev/infiniband and /proc/cpuinfo in instead of /; NULL: / */
 } rf_doctor_options_t;
 
 /* Runs the checks. Takes up to a few seconds where host names must be resolved. One thread; it forks. */

@@ -2,6 +2,7 @@
 #include "cluster-config/doctor_internal.h"
 
 #include "base/clock.h"
+#include "base/os.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -316,4 +317,31 @@ void doctor_check_voters(doctor_t *doctor)
     else
         doctor_finding(doctor, RF_DOCTOR_NOTE, "three cores survive any one",
                        "%u voter(s): when a core that votes dies, nothing can be agreed on any more", n);
+}
+
+/* As far as the processor tells. */
+static bool is_virtual(const doctor_t *doctor)
+{
+    static char text[16384];
+    char path[512];
+    const char *root = doctor->options->sys_root ? doctor->options->sys_root : "";
+    snprintf(path, sizeof path, "%.240s/proc/cpuinfo", root);
+    if (rf_file_read(path, text, sizeof text) > 0 && strstr(text, " hypervisor")) return true;
+    snprintf(path, sizeof path, "%.240s/sys/hypervisor/type", root);
+    return access(path, F_OK) == 0;
+}
+
+void doctor_check_leases(doctor_t *doctor)
+{
+    const rf_config_t *config = doctor->options->config;
+    if (!config || config->lease_ms == 0) return;
+    if (is_virtual(doctor))
+        doctor_finding(
+            doctor, RF_DOCTOR_NOTE, "leave `leases` out, or see that it is never paused, saved or moved",
+            "%.80s:%d: leases are on, and this host is a virtual machine: while it is paused its clock "
+            "stands still, and its reads may then miss what others have agreed on",
+            config->path, config->leases_line);
+    else
+        doctor_good(doctor, "leases of %u ms; the clocks of hosts may differ in rate by %u %%",
+                    config->lease_ms, config->lease_drift);
 }

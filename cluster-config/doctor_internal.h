@@ -83,5 +83,6 @@ void doctor_check_transports(doctor_t *doctor);
 void doctor_check_voters(doctor_t *doctor);
 void doctor_check_plan(doctor_t *doctor);
 void doctor_check_lanes(doctor_t *doctor);
+void doctor_check_leases(doctor_t *doctor);
 
 #endif

@@ -29,7 +29,7 @@ rf_err_t rf_reader_fail(rf_reader_t *reader, int line, const char *format, ...)
     for (char *c = text; *c; c++) {
         if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
     }
-    snprintf(reader->error, RF_CONFIG_ERROR_MAX, "%.250s:%d: %.240s", reader->name, line, text);
+    snprintf(reader->error, RF_CONFIG_ERROR_MAX, "%.250s:%d: %.360s", reader->name, line, text);
     return RF_ERR_CONFIG;
 }
 
@@ -406,7 +406,7 @@ static rf_err_t key_unknown(walk_t *walk, const yaml_node_t *key, const Protobuf
     const char *names[FIELDS_MAX];
     unsigned n = 0;
     for (unsigned i = 0; i < schema->n_fields && n < FIELDS_MAX; i++) names[n++] = schema->fields[i].name;
-    char mend[200];
+    char mend[320];
     if (scalar_text(key)[0] >= '0' && scalar_text(key)[0] <= '9')
         snprintf(mend, sizeof mend, "within { }, quote a list: \"0-7,16-23\"");
     else

@@ -20,6 +20,8 @@
 #define HOST_DEADLINE_MS_MAX 600000
 #define ELECTION_MS_MIN      20
 #define ELECTION_MS_MAX      60000
+#define LEASE_DRIFT_MIN      1 /* percent */
+#define LEASE_DRIFT_MAX      40
 #define HEARTBEATS_MIN       3 /* a host is not called dead for fewer missed heartbeats */
 #define MEMORY_BYTES_MIN     (16ull << 20)
 #define MEMORY_BYTES_MAX     (1ull << 50)
@@ -69,6 +71,13 @@ static rf_err_t times_validate(rf_reader_t *reader, const machine_t *m, rf_confi
     config->election_ms = m->election_ms;
     config->heartbeat_ms = m->heartbeat_ms;
     config->host_deadline_ms = m->host_deadline_ms;
+    if (m->lease_drift < LEASE_DRIFT_MIN || m->lease_drift > LEASE_DRIFT_MAX)
+        return rf_reader_fail(reader, rf_reader_line(reader, m, "lease_drift", 0),
+                              "lease_drift: %u is out of range; write %d to %d, in percent", m->lease_drift,
+                              LEASE_DRIFT_MIN, LEASE_DRIFT_MAX);
+    config->lease_ms = m->leases ? m->election_ms / 2 : 0;
+    config->lease_drift = m->leases ? m->lease_drift : 0;
+    config->leases_line = rf_reader_line(reader, m, "leases", 0);
     return RF_OK;
 }
 

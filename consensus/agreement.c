@@ -554,6 +554,8 @@ void agreement_query(const agreement_t *e, agreement_state_t *out)
         .snapshots_sent = e->n_snapshots_sent,
         .snapshots_loaded = e->n_loads,
         .expulsions = e->n_expulsions,
+        .reads_leased = e->n_reads_leased,
+        .reads_asked = e->n_reads_asked,
         .shortcuts = e->n_shortcuts,
     };
     memcpy(out->voters, c->voters_new, c->n_new * sizeof *out->voters);

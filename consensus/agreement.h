@@ -133,7 +133,11 @@ typedef enum agreement_defect {
     AGREEMENT_DEFECT_TORN_RECORD = 1 << 9,           /* takes a record of which a part has arrived */
     AGREEMENT_DEFECT_OLD_COMPLETION =
         1 << 10, /* a write completed in a lane that was revoked counts in the next */
-    AGREEMENT_DEFECT_EXPEL_TO_ONE = 1 << 11, /* expulsions leave one voter */
+    AGREEMENT_DEFECT_EXPEL_TO_ONE = 1 << 11,  /* expulsions leave one voter */
+    AGREEMENT_DEFECT_NO_PROMISE = 1 << 12,    /* a round is answered without the promise of a lease */
+    AGREEMENT_DEFECT_BREAK_FREES = 1 << 13,   /* votes within its promise on the word of a link error */
+    AGREEMENT_DEFECT_LEASE_ENDLESS = 1 << 14, /* its holder never sees the end of a lease */
+    AGREEMENT_DEFECT_NO_DRIFT = 1 << 15,      /* takes nothing off a lease for the drift of clocks */
 } agreement_defect_t;
 
 typedef struct agreement_params {
@@ -392,9 +396,10 @@ typedef struct agreement_state {
     unsigned n_waiting; /* without a quorum: for whom */
     agreement_member_t waiting[AGREEMENT_VOTERS_MAX];
     uint64_t elections, snapshots_sent, snapshots_loaded, expulsions; /* counted here since the start */
-    uint64_t shortcuts;                                               /* steps of the steady state */
-    bool lane;      /* a voter: the leader may write its lane */
-    unsigned lanes; /* a leader: lanes of voters that it writes instead of sending */
+    uint64_t reads_leased, reads_asked; /* a leader: reads answered by its lease, and by asking a majority */
+    uint64_t shortcuts;                 /* steps of the steady state */
+    bool lane;                          /* a voter: the leader may write its lane */
+    unsigned lanes;                     /* a leader: lanes of voters that it writes instead of sending */
 } agreement_state_t;
 
 void agreement_query(const agreement_t *engine, agreement_state_t *out);

@@ -460,6 +460,8 @@ void role_transfer(agreement_t *e);
 void role_tick(agreement_t *e);
 void role_next_round(agreement_t *e);
 bool role_lease_valid(const agreement_t *e);
+/* It has promised its leader not to vote, and that holds: the leader may read alone, and is not known to be dead. */
+bool role_promised(const agreement_t *e);
 void role_update_lost(agreement_t *e);
 
 /* change.c */
@@ -560,7 +562,7 @@ static inline void send_ack_put(agreement_t *e)
     e->to[e->n_to] = e->ack_to;
     e->ack_due = false;
     /* What it acknowledges to the leader it has promised (role.c, role_lease_valid). */
-    if (e->params.lease_ns > 0 && same(e->ack_to, e->leader)) {
+    if (e->params.lease_ns > 0 && same(e->ack_to, e->leader) && !defect(e, AGREEMENT_DEFECT_NO_PROMISE)) {
         e->promise_until_ns = add_ns(e->now_ns, e->params.lease_ns);
         e->promised_to = e->leader;
     }

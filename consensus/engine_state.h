@@ -288,7 +288,7 @@ struct agreement {
         uint8_t *bytes;
     } in;
     uint32_t snapshot_size; /* bytes of each buffer */
-    uint64_t n_loads, n_elections, n_snapshots_sent, n_expulsions, n_snapshots;
+    uint64_t n_loads, n_elections, n_snapshots_sent, n_expulsions, n_snapshots, n_reads_leased, n_reads_asked;
     uint8_t *form_map; /* bitmap, for FORM's apply */
 
     groups_t *groups;                     /* NULL: not used */

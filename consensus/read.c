@@ -78,6 +78,7 @@ bool read_serve(agreement_t *e, agreement_member_t from, uint64_t id, uint64_t *
     bool ready = e->committed >= e->term_index;
     if (ready && role_lease_valid(e)) {
         *index = e->committed;
+        e->n_reads_leased++;
         return true;
     }
     if (e->n_served == SERVED_READS_MAX) {
@@ -87,6 +88,7 @@ bool read_serve(agreement_t *e, agreement_member_t from, uint64_t id, uint64_t *
     /* Before the first commit of its term the leader does not know what is committed (Raft 6.4): noted at the confirmation. */
     if (e->n_served == 0 || e->served[e->n_served - 1].round != e->round + 1 || !e->round_wanted)
         e->round_wanted = true;
+    e->n_reads_asked++;
     e->served[e->n_served++] = (served_read_t){
         .from = from, .id = id, .round = e->round + 1, .index = ready ? e->committed : UINT64_MAX};
     e->due |= DUE_SERVED;

@@ -18,7 +18,7 @@ static bool bound_to_leader(const agreement_t *e, const wire_vote_request_t *m)
     if (leads(e)) return true;
     if (e->leader_dead && e->leader.core != RF_CORE_NONE) return false;
     if (defect(e, AGREEMENT_DEFECT_ELECT_IN_LEASE)) return false;
-    if (e->promise_until_ns > e->now_ns && !member_dead(e, e->promised_to)) return true;
+    if (role_promised(e)) return true;
     /* Who stands first may have heard the leader's last message a little before the others: so a little less. */
     return e->leader.core != RF_CORE_NONE && e->params.election_ns != RF_NEVER &&
            add_ns(e->leader_heard_ns, e->params.election_ns - e->params.election_ns / 8) > e->now_ns;

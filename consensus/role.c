@@ -215,9 +215,17 @@ bool role_lease_valid(const agreement_t *e)
     uint64_t round = progress_majority(e, PROGRESS_ROUND, e->round);
     if (round == 0 || round + ROUNDS_KEPT <= e->round) return false; /* when it was sent is forgotten */
     uint64_t drift_ns = (e->params.lease_ns * e->params.drift_ppm + 999999) / 1000000; /* rounded up */
+    if (defect(e, AGREEMENT_DEFECT_NO_DRIFT)) drift_ns = 0;
+    if (defect(e, AGREEMENT_DEFECT_LEASE_ENDLESS)) return true;
     uint64_t lease_ns = e->params.lease_ns - drift_ns;
     uint64_t now = defect(e, AGREEMENT_DEFECT_STALE_NOW) ? e->prev_now_ns : e->now_ns;
     return now < add_ns(e->rounds_ns[round % ROUNDS_KEPT], lease_ns);
+}
+
+bool role_promised(const agreement_t *e)
+{
+    if (e->leader_unheard && defect(e, AGREEMENT_DEFECT_BREAK_FREES)) return false;
+    return e->promise_until_ns > e->now_ns && !member_dead(e, e->promised_to);
 }
 
 /* What earlier leaders have committed, and told others, may be in this log without being known here as committed, until an entry of the
@@ -338,7 +346,7 @@ void role_stand(agreement_t *e, bool pre, bool evidence, bool transfer)
         return;
     }
     /* To stand is to vote, for itself: not while what it promised to the leader holds. */
-    bool bound = e->promise_until_ns > e->now_ns && !member_dead(e, e->promised_to) && !transfer;
+    bool bound = role_promised(e) && !transfer;
     if (bound && !pre && !defect(e, AGREEMENT_DEFECT_ELECT_IN_LEASE)) {
         become_follower(e);
         e->election_at_ns = e->promise_until_ns;

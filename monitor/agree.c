@@ -95,10 +95,11 @@ static rf_err_t on_load(void *context, uint64_t index, const void *bytes, size_t
 
 /* ---- parameters ---- */
 
-/* Several within an election's time, so that one that is late does not count. */
+/* Several within an election's time, and a lease's, so that one that is late does not count. */
 static uint64_t heartbeat_ns(const rf_boot_t *boot)
 {
     uint64_t ms = boot->heartbeat_ms < boot->election_ms / 4 ? boot->heartbeat_ms : boot->election_ms / 4;
+    if (boot->lease_ms > 0 && ms > boot->lease_ms / 2) ms = boot->lease_ms / 2;
     return (ms > 0 ? ms : 1) * RF_NS_PER_MS;
 }
 
@@ -143,7 +144,8 @@ agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core, rf_incarn
         .election_ns = alone ? RF_NEVER : boot->election_ms * RF_NS_PER_MS,
         .silence_ns = boot->host_deadline_ms * RF_NS_PER_MS / 2, /* besides that of who reports it */
         .behind_ns = AGREE_BEHIND_NS,
-        .drift_ppm = DRIFT_PPM,
+        .lease_ns = alone ? 0 : boot->lease_ms * RF_NS_PER_MS,
+        .drift_ppm = boot->lease_drift * 10000,
         .lane_lines = boot->one_sided && boot->n_nodes > 1 ? MONITOR_LANE_LINES_MAX : 0,
         .seed = seed(boot, core, incarnation),
         .state_machine = {.apply = on_apply, .save = on_save, .load = on_load},

@@ -50,8 +50,7 @@
 #define AGREE_VOTERS_MAX        AGREEMENT_VOTERS_MAX
 #define REPLICA_MAX             (1u << 20)            /* bytes of full cores, domains and names */
 #define SNAPSHOT_MAX            (REPLICA_MAX * 5 / 2) /* ... and of a full registry */
-#define DRIFT_PPM               1000 /* by which clocks of hosts may differ in rate; ten times what NTP corrects at most */
-#define CHANGE_NS               (10 * RF_NS_PER_S) /* a change of membership, all in all */
+#define CHANGE_NS               (10 * RF_NS_PER_S)    /* a change of membership, all in all */
 #define JOIN_GATHER_NS          (5 * RF_NS_PER_MS) /* so long the first waits for others, to join by one change */
 #define FENCE_GRACE_NS          RF_NS_PER_S        /* for who leaves in order, to end by itself */
 #define FENCE_AGAIN_NS          RF_NS_PER_S        /* between words that a core cannot be fenced */

@@ -238,6 +238,8 @@ static rf_err_t publish(rf_daemon_t *daemon, int *boot_fd)
         .heartbeat_ms = config->heartbeat_ms,
         .host_deadline_ms = config->host_deadline_ms,
         .election_ms = config->election_ms,
+        .lease_ms = config->lease_ms,
+        .lease_drift = config->lease_drift,
         .log_level = config->log_level,
         .voters_max = (uint16_t)config->voters_max,
         .weights = {config->weights[0], config->weights[1], config->weights[2]},

@@ -259,6 +259,10 @@ static void answer_status(replica_query_t *query, const void *body, size_t size)
     status.incarnation = s.incarnation;
     status.append = append;
     status.plan = daemon->config->plan;
+    status.lease_ms = s.cores > 1 ? daemon->config->lease_ms : 0;
+    status.lease_drift = s.cores > 1 ? daemon->config->lease_drift : 0;
+    status.reads_leased = s.reads_leased;
+    status.reads_asked = s.reads_asked;
     status.lanes = s.lanes >= RF_CLIENT_LANES_UNFIT ? 0 : s.lanes;
     status.domains = s.domains;
     status.forming = s.forming;

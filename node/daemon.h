@@ -181,6 +181,7 @@ struct rf_daemon {
     rf_link_driver_t link_drivers[RF_DPDK_PORTS_MAX];
     unsigned n_cores;
     rf_local_core_t cores[RF_CORES_PER_NODE_MAX];
+    bool lease_kept;         /* of cores that run: their lease is not the one of the file */
     unsigned next_core;      /* where the next program without a wish goes */
     uint64_t expelled_alive; /* cores of this node that the machine went on without while they ran */
     unsigned next_node;      /* ... of a witness, which sends it to another node */

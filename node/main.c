@@ -95,6 +95,7 @@ static rf_err_t step_run_dir(rf_daemon_t *daemon, char *error)
     err = rf_run_dir_read_machine(daemon);
     if (err == RF_OK) {
         daemon->adopted = true;
+        rf_config_digest(daemon->config, daemon->config_digest); /* with what its cores run by */
         return RF_OK;
     }
     if (err == RF_ERR_NOT_FOUND) return RF_OK;
@@ -177,6 +178,13 @@ static rf_err_t step_link_driver(rf_daemon_t *daemon, char *error)
 static rf_err_t step_cores(rf_daemon_t *daemon, char *error)
 {
     if (!daemon->adopted) return RF_OK;
+    if (daemon->lease_kept)
+        rf_log(
+            RF_LOG_WARN,
+            "%.200s:%d: leases: the machine that runs has them %s (%u ms, %u %% for clocks), and keeps that; "
+            "'rackfish down' and 'up' change it",
+            daemon->config->path, daemon->config->leases_line, daemon->config->lease_ms ? "on" : "off",
+            daemon->config->lease_ms, daemon->config->lease_drift);
     rf_err_t err = rf_monitors_open(daemon, error, ERROR_MAX);
     if (err != RF_OK) return err;
     unsigned alive = rf_cores_adopt(daemon);

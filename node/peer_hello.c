@@ -26,6 +26,8 @@ static unsigned config_lines(const rf_daemon_t *daemon, char lines[][320], char 
     snprintf(lines[n++], 320, "one_sided=%s", c->one_sided ? "on" : "off");
     snprintf(lines[n++], 320, "plan=%s", c->plan);
     snprintf(lines[n++], 320, "weights=%u,%u,%u", c->weights[0], c->weights[1], c->weights[2]);
+    snprintf(lines[n++], 320, c->lease_ms ? "leases=on, %u ms, drift %u %%" : "leases=off", c->lease_ms,
+             c->lease_drift);
     snprintf(lines[n++], 320, "scheduler=%u", c->sched);
     snprintf(lines[n++], 320, "number of hosts=%u", c->n_nodes);
     for (unsigned i = 0; i < c->n_nodes; i++) {

@@ -265,6 +265,8 @@ rf_err_t rf_run_dir_write_machine(rf_daemon_t *daemon)
                            daemon->cgroup[0] ? daemon->cgroup : "-");
     for (unsigned i = 0; i < daemon->config->n_nodes; i++)
         at += (size_t)snprintf(text + at, sizeof text - at, "place %u %u\n", i, daemon->places[i].n_cores);
+    at += (size_t)snprintf(text + at, sizeof text - at, "lease %u %u\n", daemon->config->lease_ms,
+                           daemon->config->lease_drift);
     snprintf(path, sizeof path, "%s/machine", daemon->node_dir);
     rf_err_t err = rf_file_write(path, text, at);
     if (err != RF_OK) rf_log(RF_LOG_ERROR, "cannot write %s: %m", path);
@@ -293,6 +295,14 @@ rf_err_t rf_run_dir_read_machine(rf_daemon_t *daemon)
             return RF_ERR_PROTOCOL;
         n_cores[i] = (rf_core_t)cores;
     }
+    unsigned lease_ms = 0, drift = 0; /* one that was written before there were leases has none */
+    if ((line = strchr(line + 1, '\n')) != NULL && line[1] &&
+        sscanf(line + 1, "lease %u %u", &lease_ms, &drift) != 2)
+        return RF_ERR_PROTOCOL;
+    /* All members lean on the same lease: those that run keep theirs, and who joins them is compared with that (hello). */
+    daemon->lease_kept = daemon->config->lease_ms != lease_ms || daemon->config->lease_drift != drift;
+    daemon->config->lease_ms = lease_ms;
+    daemon->config->lease_drift = drift;
     daemon->machine = id;
     daemon->machine_known = true;
     snprintf(daemon->cgroup, sizeof daemon->cgroup, "%s", strcmp(cgroup, "-") == 0 ? "" : cgroup);

@@ -11,6 +11,7 @@
 
 #define REAL_NS        (1000000000ull * RF_NS_PER_S)
 #define DRIFT_MAX      40000 /* parts per million */
+#define DRIFT_TOLD     9     /* percent, a little more than two such clocks differ by: 1.04 / 0.96 */
 #define LATE_ONE_IN    16
 #define SAME_TICK_MAX  10000
 #define CHECK_INTERVAL 1024 /* events of a world between two looks at every invariant of a monitor */
@@ -138,6 +139,7 @@ static void start(sim_world_t *w, sim_process_t *p)
     rf_assert(err == RF_OK);
     m->monitor->defects = w->options->monitor_defects;
     p->engine = m->monitor->agree.engine;
+    sim_engine_spoil(p->engine, w->options->defects);
     const agreement_machine_t mine = {p, machine_apply, machine_save, machine_load};
     m->machine = sim_engine_listen(p->engine, &mine);
     m->exits = false;
@@ -233,7 +235,8 @@ static bool carry_out(sim_world_t *w, sim_process_t *p)
 static void step_once(sim_world_t *w, sim_process_t *p, monitor_event_t *event)
 {
     sim_monitor_t *m = monitor_of(p);
-    event->now_ns = sim_clock_local(w, w->host[p->core]);
+    event->now_ns = p->stale_ns ? p->stale_ns : sim_clock_local(w, w->host[p->core]);
+    p->last_now_ns = event->now_ns;
     event->real_ns = REAL_NS + w->now_ns;
     monitor_step(m->monitor, event, m->output);
     w->monitors->fake.cores[p->core].lease_ns = m->output->lease_ns;
@@ -367,6 +370,11 @@ static void draw_boot(sim_world_t *w)
         heartbeat_ms * (uint32_t)(odd ? sim_between(prng, 3, 30) : sim_between(prng, 8, 12));
     b->election_ms = odd ? (uint32_t)sim_between(prng, 20, 8 * heartbeat_ms)
                          : heartbeat_ms * (uint32_t)sim_between(prng, 4, 6);
+    /* Who holds a lease where the clock is slow, and the others' are fast, leans on all that is allowed for; core 0 leads first. */
+    bool leases = w->params.lease_ns > 0, extreme = leases && w->knobs.drift > 0;
+    unsigned slow = extreme && rf_prng_below(prng, 2) ? (unsigned)rf_prng_below(prng, w->n_hosts) : 0;
+    b->lease_ms = leases ? b->election_ms / 2 : 0;
+    b->lease_drift = DRIFT_TOLD;
     for (unsigned h = 0; h < w->n_hosts; h++) {
         snprintf(b->nodes[h].name, sizeof b->nodes[h].name, "node%u", h);
         snprintf(b->medium[h], sizeof b->medium[h], "sim");
@@ -383,10 +391,11 @@ static void draw_boot(sim_world_t *w)
     }
     w->params.election_ns = b->election_ms * RF_NS_PER_MS;
     w->params.silence_ns = b->host_deadline_ms * RF_NS_PER_MS;
-    w->params.lease_ns = 0;
+    w->params.lease_ns = b->lease_ms * RF_NS_PER_MS; /* no clock stops then */
     for (unsigned h = 0; h < w->n_hosts; h++) { /* a tenth between two is what a fence by time allows for */
         int64_t *rate_ppm = &w->clocks[h].rate_ppm;
         *rate_ppm = *rate_ppm > DRIFT_MAX ? DRIFT_MAX : *rate_ppm < -DRIFT_MAX ? -DRIFT_MAX : *rate_ppm;
+        if (extreme) *rate_ppm = h == slow ? -DRIFT_MAX : DRIFT_MAX;
     }
     uint32_t spare_ms = 2 * heartbeat_ms; /* as monitor/conn.c has it */
     all->deadline_ns = (b->host_deadline_ms - spare_ms) * RF_NS_PER_MS;

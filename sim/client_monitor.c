@@ -30,10 +30,16 @@ void sim_mclient_arm(sim_world_t *w, sim_mclient_t *c, uint64_t delay_ns)
     sim_push(w, w->now_ns + delay_ns + 1, SIM_EVENT_CLIENT)->x = (uint64_t)c->stamp << 32 | c->number;
 }
 
+/* Where there are leases: who is cut off with its leader cannot do much else. */
+static bool reads_only(const sim_world_t *w, const sim_mclient_t *c)
+{
+    return w->params.lease_ns > 0 && c->number % 3 == 0;
+}
+
 void sim_mclient_think(sim_world_t *w, sim_mclient_t *c)
 {
     c->state = SIM_M_IDLE;
-    uint64_t mean_ns = c->kind == SIM_WATCHER ? w->think_ns / 10 : w->think_ns;
+    uint64_t mean_ns = c->kind == SIM_WATCHER || reads_only(w, c) ? w->think_ns / 10 : w->think_ns;
     sim_mclient_arm(w, c,
                     sim_exponential(&w->work, rf_prng_below(&w->work, 2) ? mean_ns / 100 : mean_ns * 2));
 }
@@ -253,6 +259,7 @@ static const uint8_t mix[] = {
 static sim_m_op_t draw(sim_world_t *w, const sim_mclient_t *c)
 {
     if (c->kind == SIM_WATCHER) return SIM_M_WATCH;
+    if (reads_only(w, c) && rf_prng_below(&w->work, 64)) return SIM_M_GET;
     if (c->token != 0 && rf_prng_below(&w->work, 2)) return SIM_M_RELEASE;
     if (c->child != 0 && rf_prng_below(&w->work, 4) == 0) return c->killed ? SIM_M_WAIT : SIM_M_KILL;
     sim_m_op_t op = (sim_m_op_t)mix[rf_prng_below(&w->work, sizeof mix)];
@@ -412,7 +419,7 @@ static void begin(sim_world_t *w, sim_mclient_t *c)
         end_itself(w, c);
         return;
     }
-    if (!watches && w->operations_left > 0) w->operations_left--;
+    if (!watches && !reads_only(w, c) && w->operations_left > 0) w->operations_left--;
     c->op = draw(w, c);
     c->operation = SIZE_MAX;
     c->expected = 0;

@@ -12,6 +12,11 @@ agreement_machine_t sim_engine_listen(agreement_t *engine, const agreement_machi
     return own;
 }
 
+void sim_engine_spoil(agreement_t *engine, unsigned defects)
+{
+    engine->params.defects = defects;
+}
+
 unsigned sim_engine_voters_old(const agreement_t *engine, agreement_member_t *out)
 {
     const config_t *config = config_newest(engine);

@@ -127,6 +127,8 @@ typedef struct rf_client_status {
     char isolation[96];   /* ... and of isolation */
     uint64_t
         expulsions_silent; /* of the expulsions: no kernel's word of a death had come here before the view */
+    uint64_t reads_leased,
+        reads_asked; /* as leader it answered so many reads by its lease, and so many by asking a majority */
 } rf_client_status_t;
 
 enum { RF_CORE_DOWN = 0, RF_CORE_UP = 1, RF_CORE_JOINING = 2 };

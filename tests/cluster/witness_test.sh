@@ -1,4 +1,5 @@
-# Two hosts and a witness, a third that only votes: any one of them may go down, and the others go on.
+# Two hosts and a witness, a third that only votes: any one of them may go down, and the others go on. With leases, which those that
+# run keep whatever the file says later.
 source "$(dirname "$0")/lib.sh" "$1"
 
 head -c 32 /dev/urandom >"$work/witness.key"
@@ -8,7 +9,7 @@ export RACKFISH_MACHINE="t$$-witness"
 dir=$base/$RACKFISH_MACHINE
 machines+=("$RACKFISH_MACHINE")
 {
-    printf 'machine: %s\nkey_file: witness.key\nallow_root: on\ndefaults: {cores: "0-0"}\nnodes:\n' "$RACKFISH_MACHINE"
+    printf 'machine: %s\nkey_file: witness.key\nallow_root: on\nleases: on\ndefaults: {cores: "0-0"}\nnodes:\n' "$RACKFISH_MACHINE"
     printf '  - {hosts: %s, address: 127.0.0.1, port: %s}\n' a $port b $((port + 1))
     printf '  - {hosts: w, address: 127.0.0.1, port: %s, witness: on}\n' $((port + 2))
 } >"$work/witness.yaml"
@@ -39,6 +40,7 @@ matches "status names the witness" "$(via a status)" "witness +node w: votes"
 matches "... and as JSON" "$(via b --json status)" '"witnesses":\["w"\]'
 matches "nodes names it" "$(via a nodes)" "up, witness"
 equal "only one node is one" "$(via a --json nodes | grep -c '"witness":true')" 1
+matches "it says that leases are on" "$(via w status)" "reads +by the leader alone .* of 250 ms"
 matches "doctor knows that any one may die" "$(rackfish doctor --config "$work/witness.yaml" 2>&1)" "or of any 1 node"
 for i in 1 2 3 4; do matches "a program without a wish goes elsewhere ($i)" "$(where w)" "^core [01]$"; done
 equal "... with one it goes to the witness" "$(where a --core 2) $(where a --node w) $(where w --node w)" "core 2 core 2 core 2"
@@ -58,5 +60,16 @@ for row in "w a b" "b a w" "a b w"; do
     within "$1 is back" 60 status_is "$1" cores_up 3
     within "... and any one may go again" 30 status_is "$2" survives_nodes 1
 done
+
+sed -i 's/^leases: on/leases: off/' "$work/witness.yaml"
+kill -KILL "$(awk '$1 == "node" { print $3 }' "$dir/b/state")"
+bring_up b
+within "a rackfishd started anew, by a file without leases, takes its cores over" 30 status_is b cores_up 3
+equal "... and keeps their lease" "$(via b --json status | json lease_ms)" 250
+matches "... and says so" "$(cat "$dir/b/rackfishd.log")" "witness.yaml:4: leases: the machine that runs has them on"
+kill -KILL "$(pid_of monitor 1)"
+within "... a core of it joins anew" 60 bash -c "rackfish --via a --json cores | grep '\"core\":1,.*' | grep -q '\"state\":\"up\"'"
+within "... and works" 30 works a --core 1
+sed -i 's/^leases: off/leases: on/' "$work/witness.yaml"
 machine_down
 finish

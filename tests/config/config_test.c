@@ -122,7 +122,7 @@ static void test_sample_is_understood(void **state)
     assert_true(config->encrypt && !config->one_sided);
     assert_string_equal(config->plan, "host");
     rf_config_port_place(config, 0, place, sizeof place);
-    assert_true(matches("/*/rack.yaml:12", place));
+    assert_true(matches("/*/rack.yaml:14", place));
     assert_int_equal(rf_config_this_node(config, "RACK03"), 2);
     assert_int_equal(rf_config_this_node(config, "rock03"), RF_NODE_NONE);
     free(config);
@@ -266,6 +266,10 @@ static void test_digest(void **state)
     assert_false(digests_equal(base, "key_file: k\nnodes: [{hosts: \"a[1-2]\", cores: 3}]\n"));
     assert_false(digests_equal(base, "key_file: k\nnodes: [{hosts: \"a[1-3]\", cores: 2}]\n"));
     assert_false(digests_equal(base, "key_file: k\nencrypt: off\nnodes: [{hosts: \"a[1-2]\", cores: 2}]\n"));
+    assert_false(digests_equal(base, "key_file: k\nleases: on\nnodes: [{hosts: \"a[1-2]\", cores: 2}]\n"));
+    assert_false(
+        digests_equal("key_file: k\nleases: on\nnodes: [{hosts: \"a[1-2]\", cores: 2}]\n",
+                      "key_file: k\nleases: on\nlease_drift: 3\nnodes: [{hosts: \"a[1-2]\", cores: 2}]\n"));
     assert_false(digests_equal(base, "key_file: k\none_sided: on\nnodes: [{hosts: \"a[1-2]\", cores: 2}]\n"));
     assert_true(digests_equal(base, "key_file: k\nplan: host\nnodes: [{hosts: \"a[1-2]\", cores: 2}]\n"));
     assert_false(digests_equal(base, "key_file: k\nplan: package\nnodes: [{hosts: \"a[1-2]\", cores: 2}]\n"));
@@ -297,6 +301,13 @@ static void test_reload_names_what_cannot_change(void **state)
     fresh = parse("nodes: [{hosts: a, cores: 2, rdma: {mode: send}}]\n");
     rf_config_not_reloadable(running, fresh, names, sizeof names);
     assert_string_equal(names, "nodes");
+    free(fresh);
+    free(running);
+    running = parse("leases: on\nelection_ms: 300\nnodes: [{hosts: a, cores: 2}]\n");
+    fresh = parse("election_ms: 300\nnodes: [{hosts: a, cores: 2}]\n");
+    assert_true(running->lease_ms == 150 && running->lease_drift == 20 && fresh->lease_ms == 0);
+    rf_config_not_reloadable(running, fresh, names, sizeof names);
+    assert_string_equal(names, "leases");
     free(fresh);
     free(running);
     running = parse("nodes: [{hosts: \"a,b,c\", cores: 2}]\n");

@@ -532,6 +532,30 @@ static void test_witness(void **state)
     }
 }
 
+/* Leases lean on a clock that goes, also on a virtual machine. */
+static void test_leases(void **state)
+{
+    (void)state;
+    static const char *const only[] = {"leases", NULL};
+    static char root[] = "/tmp/rf-doctor-leases-XXXXXX";
+    snprintf(rdma_root, sizeof rdma_root, "%s", root);
+    assert_non_null(mkdtemp(rdma_root));
+    rf_config_t *config = parse("leases: on\nnodes: [{hosts: a, cores: 2}]\n");
+    snprintf(config->path, sizeof config->path, "/x/y.yaml");
+    rf_doctor_options_t options = {.config = config, .node = 0, .sys_root = rdma_root, .only = only};
+    rdma_file("proc/cpuinfo", "processor : 0\nflags : fpu vme\n");
+    rf_doctor_run(&options, &report);
+    assert_non_null(strstr(finding("leases", RF_DOCTOR_GOOD)->what, "leases of 250 ms"));
+    rdma_file("proc/cpuinfo", "processor : 0\nflags : fpu hypervisor vme\n");
+    rf_doctor_run(&options, &report);
+    assert_non_null(strstr(finding("leases", RF_DOCTOR_NOTE)->what, "/x/y.yaml:1: leases are on"));
+    config->lease_ms = 0;
+    rf_doctor_run(&options, &report);
+    assert_int_equal(report.n, 0);
+    free(config);
+    rdma_remove();
+}
+
 /* Delays that were measured, and timeouts that do, or do not, exceed them. */
 static void test_delays(void **state)
 {
@@ -731,6 +755,7 @@ int main(void)
         cmocka_unit_test(test_memory_locked),
         cmocka_unit_test(test_witness),
         cmocka_unit_test(test_delays),
+        cmocka_unit_test(test_leases),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

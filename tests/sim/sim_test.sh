@@ -69,6 +69,7 @@ monitors)
     "$sim" --actor monitor --ops 300 --seeds "$3"
     "$sim" --actor monitor --ops 300 --seed 1000000 --seeds $(($3 / 4)) --faults storm
     "$sim" --actor monitor --ops 300 --seed 2000000 --seeds $(($3 / 20)) --faults none
+    "$sim" --actor monitor --ops 300 --seed 3000000 --seeds $(($3 / 4)) --leases on --faults default,link_break=10,link_error=100
     ;;
 rdma)
     "$sim" --actor rdma --seeds "$3"
