@@ -235,6 +235,8 @@ bool machine_up(machine_t *m)
                                     "1",
                                     "--encrypt",
                                     m->plain ? "off" : "on",
+                                    "--leases",
+                                    m->leases ? "on" : "off",
                                     NULL};
     if (m->namespaces) {
         for (unsigned i = 0; i < MACHINE_HOSTS; i++) machine_cut(m, i, false);

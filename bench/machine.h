@@ -15,7 +15,8 @@ typedef struct machine {
     char name[RF_NAME_MAX], folder[64]; /* folder: configuration and clients' files; removed at the end */
     char command[256], self[256];       /* `rackfish`, rf-bench */
     bool namespaces;
-    bool plain; /* links between hosts are not encrypted; emulated hosts only */
+    bool plain;  /* links between hosts are not encrypted; emulated hosts only */
+    bool leases; /* the leader reads alone; emulated hosts only */
     char run_dir[128];
     char network[16];
     const char *hosts[MACHINE_HOSTS]; /* their names */

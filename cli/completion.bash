@@ -28,7 +28,7 @@ _rackfish()
         --transport)
             mapfile -t COMPREPLY < <(compgen -W "tcp rdma dpdk" -- "$word")
             return ;;
-        --one-sided|--encrypt)
+        --one-sided|--leases|--encrypt)
             mapfile -t COMPREPLY < <(compgen -W "on off" -- "$word")
             return ;;
         --device)

@@ -24,8 +24,8 @@ typedef struct up_options {
     unsigned nodes, cores;
     bool shape_given; /* --nodes or --cores */
     const char *plan; /* NULL: as where a configuration does not say */
-    bool encrypt, allow_root, one_sided;
-    bool transport_given, encrypt_given, one_sided_given;
+    bool encrypt, allow_root, one_sided, leases;
+    bool transport_given, encrypt_given, one_sided_given, leases_given;
     bool from_stdin, relay, stay; /* at the far end of a launcher */
     const char *users[RF_CONFIG_USERS_MAX];
     unsigned n_users;

@@ -71,6 +71,7 @@ int up_write_emulated(up_t *up)
         .plan = o->plan,
         .encrypt = o->encrypt,
         .one_sided = o->one_sided,
+        .leases = o->leases,
         .allow_root = o->allow_root,
         .users = o->users,
         .n_users = o->n_users,

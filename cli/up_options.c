@@ -9,6 +9,7 @@ enum {
     OPTION_TRANSPORT,
     OPTION_ENCRYPT,
     OPTION_ONE_SIDED,
+    OPTION_LEASES,
     OPTION_ALLOW_ROOT,
     OPTION_NO_ALLOW_ROOT,
     OPTION_USER,
@@ -32,6 +33,7 @@ const cli_option_t cli_up_options[] = {
     {"encrypt", OPTION_ENCRYPT, "on|off", "links between emulated nodes (default on)"},
     {"one-sided", OPTION_ONE_SIDED, "on|off", "leaders write into voters' logs (default off)"},
     {"plan", OPTION_PLAN, "NAME", "who passes on what is agreed, as in a configuration (default host)"},
+    {"leases", OPTION_LEASES, "on|off", "leaders answer reads alone (default off)"},
     {"allow-root", OPTION_ALLOW_ROOT, NULL, "root may run programs (default when root emulates)"},
     {"no-allow-root", OPTION_NO_ALLOW_ROOT, NULL, "root may not"},
     {"user", OPTION_USER, "NAME", "who else may use it, @NAME for a group; may be repeated"},
@@ -112,6 +114,9 @@ int up_parse_option(const cli_t *cli, up_options_t *o, int c)
     case OPTION_PLAN:
         o->plan = optarg;
         return CLI_OK;
+    case OPTION_LEASES:
+        o->leases_given = true;
+        return parse_on_off(cli, "leases", &o->leases);
     case OPTION_ALLOW_ROOT:
     case OPTION_NO_ALLOW_ROOT:
         o->allow_root = c == OPTION_ALLOW_ROOT;
@@ -147,6 +152,12 @@ int up_check_options(const cli_t *cli, const up_options_t *o)
             "--config says itself whether leaders write into voters' logs: leave out --one-sided and "
             "write `one_sided: %s` into %s, the same on all hosts",
             o->one_sided ? "on" : "off", o->config);
+    if (o->config && o->leases_given)
+        return cli_usage(
+            cli,
+            "--config says itself whether leaders answer reads alone: leave out --leases and write "
+            "`leases: %s` into %s, the same on all hosts",
+            o->leases ? "on" : "off", o->config);
     if (o->config && o->encrypt_given)
         return cli_usage(
             cli,

@@ -135,7 +135,7 @@ typedef struct rf_config_emulation {
     const char *key_file;
     const char *transport; /* "tcp", "rdma" */
     const char *plan;      /* NULL: by default */
-    bool encrypt, allow_root, one_sided;
+    bool encrypt, allow_root, one_sided, leases;
     const char *const *users;
     unsigned n_users;
 } rf_config_emulation_t;

@@ -63,6 +63,7 @@ rf_err_t rf_config_write_emulated(const rf_config_emulation_t *emulation, FILE *
             emulation->allow_root ? "on" : "off");
     if (emulation->one_sided) fputs("one_sided: on\n", out);
     if (emulation->plan) ok = quoted_write("plan: ", emulation->plan, out) && fputc('\n', out) != EOF && ok;
+    if (emulation->leases) fputs("leases: on\n", out);
     if (emulation->n_users > 0) {
         fputs("users: [", out);
         for (unsigned i = 0; i < emulation->n_users; i++)

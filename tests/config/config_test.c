@@ -196,6 +196,7 @@ static rf_config_t *emulate(unsigned nodes, unsigned cores)
                                        .plan = "package",
                                        .encrypt = false,
                                        .one_sided = true,
+                                       .leases = true,
                                        .allow_root = true,
                                        .users = users,
                                        .n_users = 1};
@@ -221,6 +222,7 @@ static void test_emulated_reads_back(void **state)
         assert_non_null(config);
         assert_true(config->emulated && config->allow_root && !config->encrypt && config->one_sided);
         assert_string_equal(config->plan, "package");
+        assert_true(config->lease_ms > 0);
         assert_int_equal(config->n_nodes, nodes);
         assert_int_equal(config->n_cores, nodes * cores);
         for (unsigned i = 0; i < nodes; i++) {
