@@ -253,6 +253,8 @@ void agree_note_state(monitor_t *m)
     if (had && !m->quorum) {
         say_waiting(m, state);
         end_tell_all(m, RF_CORE_NONE);
+        for (rf_core_t core = 0; core < m->boot->n_cores; core++) /* the log cannot say it */
+            if (m->cores[core].dead_kernel && m->cores[core].dead) replica_tell_core_dead(m, core);
     } else if (!had && m->quorum && m->formed) {
         end_propose_again(m);
     } else if (state->lost && !was_lost) {

@@ -309,7 +309,11 @@ void replica_tell_core_dead(monitor_t *m, rf_core_t core)
 {
     for (unsigned i = 0; i < MONITOR_DOMAINS_MAX; i++) {
         domain_t *d = &m->domains[i];
-        if (d->id != 0 && !domain_has_ended(d) && d->cores[0] == core)
+        if (d->id == 0 || domain_has_ended(d) || d->cores[0] != core) continue;
+        if (m->quorum)
+            local_kill_domain(m,
+                              d->id); /* it is to end as a whole; that it has, the log says when that is so */
+        else
             replica_tell_ended(m, d->id, 0, 0, RF_ERR_PEER_DEAD, m->real_ns);
     }
 }

@@ -107,6 +107,7 @@ void replica_ended_seen(monitor_t *m, domain_t *d); /* what follows when its end
 /* Besides the log: dispatcher `index` has ended. */
 void replica_tell_ended(monitor_t *m, rf_domain_t domain, unsigned index, int32_t wait_status,
                         rf_err_t reason, uint64_t at_ns);
+/* The kernel of its host says so. Its domains have ended when the log says so; without a quorum, for all that can be said, now. */
 void replica_tell_core_dead(monitor_t *m, rf_core_t core);
 bool text_is_valid(const char *text, size_t max); /* printable, ends within max, not empty */
 

@@ -76,7 +76,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         data++;
         size--;
         if (length > size) length = size;
-        if (length < 4)
+        if (length < 4 && (size & 2))
+            registry_owner_leaves(r, length, size % 2);
+        else if (length < 4)
             registry_owner_ended(r, length, size % 2);
         else
             one_command(r, data, length);

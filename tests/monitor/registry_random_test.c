@@ -178,6 +178,10 @@ static void random_run(uint64_t seed, unsigned steps)
         if (rf_prng_below(&prng, 40) == 0) {
             uint64_t owner = 1 + rf_prng_below(&prng, 5);
             a.n_answers = b.n_answers = 0;
+            if (rf_prng_below(&prng, 2)) { /* first out of all lines, which ends up the same */
+                registry_owner_leaves(a.r, owner, 0);
+                registry_check(a.r);
+            }
             registry_owner_ended(a.r, owner, 0);
             registry_owner_ended(b.r, owner, 0);
             model_owner_ended(&m, owner);

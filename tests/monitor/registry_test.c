@@ -168,6 +168,18 @@ static void ephemeral(void **state)
     registry_core_ended(b.r, 2, 0);
     registry_entry_t e;
     assert_true(registry_get(b.r, REGISTRY_LOCK, "lock", 4, &e));
+    /* While it may still run it keeps what it holds, and stands in no line; its next incarnation's sessions are others. */
+    registry_command_t again = c;
+    again.wait = 2;
+    assert_int_equal(bench_apply(&b, &again, "lock", NULL, NULL, NULL), RF_OK);
+    assert_true(registry_get(b.r, REGISTRY_LOCK, "lock", 4, &e) && e.waiting == 1);
+    assert_false(registry_core_leaves(b.r, 2));
+    assert_true(registry_core_leaves(b.r, 3));
+    assert_true(registry_get(b.r, REGISTRY_LOCK, "lock", 4, &e) && e.waiting == 0 && e.session == c.session);
+    again.session = registry_number_of(3, 2, 1);
+    assert_int_equal(bench_apply(&b, &again, "lock", NULL, NULL, NULL), RF_OK);
+    registry_core_ended(b.r, 3, 2);
+    assert_true(registry_get(b.r, REGISTRY_LOCK, "lock", 4, &e) && e.session == again.session);
     registry_core_ended(b.r, 3, 0);
     assert_false(registry_get(b.r, REGISTRY_LOCK, "lock", 4, &e));
     bench_close(&b);

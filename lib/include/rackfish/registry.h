@@ -13,9 +13,11 @@
  * does it refuse lower ones than it has seen (fencing).
  *
  * Ephemeral things belong to the calling dispatcher and vanish when it ends, however it ends, or its core dies. So do
- * locks and permits that it holds, and its places in lines. Of a core that died, or was given up, that is when the machine
- * has agreed on it, which may be before the last of what ran there is killed, or frozen on a host out of reach (its host's
- * deadline later at most): for so long it is the token that keeps two holders apart.
+ * locks and permits that it holds, and its places in lines. Of a core that died, or was given up, that is when the last of
+ * what ran there is dead, or frozen for good on a host out of reach: it may still run until then, and nobody else is let in
+ * (but for its places in lines). What no fence reaches is what it has sent out of the machine before, a host whose clock
+ * stood still, and programs outside of the machine that a command holds a lock for: there it is the token that keeps two
+ * holders apart.
  *
  * Deadlines and errors. Waiting calls (lock, semaphore, barrier, pop) answer RF_ERR_TIMEOUT only when the machine has agreed
  * that the wait is over: nothing was granted then, nor will be. The others, like any request, may still take effect after
