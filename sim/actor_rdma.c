@@ -10,13 +10,14 @@
  */
 #include "sim/rdma.h"
 
-#define POST_BATCH  3
-#define WRITE_SLOTS 4
-#define ACK_SHARE   4
-#define ASKING      4 /* one slot in so many asks for one back */
-#define EMPTY_MAX   4
-#define STOOD_NS    (100 * RF_NS_PER_US)
-#define TAKE_MAX    8
+#define POST_BATCH   3
+#define WRITE_SLOTS  4
+#define ACK_SHARE    4
+#define ASKING       4 /* one slot in so many asks for one back */
+#define EMPTY_MAX    4
+#define STOOD_NS     (100 * RF_NS_PER_US)
+#define TAKE_MAX     8
+#define ELSEWHERE_NS (500 * RF_NS_PER_MS)
 
 static sim_owner_t *owner_of(const sim_process_t *p)
 {
@@ -103,6 +104,8 @@ static void push(sim_world_t *w, sim_process_t *p, rf_core_t peer)
                 requests[n - 1].rings = true;
         }
         for (uint32_t i = 0; i < n; i++) post(w, p, peer, &requests[i]);
+        if (r->looks && w->faults_on && sim_chance(&w->faults, w->knobs.effect_stall))
+            p->cost_ns += sim_exponential(&w->faults, ELSEWHERE_NS); /* it does something else, for long */
         if (n == most) break;
     }
     if (sent) ack_said(end);
@@ -260,7 +263,8 @@ static void arm_link(sim_world_t *w, sim_process_t *p, rf_core_t peer)
         end->say |= SIM_WORD_SLEEP;
         push(w, p, peer);
     }
-    if (look_ns == 0 || !w->rdma->looks || !rdma_sleep_timer(&o->look_ns, look_ns)) return;
+    if (look_ns == 0 || !w->rdma->looks || defect(w, SIM_DEFECT_NO_TIMER)) return;
+    if (!rdma_sleep_timer(&o->look_ns, look_ns)) return;
     p->tick_local_ns = sim_clock_local(w, w->host[p->core]) + look_ns;
     sim_process_arm_tick(w, p);
 }

@@ -107,6 +107,7 @@ static const struct {
     {"no-last-look", SIM_DEFECT_NO_LAST_LOOK, OF_SURROUNDINGS},
     {"armed-late", SIM_DEFECT_ARMED_LATE, OF_SURROUNDINGS},
     {"not-rung", SIM_DEFECT_NOT_RUNG, OF_SURROUNDINGS},
+    {"no-timer", SIM_DEFECT_NO_TIMER, OF_SURROUNDINGS},
     {"rings-on", SIM_DEFECT_RINGS_ON, OF_SURROUNDINGS},
     {"armed-once", SIM_DEFECT_ARMED_ONCE, OF_SURROUNDINGS},
     {"rung-unseen", SIM_DEFECT_RUNG_UNSEEN, OF_SURROUNDINGS},

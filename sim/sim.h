@@ -433,6 +433,7 @@ typedef enum sim_defect {
     SIM_DEFECT_NO_LAST_LOOK = 1 << 3, /* having armed, it sleeps without looking once more */
     SIM_DEFECT_ARMED_LATE = 1 << 4,   /* it looks once more, then arms */
     SIM_DEFECT_NOT_RUNG = 1 << 5,     /* who has granted forgets to ring */
+    SIM_DEFECT_NO_TIMER = 1 << 12,    /* who has not been granted never looks by itself */
     SIM_DEFECT_RINGS_ON = 1 << 11,    /* having granted once, it rings for ever */
     SIM_DEFECT_ARMED_ONCE = 1 << 6,   /* the device is asked to tell of a completion only once */
     SIM_DEFECT_RUNG_UNSEEN = 1 << 7,  /* rung after it armed, it sleeps all the same */
