@@ -5,9 +5,9 @@
  * A write goes as RDMA WRITEs of at most RDMA_BULK_PIECE bytes, straight from the caller's buffer into the peer's region,
  * all that fit with one doorbell; behind them, with a notify slot, comes a message, rdma_placed_t. On RoCE and InfiniBand
  * the last request's completion says that all of it is at the peer, so a write that notifies nobody has no message, and
- * wakes nobody; on iWARP, where it says that TCP has it, a READ of no bytes stands in the message's place. With up to READS_BEHIND
- * writes under way each has a READ behind it. With more, one READ at a time is under way; the next is sent when it returns and
- * speaks for all writes posted meanwhile. (A READ costs a packet, a wake-up there, and a packet back.) For writes with a message the
+ * wakes nobody; on iWARP, where it says that TCP has it, a READ of no bytes stands in the message's place. One speaks for all writes
+ * before it, and costs a packet, a wake-up there, and a packet back. With up to WRITES_A_READ under way each has one; with up to WRITES_FEW
+ * every second, which is as many as keep the wire busy; with more, one READ at a time is under way, and the next is sent when it returns. For writes with a message the
  * peer's word `placed` counts there, which also keeps buffers for messages free. After a break both say up to which write all has come whole,
  * as far as they know, and the sender goes on from there: what came in part, or came and said nothing, is written again, which
  * its receiver cannot tell.
@@ -31,8 +31,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BATCH        8 /* requests with one doorbell */
-#define READS_BEHIND 4 /* iWARP: above */
+#define BATCH 8 /* requests with one doorbell */
+/* iWARP: above */
+#define WRITES_FEW    4
+#define WRITES_A_READ 2
+#define READS_FEW     4
 
 static bool is_gone(const rdma_bulk_t *bulk, uint32_t region)
 {
@@ -227,10 +230,15 @@ static void read_add(const rdma_path_t *path, const path_write_t *write, batch_t
     request->wr.rdma.rkey = rkey_of(rdma_bulk_of(rdma_path_link(path)), &to);
 }
 
-static bool may_read_behind(const path_bulk_t *bulk, const rdma_path_t *path)
+/* ... for the writes before `end`. */
+static bool may_read_behind(const path_bulk_t *bulk, const rdma_path_t *path, uint64_t end)
 {
-    uint32_t most = bulk->posted - bulk->done <= READS_BEHIND ? READS_BEHIND : 1;
-    return path->reads_posted - path->reads_completed < most;
+    uint32_t reads = path->reads_posted - path->reads_completed;
+    uint64_t under_way = end - bulk->done;
+    if (reads == 0) return true;
+    if (under_way <= WRITES_A_READ) return reads < READS_FEW;
+    return under_way <= WRITES_FEW && reads < WRITES_FEW / WRITES_A_READ &&
+           end - path->read_to >= WRITES_A_READ;
 }
 
 /* Behind the writes that had none of their own, now that one before has come back. Their region is there: its owner forgets it when they
@@ -238,9 +246,12 @@ static bool may_read_behind(const path_bulk_t *bulk, const rdma_path_t *path)
 static void read_behind(rdma_link_t *link, rdma_path_t *path)
 {
     batch_t batch;
-    if (path->unread == 0 || !may_read_behind(link->base.bulk, path) || rdma_path_room(path) == 0) return;
+    if (path->unread == 0 || !may_read_behind(link->base.bulk, path, path->unread) ||
+        rdma_path_room(path) == 0)
+        return;
     batch.n = 0;
     read_add(path, &link->base.bulk->writes[(path->unread - 1) % PATH_WRITES_MAX], &batch);
+    path->read_to = path->unread;
     path->unread = 0;
     rdma_path_post(path, batch.requests, batch.n);
 }
@@ -265,8 +276,9 @@ static bool write_post(rdma_link_t *link, rdma_path_t *path)
         bool reads = path->device->iwarp && !sending->says;
         if (sending->says) {
             tail_add(path, write, number, &batch);
-        } else if (reads && may_read_behind(&bulk->base, path)) {
+        } else if (reads && may_read_behind(&bulk->base, path, number + 1)) {
             read_add(path, write, &batch);
+            path->read_to = number + 1;
             path->unread = 0;
         } else if (reads) {
             path->unread = number + 1;
@@ -318,7 +330,10 @@ static bool read_post(rdma_link_t *link, rdma_path_t *path)
         bulk->read_posted++;
         if (batch.n == 0) path_link_attention(&link->base);
     }
-    if (batch.n > 0) path->unread = 0; /* these are behind the writes, too */
+    if (batch.n > 0) { /* these are behind the writes, too */
+        path->read_to = bulk->posted;
+        path->unread = 0;
+    }
     if (batch.n > 0) rdma_path_post(path, batch.requests, batch.n);
     return whole;
 }

@@ -175,7 +175,8 @@ struct rdma_path {
     rdma_path_info_t peer;
     uint32_t posted, completed;             /* send requests; completed: READs apart, in order */
     uint32_t reads_posted, reads_completed; /* soft-iWARP completes what follows a READ before it */
-    uint64_t unread; /* iWARP: the number behind the last remote write that has no READ behind it; 0: none */
+    uint64_t unread;  /* iWARP: the number behind the last remote write that has no READ behind it; 0: none */
+    uint64_t read_to; /* ... that has one */
     uint32_t unsignalled;
     enum ibv_wc_status why;  /* it failed */
     rdma_buffers_t *buffers; /* of its own receive queue; NULL: it uses the shared one */
