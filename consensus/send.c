@@ -85,7 +85,7 @@ static bool send_append(agreement_t *e, unsigned i)
         .n = n,
         .flags = (ask ? APPEND_ASK : 0u) | (feed ? APPEND_FEED : 0u) | (seal ? APPEND_SEAL : 0u)};
     send_end(e, MESSAGE_APPEND, size, n_to);
-    e->lazy = false;
+    if (!feed) e->lazy = false; /* what learners are sent tells no voter */
     return true;
 }
 

@@ -479,6 +479,26 @@ static void plans_feed_everybody(void **state)
     }
 }
 
+/* No heartbeat and no other command says it to the voters, and they to the learners that they feed. */
+static void a_single_commit_reaches_everybody(void **state)
+{
+    (void)state;
+    for (unsigned plan = 0; plan < AGREEMENT_PLANS; plan++) {
+        net_t *n = formed((net_knobs_t){.cores = 9,
+                                        .per_host = 3,
+                                        .plan = (agreement_plan_t)plan,
+                                        .lossless = true,
+                                        .no_timeouts = true},
+                          11);
+        net_propose(n, 0);
+        assert_true(net_all_answered(n, MS));
+        net_run(n, MS);
+        for (rf_core_t core = 0; core < 9; core++)
+            assert_int_equal(net_state(n, core).applied, net_state(n, 0).applied);
+        net_free(n);
+    }
+}
+
 static void voters_are_spread(void **state)
 {
     (void)state;
@@ -708,6 +728,7 @@ int main(void)
         cmocka_unit_test(the_leader_hands_over),
         cmocka_unit_test(a_lease_reads_without_a_round),
         cmocka_unit_test(plans_feed_everybody),
+        cmocka_unit_test(a_single_commit_reaches_everybody),
         cmocka_unit_test(voters_are_spread),
         cmocka_unit_test(parameters_are_checked),
         cmocka_unit_test(the_same_events_give_the_same_messages),
