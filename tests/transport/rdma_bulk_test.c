@@ -259,6 +259,38 @@ static void a_wrong_key_ends_the_link(void **state)
     link_over(link);
 }
 
+/* Memory that cannot be registered is no word of the peer's: who asked is told why, when all that was under way is done. */
+static void memory_that_is_refused_ends_the_link(void **state)
+{
+    (void)state;
+    static const struct {
+        int errno_;
+        rf_err_t err;
+    } ways[] = {{ENOMEM, RF_ERR_NO_MEMORY}, {EFAULT, RF_ERR_INVALID}};
+    for (unsigned way = 0; way < sizeof ways / sizeof *ways; way++) {
+        rdma_link_t *link = link_up(64, RING);
+        rdma_path_t *path = bulk_up(link);
+        write_from(link, source, 65536, NULL);
+        registering_fails = ENOMEM;
+        write_from(link, source + 65536, 65536, NULL);
+        path_link_settle(&link->base); /* there may be room when the first is done */
+        assert_int_equal(events[RF_LINK_DEAD], 0);
+        registering_fails = ways[way].errno_;
+        all_done(link, path);
+        assert_int_equal(events[RF_LINK_WRITTEN], 1);
+        assert_true(link->base.attention);
+        assert_null(link->base.wrong);
+        path_link_settle(&link->base);
+        registering_fails = 0;
+        path_link_settle(&link->base);
+        assert_int_equal(events[RF_LINK_WRITTEN], 2);
+        assert_int_equal(events[RF_LINK_DEAD], 1);
+        assert_int_equal(link->base.end_err, ways[way].err);
+        assert_int_equal(link->base.stats.protocol_errors, 0);
+        link_over(link);
+    }
+}
+
 /* What the peer says has come is the owner's again only when the device has read it. */
 static void a_write_is_done_when_the_device_says_so(void **state)
 {
@@ -632,6 +664,7 @@ int main(void)
         cmocka_unit_test(a_break_does_not_need_the_quiet_writes),
         cmocka_unit_test(a_message_speaks_for_what_came_before),
         cmocka_unit_test(a_wrong_key_ends_the_link),
+        cmocka_unit_test(memory_that_is_refused_ends_the_link),
         cmocka_unit_test(a_write_is_done_when_the_device_says_so),
         cmocka_unit_test(a_stream_of_slots_holds_up_no_event),
         cmocka_unit_test(slots_come_before_the_event_that_ends_their_link),

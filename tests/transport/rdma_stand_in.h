@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,6 +40,7 @@ static bool closes_when_written;
 static struct ibv_send_wr bulk_posted[POSTED];
 static uint32_t bulk_size[POSTED];
 static unsigned n_posted, doorbells, n_registered, registrations, last_access;
+static int registering_fails; /* with this error; 0: it does not */
 
 static inline void peer_says(uint32_t flags, uint64_t delivered)
 {
@@ -143,6 +145,10 @@ void rdma_path_post(rdma_path_t *path, struct ibv_send_wr *requests, unsigned n)
 struct ibv_mr *ibv_reg_mr(struct ibv_pd *pd, void *base, size_t size, int access)
 {
     (void)pd, (void)base, (void)size, (void)access;
+    if (registering_fails != 0) {
+        errno = registering_fails;
+        return NULL;
+    }
     n_registered++;
     registrations++;
     return &registered;

@@ -28,6 +28,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -82,6 +83,24 @@ static int access_of(const rdma_path_t *path, bool written)
     return IBV_ACCESS_LOCAL_WRITE | (path->device->iwarp ? IBV_ACCESS_REMOTE_WRITE : 0);
 }
 
+/* The link ends, but not under the hands of who is posting. */
+static void loan_refused(rdma_link_t *link, const rdma_path_t *path, const uint8_t *base, uint32_t size,
+                         bool written)
+{
+    rdma_endpoint_t *ep = path->device->endpoint;
+    rdma_bulk_of(link)->refused = errno == EFAULT ? RF_ERR_INVALID : RF_ERR_NO_MEMORY;
+    path_link_attention(&link->base);
+    if (errno != EFAULT)
+        rdma_memory_refused(ep, size);
+    else if (rf_log_once_per(&ep->base.log_bulk_ns, PATH_LOG_INTERVAL_NS))
+        rf_log(
+            RF_LOG_ERROR,
+            "rdma: a remote %s of the link to %s has %u bytes at %p that this process may not %s: the link "
+            "ends; keep them until %s is told",
+            written ? "read" : "write", link->base.address_text, size, (const void *)base,
+            written ? "write" : "read", written ? "READ" : "WRITTEN");
+}
+
 static rdma_loan_t *loan_make(rdma_link_t *link, const rdma_path_t *path, const uint8_t *base, uint32_t size,
                               bool written, uint32_t made)
 {
@@ -90,10 +109,7 @@ static rdma_loan_t *loan_make(rdma_link_t *link, const rdma_path_t *path, const 
     if (full && bulk->n_loans > 0) return NULL;
     struct ibv_mr *mr = ibv_reg_mr(path->domain->pd, (void *)(uintptr_t)base, size, access_of(path, written));
     if (!mr) { /* when others are given back there may be room; if none are, the link cannot go on */
-        if (bulk->n_loans == 0) {
-            rdma_memory_refused(path->device->endpoint, size);
-            path_link_wrong(&link->base, "nothing, but this end may lock no memory for bulk");
-        }
+        if (errno == EFAULT || bulk->n_loans == 0) loan_refused(link, path, base, size, written);
         return NULL;
     }
     rdma_loan_t *loan = &bulk->loans[bulk->n_loans++];
@@ -415,6 +431,10 @@ void rdma_bulk_settle(path_link_t *base)
 {
     rdma_link_t *link = rdma_link_of(base);
     rdma_bulk_t *bulk = rdma_bulk_of(link);
+    if (bulk->refused != RF_OK) {
+        path_lane_impossible(&base->lanes[PATH_LANE_BULK], bulk->refused);
+        bulk->refused = RF_OK;
+    }
     const rdma_path_t *path = link->paths[PATH_LANE_BULK];
     if (path) loans_release(bulk, path);
     /* On iWARP a message's completion says that TCP has it, and the peer's word that it was taken. */

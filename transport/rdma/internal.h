@@ -240,6 +240,7 @@ typedef struct rdma_bulk {
     rdma_loan_t loans[RDMA_LOANS_MAX];
     uint32_t n_loans;
     uint64_t lent;                /* bytes */
+    rf_err_t refused;             /* what it was asked to lend cannot be: the link ends; RF_OK */
     uint32_t gone[RDMA_GONE_MAX]; /* regions of the peer that it has destroyed: nothing is written there */
     uint32_t n_gone, n_freed;     /* how many in all; and how many of them the peer may forget */
     uint64_t gone_after;          /* ... the next, when so many writes are done, */
