@@ -40,7 +40,7 @@ static union ibv_gid gid_now;
 static int gid_found;                 /* 0: there is one */
 static unsigned registers = UINT_MAX; /* so many more registrations */
 static const void *registered_at;     /* the last */
-static unsigned domains, receives; /* receives: requests posted to a queue pair of its own receive queue */
+static unsigned domains, receives;    /* receives: requests posted to a queue pair of its own receive queue */
 
 static inline int poll_cq(struct ibv_cq *queue, int max, struct ibv_wc *wc)
 {
