@@ -22,7 +22,6 @@ static rdma_link_t *device_and_region(rdma_device_t **device, int fds[2], rf_reg
     fds[1] = eventfd(1, EFD_CLOEXEC);
     channel.fd = fds[0];
     context.async_fd = fds[1];
-    (*device)->channel = &channel;
     for (unsigned i = 0; i < 2; i++) {
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = *device};
         assert_int_equal(epoll_ctl(endpoint->base.epoll, EPOLL_CTL_ADD, fds[i], &event), 0);

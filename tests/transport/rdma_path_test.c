@@ -19,14 +19,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static rdma_path_t *path_new(rdma_device_t *device, rdma_link_t *link, rf_err_t *err)
-{
-    rdma_place_t place = {.device = device, .mtu = IBV_MTU_1024, .ethernet = true};
-    rdma_path_t *path = NULL;
-    *err = rdma_path_make(&link->base.lanes[PATH_LANE_SLOTS], &place, &path);
-    return path;
-}
-
 /* A device, and links each with a path over it. */
 typedef struct rig {
     rdma_device_t *device;
@@ -50,9 +42,7 @@ static rig_t rig_new(unsigned n)
 static void rig_over(rig_t *rig)
 {
     for (unsigned i = 0; i < rig->n; i++) link_over(rig->links[i]);
-    for (unsigned i = endpoint->paths_end; i > 0; i--) {
-        if (endpoint->paths[i - 1]) rdma_path_destroy(endpoint->paths[i - 1]);
-    }
+    paths_end();
     rdma_buffers_free(rig->device->buffers);
     free(rig->device);
     endpoint_over();
@@ -224,7 +214,6 @@ static void what_came_before_an_end_is_heard(void **state)
             int fds[2] = {eventfd(0, EFD_CLOEXEC), eventfd(0, EFD_CLOEXEC)};
             channel.fd = fds[0];
             context.async_fd = fds[1];
-            device->channel = &channel;
             rdma_device_removed(device);
             close(fds[0]);
             close(fds[1]);
@@ -242,17 +231,6 @@ static void what_came_before_an_end_is_heard(void **state)
         free(device);
         endpoint_over();
     }
-}
-
-static rdma_path_t *bulk_new(rdma_device_t *device, rdma_link_t *link, rf_err_t *err)
-{
-    rdma_place_t place = {.device = device, .mtu = IBV_MTU_1024, .ethernet = true};
-    rdma_path_t *path = NULL;
-    path_lane_t *lane = &link->base.lanes[PATH_LANE_BULK];
-    assert_int_equal(path_bulk_need(&link->base), RF_OK);
-    *err = rdma_path_make(lane, &place, &path);
-    if (path) lane->stage = PATH_UP;
-    return path;
 }
 
 /* Remote writes with a notify slot each come over this path, the first into that buffer. */

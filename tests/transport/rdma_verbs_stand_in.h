@@ -40,7 +40,10 @@ static union ibv_gid gid_now;
 static int gid_found;                 /* 0: there is one */
 static unsigned registers = UINT_MAX; /* so many more registrations */
 static const void *registered_at;     /* the last */
-static unsigned domains, receives;    /* receives: requests posted to a queue pair of its own receive queue */
+static unsigned domains;
+static unsigned receives,
+    shared_receives; /* requests posted to queue pairs' own queues, and to the shared one */
+static const struct ibv_srq *shared_by; /* the last queue pair that was made */
 
 static inline int poll_cq(struct ibv_cq *queue, int max, struct ibv_wc *wc)
 {
@@ -65,6 +68,7 @@ static inline int post_recv(struct ibv_qp *pair, struct ibv_recv_wr *request, st
 static inline int post_srq_recv(struct ibv_srq *queue, struct ibv_recv_wr *request, struct ibv_recv_wr **bad)
 {
     (void)queue, (void)request, (void)bad;
+    shared_receives++;
     return 0;
 }
 
@@ -136,6 +140,7 @@ struct ibv_qp *ibv_create_qp(struct ibv_pd *of, struct ibv_qp_init_attr *attr)
 {
     (void)of;
     made++;
+    shared_by = attr->srq;
     attr->cap.max_inline_data = inline_given;
     return &qp;
 }
@@ -186,10 +191,11 @@ static inline rdma_device_t *device_new(void)
                               .endpoint = endpoint,
                               .context = &context,
                               .domain = &domain,
+                              .channel = &channel,
                               .cq = &cq,
                               .srq = &srq};
     endpoint->devices[endpoint->n_devices++] = device;
-    closed = made = destroyed = queued = events_left = domains = receives = 0;
+    closed = made = destroyed = queued = events_left = domains = receives = shared_receives = 0;
     endpoint->uevents = -1;
     inline_given = 256;
     flushes = false;
@@ -214,6 +220,34 @@ static inline void link_over(rdma_link_t *link)
     path_endpoint_enter(&endpoint->base);
     path_link_bury(&link->base);
     path_endpoint_leave(&endpoint->base);
+}
+
+/* --- paths over it -------------------------------------------------------------------------------------------- */
+
+static inline rdma_path_t *path_new(rdma_device_t *device, rdma_link_t *link, rf_err_t *err)
+{
+    rdma_place_t place = {.device = device, .mtu = IBV_MTU_1024, .ethernet = true};
+    rdma_path_t *path = NULL;
+    *err = rdma_path_make(&link->base.lanes[PATH_LANE_SLOTS], &place, &path);
+    return path;
+}
+
+static inline rdma_path_t *bulk_new(rdma_device_t *device, rdma_link_t *link, rf_err_t *err)
+{
+    rdma_place_t place = {.device = device, .mtu = IBV_MTU_1024, .ethernet = true};
+    rdma_path_t *path = NULL;
+    path_lane_t *lane = &link->base.lanes[PATH_LANE_BULK];
+    assert_int_equal(path_bulk_need(&link->base), RF_OK);
+    *err = rdma_path_make(lane, &place, &path);
+    if (path) lane->stage = PATH_UP;
+    return path;
+}
+
+static inline void paths_end(void)
+{
+    for (unsigned i = endpoint->paths_end; i > 0; i--) {
+        if (endpoint->paths[i - 1]) rdma_path_destroy(endpoint->paths[i - 1]);
+    }
 }
 
 #endif

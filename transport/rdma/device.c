@@ -130,21 +130,17 @@ void rdma_buffer_post(rdma_device_t *device, rdma_buffer_t *buffer)
     if (failed && buffer->path) rdma_path_broken(buffer->path);
 }
 
-static uint32_t buffers_max(const rdma_device_t *device)
+static uint32_t shared_max(const rdma_device_t *device)
 {
-    uint32_t most = device->iwarp ? RDMA_IWARP_BUFFERS_MAX : RDMA_SHARED_BUFFERS_MAX;
-    return (uint32_t)device->attr.max_srq_wr < most ? (uint32_t)device->attr.max_srq_wr : most;
+    uint32_t has = (uint32_t)device->attr.max_srq_wr;
+    return has < RDMA_SHARED_BUFFERS_MAX ? has : RDMA_SHARED_BUFFERS_MAX;
 }
 
 rf_err_t rdma_device_grow(rdma_device_t *device)
 {
-    uint32_t each = RDMA_MESSAGES + rdma_words_of(device, RDMA_WORDS);
-    uint32_t wanted = (device->n_paths + 1) * each;
-    if (device->n_buffers >= wanted) return RF_OK;
-    if (device->n_buffers + each > buffers_max(device)) {
-        /* Who finds no buffer waits for one; iWARP ends the connection instead. */
-        return device->iwarp ? RF_ERR_LIMIT : RF_OK;
-    }
+    const uint32_t each = RDMA_MESSAGES + RDMA_WORDS;
+    if (device->n_buffers >= (device->n_sharing + 1) * each) return RF_OK;
+    if (device->n_buffers + each > shared_max(device)) return RF_OK; /* who finds no buffer waits for one */
     rdma_buffers_t *more = buffers_make(device->endpoint, device->domain, each, RDMA_BUFFER, NULL);
     if (!more) return RF_ERR_NO_MEMORY;
     more->next = device->buffers;
@@ -156,8 +152,11 @@ rf_err_t rdma_device_grow(rdma_device_t *device)
 
 rf_err_t rdma_buffers_make(rdma_path_t *path, unsigned n, uint32_t size)
 {
-    path->buffers = buffers_make(path->device->endpoint, path->domain, n, size, path);
-    return path->buffers ? RF_OK : RF_ERR_NO_MEMORY;
+    rdma_buffers_t *more = buffers_make(path->device->endpoint, path->domain, n, size, path);
+    if (!more) return RF_ERR_NO_MEMORY;
+    more->next = path->buffers;
+    path->buffers = more;
+    return RF_OK;
 }
 
 /* --- opening ------------------------------------------------------------------------------------------------ */
@@ -267,15 +266,15 @@ static rf_err_t device_open(rdma_endpoint_t *ep, const char *name, rdma_device_t
     device->iwarp = device->context->device->transport_type == IBV_TRANSPORT_IWARP;
     snprintf(device->driver, sizeof device->driver, "%s", driver_of(&device->attr));
     int entries = device->attr.max_cqe < RDMA_CQ_ENTRIES ? device->attr.max_cqe : RDMA_CQ_ENTRIES;
-    struct ibv_srq_init_attr shared = {.attr = {.max_wr = buffers_max(device), .max_sge = 1}};
-    device->cq_promised = shared.attr.max_wr;
+    struct ibv_srq_init_attr shared = {.attr = {.max_wr = shared_max(device), .max_sge = 1}};
+    device->cq_promised = device->iwarp ? 0 : shared.attr.max_wr;
     err = rdma_domain_make(device, &device->domain);
     if (err != RF_OK) goto close_device;
     err = RF_ERR_OS;
     device->channel = ibv_create_comp_channel(device->context);
     if (device->channel) device->cq = ibv_create_cq(device->context, entries, NULL, device->channel, 0);
-    if (device->cq) device->srq = ibv_create_srq(device->domain->pd, &shared);
-    if (!device->srq || !watch(ep, device->channel->fd, device) ||
+    if (device->cq && !device->iwarp) device->srq = ibv_create_srq(device->domain->pd, &shared);
+    if (!device->cq || !(device->srq || device->iwarp) || !watch(ep, device->channel->fd, device) ||
         !watch(ep, device->context->async_fd, &device->context)) {
         rf_log(RF_LOG_ERROR, "rdma: %s gives no queues: %m; " RDMA_LIMITS, name);
         goto close_device;

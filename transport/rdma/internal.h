@@ -1,7 +1,7 @@
 /*
  * Inside the RDMA medium. What is the same for every medium over paths is in transport/path; here a path is a queue pair.
  *
- *   rdma_device     an opened device: one completion queue, one shared receive queue, for all links over it
+ *   rdma_device     an opened device: one completion queue, one shared receive queue (iWARP: none), for all links over it
  *   rdma_path       one queue pair, with what belongs to it; belongs to a lane of a link, then dies alone
  *
  *   device.c   devices, buffers, completions         lane.c      which path is made for an offer, and what follows its end
@@ -46,7 +46,7 @@
 #define RDMA_WORDS       16 /* words on their way: see link.c */
 #define RDMA_BUFFER      (RDMA_MESSAGE_SLOTS * (uint32_t)sizeof(rf_slot_t))
 #define RDMA_SHARED_BUFFERS_MAX                                                                              \
-    4096 /* of all links of a device; RoCE and InfiniBand share what there is, and wait */
+    4096 /* of all links of a device, which share what there is, and wait; of iWARP each has its own */
 #define RDMA_REGIONS_MAX  64
 #define RDMA_RING_SLOTS   1024 /* of the ring that a peer writes slots into, at most */
 #define RDMA_RING_WORDS   32   /* receive requests beside a ring: words, and what rings */
@@ -68,8 +68,6 @@
     "LimitMEMLOCK=infinity in the unit)"
 
 #define RDMA_LISTENERS_MAX 64
-#define RDMA_IWARP_BUFFERS_MAX                                                                               \
-    8192 /* instead of RDMA_SHARED_BUFFERS_MAX: a message that finds none ends its path */
 
 /* Of a queue pair: about 0.5 s until a peer that answers nothing is an error; not ready to receive is no error. */
 #define RDMA_ACK_TIMEOUT  14 /* 4.096 us << 14 = 67 ms */
@@ -131,7 +129,7 @@ struct rdma_device {
     rdma_domain_t *domain; /* of the shared receive queue: nothing in it is open to peers */
     struct ibv_comp_channel *channel;
     struct ibv_cq *cq;
-    struct ibv_srq *srq;
+    struct ibv_srq *srq;     /* iWARP: none */
     rdma_buffers_t *buffers; /* of the shared receive queue */
     uint32_t n_buffers;
     bool draining;
@@ -140,8 +138,8 @@ struct rdma_device {
     const rdma_link_t
         *looker;          /* whose poll() looks into the queue, for all that are polled in turn with it */
     uint32_t passed_over; /* how many have been polled since it did */
-    uint32_t n_paths;
-    uint32_t cq_promised; /* completions that all queue pairs together may leave in the queue */
+    uint32_t n_paths, n_sharing; /* n_sharing: of them, those that use the shared receive queue */
+    uint32_t cq_promised;        /* completions that all queue pairs together may leave in the queue */
 };
 
 /* Where a path starts from: the choice, and what the port says. */
@@ -314,7 +312,7 @@ rf_err_t rdma_place_find(rdma_endpoint_t *ep, const rdma_source_t *route, rdma_p
 void rdma_device_close(rdma_device_t *device);
 /* Buffers for one more link at the shared receive queue. */
 rf_err_t rdma_device_grow(rdma_device_t *device);
-/* Buffers for one path's own receive queue. */
+/* More buffers for one path's own receive queue, to be posted: path->buffers. */
 rf_err_t rdma_buffers_make(rdma_path_t *path, unsigned n, uint32_t size);
 void rdma_buffers_free(rdma_buffers_t *buffers);
 void rdma_buffer_post(rdma_device_t *device, rdma_buffer_t *buffer);

@@ -50,24 +50,33 @@ static void path_leave(rdma_endpoint_t *ep, rdma_path_t *path)
 
 /* --- making ------------------------------------------------------------------------------------------------- */
 
+/* Of slots by SEND, where who finds no buffer waits; the queue's buffers lie in the domain that has nothing else. On iWARP such a one
+ * loses its connection: there each path has its own, which its peer alone can use up. */
+static bool shares(const rdma_path_t *path)
+{
+    return !path->bulk && !path->written && !path->device->iwarp;
+}
+
+/* Requests of its own receive queue, at most. */
+static uint32_t receives_of(const rdma_path_t *path)
+{
+    if (path->bulk) return RDMA_BULK_BUFFERS;
+    if (path->written) return rdma_words_of(path->device, RDMA_RING_WORDS);
+    return shares(path) ? 0 : RDMA_MESSAGES + rdma_words_of(path->device, RDMA_WORDS);
+}
+
 /* With as many bytes inline as the device allows, of what is wanted. */
 static struct ibv_qp *queue_pair_make(rdma_path_t *path)
 {
     rdma_device_t *device = path->device;
-    bool slots = !path->bulk;
-    bool shares =
-        slots &&
-        !path->written; /* a shared receive queue's buffers lie in the domain that has nothing else */
-    uint32_t least = slots ? (uint32_t)sizeof(rf_slot_t) : (uint32_t)sizeof(rdma_placed_t);
+    uint32_t least = path->bulk ? (uint32_t)sizeof(rdma_placed_t) : (uint32_t)sizeof(rf_slot_t);
     for (uint32_t inlined = path->inline_size > least ? path->inline_size : least;; inlined /= 2) {
         struct ibv_qp_init_attr attr = {
             .send_cq = device->cq,
             .recv_cq = device->cq,
-            .srq = shares ? device->srq : NULL,
+            .srq = shares(path) ? device->srq : NULL,
             .cap = {.max_send_wr = path->depth,
-                    .max_recv_wr = shares  ? 0
-                                   : slots ? rdma_words_of(device, RDMA_RING_WORDS)
-                                           : RDMA_BULK_BUFFERS,
+                    .max_recv_wr = receives_of(path),
                     .max_send_sge = 2,
                     .max_recv_sge = 1,
                     .max_inline_data = inlined},
@@ -101,9 +110,35 @@ static bool path_init(rdma_path_t *path)
  * have room of their own there. */
 static uint32_t completions_of(const rdma_path_t *path)
 {
-    if (path->bulk)
-        return path->depth + RDMA_BULK_BUFFERS + (path->device->iwarp ? RDMA_READS : 0); /* which are late */
-    return path->depth + (path->written ? rdma_words_of(path->device, RDMA_RING_WORDS) : 0);
+    uint32_t reads = path->bulk && path->device->iwarp ? RDMA_READS : 0; /* which are late */
+    return path->depth + receives_of(path) + reads;
+}
+
+/* What it receives into, of its own. A word for each remote write outstanding comes only where there are such. */
+static rf_err_t receives_make(rdma_path_t *path)
+{
+    if (shares(path)) return rdma_device_grow(path->device);
+    if (path->bulk) return rdma_buffers_make(path, RDMA_BULK_BUFFERS, sizeof(rdma_placed_t));
+    if (path->written) return rdma_buffers_make(path, receives_of(path), sizeof(rf_slot_t));
+    uint32_t later = path->lane->link->bulk ? 0 : PATH_WRITES_MAX;
+    return rdma_buffers_make(path, receives_of(path) - later, RDMA_BUFFER);
+}
+
+static void receives_post(const rdma_path_t *path, unsigned first)
+{
+    unsigned n = path->buffers ? path->buffers->n : 0;
+    for (unsigned i = first; i < n; i++) rdma_buffer_post(path->device, &path->buffers->of[i]);
+}
+
+/* The link has remote writes from here on. */
+static rf_err_t receives_widen(rdma_path_t *slots)
+{
+    bool small = slots && slots->buffers && !slots->written && !slots->buffers->next &&
+                 slots->buffers->n < receives_of(slots);
+    if (!small) return RF_OK;
+    rf_err_t err = rdma_buffers_make(slots, receives_of(slots) - slots->buffers->n, RDMA_BUFFER);
+    if (err == RF_OK) receives_post(slots, 0);
+    return err;
 }
 
 static rf_err_t path_fill(rdma_path_t *path)
@@ -118,10 +153,6 @@ static rf_err_t path_fill(rdma_path_t *path)
                    device->name);
         return RF_ERR_LIMIT;
     }
-    if (!path->bulk && !path->written) {
-        rf_err_t err = rdma_device_grow(device);
-        if (err != RF_OK) return err;
-    }
     path->qp = queue_pair_make(path);
     if (!path->qp || !path_init(path)) {
         if (rf_log_once_per(&ep->base.log_path_ns, PATH_LOG_INTERVAL_NS))
@@ -135,11 +166,7 @@ static rf_err_t path_fill(rdma_path_t *path)
                    path->inline_max, sizeof(rf_slot_t));
         return RF_ERR_NOT_SUPPORTED;
     }
-    rf_err_t err = RF_OK;
-    if (path->bulk)
-        err = rdma_buffers_make(path, RDMA_BULK_BUFFERS, sizeof(rdma_placed_t));
-    else if (path->written)
-        err = rdma_buffers_make(path, rdma_words_of(device, RDMA_RING_WORDS), sizeof(rf_slot_t));
+    rf_err_t err = receives_make(path);
     if (err == RF_OK && path->bulk && path->inline_max < sizeof(rdma_placed_t))
         err = rdma_memory_make(path->domain->pd, PATH_WRITES_MAX * sizeof(rdma_placed_t),
                                IBV_ACCESS_LOCAL_WRITE, &path->tails);
@@ -148,9 +175,8 @@ static rf_err_t path_fill(rdma_path_t *path)
     if (err == RF_OK && !path_enter(ep, path)) err = RF_ERR_LIMIT;
     if (err != RF_OK) return err;
     /* Last: what is posted is completed when the queue pair ends, and names buffers that must be there then. */
-    unsigned n = path->buffers ? path->buffers->n : 0;
     if (path->bulk) path->held_back = rdma_bulk_waiting(rdma_path_link(path));
-    for (unsigned i = path->held_back; i < n; i++) rdma_buffer_post(device, &path->buffers->of[i]);
+    receives_post(path, path->held_back);
     return RF_OK;
 }
 
@@ -199,11 +225,12 @@ rf_err_t rdma_path_make(path_lane_t *lane, const rdma_place_t *place, rdma_path_
     if (device->endpoint->destroy_ns == 0) rdma_paths_bury(device->endpoint, 0);
     bool written = !bulk && rdma_placement(device->endpoint->options.mode, device->driver, device->iwarp,
                                            &why) == RDMA_MODE_WRITE;
-    if (bulk || written) {
-        rf_err_t err = rdma_link_enter(link, device);
-        if (err != RF_OK) return err;
+    rf_err_t err = bulk ? receives_widen(link->paths[PATH_LANE_SLOTS]) : RF_OK;
+    if (err == RF_OK && (bulk || written)) {
+        err = rdma_link_enter(link, device);
         domain = link->domain;
     }
+    if (err != RF_OK) return err;
     rdma_path_t *path = calloc(1, sizeof *path);
     if (!path) return RF_ERR_NO_MEMORY;
     domain->holders++;
@@ -216,13 +243,14 @@ rf_err_t rdma_path_make(path_lane_t *lane, const rdma_place_t *place, rdma_path_
     path_limits(path);
     rf_random_secret(&path->psn, sizeof path->psn);
     path->psn &= RDMA_PSN_MASK;
-    rf_err_t err = path_fill(path);
+    err = path_fill(path);
     if (err != RF_OK) {
         path_free(path);
         return err;
     }
     link->device = device;
     device->n_paths++;
+    device->n_sharing += shares(path);
     device->cq_promised += completions_of(path);
     link->paths[lane->number] = path;
     *out = path;
@@ -345,6 +373,7 @@ bool rdma_path_destroy(rdma_path_t *path)
     rdma_device_drain_all(device);
     path_leave(device->endpoint, path);
     device->n_paths--;
+    device->n_sharing -= shares(path);
     device->cq_promised -= completions_of(path);
     path_free(path);
     return ended;
