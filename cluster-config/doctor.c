@@ -57,6 +57,7 @@ static const struct {
     {"plan", doctor_check_plan},
     {"lanes", doctor_check_lanes},
     {"leases", doctor_check_leases},
+    {"links", doctor_check_links},
 };
 
 static void finding_add(doctor_t *doctor, rf_doctor_severity_t severity, const char *mend, const char *format,

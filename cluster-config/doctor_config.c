@@ -187,13 +187,22 @@ static bool takes_back(const char *medium)
 
 /* Between two voters of different hosts there are two lanes, one for each to write; of each either end locks its 64 KiB (the lane, or
  * what its writes are made from), and what its link has for slots, and for bulk (doc/protocol.md, "What it costs"). */
-#define LINK_LOCKED_BYTES (84u << 10)
-#define BULK_LOCKED_BYTES (12u << 10)
-#define LANE_LOCKED_BYTES ((64u << 10) + LINK_LOCKED_BYTES + BULK_LOCKED_BYTES)
-#define LANE_QUEUE_PAIRS  2
-#define PLAN_NEIGHBOURS   8                           /* of a monitor, in a plan of one hop per host */
-#define STAR_NEIGHBOURS   64                          /* of the leader, where it feeds all */
-#define STAR_CORES_MAX    (56 + RF_CONFIG_VOTERS_MAX) /* PLAN_STAR_MAX of consensus/plan.h, and who votes */
+#define STAR_CORES_MAX       (56 + RF_CONFIG_VOTERS_MAX) /* PLAN_STAR_MAX of consensus/plan.h, and who votes */
+#define RING_LOCKED_BYTES    (4u << 10)
+#define BUFFERS_LOCKED_BYTES (80u << 10)
+#define SHARED_LOCKED_BYTES                                                                                  \
+    (4096u << 10)                      /* of all buffers of a process, but on iWARP, where no link shares */
+#define WORDS_LOCKED_BYTES (64u << 10) /* iWARP: more buffers of a link with bulk */
+#define BULK_LOCKED_BYTES  (12u << 10)
+#define LANE_QUEUE_PAIRS   2
+#define LINKS_MAX          224 /* of a process: what its completion queue has room for */
+#define LINKS_IWARP_MAX    120
+
+static uint64_t lane_locked(bool iwarp)
+{
+    return (64u << 10) + RING_LOCKED_BYTES + BUFFERS_LOCKED_BYTES + BULK_LOCKED_BYTES +
+           (iwarp ? WORDS_LOCKED_BYTES : 0);
+}
 
 /* Of a voter on that node; *over_rdma: those of them that are over RDMA. */
 static unsigned lanes_of_voter(const rf_config_t *config, rf_node_t here, unsigned *over_rdma)
@@ -211,20 +220,40 @@ static unsigned lanes_of_voter(const rf_config_t *config, rf_node_t here, unsign
     return lanes;
 }
 
-uint64_t doctor_rdma_locked(const rf_config_t *config, rf_node_t here)
+/* Cores that a monitor here has links over RDMA to, if each has something to say to it: as a leader's, to whom all propose. */
+static unsigned cores_over_rdma(const rf_config_t *config, rf_node_t here)
 {
-    uint64_t hosts = 0, cores = 0;
-    unsigned over_rdma;
+    unsigned cores = 0;
     if (!config || here >= config->n_nodes) return 0;
     for (unsigned i = 0; i < config->n_nodes; i++) {
         if (i == here || strcmp(config->medium[here][i], "rdma") != 0) continue;
-        hosts++;
         cores += config->nodes[i].n_cores ? config->nodes[i].n_cores : RF_CORES_PER_NODE_MAX;
     }
-    bool star = strcmp(config->plan, "broadcast") == 0 || strcmp(config->plan, "unicast") == 0;
-    uint64_t most = hosts + (star ? STAR_NEIGHBOURS : PLAN_NEIGHBOURS), links = cores < most ? cores : most;
-    lanes_of_voter(config, here, &over_rdma);
-    return links * LINK_LOCKED_BYTES + over_rdma * (uint64_t)LANE_LOCKED_BYTES;
+    return cores;
+}
+
+uint64_t doctor_rdma_locked(const rf_config_t *config, rf_node_t here, bool iwarp)
+{
+    unsigned links = cores_over_rdma(config, here), most = iwarp ? LINKS_IWARP_MAX : LINKS_MAX, lanes = 0;
+    if (links == 0) return 0;
+    if (links > most) links = most;
+    lanes_of_voter(config, here, &lanes);
+    uint64_t buffers = (uint64_t)(links + lanes) * BUFFERS_LOCKED_BYTES;
+    uint64_t spared = !iwarp && buffers > SHARED_LOCKED_BYTES ? buffers - SHARED_LOCKED_BYTES : 0;
+    return links * (uint64_t)(RING_LOCKED_BYTES + BUFFERS_LOCKED_BYTES) + lanes * lane_locked(iwarp) - spared;
+}
+
+void doctor_check_links(doctor_t *doctor)
+{
+    unsigned cores = cores_over_rdma(doctor->options->config, doctor->options->node);
+    unsigned most = doctor_rdma_wire(doctor) == DOCTOR_WIRE_IWARP ? LINKS_IWARP_MAX : LINKS_MAX;
+    if (cores > most)
+        doctor_finding(doctor, RF_DOCTOR_NOTE,
+                       "have tcp between some nodes, or see that not all cores propose or take part in group "
+                       "operations",
+                       "%u cores of other nodes are over rdma, and a monitor has room for %u such links: who "
+                       "comes later waits",
+                       cores, most);
 }
 
 /* One-sided append: what it takes here, and where it cannot be. */
@@ -252,8 +281,11 @@ void doctor_check_lanes(doctor_t *doctor)
     }
     lanes = lanes_of_voter(config, here, &over_rdma);
     if (lanes > 0)
-        doctor_good(doctor, "each voter here has %u lanes: %u queue pairs, and %llu KiB locked", lanes,
-                    over_rdma * LANE_QUEUE_PAIRS, (unsigned long long)over_rdma * LANE_LOCKED_BYTES >> 10);
+        doctor_good(
+            doctor, "each voter here has %u lanes: %u queue pairs, and %llu KiB locked", lanes,
+            over_rdma * LANE_QUEUE_PAIRS,
+            (unsigned long long)(over_rdma * lane_locked(doctor_rdma_wire(doctor) == DOCTOR_WIRE_IWARP)) >>
+                10);
 }
 
 /* Who passes on what is agreed. */

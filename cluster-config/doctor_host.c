@@ -155,10 +155,13 @@ void doctor_check_processes(doctor_t *doctor)
                     (unsigned long long)need.processes);
 }
 
+#define RDMA_QUEUES_BYTES (2048u << 10) /* the completion queue: doc/protocol.md, "What it costs" */
+
 void doctor_check_memlock(doctor_t *doctor)
 {
     struct rlimit limit;
-    uint64_t locked = doctor_rdma_locked(doctor->options->config, doctor->options->node);
+    uint64_t locked = doctor_rdma_locked(doctor->options->config, doctor->options->node,
+                                         doctor_rdma_wire(doctor) == DOCTOR_WIRE_IWARP);
     if (getrlimit(RLIMIT_MEMLOCK, &limit) < 0) {
         doctor_finding(doctor, RF_DOCTOR_NOTE, "look at 'ulimit -l'",
                        "the limit of locked memory is unknown: %m");
@@ -173,6 +176,13 @@ void doctor_check_memlock(doctor_t *doctor)
                        (unsigned long long)(locked >> 10));
     else if (limit.rlim_cur == RLIM_INFINITY)
         doctor_good(doctor, "any amount of memory may be locked");
+    else if (pins && limit.rlim_cur < locked + RDMA_QUEUES_BYTES)
+        doctor_finding(
+            doctor, RF_DOCTOR_NOTE,
+            "raise it: 'memlock' in /etc/security/limits.conf, LimitMEMLOCK= in the unit",
+            "%llu KiB may be locked; a monitor's links over RDMA lock %llu, and a driver that pins its "
+            "queues (mlx5) %u more",
+            kib, (unsigned long long)(locked >> 10), RDMA_QUEUES_BYTES >> 10);
     else
         doctor_good(doctor, "%llu KiB may be locked; %s %llu", kib,
                     pins ? "a monitor's links over RDMA lock" : "shm and tcp lock",
@@ -190,7 +200,7 @@ void doctor_check_hugepages(doctor_t *doctor)
     }
     const rf_config_t *config = doctor->options->config;
     rf_node_t node = doctor->options->node;
-    bool huge = false, device = false;
+    bool huge = false, device = false, rdma = doctor_medium_used(doctor, "rdma");
     if (config && node < config->n_nodes && doctor_medium_used(doctor, "dpdk")) {
         for (unsigned i = 0; i < config->nodes[node].n_dpdk; i++) {
             const rf_config_dpdk_t *port = &config->nodes[node].dpdk[i];
@@ -212,6 +222,11 @@ void doctor_check_hugepages(doctor_t *doctor)
         doctor_finding(doctor, RF_DOCTOR_NOTE,
                        "reserve some and use them: sysctl vm.nr_hugepages=256, 'hugepages: on'",
                        "no huge pages are reserved; a DPDK device is faster with them");
+    else if (total == 0 && rdma)
+        doctor_finding(
+            doctor, RF_DOCTOR_NOTE, "reserve some, if programs have such regions: sysctl vm.nr_hugepages=256",
+            "no huge pages are reserved; regions over RDMA of 2 MiB and its multiples lie in them where "
+            "there are any");
     else
         doctor_good(doctor, "%llu huge pages are reserved%s", total,
                     total == 0 ? "; nothing that is configured wants any" : "");

@@ -72,9 +72,11 @@ void doctor_check_programs(doctor_t *doctor);
 void doctor_check_run_dir(doctor_t *doctor);
 
 /* doctor_config.c: whether the configuration fits it */
-/* Bytes that the one process of that node locks which has most links over RDMA: a voter that is its host's gateway. On iWARP, which
- * has more buffers, a link is 64 KiB more. 0: no link, or the node is not known. */
-uint64_t doctor_rdma_locked(const rf_config_t *config, rf_node_t here);
+/* Bytes that the one process of that node locks for certain which has most links over RDMA: a leader, to whom all cores propose. Rings
+ * that grow are not among them, which stay small where no more may be locked. 0: no link, or the node is not known. */
+uint64_t doctor_rdma_locked(const rf_config_t *config, rf_node_t here, bool iwarp);
+/* Whether a monitor has room for all the links over RDMA that it may come to have. */
+void doctor_check_links(doctor_t *doctor);
 void doctor_check_node(doctor_t *doctor);
 void doctor_check_key(doctor_t *doctor);
 void doctor_check_ports(doctor_t *doctor);

@@ -471,13 +471,14 @@ static void test_memory_locked(void **state)
     static const char *const only[] = {"memlock", NULL};
     static const struct {
         const char *one_sided, *says;
-        unsigned limit_kib;
+        unsigned limit_kib, iwarp_kib;
         rf_doctor_severity_t severity;
     } cases[] = {
-        {"off", "400 KiB may be locked; a monitor's links over RDMA lock 336", 400, RF_DOCTOR_GOOD},
-        {"off", "300 KiB may be locked; a monitor's links over RDMA lock 336 KiB", 300, RF_DOCTOR_FAIL},
-        {"on", "900 KiB may be locked; a monitor's links over RDMA lock 976 KiB", 900, RF_DOCTOR_FAIL},
-        {"on", "1000 KiB may be locked; a monitor's links over RDMA lock 976", 1000, RF_DOCTOR_GOOD},
+        {"off", "2400 KiB may be locked; a monitor's links over RDMA lock 336", 2400, 336, RF_DOCTOR_GOOD},
+        {"off", "lock 336, and a driver that pins its queues (mlx5) 2048", 400, 336, RF_DOCTOR_NOTE},
+        {"off", "300 KiB may be locked; a monitor's links over RDMA lock 336 KiB", 300, 336, RF_DOCTOR_FAIL},
+        {"on", "900 KiB may be locked; a monitor's links over RDMA lock 976 KiB", 900, 1232, RF_DOCTOR_FAIL},
+        {"on", "3100 KiB may be locked; a monitor's links over RDMA lock 976", 3100, 1232, RF_DOCTOR_GOOD},
     };
     struct rlimit was;
     assert_int_equal(getrlimit(RLIMIT_MEMLOCK, &was), 0);
@@ -490,6 +491,7 @@ static void test_memory_locked(void **state)
         rf_config_t *config = parse(text);
         rf_doctor_options_t options = {.config = config, .node = 0, .only = only, .transport = only_tcp};
         struct rlimit little = {.rlim_cur = cases[i].limit_kib << 10, .rlim_max = was.rlim_max};
+        assert_int_equal(doctor_rdma_locked(config, 0, true) >> 10, cases[i].iwarp_kib);
         assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &little), 0);
         rf_doctor_run(&options, &report);
         assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &was), 0);
@@ -498,6 +500,25 @@ static void test_memory_locked(void **state)
         assert_non_null(strstr(f->what, cases[i].says));
         free(config);
     }
+}
+
+/* A leader of a large machine: of RoCE its links share 4 MiB of buffers; and it has room for so many. */
+static void test_links_of_a_leader(void **state)
+{
+    (void)state;
+    static const char *const only[] = {"links", NULL};
+    rf_config_t *config = parse("nodes: [{hosts: \"a,b,c,d\", cores: 64}]\n"
+                                "transports: [{between: [a, \"b,c,d\"], use: rdma}]\n");
+    rf_doctor_options_t options = {.config = config, .node = 0, .only = only, .transport = only_tcp};
+    assert_int_equal(doctor_rdma_locked(config, 0, false) >> 10, 4096 + 192 * 4);
+    assert_int_equal(doctor_rdma_locked(config, 0, true) >> 10, 120 * 84);
+    rf_doctor_run(&options, &report);
+    assert_int_equal(report.n, 0);
+    config->nodes[3].n_cores = 128;
+    rf_doctor_run(&options, &report);
+    assert_non_null(strstr(finding("links", RF_DOCTOR_NOTE)->what, "256 cores of other nodes are over rdma"));
+    assert_int_equal(doctor_rdma_locked(config, 0, false) >> 10, 4096 + 224 * 4);
+    free(config);
 }
 
 /* What a witness changes of what the machine survives. */
@@ -753,6 +774,7 @@ int main(void)
         cmocka_unit_test(test_plan),
         cmocka_unit_test(test_lanes),
         cmocka_unit_test(test_memory_locked),
+        cmocka_unit_test(test_links_of_a_leader),
         cmocka_unit_test(test_witness),
         cmocka_unit_test(test_delays),
         cmocka_unit_test(test_leases),
