@@ -253,19 +253,22 @@ static bool in_uncommitted_log(const agreement_t *e, uint64_t session, uint64_t 
     return false;
 }
 
+/* A change that this leader is to carry out, or is carrying out: it will be, whatever becomes of its session's window meanwhile (apply.c),
+ * so "never" may not be said of it. */
+static bool holds_change(const agreement_t *e, uint64_t session, uint64_t sequence)
+{
+    const config_t *c = config_newest(e);
+    return (e->request.used && e->request.session == session && e->request.sequence == sequence) ||
+           (c->joint && c->session == session && c->sequence == sequence) ||
+           in_uncommitted_log(e, session, sequence);
+}
+
 static void order_change(agreement_t *e, const wire_proposal_t *p, const uint8_t *bytes,
                          wire_refused_t *refused)
 {
-    const config_t *c = config_newest(e);
     wire_request_t head;
     wire_member_t m;
     memcpy(&head, bytes, sizeof head);
-    if ((e->request.used && e->request.session == p->session && e->request.sequence == p->sequence) ||
-        (c->joint && c->session == p->session && c->sequence == p->sequence) ||
-        in_uncommitted_log(e, p->session, p->sequence)) {
-        refused->why = REFUSED_HELD;
-        return;
-    }
     if (e->request.used) {
         refused->why = REFUSED_FULL;
         return;
@@ -314,6 +317,10 @@ void proposal_order(agreement_t *e, const wire_proposal_t *p, const uint8_t *byt
     *refused = (wire_refused_t){.session = p->session, .sequence = p->sequence};
     if (!leads(e) || e->transferring) {
         refused->why = leads(e) ? REFUSED_FULL : REFUSED_NOT_LEADER;
+        return;
+    }
+    if (p->kind == AGREEMENT_ENTRY_VIEW && holds_change(e, p->session, p->sequence)) {
+        refused->why = REFUSED_HELD;
         return;
     }
     if (e->committed < e->term_index || e->applied < e->term_index) {

@@ -1,10 +1,12 @@
 /* Exactly once: a (session, sequence) is executed at one index and has one result, however often it was sent; and never
- * after a client was told that it was not executed (Raft 6.3). */
+ * after a client was told that it was not executed (Raft 6.3). A change of members is executed by the view that holds it. */
 #include "sim.h"
 
 void check_once_applied(sim_world_t *w, sim_process_t *p, const agreement_apply_t *e, uint64_t value)
 {
-    if (e->kind != AGREEMENT_ENTRY_COMMAND) return;
+    bool change = e->kind == AGREEMENT_ENTRY_VIEW && e->session != 0 && e->n_changes > 0;
+    if (e->kind != AGREEMENT_ENTRY_COMMAND && !change) return;
+    if (change) value = 0; /* its result is who asked's alone */
     sim_ledger_command_t *c = sim_ledger_command(w, e->session, e->sequence, true);
     if (e->duplicate) {
         w->statistics->duplicates++;

@@ -4,7 +4,7 @@
  *
  * A model beside it knows every entry that was applied anywhere, every answer that was given, and checks after every step:
  * one leader a term; all replicas apply the same entries, each command once; what was acknowledged stays, what was
- * denied never happens; a read sees all that was acknowledged before it began. A breach goes to net_unsafe().
+ * denied, a command or a change of members, never happens; a read sees all that was acknowledged before it began. A breach goes to net_unsafe().
  */
 #ifndef RF_TESTS_CONSENSUS_NET_H
 #define RF_TESTS_CONSENSUS_NET_H
@@ -51,6 +51,8 @@ typedef struct net_proposal {
     rf_incarnation_t incarnation;
     uint64_t session, sequence, number; /* number: the payload; 0: a change of members or sessions */
     bool answered;
+    bool carried_out,
+        denied; /* of a change: some replica has applied it; its proposer was told that it never will be */
     rf_err_t err;
     uint64_t value;
 } net_proposal_t;

@@ -21,6 +21,24 @@ static uint64_t mix(uint64_t h, uint64_t x)
     return h ^ h >> 29;
 }
 
+/* A view that holds what a proposal of that session asked for: no one that only answers it. */
+static void change_applied(net_t *n, const agreement_apply_t *a)
+{
+    for (unsigned i = n->n_proposed; i-- > 0;) {
+        net_proposal_t *p = &n->proposed[i];
+        if (p->number != 0 || p->session != a->session || p->sequence != a->sequence) continue;
+        if (p->denied) net_unsafe(n, "a change is carried out that was said never to be");
+        p->carried_out = true;
+    }
+}
+
+static void change_answered(net_t *n, net_proposal_t *p)
+{
+    if (p->err == RF_OK || p->err == RF_ERR_UNKNOWN_OUTCOME) return;
+    if (p->carried_out) net_unsafe(n, "a change is denied, but carried out");
+    p->denied = true;
+}
+
 /* ---- the replicated machine ---- */
 
 static rf_err_t machine_apply(void *context, const agreement_apply_t *a, uint64_t *value)
@@ -33,6 +51,7 @@ static rf_err_t machine_apply(void *context, const agreement_apply_t *a, uint64_
     uint64_t h = mix(mix(mix(a->index, a->term), (uint64_t)a->kind), mix(a->session, a->sequence)) | 1;
     if (a->kind != AGREEMENT_ENTRY_COMMAND) {
         h = mix(h, a->view);
+        if (a->kind == AGREEMENT_ENTRY_VIEW && a->session != 0 && a->n_changes > 0) change_applied(n, a);
         for (unsigned i = 0; i < a->n_changes; i++)
             h = mix(h, (uint64_t)a->changes[i].member.incarnation << 20 | a->changes[i].member.core << 1 |
                            a->changes[i].joined);
@@ -119,7 +138,10 @@ void net_model_answered(net_t *n, rf_core_t core, const agreement_completion_t *
     p->answered = true;
     p->err = c->err;
     p->value = c->value;
-    if (p->number == 0) return;
+    if (p->number == 0) {
+        change_answered(n, p);
+        return;
+    }
     if (c->err == RF_OK) {
         if (c->value >= n->n_history || n->history[c->value] != p->number) net_unsafe(n, "a wrong result");
         if (c->value + 1 > n->n_acked) n->n_acked = c->value + 1;
