@@ -371,7 +371,7 @@ void world_pass(world_t *w, uint64_t ns)
                       w->tick_ns[core] > w->now_ns); /* a tick that is due for ever never ends */
         }
     }
-    w->now_ns = until;
+    if (w->now_ns < until) w->now_ns = until; /* notices may have gone beyond it */
 }
 
 static void start_core(world_t *w, rf_core_t core, const rf_boot_t *boot, rf_incarnation_t incarnation)
