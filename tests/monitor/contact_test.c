@@ -229,7 +229,7 @@ static void contact_is_not_taken_from_who_has_gone_on(void **state)
     }
 }
 
-/* A host is cut off after a core of it was given its next life, which starts late and is heard by nobody, but reads the view that names
+/* A host is cut off before a core of it is given its next life, which starts late and is heard by nobody, but reads the view that names
  * it. It has no contact by that: it does not run, and has nobody of its host go on. */
 static void who_joins_late_does_not_thaw_its_host(void **state)
 {
@@ -239,13 +239,13 @@ static void who_joins_late_does_not_thaw_its_host(void **state)
     world_form(w);
     world_kill(w, LATE);
     world_pass(w, RF_NS_PER_S);
-    rf_incarnation_t incarnation;
-    assert_int_equal(world_join(w, LATE, 0, &incarnation), RF_OK);
     for (rf_core_t core = 0; core < LATE; core++) {
         world_hold(w, core, OLD, true);
         world_hold(w, OLD, core, true);
-        world_hold(w, LATE, core, true);
     }
+    rf_incarnation_t incarnation;
+    assert_int_equal(world_join(w, LATE, 0, &incarnation), RF_OK);
+    for (rf_core_t core = 0; core < LATE; core++) world_hold(w, LATE, core, true);
     for (unsigned ms = 0; ms < 3000 && !w->fake.cores[OLD].frozen; ms++) world_pass(w, RF_NS_PER_MS);
     assert_true(w->alive[OLD] && w->fake.cores[OLD].frozen);
     world_start(w, LATE, incarnation);
