@@ -7,14 +7,15 @@
  *             the next gather while it is under way
  *   LEAVE     this core is to leave in order. DRAINING: its dispatchers end, by themselves or (KILL) by TERM and KILL; then
  *             HANDING: if this is the leader, another one takes over; then the change is proposed; when a view without this
- *             core is in force the answer is given and the core ends
+ *             core is in force the answer is given and the core ends. Asked for again with KILL while it waits: it waits no more, and
+ *             who asked again FOLLOWS
  *   EXPEL     a host whose fenced core could not be reaped: all that live there now, by one change. Two voters stay, or it is not done
  */
 #include "monitor/state.h"
 
 #define SIGNAL_TERM 15
 
-enum { PROPOSING = 1, DRAINING, HANDING, LOOKING };
+enum { PROPOSING = 1, DRAINING, HANDING, LOOKING, FOLLOWING };
 
 #define LOOK_NS (100 * RF_NS_PER_MS) /* within which its death is known here, if its host knows it */
 #define CALL_NS (500 * RF_NS_PER_MS) /* within which one that is called answers */
@@ -158,11 +159,41 @@ void join_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request
         propose(m, op);
 }
 
+/* The request by which this core leaves, or one that follows it; NULL: no more. */
+static op_t *next_leaving(monitor_t *m, unsigned *i)
+{
+    while (*i < MONITOR_OPS_MAX) {
+        op_t *op = &m->ops[(*i)++];
+        if (op->kind == OP_CHANGE && !op->change.join && !op->change.expel && op->change.core == m->core)
+            return op;
+    }
+    return NULL;
+}
+
+static void answer_leaving(monitor_t *m, rf_err_t err)
+{
+    rf_client_left_t out = {0};
+    unsigned i = 0;
+    for (op_t *op; (op = next_leaving(m, &i));) op_reply(m, op, err, &out, sizeof out);
+}
+
+static void kill_instead_of_waiting(monitor_t *m)
+{
+    unsigned i = 0;
+    for (op_t *op; (op = next_leaving(m, &i));) {
+        if (op->state != DRAINING || op->change.kill) continue;
+        op->change.kill = true;
+        op_deadline(m, op, m->now_ns + SHUTDOWN_GRACE_NS);
+        each_local(m, false);
+    }
+}
+
 void leave_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request,
                    const rf_client_leave_t *body)
 {
     rf_client_left_t out = {.dispatchers = n_left(m, false)};
-    rf_err_t err = m->phase != PHASE_FORMED                                ? RF_ERR_BUSY
+    bool again = m->phase == PHASE_LEAVING && body->mode == RF_LEAVE_KILL;
+    rf_err_t err = m->phase != PHASE_FORMED && !again                      ? RF_ERR_BUSY
                    : !m->quorum                                            ? RF_ERR_NO_QUORUM
                    : !somebody_stays(m, body->whole_node != 0)             ? RF_ERR_PERMISSION
                    : body->mode > RF_LEAVE_KILL                            ? RF_ERR_INVALID
@@ -172,12 +203,17 @@ void leave_request(monitor_t *m, uint32_t client, const rf_wire_header_t *reques
         client_reply(m, client, request->tag, request->op, err, &out, sizeof out);
         return;
     }
-    op_t *op = op_begin_for_client(m, OP_CHANGE, client, request,
-                                   body->mode == RF_LEAVE_KILL ? m->now_ns + SHUTDOWN_GRACE_NS : RF_NEVER);
+    op_t *op =
+        op_begin_for_client(m, OP_CHANGE, client, request,
+                            body->mode == RF_LEAVE_KILL && !again ? m->now_ns + SHUTDOWN_GRACE_NS : RF_NEVER);
     if (!op) return;
-    op->state = DRAINING;
+    op->state = again ? FOLLOWING : DRAINING;
     op->change.core = m->core;
     op->change.incarnation = m->incarnation;
+    if (again) {
+        kill_instead_of_waiting(m);
+        return;
+    }
     op->change.kill = body->mode == RF_LEAVE_KILL;
     m->phase = PHASE_LEAVING;
     out_log(m, RF_LOG_INFO, "this core leaves the machine%s",
@@ -188,10 +224,8 @@ void leave_request(monitor_t *m, uint32_t client, const rf_wire_header_t *reques
 
 void leave_tick(monitor_t *m)
 {
-    if (m->phase != PHASE_LEAVING) return;
-    for (unsigned i = 0; i < MONITOR_OPS_MAX; i++) {
-        op_t *op = &m->ops[i];
-        if (op->kind != OP_CHANGE || op->change.join || op->change.core != m->core) continue;
+    unsigned i = 0;
+    for (op_t *op; m->phase == PHASE_LEAVING && (op = next_leaving(m, &i));) {
         if (op->state == DRAINING && n_left(m, true) == 0) {
             op->state = HANDING;
             op_deadline(m, op, m->now_ns + REQUEST_NS);
@@ -203,12 +237,10 @@ void leave_tick(monitor_t *m)
 
 bool leave_done(monitor_t *m)
 {
-    for (unsigned i = 0; i < MONITOR_OPS_MAX && m->phase == PHASE_LEAVING; i++) {
-        op_t *op = &m->ops[i];
-        if (op->kind != OP_CHANGE || op->change.join || op->change.core != m->core || op->state != PROPOSING)
-            continue;
-        rf_client_left_t out = {0};
-        op_reply(m, op, RF_OK, &out, sizeof out);
+    unsigned i = 0;
+    for (op_t *op; m->phase == PHASE_LEAVING && (op = next_leaving(m, &i));) {
+        if (op->state != PROPOSING) continue;
+        answer_leaving(m, RF_OK);
         m->phase = PHASE_SHUTDOWN;
         m->exit_status = MONITOR_EXIT_SHUTDOWN;
         return true;
@@ -270,9 +302,8 @@ static void proposed(monitor_t *m, op_t *op, rf_err_t err, uint64_t value)
         m->agree.retry_ns = m->now_ns + RETRY_NS; /* leaving twice is leaving once */
         agree_queue(m, op);
     } else if (mine) { /* not now: it goes on as a member */
-        rf_client_left_t out = {0};
         m->phase = PHASE_FORMED;
-        op_reply(m, op, err, &out, sizeof out);
+        answer_leaving(m, err);
     } else {
         op_end(m, op);
     }

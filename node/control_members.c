@@ -281,26 +281,30 @@ static void on_left(void *context, rf_err_t err, const void *body, size_t size)
     rf_local_core_t *core = leaving->core;
     rf_client_left_t left = {0};
     if (size >= sizeof left) memcpy(&left, body, sizeof left);
-    core->leaving = false;
+    core->leaving--;
     if (err == RF_ERR_PEER_DEAD) err = RF_OK; /* gone all the same, and it does not come back */
-    if (err != RF_OK) core->off = false;
+    if (err != RF_OK && core->leaving == 0) core->off = false;
     removal_settle(leaving->removal, core, err, left.dispatchers);
 }
 
-/* Asks one core to leave; it counts among those that have not until removal_settle(). */
+/* Asks one core to leave, or, if it does and waits for what runs there, to wait no more; it counts among those that have not until
+ * removal_settle(). */
 static void leave(removal_t *removal, rf_local_core_t *core, uint32_t mode)
 {
     struct leaving *leaving = &removal->leaving[core - core->daemon->cores];
     rf_client_leave_t body = {.mode = mode, .whole_node = removal->whole_node};
     *leaving = (struct leaving){.removal = removal, .core = core};
     removal->n_left++;
-    rf_err_t err = core->leaving ? RF_ERR_BUSY
-                                 : rf_monitor_call(core, &leaving->call, RF_CLIENT_LEAVE, &body, sizeof body,
-                                                   NULL, 0, 0, on_left, leaving);
-    if (err == RF_OK)
-        core->off = core->leaving = true;
-    else
+    rf_err_t err = core->leaving && mode != RF_LEAVE_KILL
+                       ? RF_ERR_BUSY
+                       : rf_monitor_call(core, &leaving->call, RF_CLIENT_LEAVE, &body, sizeof body, NULL, 0,
+                                         0, on_left, leaving);
+    if (err != RF_OK) {
         removal_settle(removal, core, err, 0);
+        return;
+    }
+    core->off = true;
+    core->leaving++;
 }
 
 /* It counts one itself, until all were asked: end with removal_settle(removal, NULL, RF_OK, 0). NULL: no memory, and the query has ended. */

@@ -71,7 +71,7 @@ typedef struct rf_local_core {
     rf_core_life_t life;
     rf_incarnation_t incarnation; /* which life of it; 0: not known (adopted) */
     bool off;                     /* turned off: it does not come back by itself */
-    bool leaving;                 /* its monitor was asked to leave, and has not answered */
+    unsigned leaving;             /* so often its monitor was asked to leave, and has not answered */
     bool expelled;                /* ended because the machine had gone on without it */
     struct rf_rejoin *rejoin;     /* rejoin.c */
     bool child;                   /* started by this process, so that its exit status is ours to fetch */

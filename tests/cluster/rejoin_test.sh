@@ -42,6 +42,25 @@ works_everywhere 0 1 2
 equal "it survives a death again" "$(status_of survives_cores)" 1
 machine_down
 
+# A core that dies again and again comes back, each time later.
+machine_up often --nodes 1 --cores 3
+log=$dir/node0/rackfishd.log
+says_too_often() { grep -q "core 1 dies too often: it joins again in $1 ms" "$log"; }
+for life in 2 3 4 5 6 7 8; do
+    remember_processes
+    kill -KILL "$(pid_of cpudriver 1)"
+    within "core 1 dies, and joins as incarnation $life" 60 rejoined 1 $life 3
+    says_too_often 400 && break
+done
+for pause in 200 400; do # from its death to its next life, by the log
+    check "after some deaths it waits for $pause ms" says_too_often $pause
+    read -r died joined < <(sed -n "/core 1 dies too often: it joins again in $pause ms/,/core 1 joins the machine/p" "$log" |
+        sed -n '1p;$p' | while read -r at _; do date -d "$at" +%s%3N; done | xargs)
+    check "... and it does ($((joined - died)) ms)" test $((joined - died)) -ge "$pause"
+done
+works_everywhere 0 1 2
+machine_down
+
 # A monitor that is stopped for longer than the timeout is expelled; its core is killed as it is, and joins anew.
 for core in 0 2; do
     machine_up "stall$core" --nodes 1 --cores 3
@@ -213,8 +232,9 @@ expect "a node that is up is not added" 1 rackfish node add node1
 expect "nor one that is unknown" 1 rackfish node add node7
 id=$(rackfish run -d --core 3 -- sleep 4735.$own)
 expect "who asked for a node's removal goes while it waits for a domain" 124 timeout 3 rackfish node remove node1 --wait
-matches "it is under way all the same" "$(rackfish node remove node1 --kill 2>&1)" "leaves already"
-check "the domain ends" rackfish kill "$id"
+matches "it is under way all the same" "$(rackfish node remove node1 --wait 2>&1)" "leaves already"
+check "who does not want to wait need not" timeout 60 rackfish node remove node1 --kill
+expect "the domain was ended" 143 rackfish wait --timeout 20s "$id"
 within "the node is removed" 20 bash -c '[[ $(rackfish --json status) == *"\"nodes_up\":1"* ]]'
 within "whole: it can be added" 20 timeout 60 rackfish node add node1
 within "all are back, once more" 60 all_up 4

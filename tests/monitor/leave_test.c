@@ -234,6 +234,34 @@ static void a_core_leaves_in_order(void **state)
     }
 }
 
+/* Who waits for what runs there is overtaken by who does not; both are answered. */
+static void a_leave_that_waits_is_hurried(void **state)
+{
+    (void)state;
+    world_t *w = world_new(1, 3, 53);
+    world_form(w);
+    rf_domain_t d;
+    test_client_t *c = world_node_client(w, 1);
+    world_domain_on(w, 1, &d);
+    rf_client_leave_t leave = {.mode = RF_LEAVE_WAIT};
+    uint32_t waits = world_send(w, c, RF_CLIENT_LEAVE, &leave, sizeof leave, 0);
+    world_pass(w, RF_NS_PER_S);
+    assert_int_equal(world_ask(w, c, RF_CLIENT_LEAVE, &leave, sizeof leave, NULL, 0), RF_ERR_BUSY);
+    w->fake.ignore_term = true;
+    leave.mode = RF_LEAVE_KILL;
+    uint32_t kills = world_send(w, c, RF_CLIENT_LEAVE, &leave, sizeof leave, 0);
+    world_pass(w, RF_NS_PER_S);
+    assert_null(world_reply(c, waits));
+    world_pass(w, 5 * RF_NS_PER_S);
+    assert_int_equal(world_reply(c, waits)->header.err, RF_OK);
+    assert_int_equal(world_reply(c, kills)->header.err, RF_OK);
+    assert_false(world_runs(w, 1, d, 0));
+    assert_true(w->exited[1]);
+    assert_int_equal(w->exit_status[1], MONITOR_EXIT_SHUTDOWN);
+    assert_int_equal(world_status(w, world_node_client(w, 0)).cores_up, 2);
+    world_free(w);
+}
+
 static void the_last_core_stays(void **state)
 {
     (void)state;
@@ -283,6 +311,7 @@ int main(void)
         cmocka_unit_test(cores_that_ask_together_join_together),
         cmocka_unit_test(no_life_is_given_twice),
         cmocka_unit_test(a_core_leaves_in_order),
+        cmocka_unit_test(a_leave_that_waits_is_hurried),
         cmocka_unit_test(the_last_core_stays),
         cmocka_unit_test(shutdown_ends_domains_first),
     };
