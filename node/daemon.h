@@ -97,6 +97,7 @@ typedef struct rf_local_core {
     struct rf_assembler *assembler;
     rf_monitor_call_t *calls;
     rf_timer_t retry;
+    rf_timer_t tell_again;                      /* peers.c: it did not take what it was told of deaths */
     char listen_address[RF_CLIENT_ADDRESS_MAX]; /* for monitors of other hosts; "" not known yet */
 } rf_local_core_t;
 

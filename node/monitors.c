@@ -169,6 +169,7 @@ void rf_monitor_connect(rf_local_core_t *core)
 
 void rf_monitor_disconnect(rf_local_core_t *core)
 {
+    rf_timer_clear(&core->tell_again);
     rf_timer_clear(&core->retry);
     if (core->link || core->calls) link_lost(core, RF_ERR_PEER_DEAD);
     rf_timer_clear(&core->retry);

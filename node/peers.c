@@ -15,6 +15,7 @@
 #include <string.h>
 
 #define REDIAL_FIRST_NS (50 * RF_NS_PER_MS)
+#define TELL_AGAIN_NS   (20 * RF_NS_PER_MS)
 #define REDIAL_MAX_NS   (500 * RF_NS_PER_MS)
 #define LOG_AGAIN_NS    (30 * RF_NS_PER_S)
 #define FINISH_MS       1000
@@ -75,6 +76,15 @@ static void tell_addresses(rf_daemon_t *daemon, rf_local_core_t *core, const pee
     }
 }
 
+static void tell_again(void *context);
+
+static void tell_death(rf_local_core_t *core, rf_client_dead_t dead)
+{
+    if (rf_monitor_tell(core, RF_CLIENT_DEAD, &dead, sizeof dead) == RF_ERR_BUSY &&
+        !rf_timer_is_set(&core->tell_again))
+        rf_timer_set(&core->daemon->loop, &core->tell_again, rf_clock_ns() + TELL_AGAIN_NS, tell_again, core);
+}
+
 /* What was told while the monitor was not in reach, or not there, is told again. */
 static void tell_deaths(rf_daemon_t *daemon, rf_local_core_t *core, const peer_t *peer)
 {
@@ -82,8 +92,23 @@ static void tell_deaths(rf_daemon_t *daemon, rf_local_core_t *core, const peer_t
     for (unsigned i = 0; peer->cores && i < place->n_cores; i++) {
         rf_client_dead_t dead = {.core = (rf_core_t)(place->first_core + i),
                                  .incarnation = peer->cores[i].dead};
-        if (dead.incarnation > peer->cores[i].told.incarnation)
-            rf_monitor_tell(core, RF_CLIENT_DEAD, &dead, sizeof dead);
+        if (dead.incarnation > peer->cores[i].told.incarnation) tell_death(core, dead);
+    }
+}
+
+/* All deaths: which of them did not fit nobody has noted. */
+static void tell_again(void *context)
+{
+    rf_local_core_t *core = context;
+    rf_daemon_t *daemon = core->daemon;
+    if (!core->link_up) return;
+    for (unsigned i = 0; daemon->peers && i < daemon->config->n_nodes; i++) {
+        if (i != daemon->node) tell_deaths(daemon, core, &daemon->peers->peers[i]);
+    }
+    for (unsigned i = 0; i < daemon->n_cores; i++) {
+        const rf_local_core_t *other = &daemon->cores[i];
+        rf_client_dead_t dead = {.core = other->core, .incarnation = other->dead};
+        if (other != core && other->dead > 0 && other->monitor_pidfd < 0) tell_death(core, dead);
     }
 }
 
@@ -175,7 +200,7 @@ static void tell_dead(rf_daemon_t *daemon, rf_core_t core, rf_incarnation_t inca
     rf_client_dead_t dead = {.core = core, .incarnation = incarnation};
     for (unsigned i = 0; i < daemon->n_cores; i++) {
         rf_local_core_t *other = &daemon->cores[i];
-        if (other->core != core && other->link_up) rf_monitor_tell(other, RF_CLIENT_DEAD, &dead, sizeof dead);
+        if (other->core != core && other->link_up) tell_death(other, dead);
     }
 }
 
