@@ -17,6 +17,7 @@
 #define ROUNDS_KEPT      16        /* send times of rounds, for the lease */
 #define STAGGER_NS       200000ull /* for messages that are under way */
 #define EVIDENCE_TURNS   4         /* of that, between the ranks that stand on evidence */
+#define EVIDENCE_STANDS  5 /* elections without a pre-vote; who has no majority by then may be cut off */
 #define TERM_AHEAD_MAX                                                                                       \
     (1u << 24) /* elections that a member may have missed: an hour of one every STAGGER_NS */
 #define UNKNOWN_SESSIONS_MAX 16

@@ -3,7 +3,7 @@
  * (Raft 3.4, 4.3). Three ways to an election:
  *
  *   evidence    the kernel says that the leader is dead: the best rank of live voters stands at once, the others
- *               a little later each; no pre-vote
+ *               a little later each; no pre-vote, but for who has failed EVIDENCE_STANDS times: it may be cut off
  *   silence     the leader was not heard for election_ns: pre-vote first, so that one that is merely cut off does
  *               not disturb the others when it comes back (Raft 9.6)
  *   transfer    the leader asks a caught-up voter to stand (Raft 3.10)
@@ -402,7 +402,7 @@ static uint64_t turn_ns(const agreement_t *e)
  * the others do. */
 void role_split(agreement_t *e)
 {
-    if (!e->pre && e->stands_on_evidence && e->attempts < 5 && rank(e) == 0)
+    if (!e->pre && e->stands_on_evidence && e->attempts < EVIDENCE_STANDS && rank(e) == 0)
         earlier(&e->election_at_ns, e->now_ns + STAGGER_NS);
 }
 
@@ -519,8 +519,10 @@ void role_tick(agreement_t *e)
         }
         return;
     }
-    if (e->role != AGREEMENT_ROLE_LEARNER && e->now_ns >= e->election_at_ns)
-        role_stand(e, !e->leader_dead, e->leader_dead, false);
+    if (e->role != AGREEMENT_ROLE_LEARNER && e->now_ns >= e->election_at_ns) {
+        bool evidence = e->leader_dead && e->attempts < EVIDENCE_STANDS;
+        role_stand(e, !evidence, evidence, false);
+    }
     bool asks = e->n_proposals > 0 || e->n_reads > 0;
     if (e->quorum && !leads(e) && (e->role != AGREEMENT_ROLE_LEARNER || asks) && patience_ns(e) != RF_NEVER &&
         proposal_overdue(e, e->leader_heard_ns))

@@ -59,10 +59,42 @@ static void a_change_that_waits_is_not_denied(void **state)
     }
 }
 
+static bool somebody_leads(net_t *n, void *before)
+{
+    rf_core_t leader = net_leader(n);
+    return leader != RF_CORE_NONE && net_state(n, leader).term > *(uint64_t *)before;
+}
+
+/* The leader is dead, and only one of the others was told; then these are cut off from each other. Who knows of the death stands without
+ * asking first, but not for ever: terms that rise all the time come so far that nobody else believes them (term_possible). */
+static void who_is_cut_off_after_a_death_raises_no_terms(void **state)
+{
+    (void)state;
+    net_t *n = formed((net_knobs_t){.cores = 3});
+    assert_int_equal(net_leader(n), 0);
+    uint64_t before = net_state(n, 0).term;
+    net_kill(n, 0);
+    net_isolate(n, 1, true);
+    net_tell_death(n, 1, 0, AGREEMENT_EVIDENCE_KERNEL);
+    net_run(n, 1000 * MS);
+    uint64_t soon = net_state(n, 1).term;
+    net_run(n, 20000 * MS);
+    assert_int_equal(net_state(n, 1).term, soon);
+    assert_true(soon <= before + EVIDENCE_STANDS);
+    assert_int_equal(net_state(n, 2).term, before);
+    assert_false(net_state(n, 1).quorum);
+    net_heal(n);
+    assert_true(net_until(n, somebody_leads, &before, 100 * MS));
+    goes_on(n, 1);
+    goes_on(n, 2);
+    net_free(n);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_change_that_waits_is_not_denied),
+        cmocka_unit_test(who_is_cut_off_after_a_death_raises_no_terms),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
