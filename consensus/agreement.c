@@ -293,7 +293,7 @@ static void room(agreement_t *e, agreement_member_t peer)
     progress_t *p = progress_find(e, peer);
     if (p && same(p->member, peer)) {
         if (p->mode == PROGRESS_SNAPSHOT) {
-            e->transfers[p - e->progress].sent = e->transfers[p - e->progress].acked;
+            snapshot_lost(e, p);
             e->due |= DUE_FEED;
         } else {
             progress_rewind(e, p);

@@ -498,6 +498,9 @@ bool snapshot_start(agreement_t *e, progress_t *p);
 /* False: the output is full, or not now; DUE_FEED is to stay. */
 bool snapshot_send(agreement_t *e, progress_t *p);
 void snapshot_acked(agreement_t *e, progress_t *p, uint64_t id, uint64_t offset);
+void snapshot_lost(agreement_t *e, progress_t *p); /* what was sent and not acknowledged is sent again */
+/* Leader: up to where the ring may be trimmed, if that is `limit` but for voters who are sent what precedes it. */
+uint64_t snapshot_trim_limit(agreement_t *e, uint64_t limit);
 bool snapshot_load(agreement_t *e);
 
 /* lane.c: what the rest of the engine knows of it; `e->lanes` is there */

@@ -53,8 +53,8 @@ typedef struct progress {
     uint8_t mode; /* progress_mode_t */
     bool ask;     /* to be asked for an answer, entries or not */
     bool dead, fetched, candidate;
-    bool leaving; /* is sent the entry that it leaves by, once; then forgotten */
-    uint8_t reserved;
+    bool leaving;         /* is sent the entry that it leaves by, once; then forgotten */
+    uint8_t window;       /* chunks of a snapshot that may be in flight */
     uint64_t match;       /* holds the same log up to here */
     uint64_t next;        /* is to be sent from here on */
     uint64_t commit_sent; /* was told that much is committed */
@@ -238,6 +238,12 @@ struct agreement {
     agreement_member_t candidates[CANDIDATES_MAX]; /* leader: desired voters that are not yet */
     unsigned n_candidates;
     uint64_t candidates_ns;
+    struct { /* leader: the ring keeps what follows on a voter's snapshot (snapshot.c) */
+        agreement_member_t member;
+        bool on;
+        uint64_t floor; /* what is above stays, or what is above what the voter has acknowledged */
+        uint64_t since_ns, next_ns; /* not again before next_ns */
+    } hold;
     struct { /* leader: the change that was asked for */
         bool used, expel;
         uint64_t session, sequence;

@@ -40,7 +40,7 @@ rf_err_t log_append(agreement_t *e, agreement_entry_kind_t kind, uint64_t sessio
         uint64_t overwrites = index - e->params.log_max;
         if (overwrites > e->applied) return RF_ERR_AGAIN;
         if (!own && overwrites > e->trim_limit) {
-            e->trim_limit = progress_majority(e, PROGRESS_APPLIED, e->applied);
+            e->trim_limit = snapshot_trim_limit(e, progress_majority(e, PROGRESS_APPLIED, e->applied));
             if (overwrites > e->trim_limit) return RF_ERR_AGAIN;
         }
     }

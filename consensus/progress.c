@@ -151,6 +151,7 @@ static uint64_t all_hold(const agreement_t *e)
 void progress_reset(agreement_t *e)
 {
     e->n_progress = 0;
+    e->hold.on = false;
     progress_configure(e);
     for (unsigned i = 0; i < e->n_voters; i++) {
         e->progress[i].match = 0;
@@ -258,7 +259,7 @@ void progress_resend(agreement_t *e)
         transfer_t *t = &e->transfers[i];
         if (is_stuck(e, p, t)) stuck = p->member;
         if (p->mode == PROGRESS_SNAPSHOT) {
-            if (t->match_seen == t->acked) t->sent = t->acked;
+            if (t->match_seen == t->acked) snapshot_lost(e, p);
             t->match_seen = t->acked;
             e->due |= DUE_FEED;
             continue;

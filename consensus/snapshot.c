@@ -1,13 +1,21 @@
 /*
  * Snapshots, for whoever is behind what the ring holds (Raft 5). A sender has one at a time, of the last applied entry when
- * it was made; several receivers share it while the ring still follows on it. In chunks, some in flight at once.
+ * it was made; several receivers share it while the ring still follows on it. In chunks, some in flight at once: twice as many with each
+ * round trip, few again when a link was full or something is missing.
+ *
+ * Under load the ring may pass the snapshot before it has arrived. For a learner nothing waits: it is sent another. For a voter the
+ * leader takes no command that would overwrite what comes next for it (RF_ERR_AGAIN, as ever when the ring is full), for one voter at once,
+ * a tenth of the time at most, and only while that voter answers.
  *
  *      header | members | sessions | the caller's machine
  */
 #include "consensus/engine.h"
 
-#define CHUNK  (AGREEMENT_MESSAGE_MAX - sizeof(wire_snapshot_t))
-#define CHUNKS 4 /* in flight to one receiver */
+#define CHUNK          (AGREEMENT_MESSAGE_MAX - sizeof(wire_snapshot_t))
+#define CHUNKS_MIN     4 /* in flight to one receiver */
+#define CHUNKS_MAX     32
+#define HOLD_NS        (100 * RF_NS_PER_MS) /* at most, at once; then not for nine times as long as it was */
+#define HOLD_SILENT_NS (20 * RF_NS_PER_MS)  /* without an answer: to load the largest takes less */
 
 typedef struct wire_state {
     uint64_t index, term, view, config_index, config_view, session, sequence;
@@ -125,6 +133,7 @@ bool snapshot_start(agreement_t *e, progress_t *p)
     bool usable = e->out.id != 0 && e->out.index + 1 >= e->first;
     if (!usable) make(e);
     *t = (transfer_t){.id = e->out.id, .moved = t->moved};
+    p->window = CHUNKS_MIN;
     p->mode = PROGRESS_SNAPSHOT;
     return true;
 }
@@ -135,7 +144,7 @@ bool snapshot_send(agreement_t *e, progress_t *p)
     if (t->id != e->out.id || e->out.index + 1 < e->first) { /* the ring has gone on past it: another */
         if (!snapshot_start(e, p)) return false;
     }
-    while (t->sent < e->out.size && t->sent - t->acked < CHUNKS * CHUNK) {
+    while (t->sent < e->out.size && t->sent - t->acked < p->window * CHUNK) {
         uint8_t *out = send_begin(e, AGREEMENT_MESSAGE_MAX);
         if (!out) return false;
         wire_snapshot_t head = {.view = e->view,
@@ -156,6 +165,49 @@ bool snapshot_send(agreement_t *e, progress_t *p)
     return true;
 }
 
+void snapshot_lost(agreement_t *e, progress_t *p)
+{
+    transfer_t *t = &e->transfers[p - e->progress];
+    t->sent = t->acked;
+    p->window = CHUNKS_MIN;
+}
+
+/* ---- what follows on a voter's ---- */
+
+/* The voter for whom the ring is held; NULL: none any more. Looked at when there is no room, and when another might be. */
+static const progress_t *held(agreement_t *e)
+{
+    if (!e->hold.on) return NULL;
+    const progress_t *p = progress_find(e, e->hold.member);
+    bool there = p && p->mode != PROGRESS_SNAPSHOT && p->match >= e->hold.floor &&
+                 p->match + e->params.log_max / 4 >= e->committed;
+    if (p && !there && !p->dead && p->sets != 0 && e->now_ns < add_ns(e->hold.since_ns, HOLD_NS) &&
+        e->now_ns < add_ns(p->heard_ns, HOLD_SILENT_NS))
+        return p;
+    uint64_t took_ns = e->now_ns - e->hold.since_ns;
+    e->hold.on = false;
+    e->hold.next_ns = e->hold.since_ns + 10 * (took_ns < HOLD_NS ? took_ns : HOLD_NS);
+    return NULL;
+}
+
+static void hold(agreement_t *e, const progress_t *p)
+{
+    if (p->sets == 0 || !leads(e) || held(e) || e->now_ns < e->hold.next_ns) return;
+    e->hold.on = true;
+    e->hold.member = p->member;
+    e->hold.floor = e->out.index;
+    e->hold.since_ns = e->now_ns;
+    if (e->trim_limit > e->hold.floor) e->trim_limit = e->hold.floor;
+}
+
+uint64_t snapshot_trim_limit(agreement_t *e, uint64_t limit)
+{
+    const progress_t *p = held(e);
+    if (!p) return limit;
+    uint64_t floor = p->match > e->hold.floor ? p->match : e->hold.floor;
+    return floor < limit ? floor : limit;
+}
+
 void snapshot_acked(agreement_t *e, progress_t *p, uint64_t id, uint64_t offset)
 {
     transfer_t *t = &e->transfers[p - e->progress];
@@ -169,10 +221,13 @@ void snapshot_acked(agreement_t *e, progress_t *p, uint64_t id, uint64_t offset)
         p->ask = true;
         *t = (transfer_t){.moved = t->moved};
     } else if (offset >= t->acked) {
+        if (offset > t->acked && p->window < CHUNKS_MAX) p->window++;
+        hold(e, p);
         t->acked = (uint32_t)offset;
         if (t->sent < t->acked) t->sent = t->acked;
     } else {
-        t->acked = t->sent = (uint32_t)offset; /* it began again */
+        t->acked = (uint32_t)offset; /* it began again */
+        snapshot_lost(e, p);
     }
     e->due |= DUE_FEED;
 }

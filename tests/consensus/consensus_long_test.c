@@ -90,11 +90,84 @@ static void who_is_cut_off_after_a_death_raises_no_terms(void **state)
     net_free(n);
 }
 
+/* So many commands a second, for so long, at the leader. How many were answered. */
+static unsigned load(net_t *n, unsigned per_s, uint64_t ns)
+{
+    unsigned done = 0, first = n->n_proposed;
+    for (uint64_t until = n->now_ns + ns; n->now_ns < until;) {
+        net_propose(n, net_leader(n));
+        net_run(n, RF_NS_PER_S / per_s);
+    }
+    for (unsigned i = first; i < n->n_proposed; i++)
+        done += n->proposed[i].answered && n->proposed[i].err == RF_OK;
+    return done;
+}
+
+static bool is_behind(const net_t *n, rf_core_t core)
+{
+    return net_state(n, core).applied + n->knobs.log_max < net_state(n, net_leader(n)).committed;
+}
+
+/* A voter was stopped for longer than the ring lasts, and the load goes on: it is sent the state, for which the ring keeps what follows. */
+static void a_voter_catches_up_under_load(void **state)
+{
+    (void)state;
+    for (unsigned log_max = 64; log_max <= 256; log_max *= 4) {
+        net_t *n = formed((net_knobs_t){.cores = 3, .log_max = log_max, .snapshot_size = 1500000});
+        load(n, 60000, 2 * MS);
+        n->cores[2].stalled_until_ns = n->now_ns + 10 * MS;
+        load(n, 60000, 10 * MS);
+        assert_true(is_behind(n, 2));
+        unsigned loads = n->cores[2].n_loads;
+        load(n, 60000, 50 * MS);
+        assert_int_equal(n->cores[2].n_loads, loads + 1);
+        assert_false(is_behind(n, 2));
+        net_free(n);
+    }
+}
+
+/* For a learner nobody waits: it is there before the ring has gone on past what it was sent, by as many chunks in flight as links take. */
+static void a_learner_catches_up_under_load(void **state)
+{
+    (void)state;
+    net_t *n = formed((net_knobs_t){.cores = 4, .log_max = 256, .snapshot_size = 1500000});
+    const agreement_t *e = n->cores[0].engine;
+    n->cores[3].stalled_until_ns = n->now_ns + 10 * MS;
+    load(n, 60000, 10 * MS);
+    assert_true(is_behind(n, 3));
+    for (unsigned i = 0; i < 20; i++) {
+        load(n, 60000, MS);
+        assert_false(e->hold.on);
+    }
+    assert_false(is_behind(n, 3));
+    net_free(n);
+}
+
+/* The one that is waited for stops again on the way: the others go on after HOLD_SILENT_NS, and it is not waited for again soon. */
+static void a_voter_that_stops_again_holds_nobody_up(void **state)
+{
+    (void)state;
+    net_t *n = formed((net_knobs_t){.cores = 3, .log_max = 64, .snapshot_size = 1500000});
+    load(n, 60000, 2 * MS);
+    n->cores[2].stalled_until_ns = n->now_ns + 10 * MS;
+    load(n, 60000, 10 * MS + 500 * US);
+    const agreement_t *e = n->cores[0].engine;
+    assert_true(e->hold.on);
+    net_kill(n, 2);
+    unsigned done = load(n, 60000, 60 * MS);
+    assert_true(done > 6 * 3600 / 10); /* of six tenths a part was held up */
+    assert_true(load(n, 60000, 5 * MS) > 290);
+    net_free(n);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_change_that_waits_is_not_denied),
         cmocka_unit_test(who_is_cut_off_after_a_death_raises_no_terms),
+        cmocka_unit_test(a_voter_catches_up_under_load),
+        cmocka_unit_test(a_learner_catches_up_under_load),
+        cmocka_unit_test(a_voter_that_stops_again_holds_nobody_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

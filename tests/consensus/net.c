@@ -35,7 +35,7 @@ agreement_params_t net_params(net_t *n, agreement_member_t self)
         .entry_max = k->entry_max ? k->entry_max : 256,
         .proposals_max = k->proposals_max ? k->proposals_max : AGREEMENT_WINDOW,
         .sessions_max = k->sessions_max ? k->sessions_max : 4,
-        .snapshot_max = 9000,
+        .snapshot_max = k->snapshot_size ? k->snapshot_size : 9000,
         .voters_max = k->voters_max ? k->voters_max : 3,
         .host = n->host,
         .package = n->package,

@@ -33,7 +33,8 @@ typedef struct net_knobs {
     unsigned lose_percent, repeat_percent;
     bool reorder, lossless; /* lossless: resend is never, new links are told */
     unsigned log_max, entry_max, voters_max, sessions_max, proposals_max;
-    unsigned witness_host; /* 1 + host; 0: none */
+    unsigned witness_host;  /* 1 + host; 0: none */
+    unsigned snapshot_size; /* of the machine; 0: a small one */
     agreement_plan_t plan;
     uint64_t lease_ns;
     bool no_timeouts;      /* elections on evidence only */

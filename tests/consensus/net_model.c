@@ -87,7 +87,8 @@ static size_t machine_save(void *context, void *bytes, size_t max)
     net_t *n = *(net_t **)c->memory;
     uint64_t state[64] = {c->n_done, n->hashes[c->n_done], c->applied};
     size_t size = sizeof state < max ? sizeof state : max;
-    memcpy(bytes, state, size);
+    if (n->knobs.snapshot_size > 0) memset(bytes, 0x5a, size = n->knobs.snapshot_size);
+    memcpy(bytes, state, sizeof state);
     return size;
 }
 
