@@ -1,5 +1,7 @@
 #include "agree_direct.h"
 
+#include "base/clock.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +15,8 @@ typedef struct queued {
 struct agree_direct {
     unsigned n, head, tail; /* of the queue: free-running */
     unsigned answered;
+    bool timed;
+    uint64_t answered_ticks;
     uint64_t value; /* of the last answer */
     uint64_t messages, bytes;
     bool failed;
@@ -40,6 +44,16 @@ uint64_t agree_direct_bytes(const agree_direct_t *direct)
     return direct->bytes;
 }
 
+void agree_direct_time(agree_direct_t *direct)
+{
+    direct->timed = true;
+}
+
+uint64_t agree_direct_answered_ticks(const agree_direct_t *direct)
+{
+    return direct->answered_ticks;
+}
+
 static const agreement_event_t rest = {.kind = AGREEMENT_TICK, .now_ns = 1};
 
 static inline void take_completions(agree_direct_t *d, const agreement_output_t *out)
@@ -47,6 +61,7 @@ static inline void take_completions(agree_direct_t *d, const agreement_output_t 
     for (unsigned i = 0; i < out->n_completions; i++) {
         d->answered += out->completions[i].err == RF_OK;
         d->value = out->completions[i].value;
+        if (__builtin_expect(d->timed, 0)) d->answered_ticks = rf_clock_ticks();
     }
 }
 

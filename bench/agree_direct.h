@@ -25,6 +25,10 @@ agree_replica_t *agree_direct_replica(agree_direct_t *direct, unsigned i);
  * anywhere meanwhile. */
 unsigned agree_direct_step(agree_direct_t *direct, unsigned i, const agreement_event_t *event);
 
+/* From now on: when (rf_clock_ticks) the last answer was given. 0: not yet. */
+void agree_direct_time(agree_direct_t *direct);
+uint64_t agree_direct_answered_ticks(const agree_direct_t *direct);
+
 /* Messages and bytes so far, each counted once a receiver. */
 uint64_t agree_direct_messages(const agree_direct_t *direct);
 uint64_t agree_direct_bytes(const agree_direct_t *direct);

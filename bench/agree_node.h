@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "transport/message.h"
 
+#define AGREE_NODES_MAX 16
 #define AGREE_BURST     64 /* slots a poll, unless the node says otherwise */
 #define AGREE_BURST_MAX 512
 #define AGREE_OTHER     1 /* type of messages that are not the protocol's */
@@ -19,15 +20,15 @@
 typedef struct agree_node agree_node_t;
 
 struct agree_node {
-    agree_replica_t replica;              /* a client's has no engine */
-    const rf_transport_t *transport;      /* between members */
-    unsigned n;                           /* members, then clients */
-    unsigned n_members;                   /* clients' links are flushed first: they wait; 0: no matter */
-    unsigned burst;                       /* slots a poll; 0: AGREE_BURST */
-    rf_link_t *links[AGREE_REPLICAS_MAX]; /* by core; NULL: none */
-    bool touched[AGREE_REPLICAS_MAX];     /* sent to, not flushed */
-    bool refused[AGREE_REPLICAS_MAX];     /* a message was dropped for want of room */
-    bool cut[AGREE_REPLICAS_MAX];         /* what comes from there and goes there is dropped: a partition */
+    agree_replica_t replica;           /* a client's has no engine */
+    const rf_transport_t *transport;   /* between members */
+    unsigned n;                        /* members, then clients */
+    unsigned n_members;                /* clients' links are flushed first: they wait; 0: no matter */
+    unsigned burst;                    /* slots a poll; 0: AGREE_BURST */
+    rf_link_t *links[AGREE_NODES_MAX]; /* by core; NULL: none */
+    bool touched[AGREE_NODES_MAX];     /* sent to, not flushed */
+    bool refused[AGREE_NODES_MAX];     /* a message was dropped for want of room */
+    bool cut[AGREE_NODES_MAX];         /* what comes from there and goes there is dropped: a partition */
     bool
         failed; /* a link carried what is no message, or bytes that are not the protocol's; or the engine refused an event */
     const char *why;
@@ -47,7 +48,7 @@ struct agree_node {
     /* A client's turn: the links have been looked at, and nothing is flushed yet. */
     void (*on_turn)(agree_node_t *node);
     void *context; /* of whoever set these */
-    rf_assembler_t assemblers[AGREE_REPLICAS_MAX];
+    rf_assembler_t assemblers[AGREE_NODES_MAX];
 };
 
 /* The engine's time: the tick counter, without a system call. */

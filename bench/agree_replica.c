@@ -64,6 +64,7 @@ bool agree_replica_init(agree_replica_t *r, rf_core_t core, const agree_config_t
     unsigned per_host = config->per_host ? config->per_host : 1;
     for (unsigned i = 0; i < config->n; i++) {
         r->hosts[i] = (uint16_t)(i / per_host);
+        r->packages[i] = config->per_package ? i / config->per_package : 0;
         r->cores[i] = (rf_core_t)i;
     }
     agreement_params_t params = {
@@ -77,7 +78,9 @@ bool agree_replica_init(agree_replica_t *r, rf_core_t core, const agree_config_t
         .snapshot_max = SNAPSHOT_MAX,
         .voters_max = voters_of(config),
         .host = r->hosts,
+        .package = r->packages,
         .plan = config->plan,
+        .weights = config->weights,
         .lane_lines = config->lane_lines,
         .resend_ns = or_never(config->resend_ns),
         .heartbeat_ns = or_never(config->heartbeat_ns),

@@ -9,19 +9,20 @@
 
 #include "consensus/agreement.h"
 
-#define AGREE_REPLICAS_MAX 16
+#define AGREE_REPLICAS_MAX 64
 #define AGREE_COMMAND_MAX  256 /* bytes */
 
 typedef struct agree_config {
-    unsigned n;      /* members, cores 0 to n - 1, each on its own host unless `per_host` */
-    unsigned voters; /* how many, spread over hosts; 0: all, as far as voters go */
-    unsigned per_host;
-    unsigned log_max;       /* 0: a default */
-    unsigned entry_max;     /* bytes of a proposal; 0: AGREE_COMMAND_MAX */
-    unsigned command_bytes; /* a proposal holds several commands of so many bytes; 0: one */
-    unsigned proposals;     /* outstanding at one member; 0: those of one session */
-    unsigned lane_lines;    /* 0: no one-sided append */
+    unsigned n;                     /* members, cores 0 to n - 1, each on its own host unless `per_host` */
+    unsigned voters;                /* how many, spread over hosts; 0: all, as far as voters go */
+    unsigned per_host, per_package; /* cores; per_package 0: packages do not count */
+    unsigned log_max;               /* 0: a default */
+    unsigned entry_max;             /* bytes of a proposal; 0: AGREE_COMMAND_MAX */
+    unsigned command_bytes;         /* a proposal holds several commands of so many bytes; 0: one */
+    unsigned proposals;             /* outstanding at one member; 0: those of one session */
+    unsigned lane_lines;            /* 0: no one-sided append */
     agreement_plan_t plan;
+    agreement_weights_t weights;
     uint64_t resend_ns, heartbeat_ns, election_ns; /* 0: never */
 } agree_config_t;
 
@@ -35,6 +36,7 @@ typedef struct agree_replica {
     uint64_t sequence;      /* of `session`: used so far */
     uint64_t own_sequence;  /* of the member's own session */
     uint16_t hosts[AGREE_REPLICAS_MAX];
+    uint32_t packages[AGREE_REPLICAS_MAX];
     rf_core_t cores[AGREE_REPLICAS_MAX];
 } agree_replica_t;
 

@@ -2,7 +2,7 @@
  * ordered: commands through the agreed log, from the proposal to the answer of executing it.
  *
  *   direct     replicas in one thread, messages are calls: the engine alone
- *   plan       sixteen members, three voters: by dissemination plan
+ *   plan       three voters and up to 61 learners: until the last learner has it, by dissemination plan
  *   urpc       two voters on two cores over shared memory, both must acknowledge
  *   tcp        three hosts over loopback TCP, leader and one follower spinning on different CPUs
  *   blocking   the same with everybody asleep between messages

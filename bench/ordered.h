@@ -2,6 +2,7 @@
 #ifndef RF_BENCH_ORDERED_H
 #define RF_BENCH_ORDERED_H
 
+#include "agree_replica.h"
 #include "result.h"
 
 #define ORDERED_BATCH       64 /* commands proposed before the engine is asked for messages, by direct calls */
@@ -11,8 +12,9 @@
 
 /* Replicas in one thread: the engine alone. */
 bool ordered_direct(const bench_options_t *options);
-/* The same with learners: what a commit costs until everybody has it, by plan. */
+/* The same with learners: how long until the last has it, and what it costs, by plan. */
 bool ordered_plan(const bench_options_t *options);
+bool ordered_plan_rate(const bench_options_t *options, const agree_config_t *config, const char *what);
 /* Two voters on two cores over shared memory. */
 bool ordered_urpc(const bench_options_t *options);
 /* Three hosts over loopback TCP, spinning or blocking. */

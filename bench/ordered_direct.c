@@ -153,20 +153,8 @@ bool ordered_direct(const bench_options_t *options)
     return true;
 }
 
-/* Sixteen members on four hosts, three of them voters. */
-bool ordered_plan(const bench_options_t *options)
+bool ordered_plan_rate(const bench_options_t *options, const agree_config_t *config, const char *what)
 {
-    static const struct {
-        const char *what;
-        agreement_plan_t plan;
-    } plans[] = {{"plan broadcast", AGREEMENT_PLAN_BROADCAST},
-                 {"plan host", AGREEMENT_PLAN_HOST},
-                 {"plan tree", AGREEMENT_PLAN_PACKAGE}};
-    for (unsigned i = 0; i < 3; i++) {
-        alone_t a = {.options = options,
-                     .config = {.n = 16, .voters = 3, .per_host = 4, .plan = plans[i].plan},
-                     .batch = ORDERED_BATCH};
-        if (!measure(&a, plans[i].what)) return false;
-    }
-    return true;
+    alone_t a = {.options = options, .config = *config, .batch = ORDERED_BATCH};
+    return measure(&a, what);
 }

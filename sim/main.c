@@ -53,7 +53,10 @@ static const option_text_t texts[] = {
     {"clients", "N", "clients, at most 64 (default: 2 to 10, by the seed)", OPTION_CLIENTS},
     {"voters", "N", "voters at most (default: 3, 5 or 7, by the seed)", OPTION_VOTERS},
     {"leases", "on|off", "leader leases (default: in one seed of four)", OPTION_LEASES},
-    {"plan", "NAME", "broadcast, unicast, host, package or weighted (default: by the seed)", OPTION_PLAN},
+    {"plan", "NAME",
+     "broadcast, unicast, host, package, weighted or weighted:4,8,8, which are its weights (default: by the "
+     "seed)",
+     OPTION_PLAN},
     {"faults", "LIST", "what goes wrong, see below (default: default)", OPTION_FAULTS},
     {"model", "NAME", "costs instead of faults: predicts latency and throughput on that machine",
      OPTION_MODEL},
@@ -192,14 +195,29 @@ static bool parse_unsigned(const char *text, uint64_t min, uint64_t max, unsigne
     return true;
 }
 
-static bool parse_plan(const char *text, int *out)
+static bool parse_weights(const char *text, agreement_weights_t *out)
 {
-    for (int i = 0; agreement_plan_name((unsigned)i); i++) {
-        if (strcmp(text, agreement_plan_name((unsigned)i)) != 0) continue;
-        *out = i;
-        return true;
+    unsigned w[3];
+    char after;
+    if (sscanf(text, "%3u,%3u,%3u%c", &w[0], &w[1], &w[2], &after) != 3) return complain("no weights", text);
+    for (unsigned i = 0; i < 3; i++) {
+        if (w[i] < 1 || w[i] > AGREEMENT_WEIGHT_MAX) return complain("no weight from 1 to 64 in", text);
     }
-    return complain("no such plan (broadcast, unicast, host, package, weighted)", text);
+    *out = (agreement_weights_t){(uint16_t)w[0], (uint16_t)w[1], (uint16_t)w[2]};
+    return true;
+}
+
+static bool parse_plan(const char *text, sim_options_t *o)
+{
+    const char *name;
+    for (int i = 0; (name = agreement_plan_name((unsigned)i)) != NULL; i++) {
+        size_t n = strlen(name);
+        bool weights = i == AGREEMENT_PLAN_WEIGHTED && text[0] == name[0] && strchr(text, ':') == text + n;
+        if (strncmp(text, name, n) != 0 || (text[n] != '\0' && !weights)) continue;
+        o->plan = i;
+        return !weights || parse_weights(text + n + 1, &o->weights);
+    }
+    return complain("no such plan (broadcast, unicast, host, package, weighted, weighted:4,8,8)", text);
 }
 
 static bool parse_leases(const char *text, int *out)
@@ -277,7 +295,7 @@ static bool take_option(command_line_t *line, int id, const char *value)
     case OPTION_VOTERS:
         return parse_unsigned(value, 1, AGREEMENT_VOTERS_MAX, &o->voters);
     case OPTION_PLAN:
-        return parse_plan(value, &o->plan);
+        return parse_plan(value, o);
     case OPTION_FAULTS:
         return sim_knobs_parse(value, &o->knobs, why, sizeof why) || complain("faults", why);
     case OPTION_MODEL:

@@ -151,6 +151,7 @@ static void draw_parameters(sim_world_t *w)
         p->weights = sim_model_weights(o->model);
         p->lease_ns = 0;
     }
+    if (o->weights.package > 0) p->weights = o->weights;
     if (w->n_cores > LARGE) {
         p->log_max = 32;
         p->entry_max = 256;

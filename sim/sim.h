@@ -451,6 +451,7 @@ typedef struct sim_options {
     bool one_sided;                                  /* leaders write into voters' lanes where they can */
     unsigned monitors, hosts, clients, jobs, voters; /* 0: drawn */
     int plan, leases;                                /* -1: drawn */
+    agreement_weights_t weights;                     /* package 0: by the model, or drawn */
     sim_knob_choice_t knobs;
     unsigned defects, group_defects, monitor_defects, sim_defects;
     const sim_model_t *model;

@@ -67,7 +67,7 @@ if [ -x "$1/bin/rf-dpdk-bounce" ]; then
 fi
 samples=4 # of a thousand commands each
 run 8 ordered direct
-run 3 ordered plan
+run 25 ordered plan
 run 4 ordered urpc
 run 3 ordered tcp
 run 7 ordered blocking

@@ -131,7 +131,12 @@ command)
     expect 1 "$sim" --no-such-option
     expect 1 "$sim" --faults nonsense
     expect 1 "$sim" --seeds 0
-    expect 1 "$sim" --plan square
+    for plan in square weighted: weighted:1,2 weighted:0,1,1 weighted:1,1,65 weighted:1,1,1x host:1,1,1 weight; do
+        expect 1 "$sim" --plan "$plan"
+    done
+    for plan in broadcast unicast host package weighted weighted:1,64,8; do expect 0 "$sim" --plan "$plan" --ops 200; done
+    expect 0 "$sim" --model amd-8x4 --monitors 32 --plan package --clients 1 --ops 200
+    grep -q 'applied by the last of 32 members' "$scratch/out" || fail "a model does not say when the last member knows"
     expect 1 "$sim" --actor nobody
     expect 1 "$sim" --one-sided --groups
     expect 1 "$sim" --actor rdma --monitors 17
