@@ -82,6 +82,27 @@ static void the_route_comes_first(void **state)
     assert_int_equal(chosen(&any, &r, table, N(table), "c port 1"), 2);
 }
 
+/* A GID of InfiniBand names no interface: that over which the route goes is IPoIB, and has its port's GID in its hardware address. */
+static void the_route_of_infiniband_is_its_ports(void **state)
+{
+    (void)state;
+    rdma_gid_t table[] = {
+        gid("ib", 1, 0, RDMA_GID_IB, "fe80::7:1", 0),
+        gid("ib", 2, 0, RDMA_GID_IB, "fe80::7:2", 0),
+        gid("eth", 1, 0, RDMA_GID_ROCE_V2, "::ffff:10.0.0.1", 5),
+    };
+    uint8_t hardware[20] = {0x80, 0, 0x02, 0x08};
+    memcpy(hardware + 4, table[1].gid, RDMA_GID);
+    rdma_source_t r = route("::ffff:10.0.1.1", 6);
+    assert_false(rdma_port_below(1, hardware, 6, r.port)); /* Ethernet */
+    assert_false(rdma_port_below(32, hardware, 19, r.port));
+    assert_int_equal(chosen(&any, &r, table, N(table), "none of the active ports"), 0);
+    assert_true(rdma_port_below(32, hardware, sizeof hardware, r.port));
+    assert_int_equal(chosen(&any, &r, table, N(table), "by the route to the peer"), 1);
+    r = route("::ffff:10.0.0.1", 5);
+    assert_int_equal(chosen(&any, &r, table, N(table), "by the route to the peer"), 2);
+}
+
 static void options_override(void **state)
 {
     (void)state;
@@ -242,6 +263,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kinds_have_their_order),
         cmocka_unit_test(the_route_comes_first),
+        cmocka_unit_test(the_route_of_infiniband_is_its_ports),
         cmocka_unit_test(options_override),
         cmocka_unit_test(what_is_missing_is_said),
         cmocka_unit_test(options_are_read),

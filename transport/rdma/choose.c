@@ -1,10 +1,13 @@
 #include "transport/rdma/choose.h"
 
+#include <net/if_arp.h>
 #include <stdio.h>
 #include <string.h>
 
 enum { RANK_V2_IPV4, RANK_V2_GLOBAL, RANK_V2_LOCAL, RANK_V1, RANKS };
 #define RANK_OFF_ROUTE 8 /* worse than every kind on the route */
+#define IPOIB_QP                                                                                             \
+    4 /* bytes of an IPoIB hardware address before its GID (RFC 4391, 9.1.1): flags, queue pair */
 
 static bool is_ipv4(const uint8_t *gid)
 {
@@ -40,8 +43,18 @@ const char *rdma_gid_text(const rdma_gid_t *gid)
     return texts[rank_of_kind(gid)];
 }
 
+bool rdma_port_below(unsigned type, const uint8_t *hardware, size_t size, uint8_t gid[RDMA_GID])
+{
+    if (type != ARPHRD_INFINIBAND || size != IPOIB_QP + RDMA_GID) return false;
+    memcpy(gid, hardware + IPOIB_QP, RDMA_GID);
+    return true;
+}
+
 static bool on_route(const rdma_source_t *route, const rdma_gid_t *gid)
 {
+    static const uint8_t none[RDMA_GID];
+    if (gid->kind == RDMA_GID_IB)
+        return memcmp(route->port, none, sizeof none) != 0 && memcmp(route->port, gid->gid, sizeof none) == 0;
     return route->netdev != 0 && gid->netdev == route->netdev;
 }
 

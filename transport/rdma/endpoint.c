@@ -5,6 +5,7 @@
 #include "base/log.h"
 
 #include <ifaddrs.h>
+#include <linux/if_packet.h>
 #include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -49,6 +50,19 @@ static void gid_of(const struct sockaddr *address, uint8_t gid[RDMA_GID])
     }
 }
 
+/* Of the InfiniBand port below that interface. */
+static void port_of(const struct ifaddrs *all, uint32_t netdev, uint8_t gid[RDMA_GID])
+{
+    for (const struct ifaddrs *one = all; netdev != 0 && one; one = one->ifa_next) {
+        if (!one->ifa_addr || one->ifa_addr->sa_family != AF_PACKET) continue;
+        const struct sockaddr_ll *at = (const struct sockaddr_ll *)(const void *)one->ifa_addr;
+        if ((uint32_t)at->sll_ifindex != netdev) continue;
+        /* Longer than sll_addr, for which the C libraries keep 24 bytes here. */
+        const uint8_t *hardware = (const uint8_t *)at + offsetof(struct sockaddr_ll, sll_addr);
+        if (rdma_port_below(at->sll_hatype, hardware, at->sll_halen, gid)) return;
+    }
+}
+
 void rdma_source_to(const char *address, rdma_source_t *out)
 {
     struct sockaddr_storage at;
@@ -68,6 +82,7 @@ void rdma_source_to(const char *address, rdma_source_t *out)
         gid_of(one->ifa_addr, gid);
         if (memcmp(gid, out->gid, sizeof gid) == 0) out->netdev = if_nametoindex(one->ifa_name);
     }
+    port_of(all, out->netdev, out->port);
     freeifaddrs(all);
 }
 
