@@ -251,6 +251,27 @@ static void whole_huge_pages_are_used(void **state)
     print_message("%u huge pages were had%s\n", huge, more ? ", and there were more" : "");
 }
 
+/* A device that refuses a huge page is asked once more, with others. */
+static void a_huge_page_that_is_refused_is_done_without(void **state)
+{
+    (void)state;
+    enum { HUGE_SIZE = 2 << 20 };
+    rdma_memory_t memory;
+    assert_int_equal(rdma_memory_make(&pd, HUGE_SIZE, 0, &memory), RF_OK);
+    bool huge = page_kib(memory.base) == HUGE_SIZE >> 10;
+    rdma_memory_free(&memory);
+    registers_later = 1;
+    assert_int_equal(rdma_memory_make(&pd, HUGE_SIZE, 0, &memory), huge ? RF_OK : RF_ERR_NO_MEMORY);
+    assert_int_equal(registers_later, 0);
+    if (huge) {
+        assert_int_equal(page_kib(memory.base), RF_PAGE >> 10);
+        rdma_memory_free(&memory);
+        registers_later = 2;
+        assert_int_equal(rdma_memory_make(&pd, HUGE_SIZE, 0, &memory), RF_ERR_NO_MEMORY);
+    }
+    assert_int_equal(registers_later, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -258,6 +279,7 @@ int main(void)
         cmocka_unit_test(regions_follow_their_link),
         cmocka_unit_test(strangers_say_nothing_of_devices),
         cmocka_unit_test(whole_huge_pages_are_used),
+        cmocka_unit_test(a_huge_page_that_is_refused_is_done_without),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -39,6 +39,7 @@ static struct ibv_async_event event_next = {.event_type = IBV_EVENT_DEVICE_FATAL
 static union ibv_gid gid_now;
 static int gid_found;                 /* 0: there is one */
 static unsigned registers = UINT_MAX; /* so many more registrations */
+static unsigned registers_later;      /* ... when so many have been refused */
 static const void *registered_at;     /* the last */
 static unsigned domains;
 static unsigned receives,
@@ -104,7 +105,11 @@ struct ibv_mr *ibv_reg_mr(struct ibv_pd *of, void *at, size_t size, int access)
 {
     (void)of, (void)size, (void)access;
     registered_at = at;
-    if (registers == 0) return NULL;
+    if (registers == 0 || registers_later > 0) {
+        registers_later -= registers_later > 0;
+        errno = ENOMEM;
+        return NULL;
+    }
     registers--;
     return &mr;
 }

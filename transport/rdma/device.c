@@ -23,26 +23,30 @@
 
 /* --- memory ------------------------------------------------------------------------------------------------- */
 
-rf_err_t rdma_memory_make(struct ibv_pd *pd, size_t size, int access, rdma_memory_t *out)
+static bool memory_map(struct ibv_pd *pd, size_t whole, int access, int huge, rdma_memory_t *out)
 {
-    const int flags = MAP_PRIVATE | MAP_ANONYMOUS;
-    void *base = MAP_FAILED;
-    size_t whole = (size + RF_PAGE - 1) & ~(size_t)(RF_PAGE - 1);
-    if (whole >= HUGE_PAGE && whole % HUGE_PAGE == 0)
-        base = mmap(NULL, whole, PROT_READ | PROT_WRITE, flags | MAP_HUGETLB, -1, 0);
-    if (base == MAP_FAILED) base = mmap(NULL, whole, PROT_READ | PROT_WRITE, flags, -1, 0);
-    if (base == MAP_FAILED) return RF_ERR_NO_MEMORY;
-    madvise(base, whole,
-            MADV_DONTFORK); /* a child that writes must not get the pages that the device knows */
+    void *base = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | huge, -1, 0);
+    if (base == MAP_FAILED) return false;
+    /* A child that writes must not get the pages that the device knows. */
+    madvise(base, whole, MADV_DONTFORK);
     struct ibv_mr *mr = pd ? ibv_reg_mr(pd, base, whole, access) : NULL;
     if (pd && !mr) {
         int saved = errno;
         munmap(base, whole);
         errno = saved;
-        return RF_ERR_NO_MEMORY;
+        return false;
     }
     *out = (rdma_memory_t){.base = base, .size = whole, .mr = mr};
-    return RF_OK;
+    return true;
+}
+
+rf_err_t rdma_memory_make(struct ibv_pd *pd, size_t size, int access, rdma_memory_t *out)
+{
+    size_t whole = (size + RF_PAGE - 1) & ~(size_t)(RF_PAGE - 1);
+    bool huge = whole >= HUGE_PAGE && whole % HUGE_PAGE == 0;
+    bool made =
+        (huge && memory_map(pd, whole, access, MAP_HUGETLB, out)) || memory_map(pd, whole, access, 0, out);
+    return made ? RF_OK : RF_ERR_NO_MEMORY;
 }
 
 void rdma_memory_free(rdma_memory_t *memory)
