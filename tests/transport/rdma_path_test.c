@@ -361,6 +361,16 @@ static void notify_slots_that_wait_outlast_their_path(void **state)
     path = bulk_new(device, link, &err);
     assert_int_equal(err, RF_OK);
     assert_int_equal(receives, 1);
+    link->base.user_closed = true; /* nobody takes them any more, nor what comes */
+    rdma_path_kill(path);
+    receives = 0;
+    path = bulk_new(device, link, &err);
+    assert_int_equal(receives, RDMA_BULK_BUFFERS);
+    link->base.user_closed = false;
+    rdma_path_kill(path);
+    receives = 0;
+    path = bulk_new(device, link, &err);
+    assert_int_equal(receives, 1);
     assert_int_equal(rdma_bulk_notified(link, slots, RDMA_BULK_BUFFERS), RDMA_BULK_BUFFERS - 1);
     assert_int_equal(receives, RDMA_BULK_BUFFERS);
     assert_int_equal(path->held_back, 0);

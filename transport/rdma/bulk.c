@@ -466,7 +466,7 @@ bool rdma_bulk_placed(rdma_link_t *link, uint64_t placed)
 uint64_t rdma_bulk_taken(const rdma_link_t *link)
 {
     const path_bulk_t *bulk = link->base.bulk;
-    return bulk->placed - rdma_bulk_waiting(link);
+    return bulk->placed - (bulk->notify_head - bulk->notify_tail);
 }
 
 bool rdma_bulk_owes(const rdma_link_t *link)

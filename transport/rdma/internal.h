@@ -465,11 +465,11 @@ bool rdma_bulk_message(rdma_link_t *link, rdma_buffer_t *buffer, uint32_t size);
 void rdma_bulk_detach(rdma_link_t *link);
 void rdma_bulk_pump(path_link_t *link);
 unsigned rdma_bulk_notified(rdma_link_t *link, rf_slot_t *out, unsigned max);
-/* Notify slots that wait for poll(). */
+/* Notify slots that wait for poll(); of a link whose owner has closed it none do. */
 static inline uint32_t rdma_bulk_waiting(const rdma_link_t *link)
 {
     const path_bulk_t *bulk = link->base.bulk;
-    return bulk ? bulk->notify_head - bulk->notify_tail : 0;
+    return bulk && !link->base.user_closed ? bulk->notify_head - bulk->notify_tail : 0;
 }
 /* ... of a path that has ended, when the next is made: its HELLO needs a buffer, and on iWARP, where nothing waits for one, so does
  * whatever may come before its sender is told that something was taken. */
