@@ -312,6 +312,16 @@ static void handle_lane(sim_world_t *w, sim_process_t *p, const sim_event_t *eve
     carry_on(w, p);
 }
 
+/* As when it has counted too many beats without a word (monitor/heartbeat.c), though the other is healthy. */
+static void suspect(sim_world_t *w, sim_process_t *p, agreement_member_t of)
+{
+    monitor_t *m = monitor_of(p)->monitor;
+    const core_t *c = &m->cores[of.core];
+    if (!core_is_alive(c) || c->incarnation != of.incarnation) return;
+    agree_death(m, of.core, AGREEMENT_EVIDENCE_SILENCE);
+    w->statistics->false_reports++;
+}
+
 static void handle(sim_world_t *w, sim_process_t *p, const sim_event_t *event)
 {
     monitor_event_t tick = {.kind = MONITOR_TICK};
@@ -330,6 +340,11 @@ static void handle(sim_world_t *w, sim_process_t *p, const sim_event_t *event)
         return;
     case SIM_EVENT_LANE:
         handle_lane(w, p, event);
+        return;
+    case SIM_EVENT_DEATH:
+        suspect(w, p, event->peer);
+        step_once(w, p, &tick);
+        carry_on(w, p);
         return;
     case SIM_EVENT_ROOM:
         if (sim_end(w, p->core, event->peer.core)->state != SIM_END_UP) return;

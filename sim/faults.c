@@ -116,9 +116,9 @@ static void report_broken_links(sim_world_t *w)
     }
 }
 
-static void cut(sim_world_t *w, fault_t fault)
+static bool cut(sim_world_t *w, fault_t fault)
 {
-    if (w->n_hosts < 2) return;
+    if (w->n_hosts < 2) return false;
     uint64_t seed = rf_prng_next(&w->faults);
     uint64_t short_ns = w->params.election_ns / 2, long_ns = 3 * w->params.silence_ns;
     cut_pairs(w, fault, seed, false);
@@ -129,6 +129,7 @@ static void cut(sim_world_t *w, fault_t fault)
         push_heal(w, fault, seed, 2 * RF_NS_PER_MS, 20);
     else
         push_heal(w, fault, seed, rf_prng_below(&w->faults, 2) ? short_ns : long_ns, 0);
+    return true;
 }
 
 /* One at a time: who was deposed before is back. */
@@ -263,61 +264,81 @@ static rf_core_t any_leader(sim_world_t *w)
     return core;
 }
 
-static void crash(sim_world_t *w)
+static bool crash(sim_world_t *w)
 {
     rf_core_t core = any_leader(w);
-    if (core == RF_CORE_NONE || !sim_may_die(w, &core, 1)) return;
+    if (core == RF_CORE_NONE || !sim_may_die(w, &core, 1)) return false;
     w->statistics->crashes++;
     sim_process_kill(w, core);
     sim_host_died(w, core, true);
+    return true;
 }
 
-static void crash_host(sim_world_t *w)
+static bool crash_host(sim_world_t *w)
 {
     unsigned host = (unsigned)rf_prng_below(&w->faults, w->n_hosts), n = 0;
     rf_core_t cores[256];
     for (unsigned i = w->host_first[host]; i < w->host_first[host + 1] && n < 256; i++) {
         if (w->processes[i].alive) cores[n++] = (rf_core_t)i;
     }
-    if (n == 0 || n == w->n_cores || !sim_may_die(w, cores, n)) return;
+    if (n == 0 || n == w->n_cores || !sim_may_die(w, cores, n)) return false;
     for (unsigned i = 0; i < n; i++) {
         w->statistics->crashes++;
         sim_process_kill(w, cores[i]);
     }
     for (unsigned i = 0; i < n; i++) sim_host_died(w, cores[i], false);
+    return true;
 }
 
 /* ---- the others ---- */
 
-static void stall(sim_world_t *w)
+static bool stall(sim_world_t *w)
 {
     rf_core_t core = any_leader(w);
-    if (core == RF_CORE_NONE) return;
+    if (core == RF_CORE_NONE) return false;
     const uint64_t means_ns[] = {RF_NS_PER_MS, w->params.election_ns, 2 * w->params.silence_ns};
     sim_process_stall(w, core, sim_exponential(&w->faults, means_ns[rf_prng_below(&w->faults, 3)]) + 1);
+    return true;
 }
 
-static void say(sim_world_t *w, sim_event_kind_t kind)
+static bool slow(sim_world_t *w)
+{
+    rf_core_t core = any_alive(w);
+    if (core == RF_CORE_NONE) return false;
+    w->processes[core].slow_until_ns = w->now_ns + sim_exponential(&w->faults, 50 * RF_NS_PER_MS);
+    return true;
+}
+
+static bool stop_clock(sim_world_t *w)
+{
+    unsigned host = (unsigned)rf_prng_below(&w->faults, w->n_hosts);
+    if (w->params.lease_ns > 0) return false; /* leases lean on clocks that go */
+    sim_clock_set(w, host, w->clocks[host].rate_ppm, true);
+    push_heal(w, FAULT_CLOCK_STOP, host, 2 * w->params.election_ns, 0);
+    return true;
+}
+
+static bool say(sim_world_t *w, sim_event_kind_t kind)
 {
     rf_core_t core = any_alive(w), other = any_alive(w);
-    if (core == RF_CORE_NONE || other == RF_CORE_NONE) return;
+    if (core == RF_CORE_NONE || other == RF_CORE_NONE) return false;
     if (w->groups) { /* a healthy one is expelled: all the same to the others */
-        if (kind == SIM_EVENT_DEATH)
-            sim_groups_expel(
-                w, (agreement_member_t){.core = other, .incarnation = w->processes[other].incarnation});
-        return;
+        sim_groups_expel(w,
+                         (agreement_member_t){.core = other, .incarnation = w->processes[other].incarnation});
+        return true;
     }
     if (!sim_agrees(w)) return;
     agreement_state_t state;
     const sim_process_t *p = &w->processes[core];
     agreement_query(p->engine, &state);
-    if (w->monitors) { /* which form once, and judge silence and hand over themselves */
-        if (kind == SIM_EVENT_CHANGE && state.members > 3) sim_monitors_leave(w, other);
-        return;
-    }
     if (kind == SIM_EVENT_FORM && !state.formed && p->incarnation == 1)
-        return; /* it might: the caller's mistake */
-    if (kind == SIM_EVENT_CHANGE && state.members <= 3) return;
+        return false; /* it might: the caller's mistake */
+    if (kind == SIM_EVENT_CHANGE && state.members <= 3) return false;
+    if (w->monitors && kind == SIM_EVENT_CHANGE) {
+        sim_monitors_leave(w, other);
+        return true;
+    }
+    if (w->monitors && core == other) return false; /* its own silence nobody is told of */
     if (kind == SIM_EVENT_TRANSFER && state.leader.core < w->n_cores && w->processes[state.leader.core].alive)
         core = state.leader.core;
     sim_event_t *event = sim_push(w, w->now_ns + 1, kind);
@@ -327,13 +348,14 @@ static void say(sim_world_t *w, sim_event_kind_t kind)
     event->x = kind == SIM_EVENT_DEATH  ? (uint64_t)AGREEMENT_EVIDENCE_SILENCE
                : kind == SIM_EVENT_FORM ? rf_prng_next(&w->faults) | 1
                                         : 1;
+    return true;
 }
 
 /* One connection, or, as when a port of a host goes down, all of one with all of another host. */
-static void break_links(sim_world_t *w)
+static bool break_links(sim_world_t *w)
 {
     rf_core_t a = any_leader(w), b = any_alive(w);
-    if (a == RF_CORE_NONE || b == RF_CORE_NONE || w->host[a] == w->host[b]) return;
+    if (a == RF_CORE_NONE || b == RF_CORE_NONE || w->host[a] == w->host[b]) return false;
     if (rf_prng_below(&w->faults, 3)) {
         sim_links_break(w, a, b);
     } else {
@@ -343,6 +365,7 @@ static void break_links(sim_world_t *w)
                 sim_links_break(w, (rf_core_t)i, (rf_core_t)k);
         }
     }
+    return true;
 }
 
 void sim_faults_remake(sim_world_t *w, uint64_t at_ns)
@@ -350,57 +373,40 @@ void sim_faults_remake(sim_world_t *w, uint64_t at_ns)
     sim_push(w, at_ns, SIM_EVENT_HEAL)->peer.core = (rf_core_t)FAULT_LINK_BREAK;
 }
 
-static void happen(sim_world_t *w, fault_t fault)
+/* False: there was nobody, or nothing, that it could happen to. */
+static bool happen(sim_world_t *w, fault_t fault)
 {
-    w->statistics->faults++;
     switch (fault) {
     case FAULT_PARTITION:
     case FAULT_ONE_WAY:
     case FAULT_FLAP:
     case FAULT_ISOLATE:
-        cut(w, fault);
-        break;
+        return cut(w, fault);
     case FAULT_CRASH:
-        crash(w);
-        break;
+        return crash(w);
     case FAULT_HOST_CRASH:
-        crash_host(w);
-        break;
+        return crash_host(w);
     case FAULT_STALL:
-        stall(w);
-        break;
-    case FAULT_SLOW: {
-        rf_core_t core = any_alive(w);
-        if (core != RF_CORE_NONE)
-            w->processes[core].slow_until_ns = w->now_ns + sim_exponential(&w->faults, 50 * RF_NS_PER_MS);
-        break;
-    }
-    case FAULT_CLOCK_STOP: {
-        unsigned host = (unsigned)rf_prng_below(&w->faults, w->n_hosts);
-        if (w->params.lease_ns > 0) break; /* leases lean on clocks that go */
-        sim_clock_set(w, host, w->clocks[host].rate_ppm, true);
-        push_heal(w, FAULT_CLOCK_STOP, host, 2 * w->params.election_ns, 0);
-        break;
-    }
+        return stall(w);
+    case FAULT_SLOW:
+        return slow(w);
+    case FAULT_CLOCK_STOP:
+        return stop_clock(w);
     case FAULT_LEAVE:
-        say(w, SIM_EVENT_CHANGE);
-        break;
+        return say(w, SIM_EVENT_CHANGE);
     case FAULT_TRANSFER:
-        say(w, SIM_EVENT_TRANSFER);
-        break;
+        return say(w, SIM_EVENT_TRANSFER);
     case FAULT_FALSE_SILENCE:
-        say(w, SIM_EVENT_DEATH);
-        break;
+        return say(w, SIM_EVENT_DEATH);
     case FAULT_FORM_AGAIN:
-        say(w, SIM_EVENT_FORM);
-        break;
+        return say(w, SIM_EVENT_FORM);
     case FAULT_LINK_BREAK:
-        break_links(w);
-        break;
+        return break_links(w);
     case FAULT_DEPOSE:
     case FAULT_BURST:
         break;
     }
+    return false;
 }
 
 void sim_faults_event(sim_world_t *w, const sim_event_t *event)
@@ -412,11 +418,11 @@ void sim_faults_event(sim_world_t *w, const sim_event_t *event)
         return;
     }
     if (fault != FAULT_BURST) {
-        happen(w, fault);
+        w->statistics->faults += happen(w, fault);
     } else {
         for (unsigned i = 0; i < 10; i++) { /* of the kinds that this seed has */
             fault_t one = (fault_t)rf_prng_below(&w->faults, FAULTS);
-            if (rate_of(w, one) > 0) happen(w, one);
+            if (rate_of(w, one) > 0) w->statistics->faults += happen(w, one);
         }
     }
     schedule(w, fault);

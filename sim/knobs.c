@@ -49,7 +49,7 @@ static bool parse_word(char *word, sim_knob_choice_t *out)
     if (all || by_default || storm || none) {
         for (unsigned i = 0; i < KNOBS; i++) {
             values_of(&out->values)[i] = none ? 0 : storm ? knobs[i].storm : knobs[i].by_default;
-            values_of(&out->fixed)[i] = all;
+            values_of(&out->fixed)[i] = all ? SIM_KNOB_BY_ALL : 0;
         }
         return true;
     }
@@ -59,7 +59,7 @@ static bool parse_word(char *word, sim_knob_choice_t *out)
         const char *a = knobs[i].name, *b = word;
         while (*a && (*a == *b || (*a == '_' && *b == '-'))) a++, b++;
         if (*a || *b) continue;
-        values_of(&out->fixed)[i] = 1;
+        values_of(&out->fixed)[i] = SIM_KNOB_BY_NAME;
         values_of(&out->values)[i] = knobs[i].by_default;
         return !value || parse_value(value, &knobs[i], &values_of(&out->values)[i]);
     }
@@ -85,6 +85,42 @@ bool sim_knobs_parse(const char *text, sim_knob_choice_t *out, char *why, size_t
     return true;
 }
 
+/* Links of monitors carry everything once and in order, and a monitor forms once and hands over itself; an oracle gives the views
+ * of groups by themselves. */
+static const char *const absent[] = {
+    [SIM_OF_ENGINE] = "late_start link_break",
+    [SIM_OF_GROUPS] = "leave transfer form_again majority_loss link_error depose late_start link_break",
+    [SIM_OF_MONITOR] = "duplicate reorder transfer form_again garbage stray",
+};
+
+static bool is_absent(const knob_t *knob, sim_actor_kind_t actor)
+{
+    size_t size = strlen(knob->name);
+    for (const char *at = absent[actor]; (at = strstr(at, knob->name)); at += size) {
+        if ((at == absent[actor] || at[-1] == ' ') && (at[size] == ' ' || at[size] == '\0')) return true;
+    }
+    return false;
+}
+
+bool sim_knobs_suit(sim_knob_choice_t *choice, sim_actor_kind_t actor, char *why, size_t why_size)
+{
+    for (unsigned i = 0; i < KNOBS; i++) {
+        uint32_t *value = &values_of(&choice->values)[i];
+        if (!is_absent(&knobs[i], actor)) continue;
+        if (*value > 0 && values_of(&choice->fixed)[i] == SIM_KNOB_BY_NAME) {
+            snprintf(why, why_size, "this actor knows no fault \"%s\"", knobs[i].name);
+            return false;
+        }
+        *value = 0;
+    }
+    return true;
+}
+
+const char *sim_knobs_absent(sim_actor_kind_t actor)
+{
+    return absent[actor];
+}
+
 void sim_knobs_help(FILE *out)
 {
     fprintf(out, "Faults (--faults WORD,...; a word is calm, default, storm, all, none, or NAME[=VALUE]):\n");
@@ -100,7 +136,10 @@ void sim_knobs_help(FILE *out)
         out,
         "Columns: value in `default` and `all`, value in `storm`. With `default` and `storm` every seed "
         "leaves some\n"
-        "faults out, so that seeds differ in kind; with `all`, and for those named, every seed has them.\n");
+        "faults out, so that seeds differ in kind; with `all`, and for those named, every seed has them.\n"
+        "Nothing to the actor engine, and refused where named: %s;\n"
+        "to groups: %s;\nto monitor: %s.\n",
+        absent[SIM_OF_ENGINE], absent[SIM_OF_GROUPS], absent[SIM_OF_MONITOR]);
 }
 
 void sim_knobs_draw(const sim_knob_choice_t *choice, rf_prng_t *prng, sim_knobs_t *out)

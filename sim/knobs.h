@@ -51,13 +51,21 @@ typedef struct sim_knobs {
 #undef SIM_KNOB_FIELD
 } sim_knobs_t;
 
+typedef enum sim_actor_kind { SIM_OF_ENGINE, SIM_OF_GROUPS, SIM_OF_MONITOR } sim_actor_kind_t;
+
+enum { SIM_KNOB_BY_ALL = 1, SIM_KNOB_BY_NAME }; /* how it was fixed */
+
 typedef struct sim_knob_choice {
     sim_knobs_t values;
-    sim_knobs_t fixed; /* not 0: named by the user; never switched off by a seed */
+    sim_knobs_t fixed; /* not 0: asked for by the user; never switched off by a seed */
 } sim_knob_choice_t;
 
 /* Reads "all", "none", a preset's name, or a list "loss=2,crash,storm=0". False: not understood, `why` says what. */
 bool sim_knobs_parse(const char *text, sim_knob_choice_t *out, char *why, size_t why_size);
+/* Leaves out what means nothing to that actor. False: the user has named such a one, `why` says which. */
+bool sim_knobs_suit(sim_knob_choice_t *choice, sim_actor_kind_t actor, char *why, size_t why_size);
+/* Their names. */
+const char *sim_knobs_absent(sim_actor_kind_t actor);
 void sim_knobs_help(FILE *out);
 /* The knobs of one seed: of those not fixed each is left out with probability 1/3, so that seeds differ in kind
  * (swarm testing, Groce et al., ISSTA 2012). */

@@ -351,6 +351,11 @@ static void remember(command_line_t *line, int id, const char *name, const char 
              value ? " " : "", value ? value : "");
 }
 
+static sim_actor_kind_t actor_kind(const sim_options_t *o)
+{
+    return o->groups ? SIM_OF_GROUPS : o->whole ? SIM_OF_MONITOR : SIM_OF_ENGINE;
+}
+
 static bool parse(command_line_t *line, int argc, char **argv)
 {
     struct option long_options[TEXTS + 1] = {0};
@@ -376,7 +381,8 @@ static bool parse(command_line_t *line, int argc, char **argv)
     if (line->options.rdma && line->model) return complain("there is no model for this actor", "rdma");
     if (line->model) line->options.model = &line->model_read;
     if (!faults) sim_knobs_parse(line->model ? "none" : "default", &line->options.knobs, why, sizeof why);
-    return true;
+    return sim_knobs_suit(&line->options.knobs, actor_kind(&line->options), why, sizeof why) ||
+           complain("faults", why);
 }
 
 /* ---- running ---- */
@@ -510,7 +516,8 @@ static void print_json(const share_t *t, double seconds)
            "\"messages\":%llu,"
            "\"faults\":%llu,\"crashes\":%llu,\"restarts\":%llu,\"elections\":%llu,\"views\":%llu,"
            "\"snapshots\":%llu,"
-           "\"duplicates\":%llu,\"expulsions\":%llu,\"lost_machines\":%llu,\"undecided\":%llu,\"virtual_s\":%"
+           "\"duplicates\":%llu,\"expulsions\":%llu,\"false_reports\":%llu,\"lost_machines\":%llu,"
+           "\"undecided\":%llu,\"virtual_s\":%"
            ".3f,"
            "\"engine_bytes\":%llu,\"resident_bytes\":%llu,\"cpu_s\":%.3f,\"latency_p50_ns\":%llu,\"latency_"
            "p99_ns\":%llu,\"learned_p50_ns\":%llu,\"learned_p99_ns\":%llu}\n",
@@ -520,8 +527,9 @@ static void print_json(const share_t *t, double seconds)
            (unsigned long long)s->reads, (unsigned long long)s->messages, (unsigned long long)s->faults,
            (unsigned long long)s->crashes, (unsigned long long)s->restarts, (unsigned long long)s->elections,
            (unsigned long long)s->views, (unsigned long long)s->snapshots, (unsigned long long)s->duplicates,
-           (unsigned long long)s->expulsions, (unsigned long long)s->lost_machines,
-           (unsigned long long)s->undecided, (double)s->virtual_ns / 1e9, (unsigned long long)s->engine_bytes,
+           (unsigned long long)s->expulsions, (unsigned long long)s->false_reports,
+           (unsigned long long)s->lost_machines, (unsigned long long)s->undecided,
+           (double)s->virtual_ns / 1e9, (unsigned long long)s->engine_bytes,
            (unsigned long long)s->resident_bytes, (double)s->cpu_ns / 1e9,
            (unsigned long long)rf_histogram_percentile(&s->latency, 50),
            (unsigned long long)rf_histogram_percentile(&s->latency, 99),
@@ -548,6 +556,12 @@ static void print_text(const command_line_t *line, const share_t *t, double seco
            (unsigned long long)s->undecided);
     printf("%.3f s of virtual time, %llu messages, %llu bytes an engine\n", (double)s->virtual_ns / 1e9,
            (unsigned long long)s->messages, (unsigned long long)s->engine_bytes);
+    if (!line->options.model)
+        printf("faults that mean nothing to this actor, and were left out: %s\n",
+               sim_knobs_absent(actor_kind(&line->options)));
+    if (line->options.whole)
+        printf("%llu false reports of a healthy member's silence, each heard by a monitor\n",
+               (unsigned long long)s->false_reports);
     if (line->options.one_sided)
         printf("%llu writes into lanes, %llu revocations, %llu writes that were torn by one\n",
                (unsigned long long)s->lane_writes, (unsigned long long)s->lane_cuts,

@@ -13,7 +13,8 @@
  *      check_monitors.c         replicas are equal; everything is back when faults have stopped
  *
  * Links are reliable, as real ones are: in order, exactly once, until they end. So of the knobs `loss` is here how often
- * a link ends; `link_break`, and `link_error` with a cut, are connections that break under links which last; and duplicate, reorder, garbage and stray have no meaning.
+ * a link ends; `link_break`, and `link_error` with a cut, are connections that break under links which last; duplicate,
+ * reorder, garbage and stray are refused, as are transfer and form_again (knobs.c).
  */
 #ifndef RF_SIM_MONITORS_H
 #define RF_SIM_MONITORS_H

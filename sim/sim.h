@@ -468,7 +468,9 @@ typedef struct sim_statistics {
     uint64_t seeds, events, messages, operations, unknown, refused, virtual_ns, work_ns;
     uint64_t lane_writes, lane_cuts, lane_torn;
     uint64_t elections, views, crashes, restarts, snapshots, duplicates, expulsions, lost_machines, undecided;
-    uint64_t reads, local_reads, faults, cpu_ns;
+    uint64_t reads, local_reads, cpu_ns;
+    uint64_t faults;        /* of the schedule, that happened to somebody */
+    uint64_t false_reports; /* of silence, that a whole monitor heard */
     uint64_t engine_bytes;
     uint64_t resident_bytes; /* of all memory in use at the end, for each monitor; of large machines only */
     rf_histogram_t latency;

@@ -140,6 +140,19 @@ command)
     expect 1 "$sim" --actor nobody
     expect 1 "$sim" --one-sided --groups
     expect 1 "$sim" --actor rdma --monitors 17
+    # What means nothing to an actor is refused where it is named, and said where it is not
+    for what in "monitor duplicate" "monitor reorder" "monitor garbage=1" "monitor stray" "monitor transfer" "monitor form-again" \
+        "groups depose" "groups all,leave=3" "engine late_start"; do
+        expect 1 "$sim" --actor "${what% *}" --faults "none,${what#* }"
+        grep -q "this actor knows no fault" "$scratch/err" || fail "--actor ${what% *} takes the fault ${what#* }"
+    done
+    expect 0 "$sim" --actor monitor --ops 100 --faults all
+    grep -q 'left out: duplicate' "$scratch/out" || fail "it is not said that monitors have no fault duplicate"
+    # A fault counts that happened to somebody: monitors hear of silence that was none, and one host cannot fall apart
+    expect 0 "$sim" --actor monitor --ops 100 --seeds 3 --faults none,false_silence=50
+    grep -Eq '^[1-9][0-9]* false reports' "$scratch/out" || fail "no monitor hears of silence that was none"
+    expect 0 "$sim" --hosts 1 --faults none,partition=50,one_way=50
+    grep -q '^0 faults' "$scratch/out" || fail "faults are counted that happened to nobody"
     expect 0 "$sim" --actor monitor --seed 5 --ops 200
     first=$(grep -o 'hash [0-9a-f]*' "$scratch/out")
     expect 0 "$sim" --actor monitor --seed 5 --ops 200
