@@ -171,6 +171,8 @@ static void status_json(const Rackfish__Status *s)
     json_u64(&json, "expulsions", s->expulsions);
     json_u64(&json, "expulsions_silent", s->expulsions_silent);
     json_u64(&json, "expelled_alive", s->expelled_alive);
+    json_u64(&json, "late_often_ns", s->late_often_ns);
+    json_u64(&json, "late_worst_ns", s->late_worst_ns);
     json_u64(&json, "snapshots_sent", s->snapshots_sent);
     json_u64(&json, "snapshots_loaded", s->snapshots_loaded);
     json_u64(&json, "incarnation", s->incarnation);
@@ -242,6 +244,8 @@ static void show_status(const cli_t *cli, const client_t *client, const reply_t 
         printf("; %llu on silence, no kernel had said that they were dead",
                (unsigned long long)s->expulsions_silent);
     putchar('\n');
+    printf("lateness   p99.9 %.1f ms, worst %.1f ms: of this core's monitor, when it was due\n",
+           (double)s->late_often_ns / 1e6, (double)s->late_worst_ns / 1e6);
     if (s->expelled_alive > 0)
         printf(
             "falsely    %llu core%s of this node %s expelled while running: silent for too long, not dead\n",

@@ -92,6 +92,8 @@ static void status(monitor_t *m, uint32_t client, const rf_wire_header_t *reques
                             .expulsions_silent = m->expulsions_silent,
                             .reads_leased = agreed.reads_leased,
                             .reads_asked = agreed.reads_asked,
+                            .late_often_ns = lateness_often_ns(m),
+                            .late_worst_ns = m->lateness.worst_ns,
                             .snapshots_sent = agreed.snapshots_sent,
                             .snapshots_loaded = agreed.snapshots_loaded};
     _Static_assert(AGREEMENT_VOTERS_MAX <= RF_CLIENT_VOTERS_MAX, "all voters are told");

@@ -14,6 +14,7 @@
  *   op_member.c      forming, joining, deaths; heartbeat.c: silence, contact
  *   standby.c        one-sided append: lanes in readiness, and what engine and shell say of them
  *   op_change.c      joins and leaves that somebody asks for; op_fence.c: fencing who has left; op_reclaim.c: what it had
+ *   lateness.c       how late this monitor runs when it is due
  *   names.c          exporting and withdrawing names
  *   op_registry.c    changing the registry and waiting in it; op_registry_read.c: reading and watching it; op_session.c: its owners;
  *                    op_once.c: sessions of the log, for changes that are repeated through another monitor
@@ -291,6 +292,10 @@ void fence_known(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation);
 void fence_tell(monitor_t *m, rf_core_t to); /* what a new link may have missed */
 void fence_tick(monitor_t *m);
 uint64_t fence_next_ns(const monitor_t *m);
+
+/* ---- lateness.c ---- */
+void lateness_note(monitor_t *m, uint64_t due_ns); /* the first step at or after it */
+uint64_t lateness_often_ns(const monitor_t *m);    /* p99.9; of few, the worst */
 
 /* ---- op_reclaim.c ---- */
 void reclaim_tick(monitor_t *m);

@@ -39,7 +39,8 @@ rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_
     m->node = boot->node;
     m->started_ns = m->now_ns = now_ns;
     m->form_ns = now_ns + BOOT_NS;
-    m->next_deadline_ns = RF_NEVER;
+    m->next_deadline_ns = m->due_ns = RF_NEVER;
+    rf_histogram_reset(&m->lateness.samples);
     m->heartbeat_ns = m->lease_ns = m->lane.due_ns = RF_NEVER;
     m->exit_status = -1;
     m->cores = (core_t *)(void *)((uint8_t *)memory + padded(sizeof *m));
@@ -332,6 +333,7 @@ void monitor_step(monitor_t *m, const monitor_event_t *event, monitor_output_t *
         m->begun = true;
         member_start(m);
     }
+    if (m->due_ns <= m->now_ns) lateness_note(m, m->due_ns);
     handle(m, event);
     expire(m);
     member_tick(m);
@@ -359,6 +361,7 @@ void monitor_step(monitor_t *m, const monitor_event_t *event, monitor_output_t *
     if (m->agree.joins_ns != 0 && m->agree.joins == 0 && join_ns > m->now_ns) next = earliest(next, join_ns);
     if (m->agree.n_queue > 0 && m->agree.retry_ns > m->now_ns) next = earliest(next, m->agree.retry_ns);
     output->next_tick_ns = next;
+    m->due_ns = next > m->now_ns && !output->more ? next : RF_NEVER;
     standby_look(m, output);
     if (m->exit_status >= 0) {
         monitor_action_t *action = out_action(m, MONITOR_DO_EXIT);

@@ -11,6 +11,7 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/histogram.h"
 #include "base/log.h"
 #include "consensus/agreement.h"
 
@@ -376,6 +377,13 @@ typedef struct session {
     uint64_t id;
 } session_t;
 
+/* How late steps come that were due: lateness.c. */
+typedef struct lateness {
+    rf_histogram_t samples;
+    uint64_t often_ns, worst_ns; /* often: p99.9 of enough of them; 0: there were not enough yet */
+    bool warned;
+} lateness_t;
+
 typedef enum phase {
     PHASE_LINKING,
     PHASE_READY,
@@ -415,6 +423,8 @@ struct monitor {
     bool begun;
     monitor_output_t *out;     /* of the step under way */
     uint64_t next_deadline_ns; /* no operation's is earlier */
+    uint64_t due_ns;           /* the last step asked for the time then; RF_NEVER: not behind itself */
+    lateness_t lateness;
 
     agree_t agree;
     struct {

@@ -253,6 +253,8 @@ static void answer_status(replica_query_t *query, const void *body, size_t size)
     status.elections = s.elections;
     status.expulsions = s.expulsions;
     status.expulsions_silent = s.expulsions_silent;
+    status.late_often_ns = s.late_often_ns;
+    status.late_worst_ns = s.late_worst_ns;
     status.expelled_alive = daemon->expelled_alive;
     status.snapshots_sent = s.snapshots_sent;
     status.snapshots_loaded = s.snapshots_loaded;

@@ -129,6 +129,8 @@ typedef struct rf_client_status {
         expulsions_silent; /* of the expulsions: no kernel's word of a death had come here before the view */
     uint64_t reads_leased,
         reads_asked; /* as leader it answered so many reads by its lease, and so many by asking a majority */
+    uint64_t late_often_ns,
+        late_worst_ns; /* how late this monitor has run when it was due: p99.9, and the worst */
 } rf_client_status_t;
 
 enum { RF_CORE_DOWN = 0, RF_CORE_UP = 1, RF_CORE_JOINING = 2 };
