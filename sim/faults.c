@@ -327,7 +327,7 @@ static bool say(sim_world_t *w, sim_event_kind_t kind)
                          (agreement_member_t){.core = other, .incarnation = w->processes[other].incarnation});
         return true;
     }
-    if (!sim_agrees(w)) return;
+    if (!sim_agrees(w)) return false;
     agreement_state_t state;
     const sim_process_t *p = &w->processes[core];
     agreement_query(p->engine, &state);
