@@ -451,6 +451,14 @@ void agree_queue(monitor_t *m, op_t *op)
     a->queue[(a->queue_head + a->n_queue++) % MONITOR_OPS_MAX] = op_id(m, op);
 }
 
+bool agree_is_under_way(const monitor_t *m, const op_t *op)
+{
+    for (unsigned i = 0; i < m->agree.n_inflight; i++) {
+        if (m->agree.inflight[i].op == op_id(m, op)) return true;
+    }
+    return false;
+}
+
 void agree_propose_bytes(monitor_t *m, op_t *op, const void *bytes, size_t size)
 {
     rf_assert(size <= AGREE_ENTRY_MAX);

@@ -170,6 +170,27 @@ static op_t *next_leaving(monitor_t *m, unsigned *i)
     return NULL;
 }
 
+/* An attempt that may still be carried out: in the engine, or answered so. */
+static bool is_unsure(const monitor_t *m, const op_t *op)
+{
+    return op->change.unsure || agree_is_under_way(m, op);
+}
+
+/* Those who ask that this core leaves are told that this is not known; it goes on asking, and takes nothing on. */
+static void go_on_leaving(monitor_t *m, op_t *op)
+{
+    rf_client_left_t out = {0};
+    unsigned i = 0;
+    op->change.unsure = true;
+    for (op_t *other; (other = next_leaving(m, &i));) {
+        if (other != op) op_reply(m, other, RF_ERR_UNKNOWN_OUTCOME, &out, sizeof out);
+    }
+    if (op->client == NO_CLIENT) return;
+    client_reply(m, op->client, op->client_tag, op->client_op, RF_ERR_UNKNOWN_OUTCOME, &out, sizeof out);
+    m->clients[op->client].outstanding--;
+    op->client = NO_CLIENT;
+}
+
 static void answer_leaving(monitor_t *m, rf_err_t err)
 {
     rf_client_left_t out = {0};
@@ -297,8 +318,9 @@ static void proposed(monitor_t *m, op_t *op, rf_err_t err, uint64_t value)
     (void)value;
     if (mine && err == RF_OK) {
         leave_done(m);
-    } else if (mine && m->now_ns < op->deadline_ns &&
-               (err == RF_ERR_NO_QUORUM || err == RF_ERR_UNKNOWN_OUTCOME)) {
+    } else if (mine && (op->change.unsure || err == RF_ERR_UNKNOWN_OUTCOME ||
+                        (m->now_ns < op->deadline_ns && err == RF_ERR_NO_QUORUM))) {
+        op->change.unsure |= err == RF_ERR_UNKNOWN_OUTCOME;
         m->agree.retry_ns = m->now_ns + RETRY_NS; /* leaving twice is leaving once */
         agree_queue(m, op);
     } else if (mine) { /* not now: it goes on as a member */
@@ -323,6 +345,8 @@ static void timeout(monitor_t *m, op_t *op)
         propose(m, op); /* nobody took over: the change ends its reign as well */
     } else if (op->change.join) {
         answer_join(m, op, RF_ERR_TIMEOUT);
+    } else if (!op->change.expel && is_unsure(m, op)) {
+        go_on_leaving(m, op);
     } else {
         op->proposing = false; /* its answer, if it still comes, finds nobody */
         proposed(m, op, RF_ERR_TIMEOUT, 0);

@@ -60,6 +60,7 @@ void agree_propose(monitor_t *m, op_t *op, const command_t *command);
 void agree_propose_bytes(monitor_t *m, op_t *op, const void *bytes, size_t size);
 /* The same with the proposal it has already; or, OP_CHANGE, its change. */
 void agree_queue(monitor_t *m, op_t *op);
+bool agree_is_under_way(const monitor_t *m, const op_t *op); /* proposed, and not answered */
 /* A linearizable read (Raft 6.4): its class's `readable` is called once the replica holds all that was committed by now. */
 void agree_read(monitor_t *m, op_t *op);
 void agree_form(monitor_t *m, const rf_core_t *cores, unsigned n);

@@ -272,7 +272,7 @@ typedef struct op {
             uint16_t index;
         } end; /* OP_END, OP_RUNNING */
         struct {
-            bool join, kill,
+            bool join, kill, unsure, /* unsure: an earlier attempt to leave may be carried out */
                 expel; /* expel: what is left on the node of `core` of the lives that it was asked for */
             rf_core_t core;
             rf_incarnation_t incarnation; /* who leaves; who has joined, once the view is applied */

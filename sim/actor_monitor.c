@@ -42,6 +42,7 @@ static rf_err_t machine_apply(void *context, const agreement_apply_t *entry, uin
     if (first) check_owned_applied(w, p, entry);
     for (unsigned i = 0; entry->kind == AGREEMENT_ENTRY_VIEW && i < entry->n_changes; i++) {
         agreement_member_t member = entry->changes[i].member;
+        if (entry->changes[i].in_order) sim_monitors_left(w, member);
         if (entry->changes[i].joined || member.incarnation <= w->left[member.core]) continue;
         w->left[member.core] = member.incarnation;
         w->n_departures++;

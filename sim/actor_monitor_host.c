@@ -156,12 +156,26 @@ static void check_given_once(sim_world_t *w, rf_core_t core, rf_incarnation_t in
     m->given[m->n_given++ % max] = incarnation;
 }
 
+/* Told that nothing was done, with nothing else asked that may be: so this incarnation does not leave in order. */
+static void leave_told(sim_world_t *w, const sim_process_t *asked, rf_err_t err)
+{
+    sim_monitor_t *m = &w->monitors->monitors[asked->core];
+    if (m->leave.incarnation != asked->incarnation || m->leave.unanswered == 0) return;
+    m->leave.unanswered--;
+    m->leave.unsure |= err == RF_OK || err == RF_ERR_UNKNOWN_OUTCOME;
+    if (m->leave.unanswered == 0 && !m->leave.unsure) m->leave.denied = asked->incarnation;
+}
+
 void sim_monitors_told(sim_world_t *w, sim_process_t *asked, const rf_wire_header_t *header,
                        const uint8_t *body, size_t size)
 {
     sim_monitor_t *m = &w->monitors->monitors[asked->core];
     if (header->op == RF_CLIENT_SPAWN || header->op == RF_CLIENT_KILL) {
         sim_mclient_told(w, asked, 0, header, body, size);
+        return;
+    }
+    if (header->op == RF_CLIENT_LEAVE) {
+        leave_told(w, asked, (rf_err_t)header->err);
         return;
     }
     for (unsigned i = 0; i < m->n_asked; i++) {
@@ -186,8 +200,23 @@ void sim_monitors_told(sim_world_t *w, sim_process_t *asked, const rf_wire_heade
     }
 }
 
+void sim_monitors_left(sim_world_t *w, agreement_member_t member)
+{
+    if (w->monitors->monitors[member.core].leave.denied == member.incarnation)
+        sim_violation(w, "once", "core %u (incarnation %u) leaves in order, and was told that it does not",
+                      member.core, member.incarnation);
+}
+
 void sim_monitors_leave(sim_world_t *w, rf_core_t core)
 {
+    sim_monitor_t *m = &w->monitors->monitors[core];
+    const sim_process_t *p = &w->processes[core];
+    if (m->leave.incarnation != p->incarnation) {
+        memset(&m->leave, 0, sizeof m->leave);
+        m->leave.incarnation = p->incarnation;
+    }
+    m->leave.unanswered++;
+    m->leave.denied = 0;
     rf_client_leave_t leave = {.mode = (uint32_t)rf_prng_below(&w->faults, 3)};
     if (leave.mode == RF_LEAVE_WAIT) leave.mode = RF_LEAVE_KILL; /* its dispatchers would stay */
     sim_monitors_ask(w, core, 0, RF_CLIENT_LEAVE, &leave, sizeof leave);

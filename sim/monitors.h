@@ -83,6 +83,12 @@ typedef struct sim_monitor {
     rf_incarnation_t named;     /* its core's next one, not started yet; 0: none */
     rf_incarnation_t given[16]; /* the last that JOIN was answered with for its core, at whichever monitor */
     unsigned n_given;
+    struct { /* what its host asked of it and was told: */
+        rf_incarnation_t incarnation,
+            denied; /* of that one; denied: that nothing was done, of all that was asked */
+        unsigned unanswered;
+        bool unsure;
+    } leave;
     uint64_t start_ns;
 } sim_monitor_t;
 
@@ -254,6 +260,8 @@ void sim_links_room(sim_world_t *w, unsigned host);
 void sim_monitors_died(sim_world_t *w, rf_core_t core, bool known);
 void sim_monitors_look(sim_world_t *w, unsigned host);
 void sim_monitors_leave(sim_world_t *w, rf_core_t core);
+/* A view has that incarnation leave in order: its host was not told that it does not. */
+void sim_monitors_left(sim_world_t *w, agreement_member_t member);
 rf_err_t sim_monitors_fence(void *world, rf_core_t core, const rf_kernel_fence_t *fence);
 /* A client's request on its way. */
 uint32_t sim_monitors_ask(sim_world_t *w, rf_core_t core, uint32_t client, uint16_t op, const void *body,

@@ -73,7 +73,7 @@ enum rf_client_op {
         36, /* N rf_client_join -> rf_client_joined: the next incarnation of a core of the node, agreed; it is
                              then to be started */
     RF_CLIENT_LEAVE =
-        37, /* N rf_client_leave -> rf_client_left: this core leaves the machine in order, and ends */
+        37, /* N rf_client_leave -> rf_client_left: this core leaves the machine in order, and ends. UNKNOWN_OUTCOME: it will, when it can */
     RF_CLIENT_DEAD =
         38, /* N rf_client_dead: the kernel of its host says that the monitor of a core is dead; header */
     RF_CLIENT_HOLDINGS = 39, /* rf_client_list -> rf_client_holdings[], one: what this monitor holds */

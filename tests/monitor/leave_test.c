@@ -262,6 +262,79 @@ static void a_leave_that_waits_is_hurried(void **state)
     world_free(w);
 }
 
+static void put_often(world_t *w, test_client_t *c, unsigned n)
+{
+    struct {
+        rf_client_registry_t head;
+        char name[4];
+    } r = {.head = {.what = RF_REGISTRY_PUT, .kind = RF_REGISTRY_KIND_KEY, .name_size = 3, .user = "alice"},
+           .name = "key"};
+    for (unsigned i = 0; i < n; i++) {
+        assert_int_equal(world_ask_for(w, c, RF_CLIENT_REGISTRY_CHANGE, &r, sizeof r.head + r.head.name_size,
+                                       NULL, 0, RF_NS_PER_S),
+                         RF_OK);
+        world_forget_inbox(c);
+    }
+}
+
+/* Its change waits until a host that is silent is expelled; meanwhile it makes more entries than its session's window holds. The change is
+ * not denied, so the core does not go on as a member, to leave when nobody expects it. */
+static void a_leave_that_waits_is_not_denied(void **state)
+{
+    (void)state;
+    world_t *w = world_new(3, 1, 71);
+    world_form(w);
+    test_client_t *c = world_node_client(w, 1);
+    for (rf_node_t node = 0; node < 2; node++) world_cut(w, node, 2, true);
+    rf_client_leave_t leave = {.mode = RF_LEAVE_IF_IDLE};
+    world_pass(w, 600 * RF_NS_PER_MS); /* longer than who is there may be silent */
+    uint32_t tag = world_send(w, c, RF_CLIENT_LEAVE, &leave, sizeof leave, 0);
+    world_pass(w, 10 * RF_NS_PER_MS);
+    put_often(w, c, 2 * AGREEMENT_WINDOW);
+    world_pass(w, 300 * RF_NS_PER_MS); /* it is sent again meanwhile */
+    assert_int_equal(w->monitor[1]->phase, PHASE_LEAVING);
+    assert_null(world_reply(c, tag));
+    world_pass(w, 6 * RF_NS_PER_S);
+    assert_true(w->exited[1]);
+    assert_int_equal(w->exit_status[1], MONITOR_EXIT_SHUTDOWN);
+    world_free(w);
+}
+
+/* The machine loses its quorum at any moment of a leave, for longer than the request lasts. If it is answered that nothing was done the core
+ * stays; if that is not known it leaves, and takes nothing on until then. */
+static void a_leave_that_was_denied_never_happens(void **state)
+{
+    (void)state;
+    unsigned n_left = 0;
+    for (unsigned k = 0; k < 24; k++) {
+        world_t *w = world_new(3, 1, 72 + k);
+        world_form(w);
+        test_client_t *c = world_node_client(w, 1);
+        rf_client_leave_t leave = {.mode = RF_LEAVE_IF_IDLE};
+        uint32_t tag = world_send(w, c, RF_CLIENT_LEAVE, &leave, sizeof leave, 0);
+        world_deliver(w, k);
+        for (rf_node_t node = 0; node < 3; node++) world_cut(w, node, (node + 1) % 3, true);
+        world_pass(w, CHANGE_NS + 5 * RF_NS_PER_S);
+        if (w->exited[1]) {
+            world_free(w);
+            continue;
+        }
+        const message_t *reply = world_reply(c, tag);
+        assert_non_null(reply);
+        rf_err_t err = reply->header.err;
+        assert_int_not_equal(err, RF_OK);
+        assert_int_equal(w->monitor[1]->phase, err == RF_ERR_UNKNOWN_OUTCOME ? PHASE_LEAVING : PHASE_FORMED);
+        for (rf_node_t node = 0; node < 3; node++) world_cut(w, node, (node + 1) % 3, false);
+        world_pass(w, 10 * RF_NS_PER_S);
+        assert_int_equal(w->exited[1], err == RF_ERR_UNKNOWN_OUTCOME);
+        if (w->exited[1]) assert_int_equal(w->exit_status[1], MONITOR_EXIT_SHUTDOWN);
+        n_left += w->exited[1];
+        world_check(w);
+        world_free(w);
+    }
+    assert_true(n_left > 0);
+}
+
 static void the_last_core_stays(void **state)
 {
     (void)state;
@@ -312,6 +385,8 @@ int main(void)
         cmocka_unit_test(no_life_is_given_twice),
         cmocka_unit_test(a_core_leaves_in_order),
         cmocka_unit_test(a_leave_that_waits_is_hurried),
+        cmocka_unit_test(a_leave_that_waits_is_not_denied),
+        cmocka_unit_test(a_leave_that_was_denied_never_happens),
         cmocka_unit_test(the_last_core_stays),
         cmocka_unit_test(shutdown_ends_domains_first),
     };
