@@ -42,7 +42,8 @@ RF_BEGIN_DECLS
 #define RF_REGISTRY_SUFFIX      16  /* digits that a sequential name gets */
 #define RF_REGISTRY_WATCHES_MAX 64  /* of one dispatcher */
 
-/* Which state a read sees. */
+/* Which state a read sees. On a host that is cut off, or whose clock stood still, a local one is as old as the cut, until the host is frozen:
+ * nobody can fence it. */
 typedef enum rf_read {
     RF_READ_LOCAL = 0,        /* of this core's replica, at once: maybe not the newest, never out of order */
     RF_READ_LINEARIZABLE = 1, /* with every change that was acknowledged to anybody before the call */
