@@ -15,6 +15,12 @@
  * Deliberate defects: -DREPLY_BEFORE_STABLE -DREPORT_BEFORE_WEDGE -DONE_PHASE_UNNUMBERED -DDECIDE_BEFORE_FENCE
  * -DVISIBLE_BEFORE_STABLE
  *
+ * With HEARS a member may also have heard of an operation before it does anything with it, and reports it: as the engine does with what is
+ * not its turn, or is still being prepared.
+ *
+ * With -DTRACE the engine's steps decide: trace.pml (trace.sh makes it from what tests/consensus/group_trace.c saw) names one step
+ * after the other, each is taken only if the model can take it, and "accepted" is printed if all were.
+ *
  * Slices of a larger search: -DONLY_ONE_PHASE -DONLY_TWO_PHASE -DNO_JOIN
  */
 
@@ -24,17 +30,21 @@
 #ifndef OPERATIONS
 #define OPERATIONS 2
 #endif
+#if defined(TRACE) && !defined(HEARS)
+#define HEARS
+#endif
 
 #define N        4
 #define OUTSIDER 3
 
 /* Stages of an operation at a member. */
 #define NONE      0
-#define PREPARED  1
-#define REFUSED   2
-#define ABORTED   3 /* recorded */
-#define COMMITTED 4 /* recorded, invisible */
-#define DONE      5 /* applied: visible */
+#define HEARD     1 /* of it, and nothing done */
+#define PREPARED  2
+#define REFUSED   3
+#define ABORTED   4 /* recorded */
+#define COMMITTED 5 /* recorded, invisible */
+#define DONE      6 /* applied: visible */
 
 /* What the owner has told. */
 #define PREPARE 1
@@ -235,12 +245,12 @@ inline carry_out(i, n) {
 inline take(i, o, n, refuse) {
     d_step {
         RUNS(i) && !wedged[i] && epoch[o] == epoch[i] && FIRST(list[i]) == o &&
-        (!refuse || (told[AT(o, n)] == PREPARE && stage[AT(i, n)] == NONE)) &&
-        ((told[AT(o, n)] == PREPARE && stage[AT(i, n)] == NONE) ||
+        (!refuse || (told[AT(o, n)] == PREPARE && stage[AT(i, n)] <= HEARD)) &&
+        ((told[AT(o, n)] == PREPARE && stage[AT(i, n)] <= HEARD) ||
          (told[AT(o, n)] == COMMIT && stage[AT(i, n)] == PREPARED) ||
          (told[AT(o, n)] == STABLE && stage[AT(i, n)] == COMMITTED && IN_TURN(i, n)) ||
          (told[AT(o, n)] == ABORT && stage[AT(i, n)] < ABORTED) ||
-         (told[AT(o, n)] == ONE && stage[AT(i, n)] == NONE && IN_TURN(i, n))) ->
+         (told[AT(o, n)] == ONE && stage[AT(i, n)] <= HEARD && IN_TURN(i, n))) ->
         if
         :: told[AT(o, n)] == PREPARE -> stage[AT(i, n)] = (refuse -> REFUSED : PREPARED)
         :: told[AT(o, n)] == COMMIT ->
@@ -255,6 +265,15 @@ inline take(i, o, n, refuse) {
         fi
     }
 }
+
+#ifdef HEARS
+inline hear(i, o, n) {
+    d_step {
+        RUNS(i) && !wedged[i] && epoch[o] == epoch[i] && FIRST(list[i]) == o && stage[AT(i, n)] == NONE &&
+        (told[AT(o, n)] == PREPARE || told[AT(o, n)] == ONE) -> stage[AT(i, n)] = HEARD
+    }
+}
+#endif
 
 /* The view that expels x is agreed on. */
 inline depart(x) {
@@ -349,7 +368,7 @@ inline decide(i) {
         :: j < N ->
             if
             :: HAS(list[i] & ~gone[i], j) ->
-                b = b && known[j] >= known[i];
+                b = b && (list[i] & gone[i] & ~gone[j]) == 0; /* in the view in which i wedged, or a later one */
                 if
                 :: epoch[j] > m -> m = epoch[j]
                 :: else
@@ -373,7 +392,7 @@ inline decide(i) {
                     :: HAS(list[i] & ~gone[i], j) && epoch[j] == m && REPORT(j, k) != NONE ->
                         s = (s > k -> s : k);
                         if
-                        :: !two_phase[k] && REPORT(j, k) == DONE -> told[AT(i, k)] = ONE
+                        :: !two_phase[k] && (REPORT(j, k) == DONE || REPORT(j, k) == HEARD) -> told[AT(i, k)] = ONE
                         :: two_phase[k] && REPORT(j, k) >= COMMITTED -> told[AT(i, k)] = COMMIT
                         :: REPORT(j, k) < COMMITTED && told[AT(i, k)] == 0 -> told[AT(i, k)] = ABORT
                         :: else
@@ -440,7 +459,7 @@ inline install(i, o) {
 /* The owner takes the outsider in, when nothing is under way. */
 inline join(i) {
     d_step {
-        OWNS(i) && !HAS(list[i] | gone_all, OUTSIDER) ->
+        OWNS(i) && !HAS(list[i] | gone[i], OUTSIDER) ->
         all(i, 1, NONE);
         k = 1;
         do
@@ -456,9 +475,73 @@ inline join(i) {
     }
 }
 
+#ifdef TRACE
+#define NUMBER   1 /* owner, number, two-phase */
+#define TOLD     2 /* owner, number, what */
+#define STAGE    3 /* member, number, stage */
+#define DEPART   4 /* who */
+#define FENCE    5 /* who */
+#define LEARN    6 /* member: the next view */
+#define DECIDE   7 /* member */
+#define INSTALL  8 /* member, whose epoch */
+#define TAKE_IN  9 /* owner: the outsider */
+#define ANSWERED 10 /* number: its caller knows that it was done */
+#define DROPPED  11 /* owner: the outsider, which waits no more to be taken in */
+#define END      12
+
+chan steps = [0] of {byte, byte, byte, byte};
+#include "trace.pml"
+
+/* A PREPARE that comes after another has refused: of no use to anybody, so it is no step of the search. */
+inline prepare_late(i, o, n, what) {
+    d_step {
+        RUNS(i) && !wedged[i] && epoch[o] == epoch[i] && FIRST(list[i]) == o && stage[AT(i, n)] <= HEARD && two_phase[n] &&
+        told[AT(o, n)] == ABORT -> stage[AT(i, n)] = what
+    }
+}
+
+inline follow_trace() {
+    byte what, x, y, z, was;
+    do
+    :: steps?what,x,y,z;
+        if
+        :: what == NUMBER -> last[x] == y - 1; number(x, z); last[x] == y
+        :: what == TOLD && told[AT(x, y)] == z
+        :: what == TOLD && told[AT(x, y)] != z -> lift(x, y); told[AT(x, y)] == z
+        :: what == STAGE && stage[AT(x, y)] == z
+        :: what == STAGE && stage[AT(x, y)] != z ->
+            was = FIRST(list[x]);
+            if /* applied: so its owner has said that it is stable */
+            :: z == DONE && told[AT(was, y)] == COMMIT -> lift(was, y)
+            :: else
+            fi;
+            if
+            :: z == HEARD && told[AT(was, y)] != ABORT -> hear(x, was, y)
+            :: z <= REFUSED && told[AT(was, y)] == ABORT -> prepare_late(x, was, y, z)
+            :: z == REFUSED && told[AT(was, y)] != ABORT -> take(x, was, y, true)
+            :: z != HEARD && z != REFUSED && !(z == PREPARED && told[AT(was, y)] == ABORT) -> take(x, was, y, false)
+            fi;
+            stage[AT(x, y)] == z
+        :: what == DEPART -> depart(x)
+        :: what == FENCE -> fence(x)
+        :: what == LEARN -> learn(x)
+        :: what == DECIDE -> was = epoch[x]; decide(x); epoch[x] != was
+        :: what == INSTALL -> epoch[x] < epoch[y]; install(x, y); epoch[x] == epoch[y]
+        :: what == TAKE_IN -> join(x); HAS(list[x], OUTSIDER)
+        :: what == DROPPED ->
+            d_step { OWNS(x) && HAS(list[x], OUTSIDER) && epoch[OUTSIDER] == 0 -> list[x] = list[x] & ~BIT(OUTSIDER) }
+        :: what == ANSWERED -> answered[x]
+        :: what == END -> break
+        fi
+    od;
+    printf("accepted\n")
+}
+#endif
+
 #define EACH(act)         :: act(0) :: act(1) :: act(2) :: act(3)
 #define EACH_NUMBER(act, n) :: act(0, n) :: act(1, n) :: act(2, n) :: act(3, n)
 #define TAKE(o, n, refuse)  :: take(0, o, n, refuse) :: take(1, o, n, refuse) :: take(2, o, n, refuse) :: take(3, o, n, refuse)
+#define HEAR(o, n)          :: hear(0, o, n) :: hear(1, o, n) :: hear(2, o, n) :: hear(3, o, n)
 #define EACH_TAKE(n)                                                                                                  \
     TAKE(0, n, 0) TAKE(1, n, 0) TAKE(2, n, 0) TAKE(3, n, 0) TAKE(0, n, 1) TAKE(1, n, 1) TAKE(2, n, 1) TAKE(3, n, 1)
 
@@ -471,6 +554,9 @@ init {
         list[1] = 7;
         list[2] = 7
     }
+#ifdef TRACE
+    follow_trace()
+#else
     do
 #ifndef ONLY_TWO_PHASE
     EACH_NUMBER(number, 0)
@@ -480,6 +566,12 @@ init {
 #endif
     EACH_NUMBER(lift, 1)
     EACH_TAKE(1)
+#ifdef HEARS
+    HEAR(0, 1) HEAR(1, 1) HEAR(2, 1) HEAR(3, 1)
+#if OPERATIONS > 1
+    HEAR(0, 2) HEAR(1, 2) HEAR(2, 2) HEAR(3, 2)
+#endif
+#endif
 #if OPERATIONS > 1
     EACH_NUMBER(lift, 2)
     EACH_TAKE(2)
@@ -494,4 +586,5 @@ init {
     :: install(1, 0) :: install(2, 0) :: install(3, 0)
     :: install(2, 1) :: install(3, 1) :: install(3, 2)
     od
+#endif
 }

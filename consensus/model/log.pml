@@ -32,7 +32,7 @@
  * With SNAPSHOTS anybody may at any time be given the first entries, as many as are committed, `load`: those of up to 4 entries.
  *
  * Deliberate defects: -DNEW_INCARNATION_VOTES -DFIRST_INCARNATION_TWICE (a process started as an incarnation that has been) -DRESET_ON_PARTITION -DCHANGE_BEFORE_TERM -DOLD_TERM_COMMIT
- * -DSINGLE_MAJORITY -DSEAL_LEAVES_MORE (who holds more acknowledges, and keeps it) -DSEAL_NOT_NOTED -DSNAPSHOT_DROPS_MORE
+ * -DSINGLE_MAJORITY -DSEAL_NOT_NOTED -DSNAPSHOT_DROPS_MORE
  * -DSNAPSHOT_KEEPS_CANDIDATE (in the term of its entries) -DAHEAD_NOT_NOTED (who has voted ahead votes again).
  */
 
@@ -478,13 +478,11 @@ inline take_seal(f, e) {
     if
     :: ends[e] && m == ends[e] ->
         if
-#ifndef SEAL_LEAVES_MORE
         :: length[f] > m && terms[AT(last[f], m + 1)] != e ->
             length[f] = m;
             last[f] = terms[AT(e, m)];
             configure(f);
             s = 0
-#endif
         :: else
         fi;
         if

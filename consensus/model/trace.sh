@@ -1,16 +1,25 @@
 #!/usr/bin/env bash
-# Does the model of the log accept a trace of engines? Reads it from stdin, as tests/consensus/consensus_trace.c writes it:
-# lines of a step and numbers (log.pml, TRACE). Exit status: 0 accepted, 1 refused, 77 spin is missing.
+# Does a model accept a trace of engines? Reads it from stdin: lines of a step and numbers (TRACE in the model).
+#
+#   trace.sh [log]     of the log, as tests/consensus/consensus_trace.c writes it
+#   trace.sh group     of group operations, as tests/consensus/group_trace.c does
+#
+# Exit status: 0 accepted, 1 refused, 77 spin is missing.
 set -euo pipefail
+model=${1:-log}
 here=$(cd "$(dirname "$0")" && pwd)
 command -v spin >/dev/null || { echo "trace.sh: skipped: spin is not installed"; exit 77; }
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 cd "$scratch"
-cp "$here/log.pml" .
-awk '
-    BEGIN { split("stand claim vote lead entry sent holds commit knows crash join joint final load", names, " "); for (i in names) known[names[i]] = toupper(names[i])
-            known["joint"] = "VOTERS_JOINT"; known["final"] = "VOTERS_FINAL"; known["ahead"] = "AHEAD_VOTE"
+cp "$here/$model.pml" .
+case $model in
+log) names="stand claim vote lead entry sent holds commit knows crash join joint=VOTERS_JOINT final=VOTERS_FINAL load ahead=AHEAD_VOTE" ;;
+group) names="number told stage depart fence learn decide install takein=TAKE_IN dropped answered" ;;
+esac
+awk -v names="$names" -v model="$model" '
+    BEGIN { n = split(names, list, " ")
+            for (i = 1; i <= n; i++) { split(list[i], pair, "="); known[pair[1]] = pair[2] ? pair[2] : toupper(pair[1]) }
             print "active proctype script() {" }
     /^#/ || NF == 0 { next }
     !($1 in known) { print "not a step: " $0 >"/dev/stderr"; exit 2 }
@@ -20,11 +29,16 @@ awk '
     $1 == "entry" || $1 == "final" { entries++ }
     $1 == "joint" { changes++ }
     $1 == "crash" { crashes++ }
+    $1 == "number" && $3 > numbers { numbers = $3 }
+    $1 == "depart" { departures++ }
     END { print "    steps!END,0,0,0\n}"
-          print "-DTERMS=" (terms < 2 ? 2 : terms) " -DENTRIES=" entries + 1 " -DCHANGES=" changes + 0 \
-                " -DCRASHES=" crashes + 0 " -DRESTARTS=1 -DCLAIMS=" claims + 0 >"bounds" }' >trace.pml
+          if (model == "group")
+              print "-DOPERATIONS=" (numbers < 2 ? 2 : numbers) " -DDEPARTURES=" departures + 1 >"bounds"
+          else
+              print "-DTERMS=" (terms < 2 ? 2 : terms) " -DENTRIES=" entries + 1 " -DCHANGES=" changes + 0 \
+                    " -DCRASHES=" crashes + 0 " -DRESTARTS=1 -DCLAIMS=" claims + 0 >"bounds" }' >trace.pml
 # shellcheck disable=SC2046 # a list
-spin -DTRACE $(cat bounds) -T log.pml >log 2>&1 || true
+spin -DTRACE $(cat bounds) -T "$model.pml" >log 2>&1 || true
 if grep -qx ' *accepted' log && ! grep -qi 'assertion violated\|error' log; then
     exit 0
 fi

@@ -1,6 +1,6 @@
 /*
  * A random run of three voters and a spare, printed as steps of the model of the log (consensus/model/log.pml, TRACE): what
- * can be seen of the engines from outside, that is their messages and agreement_query(). Processes crash, one core comes back
+ * can be seen of the engines from outside, that is their messages and agreement_query(). Up to two processes crash, one core comes back
  * as a new incarnation, links to the leader break, the voters change, who falls behind the ring is sent a snapshot, and in every fourth run a voter that has not
  * been sent FORM votes. The model's engines 0 to 3 are the cores' first incarnations, 4 is the one that came back.
  * `test_consensus_trace SEED`; the format: consensus/model/trace.sh.
@@ -13,12 +13,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define VOTERS     3
-#define CORES      (VOTERS + 1)
-#define ENGINES    (CORES + 1)
-#define TERMS_SEEN 64
-#define INDEX_SEEN 256
-#define STEPS_MAX  4096
+#define VOTERS      3
+#define CORES       (VOTERS + 1)
+#define ENGINES     (CORES + 1)
+#define CRASHES_MAX 2
+#define TERMS_SEEN  64
+#define INDEX_SEEN  256
+#define STEPS_MAX   4096
 
 /* What kind an entry is of is seen when it is first sent, after the step that appended it. */
 typedef struct step {
@@ -247,7 +248,7 @@ int main(int argc, char **argv)
     rf_prng_t prng;
     rf_core_t crashed = RF_CORE_NONE;
     bool tried = false;
-    unsigned fallen = 0;
+    unsigned fallen = 0, crashes = 0;
     net_knobs_t knobs = {
         .cores = CORES, .voters_max = VOTERS, .reorder = seed % 2 == 0, .log_max = seed % 3 == 0 ? 256 : 16};
     rf_prng_seed(&prng, seed);
@@ -273,8 +274,8 @@ int main(int argc, char **argv)
             net_isolate(n, core, rf_prng_below(&prng, 2) == 0);
             break;
         case 2:
-            if (crashed != RF_CORE_NONE || !may_crash(n)) break;
-            crashed = core;
+            if (crashes == CRASHES_MAX || !n->cores[core].alive || !may_crash(n)) break;
+            if (crashes++ == 0) crashed = core;
             crash(n, core, rf_prng_below(&prng, 3) != 0);
             break;
         case 3:

@@ -263,6 +263,7 @@ void net_event(net_t *net, unsigned at, const group_event_t *event)
     }
     for (unsigned i = 0; i < o->n_actions; i++) action(net, at, &o->actions[i]);
     for (unsigned i = 0; i < o->n_completions; i++) completion(net, at, &o->completions[i]);
+    if (net->watch) net->watch(net, at, &e);
 }
 
 /* The list and its parents as group_plan_weigh() makes them of random latencies. */

@@ -68,6 +68,7 @@ typedef struct net {
     rf_err_t other_err[64];
     const char *violation;
     char text[160];
+    void (*watch)(struct net *net, unsigned node, const group_event_t *event); /* after each step; or NULL */
 } net_t;
 
 typedef struct net_knobs {

@@ -48,6 +48,7 @@ seen() {
 seen $((traces / 5)) "a snapshot" '$1 == "load" { n++ } END { exit n == 0 }'
 seen $((traces / 8)) "a vote of one whose log is empty" '$1 == "holds" || $1 == "load" { holds[$2] = 1 }
     $1 == "vote" && $2 > 0 && $2 < 3 && !holds[$2] { n++ } END { exit n == 0 }'
+seen $((traces / 8)) "two crashes" '$1 == "crash" { n++ } END { exit n < 2 }'
 seen $((traces / 8)) "a vote that was claimed" '$1 == "ahead" { n++ } END { exit n == 0 }'
 refused "an entry is of another term" '!done && $1 == "sent" && $4 > 1 { $4--; done = 1 } { print }' "${2:-40}"
 refused "a vote is given twice" '{ print }
@@ -58,7 +59,8 @@ refused "a vote that nobody claimed" '{ line[NR] = $0; ahead += $1 == "ahead" }
     END { for (i = 1; i <= NR; i++) if (!ahead || line[i] !~ /^claim/) print line[i] }' "${2:-40}"
 refused "a leader without votes" '$1 == "vote" || $1 == "ahead" { next } { print }' "${2:-40}"
 refused "the crashed go on" '$1 == "crash" && !who { who = $2 + 1 } { print; if (who && ++n == 4) { print "holds", who - 1, 1, 1; exit } }' "${2:-40}"
-refused "a new incarnation of nobody" '$1 == "join" { $3 = ($3 + 1) % 4 } { print }' "${2:-40}"
+refused "a new incarnation of nobody" '$1 == "crash" { crashed[$2] = 1 }
+    $1 == "join" { for (i = 0; i < 4; i++) if (!crashed[i]) $3 = i } { print }' "${2:-40}"
 refused "a change of other voters" '$1 == "final" && !done { $4 = $4 == 7 ? 11 : 7; done = 1 } { print }' "${2:-40}"
 refused "a change that is not joint" '$1 == "joint" && !done { $1 = "final"; done = 1 } { print }' "${2:-40}"
 refused "a change that has not ended" '{ print } $1 == "joint" && !done { $1 = "final"; $3++; print; done = 1 }' "${2:-40}"
