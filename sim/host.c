@@ -280,7 +280,8 @@ void sim_host_look(sim_world_t *w, unsigned host)
     }
     if (w->phase != SIM_PHASE_FORMING) {
         end_forgotten(w, host);
-        if (w->knobs.restart > 0 || w->phase == SIM_PHASE_SETTLE) ask_for_joins(w, host);
+        bool never = w->options->sim_defects & SIM_DEFECT_NEVER_REJOINS;
+        if (!never && (w->knobs.restart > 0 || w->phase == SIM_PHASE_SETTLE)) ask_for_joins(w, host);
         report_silence(w, host);
     }
     if (w->phase == SIM_PHASE_END) return;

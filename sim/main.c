@@ -120,6 +120,7 @@ static const struct {
     {"reply-before-stable", GROUP_DEFECT_REPLY_BEFORE_STABLE, OF_GROUPS},
     {"report-before-wedge", GROUP_DEFECT_REPORT_BEFORE_WEDGE, OF_GROUPS},
     {"one-phase-unnumbered", GROUP_DEFECT_ONE_PHASE_UNNUMBERED, OF_GROUPS},
+    {"never-rejoins", SIM_DEFECT_NEVER_REJOINS, OF_SURROUNDINGS},
     {"ring-reused", SIM_DEFECT_RING_REUSED, OF_SURROUNDINGS},
     {"watch-gap", MONITOR_DEFECT_WATCH_GAP, OF_MONITOR},
     {"ephemeral-kept", MONITOR_DEFECT_EPHEMERAL_KEPT, OF_MONITOR},
@@ -128,7 +129,6 @@ static const struct {
     {"not-frozen", MONITOR_DEFECT_NOT_FROZEN, OF_MONITOR},
     {"no-lease", MONITOR_DEFECT_NO_LEASE, OF_MONITOR},
     {"lease-led", MONITOR_DEFECT_LEASE_LED, OF_MONITOR},
-    {"contact-behind", MONITOR_DEFECT_CONTACT_BEHIND, OF_MONITOR},
     {"reclaim-unfenced", MONITOR_DEFECT_RECLAIM_UNFENCED, OF_MONITOR},
     {"outcome-denied", MONITOR_DEFECT_OUTCOME_DENIED, OF_MONITOR},
 };

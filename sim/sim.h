@@ -441,6 +441,8 @@ typedef enum sim_defect {
     SIM_DEFECT_LEFT_UNSAID =
         1 << 10, /* it sleeps on what waited for room in its queue pair, where there is some by then */
     SIM_DEFECT_SLEEP_KEPT = 1 << 9, /* a path made anew begins as the one before ended */
+    SIM_DEFECT_NEVER_REJOINS =
+        1 << 13, /* no host asks for the next incarnation of a dead core: nothing unsafe, and no progress */
 } sim_defect_t;
 
 typedef struct sim_options {
