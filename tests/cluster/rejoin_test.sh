@@ -16,6 +16,9 @@ works_everywhere() {
 # gone PID...: and reaped.
 gone() { local pid; for pid in "$@"; do kill -0 "$pid" 2>/dev/null && return 1; done; return 0; }
 
+# ... or waits to be reaped by a rackfishd that is stopped.
+reaped() { local pid; for pid in "$@"; do [[ $(ps -o stat= -p "$pid") == [^Z]* ]] && return 1; done; return 0; }
+
 # One host: each core in turn dies, by its monitor or its CPU driver, the leader's first.
 machine_up host --nodes 1 --cores 3
 survives=$(status_of survives_cores)
@@ -120,6 +123,46 @@ within "and its domain" 10 bash -c "! pgrep -f '[s]leep 4733.$own'"
 check "up takes over" timeout 60 rackfish up
 within "and the core joins again" 60 rejoined 1 2 3
 works_everywhere 0 1 2
+machine_down
+
+# rackfishd alone is stopped while a core dies: the others of its host fence it and go on, and when it runs again the core joins.
+machine_up stopped --nodes 2 --cores 3
+id=$(rackfish run -d --core 4 -- sleep 4736.$own)
+rackfish run -d --core 5 -- sleep 4737.$own >/dev/null
+within "a domain runs on core 4" 20 pgrep -f "[s]leep 4736.$own"
+within "and one on core 5" 20 pgrep -f "[s]leep 4737.$own"
+remember_processes
+daemon=$(node_pid node1) monitor=$(pid_of monitor 4) driver=$(pid_of cpudriver 4)
+kill -STOP "$daemon"
+kill -KILL "$monitor"
+within "its rackfishd is stopped: the core is expelled" 60 bash -c \
+    "[[ \$(rackfish --via node0 --json status) == *'\"cores_up\":5'* ]]"
+within "... and fenced: nothing of it is left" 60 reaped "$driver"
+within "nor its domain" 20 bash -c "! pgrep -f '[s]leep 4736.$own'"
+check "a domain of another core of its host runs on" pgrep -f "[s]leep 4737.$own"
+equal "other hosts work on" "$(timeout 60 rackfish --via node0 run --core 0 -- echo on 2>&1)" on
+matches "what is asked of its host is refused, saying why" \
+    "$(timeout 60 rackfish --via node0 run --core 5 -- echo on 2>&1)" "its rackfishd does not answer"
+expect "its domain is said to be lost" 125 rackfish --via node0 wait --timeout 20s "$id"
+kill -CONT "$daemon"
+within "rackfishd runs again: the core joins as incarnation 2" 60 rejoined 4 2 6
+check "the domain of the other core is still there" pgrep -f "[s]leep 4737.$own"
+works_everywhere 0 3 4 5
+machine_down
+
+# A core that dies again and again waits longer each time; the others do not wait.
+machine_up often --nodes 1 --cores 3
+for life in 2 3 4 5; do
+    kill -KILL "$(pid_of monitor 1)"
+    within "killed at once once more, core 1 joins as incarnation $life" 60 rejoined 1 "$life" 3
+done
+pauses=$(grep -ho 'core [0-9]* dies too often: it joins again in [0-9]* ms' "$dir"/node0/*.log)
+equal "it is said that it dies too often, and waits twice as long each time" "$pauses" \
+    "core 1 dies too often: it joins again in 200 ms
+core 1 dies too often: it joins again in 400 ms"
+kill -KILL "$(pid_of monitor 2)"
+within "another core joins again" 60 rejoined 2 2 3
+equal "without such a pause" "$(grep -c 'core 2 dies too often' "$dir"/node0/*.log | awk -F: '{ n += $NF } END { print n }')" 0
 machine_down
 
 # Two hosts: any one monitor, the leader's too.
