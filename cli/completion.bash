@@ -31,6 +31,9 @@ _rackfish()
         --one-sided|--leases|--encrypt)
             mapfile -t COMPREPLY < <(compgen -W "on off" -- "$word")
             return ;;
+        --plan)
+            mapfile -t COMPREPLY < <(compgen -W "host broadcast unicast package weighted" -- "$word")
+            return ;;
         --device)
             mapfile -t COMPREPLY < <(compgen -W "rxe siw both none" -- "$word")
             return ;;

@@ -99,9 +99,9 @@ typedef struct rf_config {
     uint32_t heartbeat_ms, host_deadline_ms, election_ms;
     uint32_t lease_ms;    /* for so long, less its drift, a leader answers reads alone; 0: leases are off */
     uint32_t lease_drift; /* percent by which the rates of hosts' clocks may differ; 0: leases are off */
-    int leases_line;
-    unsigned voters_max; /* at most so many cores vote */
-    unsigned n_voters;   /* listed ones; 0: chosen */
+    int leases_line;      /* of the file, for who speaks of them; 0: not written */
+    unsigned voters_max;  /* at most so many cores vote */
+    unsigned n_voters;    /* listed ones; 0: chosen */
     rf_core_t voters[RF_CONFIG_VOTERS_MAX];
     char plan[16];                                /* "host", "broadcast", "unicast", "package", "weighted" */
     uint16_t weights[3];                          /* of "weighted": package, host, between; else 0 */

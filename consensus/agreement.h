@@ -108,7 +108,7 @@ typedef enum agreement_plan {
     AGREEMENT_PLANS
 } agreement_plan_t;
 
-/* "broadcast", "host", "package", "unicast", "weighted"; NULL: no plan. */
+/* "broadcast", "host", "package", "unicast", "weighted"; NULL: no plan. A constant string. */
 const char *agreement_plan_name(unsigned plan);
 
 /* Of each class of edge: how many messages a member can send while one is under way, until the receiver could pass it on. 1 to
@@ -157,7 +157,8 @@ typedef struct agreement_params {
     const uint8_t *witness; /* [n_cores] 1: on a host that only votes: preferred last as leader; NULL: none */
     const uint8_t *no_vote; /* [n_cores] 1: no voter as long as there is another member; NULL: none */
     agreement_plan_t plan;
-    agreement_weights_t weights; /* of AGREEMENT_PLAN_WEIGHTED; the same for all members */
+    agreement_weights_t
+        weights; /* of AGREEMENT_PLAN_WEIGHTED; 1 to AGREEMENT_WEIGHT_MAX each; the same for all members */
     uint64_t resend_ns;    /* what is unacknowledged is sent again after this; RF_NEVER: links lose nothing */
     uint64_t heartbeat_ns; /* leader to voters, when there is nothing else; RF_NEVER: none */
     uint64_t election_ns;  /* silence of the leader after which a voter stands; RF_NEVER: on evidence only */
@@ -165,9 +166,11 @@ typedef struct agreement_params {
     uint64_t
         behind_ns; /* whom the leader feeds, and who applies nothing of what it lacks for so long, is expelled; 0: never. Needs
                            `resend_ns` */
-    uint64_t lease_ns;  /* 0: reads by read index. Else: the leader answers alone for so long, less `drift` */
-    unsigned drift_ppm; /* bound on how much clocks differ in rate */
-    uint64_t seed;      /* spreads election times; any */
+    uint64_t
+        lease_ns; /* 0: reads by read index. Else: the leader answers alone for so long, less drift_ppm, and who answers its rounds votes for nobody else; the same for all members */
+    unsigned
+        drift_ppm; /* by how much the rates of two clocks may differ at most, parts per million; less than 500000 */
+    uint64_t seed; /* spreads election times; any */
     unsigned
         lane_lines; /* lines of each lane, a power of two, the same for all members; 0: no one-sided append. Needs
                             `resend_ns`: what comes while a lane is being fenced may be dropped */

@@ -48,7 +48,8 @@ typedef struct plan_view {
 
 typedef void (*plan_child_fn)(void *context, rf_core_t core);
 
-/* Calls `child` for each learner that `of`, a member, feeds, the farthest first. */
+/* Calls `child` for each learner that `of`, a member, feeds, the farthest first: from within, at most AGREEMENT_CHILDREN_MAX times. Pure; `view`
+ * is only read, and kept by nobody. No thread but the caller's. */
 void plan_children(const plan_view_t *view, rf_core_t of, plan_child_fn child, void *context);
 
 #endif

@@ -283,7 +283,9 @@ static void on_left(void *context, rf_err_t err, const void *body, size_t size)
     if (size >= sizeof left) memcpy(&left, body, sizeof left);
     core->leaving--;
     if (err == RF_ERR_PEER_DEAD) err = RF_OK; /* gone all the same, and it does not come back */
-    if (err != RF_OK && core->leaving == 0) core->off = false;
+    bool stays =
+        err != RF_OK && err != RF_ERR_UNKNOWN_OUTCOME; /* else it leaves later, and does not come back */
+    if (stays && core->leaving == 0) core->off = false;
     removal_settle(leaving->removal, core, err, left.dispatchers);
 }
 

@@ -91,6 +91,8 @@ static const char *const absent[] = {
     [SIM_OF_ENGINE] = "late_start link_break",
     [SIM_OF_GROUPS] = "leave transfer form_again majority_loss link_error depose late_start link_break",
     [SIM_OF_MONITOR] = "duplicate reorder transfer form_again garbage stray",
+    [SIM_OF_RDMA] = "duplicate reorder full leave transfer false_silence fence_late form_again garbage stray "
+                    "majority_loss link_error depose late_start link_break",
 };
 
 static bool is_absent(const knob_t *knob, sim_actor_kind_t actor)
@@ -138,15 +140,15 @@ void sim_knobs_help(FILE *out)
         "leaves some\n"
         "faults out, so that seeds differ in kind; with `all`, and for those named, every seed has them.\n"
         "Nothing to the actor engine, and refused where named: %s;\n"
-        "to groups: %s;\nto monitor: %s.\n",
-        absent[SIM_OF_ENGINE], absent[SIM_OF_GROUPS], absent[SIM_OF_MONITOR]);
+        "to groups: %s;\nto monitor: %s;\nto rdma: %s.\n",
+        absent[SIM_OF_ENGINE], absent[SIM_OF_GROUPS], absent[SIM_OF_MONITOR], absent[SIM_OF_RDMA]);
 }
 
 void sim_knobs_draw(const sim_knob_choice_t *choice, rf_prng_t *prng, sim_knobs_t *out)
 {
     sim_knob_choice_t copy = *choice;
     rf_prng_t later =
-        *prng; /* the last knob came when seeds had been noted: it leaves the others as they were */
+        *prng; /* the last knob is drawn apart: what a seed has of the others does not depend on it */
     *out = copy.values;
     for (unsigned i = 0; i < KNOBS; i++) {
         bool leave_out = rf_prng_below(i + 1 < KNOBS ? prng : &later, 3) == 0;

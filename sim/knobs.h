@@ -36,7 +36,8 @@
       "messages to a process that has ended that reach the next one of its core")                            \
     X(majority_loss, PERCENT, 0, 30000, "runs in which crashes may take a majority for good")                \
     X(link_error, PERCENT, 100000, 300000,                                                                   \
-      "cuts that break links: at once who is cut off from each other hears of it")                           \
+      "cuts that break links: at once who is cut off from each other hears of it; of monitors all, "         \
+      "some, or one side")                                                                                   \
     X(depose, PERCENT, 50000, 200000,                                                                        \
       "new leaders that are soon cut off from all hosts but a few, until others have stood")                 \
     X(late_start, MS, 20, 200,                                                                               \
@@ -51,7 +52,7 @@ typedef struct sim_knobs {
 #undef SIM_KNOB_FIELD
 } sim_knobs_t;
 
-typedef enum sim_actor_kind { SIM_OF_ENGINE, SIM_OF_GROUPS, SIM_OF_MONITOR } sim_actor_kind_t;
+typedef enum sim_actor_kind { SIM_OF_ENGINE, SIM_OF_GROUPS, SIM_OF_MONITOR, SIM_OF_RDMA } sim_actor_kind_t;
 
 enum { SIM_KNOB_BY_ALL = 1, SIM_KNOB_BY_NAME }; /* how it was fixed */
 

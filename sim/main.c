@@ -353,7 +353,7 @@ static void remember(command_line_t *line, int id, const char *name, const char 
 
 static sim_actor_kind_t actor_kind(const sim_options_t *o)
 {
-    return o->groups ? SIM_OF_GROUPS : o->whole ? SIM_OF_MONITOR : SIM_OF_ENGINE;
+    return o->groups ? SIM_OF_GROUPS : o->whole ? SIM_OF_MONITOR : o->rdma ? SIM_OF_RDMA : SIM_OF_ENGINE;
 }
 
 static bool parse(command_line_t *line, int argc, char **argv)

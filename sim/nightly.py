@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A night of the simulator: 100,000 seeds of the log, each of at least 1,000 operations, then groups, whole monitors, and sleepers over RDMA.
+"""A night of the simulator: 100,000 seeds of the log, each of at least 1,000 operations, then one-sided append, groups, whole monitors, and sleepers over RDMA.
 
     sim/nightly.py [--seeds N] [--first SEED] [--jobs J] [--build FOLDER] [--folder FOLDER] [--again]
 

@@ -429,6 +429,8 @@ typedef enum sim_defect {
     SIM_DEFECT_RING_REUSED = 1 << 0,    /* what a dead incarnation has sent is taken for the next one's */
     SIM_DEFECT_TAIL_EARLY = 1 << 1,     /* a lane's tail is read before its revocation is confirmed */
     SIM_DEFECT_HANDED_COMMITS = 1 << 2, /* iWARP: a write that was handed to TCP counts as placed */
+    SIM_DEFECT_NEVER_REJOINS =
+        1 << 13, /* no host asks for the next incarnation of a dead core: nothing unsafe, and no progress */
     /* ... of who sleeps over RDMA */
     SIM_DEFECT_NO_LAST_LOOK = 1 << 3, /* having armed, it sleeps without looking once more */
     SIM_DEFECT_ARMED_LATE = 1 << 4,   /* it looks once more, then arms */
@@ -441,8 +443,6 @@ typedef enum sim_defect {
     SIM_DEFECT_LEFT_UNSAID =
         1 << 10, /* it sleeps on what waited for room in its queue pair, where there is some by then */
     SIM_DEFECT_SLEEP_KEPT = 1 << 9, /* a path made anew begins as the one before ended */
-    SIM_DEFECT_NEVER_REJOINS =
-        1 << 13, /* no host asks for the next incarnation of a dead core: nothing unsafe, and no progress */
 } sim_defect_t;
 
 typedef struct sim_options {

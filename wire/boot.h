@@ -65,7 +65,7 @@ typedef struct rf_boot {
     uint32_t host_deadline_ms;       /* silence after which a host is reported dead; 1000 usual */
     uint32_t election_ms;            /* silence of the leader after which a voter stands; 500 usual */
     uint32_t
-        lease_ms; /* a leader answers reads alone for so long, less `lease_drift`; the same at all members; 0: never */
+        lease_ms; /* a leader's lease (not a core's, wire/lease.h): it answers reads alone for so long, less `lease_drift`; the same at all members; 0: never */
     uint32_t lease_drift; /* percent by which the rates of hosts' clocks may differ */
     uint32_t log_level;
     uint16_t voters_max;            /* at most so many vote */

@@ -130,7 +130,7 @@ typedef struct rf_client_status {
     uint64_t reads_leased,
         reads_asked; /* as leader it answered so many reads by its lease, and so many by asking a majority */
     uint64_t late_often_ns,
-        late_worst_ns; /* how late this monitor has run when it was due: p99.9, and the worst */
+        late_worst_ns; /* how late this monitor has run when it was due: p99.9 of the last some thousand times (of few: the worst), and the worst since its start; ns */
 } rf_client_status_t;
 
 enum { RF_CORE_DOWN = 0, RF_CORE_UP = 1, RF_CORE_JOINING = 2 };

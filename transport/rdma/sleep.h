@@ -15,6 +15,8 @@
  * as by a sender that does something else, a timer does, and it looks at its ring: after 1 ms first, then each time after twice as
  * long. (Polling until GRANT takes the CPU from a sender that shares it.) A receiver that was woken by something else stays
  * GRANTED and may sleep again without a word.
+ *
+ * Of one owner, the endpoint's thread; nothing blocks, nothing fails, no memory is kept.
  */
 #ifndef RF_TRANSPORT_RDMA_SLEEP_H
 #define RF_TRANSPORT_RDMA_SLEEP_H
