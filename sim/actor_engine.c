@@ -204,7 +204,8 @@ static void handle_message(sim_world_t *w, sim_process_t *p, const sim_event_t *
     e.receive.size = event->message->size;
     if (w->options->model) {
         const sim_model_t *m = w->options->model;
-        p->cost_ns += m->receive[sim_model_edge(m, event->peer.core, p->core)].ns[1];
+        p->cost_ns +=
+            sim_distribution_draw(&m->receive[sim_model_edge(m, event->peer.core, p->core)], &w->network);
     }
     step_once(w, p, &e);
     if (p->output->err == RF_ERR_PROTOCOL && !event->x)

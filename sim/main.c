@@ -48,7 +48,10 @@ static const option_text_t texts[] = {
     {"jobs", "N", "so many processes share the seeds (default: 1)", OPTION_JOBS},
     {"keep-going", NULL, "goes on after a seed that fails", OPTION_KEEP_GOING},
     {"ops", "N", "operations of clients in each seed (default: 1000)", OPTION_OPS},
-    {"monitors", "N", "cores, each with a monitor (default: 3 to 9, by the seed)", OPTION_MONITORS},
+    {"monitors", "N",
+     "cores, each with its engine, at most 16384, or with a whole monitor, 10 MB, at most 1024 (default: 3 "
+     "to 9, by the seed)",
+     OPTION_MONITORS},
     {"hosts", "N", "hosts they are on (default: 1 to 5, by the seed)", OPTION_HOSTS},
     {"clients", "N", "clients, at most 64 (default: 2 to 10, by the seed)", OPTION_CLIENTS},
     {"voters", "N", "voters at most (default: 3, 5 or 7, by the seed)", OPTION_VOTERS},
@@ -166,7 +169,7 @@ static void print_help(void)
            "  rackfish sim --actor monitor --ops 100 --monitors 1024 --hosts 64 --faults none    the largest "
            "machine: 4 GiB\n"
            "  rackfish sim --monitors 16384 --hosts 256 --ops 100 --faults none --plan package --events-max "
-           "1000000000\n"
+           "1000000000    the largest of engines\n"
            "  rackfish sim --model amd-4x4 --monitors 3 --clients 1         latency of an ordered change\n");
 }
 

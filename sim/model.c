@@ -72,8 +72,7 @@ static bool parse_edge(char **state, sim_model_t *m)
         if (strcmp(what, "latency") == 0) return parse_distribution(state, &m->latency[e]);
         if (strcmp(what, "send") == 0) return parse_distribution(state, &m->send[e]);
         if (strcmp(what, "receive") == 0) return parse_distribution(state, &m->receive[e]);
-        if (strcmp(what, "gap") == 0)
-            return parse_uint(strtok_r(NULL, " \n", state), 1000000000, &m->gap_ns[e]);
+        if (strcmp(what, "gap") == 0) return parse_distribution(state, &m->gap[e]);
     }
     return false;
 }
@@ -146,7 +145,7 @@ bool sim_model_read(const char *path, sim_model_t *m, char *why, size_t why_size
         m->latency[SIM_EDGE_FAR_PACKAGE] = m->latency[SIM_EDGE_OTHER_PACKAGE];
         m->send[SIM_EDGE_FAR_PACKAGE] = m->send[SIM_EDGE_OTHER_PACKAGE];
         m->receive[SIM_EDGE_FAR_PACKAGE] = m->receive[SIM_EDGE_OTHER_PACKAGE];
-        m->gap_ns[SIM_EDGE_FAR_PACKAGE] = m->gap_ns[SIM_EDGE_OTHER_PACKAGE];
+        m->gap[SIM_EDGE_FAR_PACKAGE] = m->gap[SIM_EDGE_OTHER_PACKAGE];
     }
     const char *name = strrchr(path, '/');
     snprintf(m->name, sizeof m->name, "%s", name ? name + 1 : path);

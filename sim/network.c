@@ -144,7 +144,7 @@ void sim_network_send(sim_world_t *w, sim_process_t *from, agreement_member_t me
     if (a != b && w->faults_on && sim_chance(prng, k->loss)) return;
     if (w->options->model) {
         const sim_model_t *m = w->options->model;
-        uint64_t gap_ns = m->gap_ns[sim_model_edge(m, from->core, member.core)];
+        uint64_t gap_ns = sim_distribution_draw(&m->gap[sim_model_edge(m, from->core, member.core)], prng);
         if (at_ns < link->last_departure_ns + gap_ns) at_ns = link->last_departure_ns + gap_ns;
         link->last_departure_ns = at_ns;
     }

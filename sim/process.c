@@ -81,10 +81,10 @@ bool sim_process_stalls_here(sim_world_t *w, sim_process_t *p)
     return true;
 }
 
-static uint64_t send_cost(const sim_world_t *w, const sim_process_t *p, rf_core_t to)
+static uint64_t send_cost(sim_world_t *w, const sim_process_t *p, rf_core_t to)
 {
     const sim_model_t *m = w->options->model;
-    return m ? m->send[sim_model_edge(m, p->core, to)].ns[1] : 0;
+    return m ? sim_distribution_draw(&m->send[sim_model_edge(m, p->core, to)], &w->network) : 0;
 }
 
 bool sim_process_send(sim_world_t *w, sim_process_t *p, uint8_t type, const void *bytes, size_t size,

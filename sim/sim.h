@@ -77,9 +77,9 @@ typedef struct sim_model {
     unsigned hosts, packages, cores; /* shape: hosts, packages a host, cores a package */
     bool known[SIM_EDGES];
     sim_distribution_t latency[SIM_EDGES], send[SIM_EDGES], receive[SIM_EDGES];
-    uint32_t gap_ns[SIM_EDGES]; /* least time between two messages on one link */
-    uint32_t poll_ns;           /* looking at one empty channel */
-    sim_distribution_t step;    /* one engine step */
+    sim_distribution_t gap[SIM_EDGES]; /* least time between two messages on one link */
+    uint32_t poll_ns;                  /* looking at one empty channel */
+    sim_distribution_t step;           /* one engine step */
     uint8_t hops[SIM_PACKAGES_MAX][SIM_PACKAGES_MAX];
 } sim_model_t;
 

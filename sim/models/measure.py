@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes a cost model of this machine out of `rackfish bench`: sim/models/measure.py [BUILD_FOLDER [OPTION...]] > this-machine.model
+"""Makes a cost model of this machine out of `rackfish bench`: sim/models/measure.py [BUILD_FOLDER [OPTION...]] > FILE.model
 
 One host whose cores are all in one package, as the bench sees them: two cores that it chooses for URPC, and loopback TCP
 for the edge between hosts. Needs a minute; more where other programs keep the cores busy, unless the options, which go to
@@ -36,6 +36,18 @@ def distribution(result, less):
     return " ".join(str(max(1, v - less)) for v in values)
 
 
+def cpu_model():
+    """The CPU's name, as the kernel has it."""
+    with open("/proc/cpuinfo", encoding="utf-8") as lines:
+        return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), os.uname().machine)
+
+
+def gaps(rate):
+    """From one message to the next, out of millions a second in each sample: the least, the middle and the most are known."""
+    low, middle, high = (max(1, round(1000 / rate[key])) for key in ("max", "p50", "min"))
+    return f"{low} {middle} {middle} {middle} {middle} {high}"
+
+
 def find(results, word, unit=None):
     for what, result in results.items():
         if word in what and (unit is None or result["unit"] in unit):
@@ -58,12 +70,11 @@ def main():
     look = max(1, round(looked["p50"] / looked["links"]))
     gap = max(1, round(1000 / rate["p50"]))
     print("# Made by sim/models/measure.py out of `rackfish bench`: urpc, link (loopback TCP), ordered direct and poll.")
-    print(f"machine {os.cpu_count()} CPUs, {os.uname().machine}, Linux {os.uname().release}")
+    print(f"machine {cpu_model()}, {os.cpu_count()} CPUs, {os.uname().machine}, Linux {os.uname().release.split('-')[0]}")
     print(f"shape 2 1 {max(2, os.cpu_count() or 2)}")
     print(f"edge same-package latency {distribution(one_way, 2 * gap)}")
-    print(f"edge same-package send {gap}")
-    print(f"edge same-package receive {gap}")
-    print(f"edge same-package gap {gap}")
+    for what in ("send", "receive", "gap"):
+        print(f"edge same-package {what} {gaps(rate)}")
     print(f"edge other-host latency {distribution(between, 2000)}")
     print("edge other-host send 1000")
     print("edge other-host receive 1000")

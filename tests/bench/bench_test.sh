@@ -114,6 +114,12 @@ sender || fail "a sender of incast"
 wait $first && wait $receiver || fail "incast"
 [ "$(wc -l <"$folder/out")" -eq 4 ] || fail "incast: not four results: $(cat "$folder/out")"
 
+# A cost model of this machine, in few samples: the simulator takes it.
+models=$(cd "$(dirname "$0")/../../sim/models" && pwd)
+timeout 300 "$models/measure.py" "$1" --tries 1 --samples 20 >"$folder/measured.model" || fail "measure.py ended with $?"
+"$1/bin/rf-sim" --model "$folder/measured.model" --monitors 2 --clients 1 --ops 500 >"$folder/out" || fail "the simulator on the measured model"
+grep -q 'ordered change p50' "$folder/out" || fail "no prediction: $(cat "$folder/out")"
+
 "$bench" urpc --format xml 2>/dev/null && fail "a format that is not there was taken"
 "$bench" urpc --slots 65 2>/dev/null && fail "65 slots were taken"
 "$bench" urpc --batch 1000 2>/dev/null && fail "a batch of 1000 was taken"

@@ -186,6 +186,24 @@ command)
     grep -q '^all:' "$scratch/again" && fail "a resumed night runs again what was done"
     [[ $(sed -n 's/^total *\(.*\)$/\1/p' "$scratch/out") == "$(sed -n 's/^total *\(.*\)$/\1/p' "$scratch/again")" ]] ||
         fail "a resumed night differs"
+    # What sending, receiving and the gap between two messages cost is drawn: a long tail of each is seen, and replays
+    p99_with() { # an edge's cost that is not always the same
+        printf 'machine none\nshape 1 1 3\nstep 30\n' >"$scratch/drawn.model"
+        for cost in latency send receive gap; do
+            echo "edge same-package $cost $([[ $cost == "$1" ]] && echo 100 100 20000 20000 20000 20000 || echo 100)" >>"$scratch/drawn.model"
+        done
+        expect 0 "$sim" --model "$scratch/drawn.model" --monitors 3 --clients 16 --ops 2000
+        cp "$scratch/out" "$scratch/once"
+        expect 0 "$sim" --model "$scratch/drawn.model" --monitors 3 --clients 16 --ops 2000
+        [[ $(grep -o 'hash [0-9a-f]*' "$scratch/once") == "$(grep -o 'hash [0-9a-f]*' "$scratch/out")" ]] || fail "a drawn $1 does not replay"
+        p99=$(sed -n 's/.*ordered change.* p99 \([0-9]*\) ns.*/\1/p' "$scratch/out")
+    }
+    p99_with nothing
+    plain=$p99
+    for cost in latency send receive gap; do
+        p99_with $cost
+        [[ $p99 -gt $((2 * plain)) ]] || fail "a $cost with a long tail is not seen: p99 $p99, $plain without"
+    done
     for model in "$root"/sim/models/*.model; do
         expect 0 "$sim" --model "$model" --monitors 3 --clients 1 --ops 2000
         grep 'ordered change' "$scratch/out"
