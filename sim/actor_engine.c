@@ -87,15 +87,13 @@ static void stop(sim_world_t *w, sim_process_t *p)
 
 /* ---- stepping, and carrying out ---- */
 
-/* Of what waited so long that another has its place, a change of members, nothing is known but its answer. */
 static void complete(sim_world_t *w, sim_process_t *p, const agreement_completion_t *c)
 {
     if (c->kind == AGREEMENT_COMPLETED_PROPOSAL && c->session == agreement_own_session(p->engine)) {
         sim_waiter_t *slot = &p->waiters[c->sequence % AGREEMENT_WINDOW], waiter = *slot;
-        bool here = waiter.sequence == c->sequence && waiter.kind != SIM_WAIT_NONE;
-        if ((!here || waiter.kind != SIM_WAIT_CLIENT) && c->err != RF_OK && c->err != RF_ERR_UNKNOWN_OUTCOME)
-            check_once_refused(w, c->session, c->sequence);
-        if (!here) return;
+        if (waiter.sequence != c->sequence || waiter.kind == SIM_WAIT_NONE) return;
+        if (waiter.kind != SIM_WAIT_CLIENT && c->err != RF_OK && c->err != RF_ERR_UNKNOWN_OUTCOME)
+            check_once_refused(w, c->session, c->sequence); /* a change of members */
         slot->kind = SIM_WAIT_NONE;
         if (waiter.kind == SIM_WAIT_CLIENT)
             sim_client_own_completed(w, p, &waiter, c->err, c->value);

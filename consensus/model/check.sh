@@ -28,7 +28,7 @@ trap 'exit 130' INT TERM HUP
 failed=0
 memory_mb_max=4000
 level=0 # of optimization
-compact= # -DHC4: of each state 64 bits of its hash are kept, at most
+compact= # -DHC4: of each state a hash is kept, which now and then two states share
 
 # build MODEL SPIN_OPTIONS COMPILER_OPTIONS: leaves ./pan in the scratch folder
 build() {

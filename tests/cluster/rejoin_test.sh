@@ -150,21 +150,6 @@ check "the domain of the other core is still there" pgrep -f "[s]leep 4737.$own"
 works_everywhere 0 3 4 5
 machine_down
 
-# A core that dies again and again waits longer each time; the others do not wait.
-machine_up often --nodes 1 --cores 3
-for life in 2 3 4 5; do
-    kill -KILL "$(pid_of monitor 1)"
-    within "killed at once once more, core 1 joins as incarnation $life" 60 rejoined 1 "$life" 3
-done
-pauses=$(grep -ho 'core [0-9]* dies too often: it joins again in [0-9]* ms' "$dir"/node0/*.log)
-equal "it is said that it dies too often, and waits twice as long each time" "$pauses" \
-    "core 1 dies too often: it joins again in 200 ms
-core 1 dies too often: it joins again in 400 ms"
-kill -KILL "$(pid_of monitor 2)"
-within "another core joins again" 60 rejoined 2 2 3
-equal "without such a pause" "$(grep -c 'core 2 dies too often' "$dir"/node0/*.log | awk -F: '{ n += $NF } END { print n }')" 0
-machine_down
-
 # Two hosts: any one monitor, the leader's too.
 machine_up hosts --nodes 2 --cores 2
 for core in 0 3; do
