@@ -234,9 +234,17 @@ static void test_knobs(void **state)
     assert_true(sim_knobs_parse("none,loss=2.5,one-way=3", &choice, why, sizeof why));
     assert_int_equal(choice.values.loss, 25000);
     assert_int_equal(choice.values.one_way, 3000);
-    assert_int_equal(choice.fixed.loss, 1);
+    assert_int_equal(choice.fixed.loss, SIM_KNOB_BY_NAME);
+    assert_true(sim_knobs_suit(&choice, SIM_OF_MONITOR, why, sizeof why));
     assert_true(sim_knobs_parse("storm,crash=0", &choice, why, sizeof why));
     assert_true(choice.values.partition > 0 && choice.values.crash == 0);
+    assert_true(sim_knobs_parse("all,transfer=0", &choice, why, sizeof why));
+    assert_true(sim_knobs_suit(&choice, SIM_OF_MONITOR, why, sizeof why));
+    assert_int_equal(choice.values.duplicate, 0);
+    assert_true(choice.values.loss > 0);
+    assert_true(sim_knobs_parse("none,duplicate", &choice, why, sizeof why));
+    assert_true(sim_knobs_suit(&choice, SIM_OF_ENGINE, why, sizeof why));
+    assert_false(sim_knobs_suit(&choice, SIM_OF_MONITOR, why, sizeof why));
     assert_false(sim_knobs_parse("lose", &choice, why, sizeof why));
     assert_false(sim_knobs_parse("loss=101", &choice, why, sizeof why));
     assert_false(sim_knobs_parse("loss=x", &choice, why, sizeof why));
