@@ -75,6 +75,7 @@ static void ask(monitor_t *m, rf_core_t core)
     if (!op) return; /* again at the next tick */
     c->fence = FENCE_ASKED;
     op->fence.core = core;
+    op->fence.incarnation = c->left;
     rf_kernel_fence_t fence = {.core = core, .incarnation = c->left, .deadline_ms = FENCE_MS};
     if (c->process.incarnation == c->left) {
         fence.monitor_pid = c->process.monitor_pid;
@@ -108,8 +109,10 @@ static void answered(monitor_t *m, op_t *op, rf_err_t err)
 {
     rf_core_t core = op->fence.core;
     core_t *c = &m->cores[core];
+    bool of_it =
+        op->fence.incarnation == c->left; /* else a later life has left since, and is asked about by itself */
     op_end(m, op);
-    if (c->fence != FENCE_ASKED) return;
+    if (c->fence != FENCE_ASKED || !of_it) return;
     if (err == RF_ERR_LIMIT) {
         c->fence = FENCE_DUE;
         m->fences_due = true;
@@ -151,13 +154,15 @@ void fence_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size)
     if (size != sizeof who) return;
     memcpy(&who, bytes, sizeof who);
     if (who.core >= m->boot->n_cores || m->boot->cores[from].node != m->boot->cores[who.core].node) return;
+    const core_t *c = &m->cores[who.core];
     if (who.err != RF_OK) {
         /* Not by a late word: its host has left, and may have come back. */
-        const core_t *c = &m->cores[who.core];
         if (who.incarnation == c->left && c->fence != FENCE_DONE) host_is_to_leave(m, who.core);
         return;
     }
-    fence_known(m, who.core, who.incarnation); /* also if the view has not been applied here */
+    /* Also if the view has not been applied here; but not of a life that is nowhere near: it would count for all up to it. */
+    rf_incarnation_t newest = c->agreed > c->incarnation ? c->agreed : c->incarnation;
+    if (who.incarnation <= newest || who.incarnation - newest == 1) fence_known(m, who.core, who.incarnation);
 }
 
 void fence_tick(monitor_t *m)

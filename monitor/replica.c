@@ -219,6 +219,9 @@ static rf_err_t apply_registry(monitor_t *m, const void *bytes, size_t size, uin
 static rf_err_t apply_reclaim(monitor_t *m, const command_t *c)
 {
     core_t *core = &m->cores[c->core];
+    /* A life that has not left: it would be taken for fenced when it does. */
+    if (c->incarnation > core->agreed || (core->member && c->incarnation == core->agreed))
+        return RF_ERR_INVALID;
     if (core->holding == 0 || c->incarnation < core->holding) return RF_OK;
     core->holding = 0;
     if (!(m->defects & MONITOR_DEFECT_EPHEMERAL_KEPT))

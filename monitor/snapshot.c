@@ -229,7 +229,7 @@ static bool cores_fit(const monitor_t *m, reader_t r)
     saved_core_t saved;
     for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
         if (!take(&r, &saved, sizeof saved) || saved.member > 1 || (saved.member && saved.incarnation == 0) ||
-            saved.holding + saved.member > saved.incarnation)
+            saved.member > saved.incarnation || saved.holding > saved.incarnation - saved.member)
             return false;
     }
     return r.at == r.end;

@@ -280,7 +280,8 @@ typedef struct op {
         } change;
         struct {
             rf_core_t core;
-        } fence; /* OP_FENCE, OP_RECLAIM */
+            rf_incarnation_t incarnation; /* OP_FENCE: the life that was asked about */
+        } fence;                          /* OP_FENCE, OP_RECLAIM */
         struct {
             rf_domain_t domain;
         } wait;

@@ -96,6 +96,12 @@ static void what_cannot_be_fenced_yet_keeps_what_it_has(void **state)
     assert_true(again->cores[2].holding == 0 && domain_find(again, dead)->ended_ns == 7);
     assert_int_equal(replica_apply(again, &command, sizeof command, &value), RF_OK); /* twice: as once */
     monitor_check(again);
+    /* Of a life that has not left: it would be taken for fenced when it does. */
+    const rf_incarnation_t wrong[] = {again->cores[1].agreed, again->cores[1].agreed + 1, UINT32_MAX};
+    for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        command_t of_alive = {.op = COMMAND_RECLAIM, .core = 1, .incarnation = wrong[i], .at_ns = 8};
+        assert_int_equal(replica_apply(again, &of_alive, sizeof of_alive, &value), RF_ERR_INVALID);
+    }
     free(memory);
     free(output);
 
@@ -227,9 +233,32 @@ static void the_rest_of_a_domain_keeps_what_it_has(void **state)
     world_free(w);
 }
 
+/* The CPU driver's answer about one life says nothing of the next, which has left meanwhile and is asked about, too. */
+static void an_answer_is_of_one_life(void **state)
+{
+    (void)state;
+    const rf_err_t answers[] = {RF_OK, RF_ERR_TIMEOUT};
+    world_t *w = world_new(1, 3, 6);
+    world_form(w);
+    monitor_t *m = w->monitor[0];
+    core_t *c = &m->cores[2];
+    for (unsigned i = 0; i < 2; i++) {
+        op_t *op = op_begin(m, OP_FENCE, RF_NEVER);
+        assert_non_null(op);
+        op->fence.core = 2;
+        op->fence.incarnation = 1;
+        c->left = 2;
+        c->fence = FENCE_ASKED;
+        op_fence_class.kernel(m, op, answers[i], NULL, 0);
+        assert_int_equal(c->fence, FENCE_ASKED);
+    }
+    world_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_answer_is_of_one_life),
         cmocka_unit_test(what_cannot_be_fenced_yet_keeps_what_it_has),
         cmocka_unit_test(a_host_out_of_reach_keeps_it_until_it_has_frozen),
         cmocka_unit_test(who_reclaims_may_die),

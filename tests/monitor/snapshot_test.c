@@ -148,6 +148,28 @@ static void bytes_that_are_none_change_nothing(void **state)
     world_free(w);
 }
 
+/* What a core had in a life that it has not had yet is nothing that can be left. */
+static void a_life_to_come_has_left_nothing(void **state)
+{
+    (void)state;
+    world_t *w = lived_in(3);
+    alone_t *a = alone_new(w);
+    const struct {
+        uint32_t incarnation, holding;
+        uint16_t member, reserved[3];
+    } lives = {.incarnation = 1, .member = 1};
+    size_t size = replica_save(w->monitor[0], bytes, sizeof bytes);
+    uint8_t *at = memmem(bytes, size, &lives, sizeof lives);
+    assert_non_null(at);
+    const uint32_t wrong[] = {1, 2, UINT32_MAX};
+    for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        memcpy(at + sizeof wrong[i], &wrong[i], sizeof wrong[i]);
+        assert_int_equal(replica_load(a->monitor, bytes, size), RF_ERR_PROTOCOL);
+    }
+    alone_free(a);
+    world_free(w);
+}
+
 /* The largest replica there is fits. */
 static void a_full_replica_fits(void **state)
 {
@@ -194,6 +216,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(saved_and_loaded_it_is_the_same),
         cmocka_unit_test(bytes_that_are_none_change_nothing),
+        cmocka_unit_test(a_life_to_come_has_left_nothing),
         cmocka_unit_test(a_full_replica_fits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
