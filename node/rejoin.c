@@ -26,6 +26,7 @@ typedef struct rf_rejoin_way {
     rf_daemon_t *daemon;
     rf_remote_t *remote; /* NULL: none */
     unsigned n_asking;   /* cores that wait for its answer */
+    rf_timer_t timer;    /* while there are any: it may stand still */
 } way_t;
 
 typedef struct rf_rejoin {
@@ -123,6 +124,33 @@ static void on_monitor_answer(void *context, rf_err_t err, const void *body, siz
     on_answer(context, err, joined.incarnation);
 }
 
+static void way_close(way_t *way)
+{
+    rf_timer_clear(&way->timer);
+    rf_remote_close(way->remote);
+    way->remote = NULL;
+    way->n_asking = 0;
+}
+
+static void on_way_ended(void *context, rf_err_t err, const char *why)
+{
+    way_t *way = context;
+    rf_daemon_t *daemon = way->daemon;
+    (void)why;
+    way_close(way);
+    for (unsigned i = 0; i < daemon->n_cores; i++) { /* each once: it may ask the same node again */
+        rejoin_t *r = daemon->cores[i].rejoin;
+        if (!r || r->way != way) continue;
+        r->way = NULL;
+        on_answer(&daemon->cores[i], err == RF_OK ? RF_ERR_CLOSED : err, 0);
+    }
+}
+
+static void on_way_silent(void *context)
+{
+    on_way_ended(context, RF_ERR_TIMEOUT, NULL);
+}
+
 static void on_way_answer(void *context, const uint8_t *bytes, size_t size)
 {
     way_t *way = context;
@@ -134,29 +162,13 @@ static void on_way_answer(void *context, const uint8_t *bytes, size_t size)
     rf_local_core_t *core =
         reply && reply->id <= RF_CORES_MAX ? rf_daemon_core(way->daemon, (int)reply->id - 1) : NULL;
     rf_control_reply_free(reply);
-    if (!core || !core->rejoin || core->rejoin->way != way) return;
+    if (!core || !core->rejoin || core->rejoin->way != way) { /* nothing that anybody asked for */
+        on_way_ended(way, RF_ERR_PROTOCOL, NULL);
+        return;
+    }
     core->rejoin->way = NULL;
-    if (--way->n_asking == 0) {
-        rf_remote_close(way->remote);
-        way->remote = NULL;
-    }
+    if (--way->n_asking == 0) way_close(way);
     on_answer(core, err, incarnation);
-}
-
-static void on_way_ended(void *context, rf_err_t err, const char *why)
-{
-    way_t *way = context;
-    rf_daemon_t *daemon = way->daemon;
-    (void)why;
-    rf_remote_close(way->remote);
-    way->remote = NULL;
-    way->n_asking = 0;
-    for (unsigned i = 0; i < daemon->n_cores; i++) { /* each once: it may ask the same node again */
-        rejoin_t *r = daemon->cores[i].rejoin;
-        if (!r || r->way != way) continue;
-        r->way = NULL;
-        on_answer(&daemon->cores[i], err == RF_OK ? RF_ERR_CLOSED : err, 0);
-    }
 }
 
 static const rf_remote_handlers_t way_handlers = {.on_frame = on_way_answer, .on_ended = on_way_ended};
@@ -190,12 +202,11 @@ static bool ask_node(rf_local_core_t *core, rf_node_t node)
     rf_assert(rackfish__control_request__get_packed_size(&request) <= sizeof bytes);
     if (!way || way->n_asking == RF_OPERATIONS_MAX) return false;
     if (!rf_remote_send(way->remote, bytes, rackfish__control_request__pack(&request, bytes))) {
-        if (way->n_asking > 0) return false;
-        rf_remote_close(way->remote);
-        way->remote = NULL;
+        if (way->n_asking == 0) way_close(way);
         return false;
     }
     way->n_asking++;
+    rf_timer_set(&way->daemon->loop, &way->timer, rf_clock_ns() + JOIN_NS, on_way_silent, way);
     core->rejoin->way = way;
     return true;
 }
@@ -282,7 +293,7 @@ void rf_rejoin_close(rf_daemon_t *daemon)
         daemon->cores[i].rejoin = NULL;
     }
     for (unsigned i = 0; daemon->rejoin_ways && i < daemon->config->n_nodes; i++)
-        rf_remote_close(daemon->rejoin_ways[i].remote);
+        way_close(&daemon->rejoin_ways[i]);
     free(daemon->rejoin_ways);
     daemon->rejoin_ways = NULL;
 }
