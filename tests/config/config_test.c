@@ -122,7 +122,7 @@ static void test_sample_is_understood(void **state)
     assert_true(config->encrypt && !config->one_sided);
     assert_string_equal(config->plan, "host");
     rf_config_port_place(config, 0, place, sizeof place);
-    assert_true(matches("/*/rack.yaml:14", place));
+    assert_true(matches("/*/rack.yaml:18", place));
     assert_int_equal(rf_config_this_node(config, "RACK03"), 2);
     assert_int_equal(rf_config_this_node(config, "rock03"), RF_NODE_NONE);
     free(config);
