@@ -91,8 +91,8 @@ static const char *const absent[] = {
     [SIM_OF_ENGINE] = "late_start link_break",
     [SIM_OF_GROUPS] = "leave transfer form_again majority_loss link_error depose late_start link_break",
     [SIM_OF_MONITOR] = "duplicate reorder transfer form_again garbage stray",
-    [SIM_OF_RDMA] = "duplicate reorder full leave transfer false_silence fence_late form_again garbage stray "
-                    "majority_loss link_error depose late_start link_break",
+    [SIM_OF_RDMA] = ("duplicate reorder full leave transfer false_silence fence_late form_again garbage "
+                     "stray majority_loss link_error depose late_start link_break"),
 };
 
 static bool is_absent(const knob_t *knob, sim_actor_kind_t actor)
