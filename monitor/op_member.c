@@ -57,19 +57,57 @@ static void say_ready(monitor_t *m)
     m->phase = PHASE_READY;
 }
 
+/* To be in the first view, which core 0 makes in its first life: that is not there, or there no more. */
+static bool waits_in_vain(const monitor_t *m)
+{
+    bool waits = !is_joining(m) && (m->phase == PHASE_LINKING || m->phase == PHASE_READY);
+    return waits && m->core != 0 && (m->cores[0].link != PEER_LINKED || m->cores[0].linked > 1);
+}
+
 /* Core 0 was there and has gone: the others know whether it had formed the machine, and whether that goes on without me. */
 static bool core_0_has_gone(const monitor_t *m)
 {
-    bool waits = !is_joining(m) && (m->phase == PHASE_LINKING || m->phase == PHASE_READY);
-    return waits && m->core != 0 && m->cores[0].linked != 0 && m->cores[0].link != PEER_LINKED;
+    return waits_in_vain(m) && m->cores[0].linked != 0;
+}
+
+/* Who is in the machine answers, if that goes on without me; who is not yet may be later. */
+static void ask_whether_in(monitor_t *m, rf_core_t core)
+{
+    peer_core_t self = {.core = m->core, .incarnation = m->incarnation};
+    peer_send(m, core, PEER_READY, &self, sizeof self, NULL, 0);
 }
 
 void member_linked(monitor_t *m, rf_core_t core)
 {
     if (m->phase == PHASE_READY && core == 0) m->phase = PHASE_LINKING; /* a new link: say it again */
-    if (core == 0 || same_node(m, core) || !core_0_has_gone(m)) return;
-    peer_core_t self = {.core = m->core, .incarnation = m->incarnation};
-    peer_send(m, core, PEER_READY, &self, sizeof self, NULL, 0); /* who is in the machine answers */
+    if (core != 0 && !same_node(m, core) && core_0_has_gone(m)) ask_whether_in(m, core);
+}
+
+/* Whom of another host to dial for that: the lowest that listens and is not known to be dead; else one that is, who may live
+ * again. Core 0 is dialled anyway while it is not known to be dead. RF_CORE_NONE: one is there, or is being dialled. */
+static rf_core_t who_may_know(const monitor_t *m, rf_node_t node)
+{
+    rf_core_t first = m->boot->nodes[node].first_core, best = RF_CORE_NONE;
+    for (rf_core_t core = first; core < first + m->boot->nodes[node].n_cores; core++) {
+        const core_t *c = &m->cores[core];
+        if (core == 0 && !c->dead) continue;
+        if (c->link == PEER_LINKED || c->link == PEER_DIALING) return RF_CORE_NONE;
+        if (c->redial && !c->dead && c->address[0]) return RF_CORE_NONE;
+        if (c->address[0] && (best == RF_CORE_NONE || (m->cores[best].dead && !c->dead))) best = core;
+    }
+    return best;
+}
+
+static void ask_around(monitor_t *m)
+{
+    m->ask_ns = m->now_ns + ASK_NS;
+    for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
+        if (m->cores[core].link == PEER_LINKED) ask_whether_in(m, core);
+    }
+    for (rf_node_t node = 0; node < m->boot->n_nodes && core_0_has_gone(m); node++) {
+        rf_core_t core = node == m->node ? RF_CORE_NONE : who_may_know(m, node);
+        if (core != RF_CORE_NONE) peer_try(m, core);
+    }
 }
 
 /* Core 0 is asked to form. Once it has, whoever comes too late is to join as a new incarnation; any member says so. */
@@ -132,9 +170,7 @@ static bool is_mine_to_dial(const monitor_t *m, rf_core_t core)
 {
     if (core == m->core) return false;
     if (is_joining(m)) return same_node(m, core);
-    if (same_node(m, core)) return core < m->core;
-    bool first = core == m->boot->nodes[m->boot->cores[core].node].first_core;
-    return core == 0 || (first && core_0_has_gone(m));
+    return same_node(m, core) ? core < m->core : core == 0;
 }
 
 /*
@@ -169,6 +205,7 @@ void member_tick(monitor_t *m)
             peer_need(m, core);
     }
     if (m->exit_status < 0 && m->now_ns >= join_ends_ns(m)) give_up_joining(m);
+    if (m->now_ns >= m->ask_ns && waits_in_vain(m)) ask_around(m);
     if (is_joining(m)) return;
     if (m->phase == PHASE_LINKING && mesh_is_up(m)) say_ready(m);
     if (m->core == 0 && m->phase == PHASE_READY && !m->forming) try_to_form(m);
@@ -180,6 +217,7 @@ uint64_t member_next_ns(const monitor_t *m)
     bool forming = m->phase == PHASE_LINKING || m->phase == PHASE_READY;
     uint64_t next = forming && m->core == 0 && !is_joining(m) && !m->forming ? m->form_ns : RF_NEVER;
     if (m->exit_status < 0 && join_ends_ns(m) < next) next = join_ends_ns(m);
+    if (waits_in_vain(m) && m->ask_ns < next) next = m->ask_ns;
     for (rf_core_t core = 0; core < m->boot->n_cores && m->n_redials > 0; core++) {
         const core_t *c = &m->cores[core];
         if (c->link == PEER_NONE && !c->dead && c->redial && c->redial_ns > m->now_ns && c->redial_ns < next)

@@ -53,6 +53,11 @@ bool peer_reach(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
     return false;
 }
 
+void peer_try(monitor_t *m, rf_core_t core)
+{
+    try_to_dial(m, core);
+}
+
 void peer_address(monitor_t *m, rf_core_t core, const char *address)
 {
     core_t *c = &m->cores[core];
@@ -118,6 +123,8 @@ void peer_up(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, const m
         peer_core_t who = {.core = core, .incarnation = incarnation, .err = RF_ERR_PEER_DEAD};
         peer_send(m, core, PEER_EXPELLED, &who, sizeof who, NULL, 0);
         peer_fence(m, core, incarnation);
+        if (c->link == PEER_DIALING)
+            c->link = c->dead ? PEER_GONE : PEER_NONE; /* that was the answer: no other comes */
         return;
     }
     out_log(m, RF_LOG_DEBUG, "linked with core %u, incarnation %u", core, incarnation);

@@ -138,6 +138,8 @@ const op_class_t *op_class_of(const op_t *op);
 rf_err_t peer_need(monitor_t *m, rf_core_t core);
 /* Linked with that very incarnation; if not, it is being dialled, unless that makes no sense. */
 bool peer_reach(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation);
+/* Is dialled, also where it is known to be dead: its next life may answer. */
+void peer_try(monitor_t *m, rf_core_t core);
 void peer_send(monitor_t *m, rf_core_t core, uint8_t type, const void *a, size_t a_size, const void *b,
                size_t b_size);
 /* A request for an operation; counted. RF_ERR_AGAIN: too many unanswered. */

@@ -17,7 +17,8 @@
 
 #include <string.h>
 
-#define BOOT_NS                 (30 * RF_NS_PER_S)  /* forming waits so long for all configured cores */
+#define BOOT_NS                 (30 * RF_NS_PER_S)   /* forming waits so long for all configured cores */
+#define ASK_NS                  (500 * RF_NS_PER_MS) /* who waits for core 0 in vain asks the others so often */
 #define JOIN_SILENCE_NS         (10 * RF_NS_PER_S)  /* one that joins and hears nobody for so long gives up */
 #define REQUEST_NS              (5 * RF_NS_PER_S)   /* another monitor's, CPU driver's or exporter's answer */
 #define SPAWN_NS                (30 * RF_NS_PER_S)  /* a spawn, all in all */
@@ -418,6 +419,7 @@ struct monitor {
     rf_node_t node;
     uint64_t now_ns, real_ns, started_ns; /* now: CLOCK_BOOTTIME */
     uint64_t form_ns;                     /* core 0: forms with who is there */
+    uint64_t ask_ns;                      /* the others: whoever is linked is asked again whether it has */
     char owner[32];                       /* who did `up`; "" : not known */
     phase_t phase;
     bool forming; /* core 0: the first entry is proposed */

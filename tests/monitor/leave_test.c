@@ -110,6 +110,81 @@ static void a_late_comer_is_told_when_core_0_is_dead(void **state)
     world_free(w);
 }
 
+/* A host that is linked and ready is cut off before it hears of the machine, which goes on without it; and the cores of the only other
+ * host, `n_dead` of them, core 0 first, die and come again, of which its monitors are told. Whoever lives there says so. */
+static void forget_a_host(uint64_t seed, unsigned n_dead, bool again)
+{
+    world_t *w = world_new(2, 4, seed);
+    world_stall(w, 1, true); /* whom core 0 waits for */
+    for (rf_core_t core = 0; core < 8; core++) {
+        if (core != 1) world_introduce(w, core);
+    }
+    world_settle(w);
+    for (rf_core_t core = 4; core < 8; core++) {
+        assert_int_equal(w->monitor[core]->phase, PHASE_READY);
+        for (rf_core_t from = 0; from < 4; from++) world_hold(w, from, core, true);
+    }
+    world_stall(w, 1, false);
+    world_introduce(w, 1);
+    world_settle(w);
+    assert_true(w->monitor[0]->formed && !w->monitor[4]->formed);
+    world_cut(w, 0, 1, true);
+    for (rf_core_t core = 4; core < 8; core++) {
+        for (rf_core_t from = 0; from < 4; from++) {
+            world_unsay(w, core, CHANNEL_PEER + from, MONITOR_PEER_MESSAGE);
+            world_hold(w, from, core, false);
+        }
+    }
+    world_pass(w, 5 * RF_NS_PER_S);
+    for (rf_core_t dead = 0; dead < n_dead; dead++) {
+        rf_client_dead_t word = {.core = dead, .incarnation = 1};
+        world_kill(w, dead);
+        for (rf_core_t core = 4; core < 8; core++)
+            world_ask(w, world_node_client(w, core), RF_CLIENT_DEAD, &word, sizeof word, NULL, 0);
+        world_pass(w, 5 * RF_NS_PER_S);
+        if (again) assert_int_equal(world_rejoin(w, dead, dead == 3 ? 2 : 3), RF_OK);
+        world_pass(w, 5 * RF_NS_PER_S);
+    }
+    assert_int_equal(world_status(w, world_node_client(w, 3)).cores_up, again ? 4 : 4 - n_dead);
+    for (rf_core_t core = 4; core < 8; core++) assert_true(w->alive[core] && !w->monitor[core]->formed);
+    world_cut(w, 0, 1, false);
+    world_pass(w, 5 * RF_NS_PER_S);
+    for (rf_core_t core = 4; core < 8; core++) {
+        assert_true(w->exited[core]);
+        assert_int_equal(w->exit_status[core], MONITOR_EXIT_EXPELLED);
+    }
+    assert_int_equal(world_rejoin(w, 4, 3), RF_OK);
+    world_pass(w, 3 * RF_NS_PER_S);
+    assert_true(w->monitor[4]->formed);
+    world_free(w);
+}
+
+static void a_host_that_was_forgotten_is_told_by_the_other(void **state)
+{
+    (void)state;
+    forget_a_host(50, 0, false); /* by core 0, which it dials all the time */
+    forget_a_host(51, 1, false);
+    forget_a_host(52, 1, true);
+    forget_a_host(53, 4, true); /* nobody there is in the life that it knows */
+}
+
+/* Who is linked with members of its own host alone is told by those. */
+static void a_late_comer_is_told_by_its_host(void **state)
+{
+    (void)state;
+    world_t *w = world_new(2, 3, 54);
+    w->alive[4] = false;
+    world_form_late(w);
+    world_cut(w, 0, 1, true);
+    w->alive[4] = true;
+    w->tick_ns[4] = w->now_ns;
+    world_introduce(w, 4);
+    world_pass(w, 2 * RF_NS_PER_S);
+    assert_true(w->exited[4]);
+    assert_int_equal(w->exit_status[4], MONITOR_EXIT_EXPELLED);
+    world_free(w);
+}
+
 /* What JOIN answered to that request; 0: an error. */
 static rf_incarnation_t joined_as(const test_client_t *c, uint32_t tag)
 {
@@ -381,6 +456,8 @@ int main(void)
         cmocka_unit_test(a_late_comer_joins),
         cmocka_unit_test(a_joiner_that_is_forgotten_gives_up),
         cmocka_unit_test(a_late_comer_is_told_when_core_0_is_dead),
+        cmocka_unit_test(a_host_that_was_forgotten_is_told_by_the_other),
+        cmocka_unit_test(a_late_comer_is_told_by_its_host),
         cmocka_unit_test(cores_that_ask_together_join_together),
         cmocka_unit_test(no_life_is_given_twice),
         cmocka_unit_test(a_core_leaves_in_order),
