@@ -73,7 +73,7 @@ run 3 ordered tcp
 run 7 ordered blocking
 run 3 ordered tcp --outstanding 64
 run 6 ordered failover
-run 2 ordered machine
+run 6 ordered machine
 run 4 two-phase direct
 run 16 two-phase single
 run 4 one-phase direct
