@@ -62,12 +62,14 @@ kill_nodes c
 within "one host dies: the others go on" 60 all_up 2
 check "up brings it back" up_node one c
 within "... and its core joins" 60 all_up 3
-check "... and runs programs" runs 2
+within "... runs programs, when it knows that it has joined" 60 runs 2
+within "... and votes" 60 is survives_nodes 1
 kill_nodes b
 rm -rf "$dir/b" "$dir/b.sock"
 check "another one's run directory is lost, too: up brings it back" up_node one b
 within "... and its core joins" 60 all_up 3
-check "... and runs programs" runs 1
+within "... runs programs, when it knows that it has joined" 60 runs 1
+within "... and votes" 60 is survives_nodes 1
 equal "the machine is the same" "$(rackfish --via b registry get kept)" well
 machine_down
 
