@@ -34,7 +34,12 @@ ended() {
 }
 # says LOG TEXT
 says() {
+    local i
     [[ -n $2 ]] || return
+    for ((i = 0; i < 100; i++)); do # who writes it may not have had its turn yet
+        ! grep -qF -- "$2" "$1" || break
+        sleep 0.1
+    done
     if grep -qF -- "$2" "$1"; then pass "... $(grep -F -m 1 -- "$2" "$1" | cut -d' ' -f4- | cut -c1-160)"; else
         fail "... nothing says \"$2\""
         tail -n 5 "$1" | sed 's/^/        | /'
