@@ -443,8 +443,8 @@ static void reads_back(rdma_link_t *link, rdma_path_t *path, uint32_t n)
     path_link_settle(&link->base);
 }
 
-/* On iWARP. Of two writes each has a READ of its own, of a few every second, of more one is under way at a time: it stands behind all writes
- * that have none, and none of those is done before it is back. */
+/* On iWARP. Of two writes each has a READ of its own, of a few every second, of more and small ones one is under way at a time: it stands
+ * behind all writes that have none, and none of those is done before it is back. */
 static void a_read_speaks_for_the_writes_before_it(void **state)
 {
     (void)state;
@@ -489,6 +489,34 @@ static void a_read_speaks_for_the_writes_before_it(void **state)
     assert_int_equal(reads_posted(), 10);
     reads_back(link, path, 10);
     assert_int_equal(events[RF_LINK_WRITTEN], 21);
+    link_over(link);
+}
+
+/* On iWARP. Of many bytes under way each MiB has a READ of its own, at most four at a time: some of them are done, and their places
+ * taken, long before the last. */
+static void a_read_speaks_for_a_mib_of_writes(void **state)
+{
+    (void)state;
+    rdma_link_t *link = link_up(64, RING);
+    rdma_path_t *path = bulk_up(link);
+    path->device->iwarp = true;
+    for (unsigned i = 0; i < 40; i++) write_from(link, source, 65536, NULL);
+    assert_int_equal(n_posted, 44);
+    assert_int_equal(bulk_posted[1].opcode, IBV_WR_RDMA_READ);
+    assert_int_equal(bulk_posted[3].opcode, IBV_WR_RDMA_READ);
+    assert_int_equal(bulk_posted[20].opcode, IBV_WR_RDMA_READ); /* behind the 18th write */
+    assert_int_equal(bulk_posted[37].opcode, IBV_WR_RDMA_READ); /* behind the 34th */
+    reads_back(link, path, 2);
+    assert_int_equal(events[RF_LINK_WRITTEN], 2);
+    reads_back(link, path, 3);
+    assert_int_equal(events[RF_LINK_WRITTEN], 18);
+    assert_int_equal(reads_posted(), 4); /* the last six are no MiB: they wait for the last of these */
+    reads_back(link, path, 4);
+    assert_int_equal(events[RF_LINK_WRITTEN], 34);
+    assert_int_equal(reads_posted(), 5);
+    reads_back(link, path, 5);
+    assert_int_equal(events[RF_LINK_WRITTEN], 40);
+    assert_int_equal(reads_posted(), 5);
     link_over(link);
 }
 
@@ -671,6 +699,7 @@ int main(void)
         cmocka_unit_test(that_a_write_was_taken_is_said_whatever_else_goes_out),
         cmocka_unit_test(a_read_is_done_when_the_device_says_so),
         cmocka_unit_test(a_read_speaks_for_the_writes_before_it),
+        cmocka_unit_test(a_read_speaks_for_a_mib_of_writes),
         cmocka_unit_test(a_read_that_a_break_cuts_off_is_read_again),
         cmocka_unit_test(a_region_that_is_gone_is_not_read),
         cmocka_unit_test(a_region_that_has_moved_has_another_key),

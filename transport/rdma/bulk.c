@@ -7,8 +7,9 @@
  * the last request's completion says that all of it is at the peer, so a write that notifies nobody has no message, and
  * wakes nobody; on iWARP, where it says that TCP has it, a READ of no bytes stands in the message's place. One speaks for all writes
  * before it, and costs a packet, a wake-up there, and a packet back. With up to WRITES_A_READ under way each has one; with up to WRITES_FEW
- * every second, which is as many as keep the wire busy; with more, one READ at a time is under way, and the next is sent when it returns. For writes with a message the
- * peer's word `placed` counts there, which also keeps buffers for messages free. After a break both say up to which write all has come whole,
+ * every second, which is as many as keep the wire busy; with more, each BYTES_A_READ has one, so that the places of the first are
+ * taken again while the last are on the wire; of fewer bytes one READ at a time is under way, and the next is sent when it returns.
+ * For writes with a message the peer's word `placed` counts there, which also keeps buffers for messages free. After a break both say up to which write all has come whole,
  * as far as they know, and the sender goes on from there: what came in part, or came and said nothing, is written again, which
  * its receiver cannot tell.
  *
@@ -37,6 +38,7 @@
 #define WRITES_FEW    4
 #define WRITES_A_READ 2
 #define READS_FEW     4
+#define BYTES_A_READ  ((uint64_t)1 << 20)
 
 static bool is_gone(const rdma_bulk_t *bulk, uint32_t region)
 {
@@ -247,14 +249,23 @@ static void read_add(const rdma_path_t *path, const path_write_t *write, batch_t
 }
 
 /* ... for the writes before `end`. */
-static bool may_read_behind(const path_bulk_t *bulk, const rdma_path_t *path, uint64_t end)
+static bool may_read_behind(const path_link_t *link, const rdma_path_t *path, uint64_t end)
 {
     uint32_t reads = path->reads_posted - path->reads_completed;
-    uint64_t under_way = end - bulk->done;
+    uint64_t under_way = end - link->bulk->done;
     if (reads == 0) return true;
     if (under_way <= WRITES_A_READ) return reads < READS_FEW;
-    return under_way <= WRITES_FEW && reads < WRITES_FEW / WRITES_A_READ &&
-           end - path->read_to >= WRITES_A_READ;
+    if (under_way > WRITES_FEW)
+        return reads < READS_FEW && link->stats.bytes_written - path->read_at >= BYTES_A_READ;
+    return reads < WRITES_FEW / WRITES_A_READ && end - path->read_to >= WRITES_A_READ;
+}
+
+/* What a READ that is posted now speaks for. */
+static void read_speaks(const path_link_t *link, rdma_path_t *path, uint64_t end)
+{
+    path->read_to = end;
+    path->read_at = link->stats.bytes_written;
+    path->unread = 0;
 }
 
 /* Behind the writes that had none of their own, now that one before has come back. Their region is there: its owner forgets it when they
@@ -262,13 +273,12 @@ static bool may_read_behind(const path_bulk_t *bulk, const rdma_path_t *path, ui
 static void read_behind(rdma_link_t *link, rdma_path_t *path)
 {
     batch_t batch;
-    if (path->unread == 0 || !may_read_behind(link->base.bulk, path, path->unread) ||
+    if (path->unread == 0 || !may_read_behind(&link->base, path, path->unread) ||
         rdma_path_room(path) == 0)
         return;
     batch.n = 0;
     read_add(path, &link->base.bulk->writes[(path->unread - 1) % PATH_WRITES_MAX], &batch);
-    path->read_to = path->unread;
-    path->unread = 0;
+    read_speaks(&link->base, path, path->unread);
     rdma_path_post(path, batch.requests, batch.n);
 }
 
@@ -288,14 +298,14 @@ static bool write_post(rdma_link_t *link, rdma_path_t *path)
     }
     bool whole = (gone || sending->sent == write->size) && batch.n < room;
     if (whole) {
+        link->base.stats.bytes_written += write->size;
         sending->says = write->has_notify || batch.n == 0;
         bool reads = path->device->iwarp && !sending->says;
         if (sending->says) {
             tail_add(path, write, number, &batch);
-        } else if (reads && may_read_behind(&bulk->base, path, number + 1)) {
+        } else if (reads && may_read_behind(&link->base, path, number + 1)) {
             read_add(path, write, &batch);
-            path->read_to = number + 1;
-            path->unread = 0;
+            read_speaks(&link->base, path, number + 1);
         } else if (reads) {
             path->unread = number + 1;
         }
@@ -303,7 +313,6 @@ static bool write_post(rdma_link_t *link, rdma_path_t *path)
         sending->read_end = reads ? path->reads_posted + 1 : path->reads_completed;
         sending->sent = 0; /* for the next in its place */
         bulk->base.posted++;
-        link->base.stats.bytes_written += write->size;
     }
     if (batch.n > 0) rdma_path_post(path, batch.requests, batch.n);
     return whole;
@@ -346,10 +355,7 @@ static bool read_post(rdma_link_t *link, rdma_path_t *path)
         bulk->read_posted++;
         if (batch.n == 0) path_link_attention(&link->base);
     }
-    if (batch.n > 0) { /* these are behind the writes, too */
-        path->read_to = bulk->posted;
-        path->unread = 0;
-    }
+    if (batch.n > 0) read_speaks(&link->base, path, bulk->posted); /* these are behind the writes, too */
     if (batch.n > 0) rdma_path_post(path, batch.requests, batch.n);
     return whole;
 }

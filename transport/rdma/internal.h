@@ -175,6 +175,7 @@ struct rdma_path {
     uint32_t reads_posted, reads_completed; /* soft-iWARP completes what follows a READ before it */
     uint64_t unread;  /* iWARP: the number behind the last remote write that has no READ behind it; 0: none */
     uint64_t read_to; /* ... that has one */
+    uint64_t read_at; /* the link's bytes_written then */
     uint32_t unsignalled;
     enum ibv_wc_status why;  /* it failed */
     rdma_buffers_t *buffers; /* of its own receive queue; NULL: it uses the shared one */
