@@ -26,13 +26,14 @@
 #define FORMED_POLL_NS (20 * RF_NS_PER_MS)
 #define ABSENT_NS      (30 * RF_NS_PER_S)
 #define MEET_NS        (2 * RF_NS_PER_S)
+#define COME_BACK_NS   (15 * RF_NS_PER_S) /* more than a join takes */
 #define WAITING_SAY_NS (2 * RF_NS_PER_S)
 
 static rf_monitor_call_t formed_call;
 static rf_timer_t formed_timer;
 static rf_monitor_call_t address_calls[RF_CORES_PER_NODE_MAX];
 static unsigned cores_told;   /* how many were reported as up */
-static unsigned cores_formed; /* the first so many know that the machine is formed */
+static unsigned cores_formed; /* the first so many know that they are of the machine */
 
 static void ready_line(rf_daemon_t *daemon, const char *word, const char *text)
 {
@@ -324,6 +325,11 @@ static void ask_formed_again(void *context)
     rf_boot_step(context);
 }
 
+static void look_again(rf_daemon_t *daemon)
+{
+    rf_timer_set(&daemon->loop, &formed_timer, rf_clock_ns() + FORMED_POLL_NS, ask_formed_again, daemon);
+}
+
 static void on_formed_reply(void *context, rf_err_t err, const void *body, size_t size)
 {
     rf_local_core_t *core = context;
@@ -338,7 +344,7 @@ static void on_formed_reply(void *context, rf_err_t err, const void *body, size_
             return;
         }
     }
-    rf_timer_set(&daemon->loop, &formed_timer, rf_clock_ns() + FORMED_POLL_NS, ask_formed_again, daemon);
+    look_again(daemon);
 }
 
 /* For whom, or what, this boot waits. */
@@ -360,6 +366,9 @@ static void waiting_for(const rf_daemon_t *daemon, char *out, size_t max)
                      ? ": the machine has no quorum, without which nobody joins; 'rackfish status' on a host "
                        "that is up says for whom it waits"
                      : "");
+    else if (daemon->adopted || daemon->join_only)
+        snprintf(out, max, "waiting until core %u has joined the machine",
+                 daemon->cores[0].core + cores_formed);
     else if (missing[0])
         snprintf(out, max, "waiting for %s", missing);
     else
@@ -388,14 +397,37 @@ static bool cores_are_up(const rf_daemon_t *daemon)
     return true;
 }
 
-/* With no living core a node first hears from another, if one is in reach, whether the machine that it remembers is there, and can let it
- * join: its cores live then, or it is told that they never can. */
-static bool is_met(rf_daemon_t *daemon)
+/* An earlier rackfishd's node is not ready while cores of it that are dead may be about to join: at first nobody knows whether the machine
+ * that it remembers is there; then somebody is in reach who can let them, and has not said that nobody joins now. */
+static bool is_coming_back(const rf_daemon_t *daemon)
 {
-    uint64_t late_ns = daemon->started_ns + MEET_NS;
-    if (daemon->config->n_nodes == 1 || rf_clock_ns() >= late_ns) return true;
-    rf_timer_set(&daemon->loop, &formed_timer, late_ns, ask_formed_again, daemon);
-    return false;
+    bool wanted = false, in_reach = false;
+    for (unsigned i = 0; i < daemon->n_cores; i++) {
+        wanted = wanted || (daemon->cores[i].life == RF_LIFE_DOWN && !daemon->cores[i].off);
+        in_reach = in_reach || daemon->cores[i].link_up;
+    }
+    for (rf_node_t node = 0; node < daemon->config->n_nodes && !in_reach; node++)
+        in_reach = node != daemon->node && rf_peer_is_connected(daemon, node);
+    uint64_t patience_ns = in_reach && daemon->join_err == RF_OK                        ? COME_BACK_NS
+                           : daemon->config->n_nodes > 1 && rf_cores_alive(daemon) == 0 ? MEET_NS
+                                                                                        : 0;
+    return wanted && rf_clock_ns() < daemon->started_ns + patience_ns;
+}
+
+/* What this node needs before its monitors can be asked whether they are of the machine. */
+static bool is_assembled(rf_daemon_t *daemon)
+{
+    if (daemon->adopted) { /* what was formed stays formed; peers are met again as they come */
+        for (unsigned i = 0; i < daemon->n_cores; i++) {
+            if (daemon->cores[i].life != RF_LIFE_DOWN && !daemon->cores[i].link_up) return false;
+        }
+        if (!is_coming_back(daemon)) return true;
+        look_again(daemon);
+        return false;
+    }
+    /* Hosts that do not come join later: the monitors form without them when the boot time has passed. */
+    bool late = daemon->join_only || rf_clock_ns() >= daemon->started_ns + ABSENT_NS;
+    return cores_are_up(daemon) && (rf_peers_all_known(daemon) || late);
 }
 
 void rf_boot_step(rf_daemon_t *daemon)
@@ -406,23 +438,13 @@ void rf_boot_step(rf_daemon_t *daemon)
     if (rf_form_draw(daemon)) rf_peers_tell_machine(daemon);
     if (!daemon->machine_known || !rf_boot_resolve_places(daemon)) return;
     if (daemon->cores[0].life == RF_LIFE_NONE && !start_cores(daemon)) return;
-    if (daemon->adopted) {
-        /* What was formed stays formed; peers are met again as they come. */
-        bool linked = true;
-        for (unsigned i = 0; i < daemon->n_cores; i++)
-            linked = linked && (daemon->cores[i].life == RF_LIFE_DOWN || daemon->cores[i].link_up);
-        if (linked && (rf_cores_alive(daemon) > 0 || is_met(daemon))) become_ready(daemon);
-        return;
-    }
-    /* Hosts that do not come join later: the monitors form without them when the boot time has passed. */
-    bool late = daemon->join_only || rf_clock_ns() >= daemon->started_ns + ABSENT_NS;
-    if (!cores_are_up(daemon) || (!rf_peers_all_known(daemon) && !late)) return;
+    if (!is_assembled(daemon)) return;
     rf_local_core_t *next = rf_monitor_first(daemon, cores_formed);
-    if (!next && cores_formed > 0) become_ready(daemon);
+    if (!next && (cores_formed > 0 || daemon->adopted)) become_ready(daemon);
     if (!next || rf_monitor_call_is_under_way(&formed_call)) return;
     if (rf_monitor_call(next, &formed_call, RF_CLIENT_STATUS, NULL, 0, NULL, 0, RF_ANSWER_NS, on_formed_reply,
                         next) != RF_OK)
-        rf_timer_set(&daemon->loop, &formed_timer, rf_clock_ns() + FORMED_POLL_NS, ask_formed_again, daemon);
+        look_again(daemon);
 }
 
 /* What a log says of its end: the first error in it, which later ones follow from, or else its last line; without its time; "" if
@@ -504,6 +526,8 @@ void rf_boot_core_up(rf_local_core_t *core)
 void rf_boot_core_down(rf_local_core_t *core, const char *how)
 {
     rf_daemon_t *daemon = core->daemon;
+    unsigned index = (unsigned)(core - daemon->cores);
+    if (index < cores_formed) cores_formed = index; /* its next life has yet to join */
     rf_peers_cores_changed(daemon);
     if (daemon->phase != RF_PHASE_BOOTING || daemon->adopted || core->expelled) {
         /* Expelled while it booted: the machine was formed before it came, and it joins as a later incarnation. */

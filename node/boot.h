@@ -2,7 +2,9 @@
  * From "nothing runs" to "ready". Driven by events; rf_boot_step() looks at what is known and does what can be done next:
  *
  *   machine id and all places known -> boot block, CPU drivers started -> every monitor linked and its address told
- *   -> addresses of all other nodes told to the monitors -> each monitor says that the machine is formed -> ready
+ *   -> addresses of all other nodes told to the monitors -> each monitor says that it is of the machine -> ready
+ *
+ * A node that an earlier rackfishd booted begins with the cores that still live, and waits for those that may be joining again.
  *
  * Progress goes to the boot log, and to --ready-fd as lines "progress TEXT", then "ready" or "error TEXT".
  */
