@@ -20,10 +20,12 @@
 #include <unistd.h>
 
 #define SPAWN_NS   (30 * RF_NS_PER_S) /* agreement and execution together */
-#define LINGER_NS  (1 * RF_NS_PER_S)  /* for output after the end, held open by somebody outside the domain */
+#define AGAIN_NS   (50 * RF_NS_PER_MS)
+#define LINGER_NS  (1 * RF_NS_PER_S) /* for output after the end, held open by somebody outside the domain */
+#define ELECTIONS  10 /* that may fail on a busy host; who has no quorum for longer is cut off */
 #define LIMITS_SET ((size_t)RF_SPAWN_LIMITS)
 
-typedef enum run_phase { PREPARING, SPAWNING, RUNNING } run_phase_t;
+typedef enum run_phase { PREPARING, WAITING, SPAWNING, RUNNING } run_phase_t;
 
 struct rf_run {
     rf_garbage_t garbage;
@@ -36,7 +38,8 @@ struct rf_run {
     rf_core_t core_number;
     rf_ship_t *ship;
     rf_run_streams_t streams;
-    int child_fds[3];
+    int block_fd, child_fds[3]; /* until the CPU driver has them; -1: none */
+    uint64_t quorum_by_ns;      /* WAITING: not refused for the want of a quorum before; 0: not refused yet */
     rf_domain_t domain;
     char user[RF_USER_MAX];
     bool privileged, detach, ended, lingering;
@@ -44,18 +47,26 @@ struct rf_run {
     rf_err_t reason;
     uint64_t user_us, system_us, max_rss_kib;
     rf_monitor_call_t call; /* SPAWN, then WAIT */
-    rf_timer_t timer;       /* hang-up, linger */
+    rf_timer_t timer;       /* WAITING, hang-up, linger */
     rf_run_t *next, **link;
 };
+
+static void close_fds(rf_run_t *run)
+{
+    if (run->block_fd >= 0) close(run->block_fd);
+    run->block_fd = -1;
+    for (unsigned i = 0; i < 3; i++) {
+        if (run->child_fds[i] >= 0) close(run->child_fds[i]);
+        run->child_fds[i] = -1;
+    }
+}
 
 static void run_free(rf_run_t *run)
 {
     rf_monitor_call_cancel(&run->call);
     rf_timer_clear(&run->timer);
     rf_run_streams_close(&run->streams);
-    for (unsigned i = 0; i < 3; i++) {
-        if (run->child_fds[i] >= 0) close(run->child_fds[i]);
-    }
+    close_fds(run);
     rf_ship_free(run->ship);
     rf_control_request_free(run->request);
     if (run->client) run->client->run = NULL;
@@ -179,7 +190,7 @@ static void hang_up(rf_run_t *run)
 void rf_run_client_gone(rf_run_t *run)
 {
     run->client = NULL;
-    if (run->phase == PREPARING) {
+    if (run->phase < SPAWNING) {
         run_free(run);
         return;
     }
@@ -194,6 +205,21 @@ void rf_run_client_room(rf_run_t *run)
 
 /* ---- the start ---- */
 
+static void ask_to_spawn(void *context);
+
+/* A machine that is starved, or between two leaders, has no quorum for a moment: nothing was done, and the same is asked again. */
+static bool waits_for_quorum(rf_run_t *run, rf_err_t err)
+{
+    if (err != RF_ERR_NO_QUORUM && err != RF_ERR_FORMING) return false;
+    uint64_t now_ns = rf_clock_ns();
+    if (run->quorum_by_ns == 0)
+        run->quorum_by_ns = now_ns + ELECTIONS * run->daemon->config->election_ms * RF_NS_PER_MS;
+    if (!run->client || now_ns >= run->quorum_by_ns) return false;
+    run->phase = WAITING;
+    rf_timer_set(&run->daemon->loop, &run->timer, now_ns + AGAIN_NS, ask_to_spawn, run);
+    return true;
+}
+
 static void on_spawned(void *context, rf_err_t err, const void *body, size_t size)
 {
     rf_run_t *run = context;
@@ -205,6 +231,8 @@ static void on_spawned(void *context, rf_err_t err, const void *body, size_t siz
     if (err == RF_OK && size < sizeof spawned) err = RF_ERR_PROTOCOL;
     if (err == RF_ERR_EXEC && strncmp(spawned.what, "chdir ", 6) == 0)
         err = RF_ERR_OS; /* the program is not to blame */
+    if (waits_for_quorum(run, err)) return;
+    close_fds(run);
     if (err != RF_OK) {
         if (spawned.what[0] && spawned.os_errno)
             snprintf(message, sizeof message, "%s: %s", spawned.what, strerror((int)spawned.os_errno));
@@ -334,12 +362,30 @@ free_memory:
     return err;
 }
 
+static void ask_to_spawn(void *context)
+{
+    rf_run_t *run = context;
+    char message[256];
+    int fds[5] = {run->block_fd};
+    unsigned n_fds = 1;
+    for (unsigned i = 0; i < 3 && !run->detach; i++) fds[n_fds++] = run->child_fds[i];
+    if (rf_ship_executable_fd(run->ship) >= 0) fds[n_fds++] = rf_ship_executable_fd(run->ship);
+    rf_client_spawn_t request = {.core = run->core_number, .n_fds = (uint16_t)n_fds};
+    run->phase = SPAWNING;
+    rf_err_t err = rf_monitor_call(run->core, &run->call, RF_CLIENT_SPAWN, &request, sizeof request, fds,
+                                   n_fds, SPAWN_NS, on_spawned, run);
+    if (err != RF_OK) {
+        snprintf(message, sizeof message, "core %u cannot be asked to start it: %s", run->core_number,
+                 rf_err_text(err));
+        run_fail(run, err, 0, message);
+    }
+}
+
 static void spawn_now(rf_run_t *run)
 {
     const Rackfish__RunStart *start = run->request->run;
     char message[256];
-    int block = -1;
-    rf_err_t err = make_block(run, &block);
+    rf_err_t err = make_block(run, &run->block_fd);
     if (err != RF_OK) {
         snprintf(message, sizeof message, "arguments and environment are too large, or memory is short: %s",
                  rf_err_text(err));
@@ -351,28 +397,10 @@ static void spawn_now(rf_run_t *run)
                                               user ? user->pw_uid : (uid_t)-1, run->child_fds) != RF_OK) {
         snprintf(message, sizeof message, "cannot make %s for the program: %s",
                  start->tty ? "a terminal" : "pipes", strerror(errno));
-        close(block);
         run_fail(run, RF_ERR_OS, errno, message);
         return;
     }
-    int fds[5] = {block};
-    unsigned n_fds = 1;
-    for (unsigned i = 0; i < 3 && !start->detach; i++) fds[n_fds++] = run->child_fds[i];
-    if (rf_ship_executable_fd(run->ship) >= 0) fds[n_fds++] = rf_ship_executable_fd(run->ship);
-    rf_client_spawn_t request = {.core = run->core_number, .n_fds = (uint16_t)n_fds};
-    run->phase = SPAWNING;
-    err = rf_monitor_call(run->core, &run->call, RF_CLIENT_SPAWN, &request, sizeof request, fds, n_fds,
-                          SPAWN_NS, on_spawned, run);
-    close(block);
-    for (unsigned i = 0; i < 3; i++) {
-        if (run->child_fds[i] >= 0) close(run->child_fds[i]);
-        run->child_fds[i] = -1;
-    }
-    if (err != RF_OK) {
-        snprintf(message, sizeof message, "core %u cannot be asked to start it: %s", run->core_number,
-                 rf_err_text(err));
-        run_fail(run, err, 0, message);
-    }
+    ask_to_spawn(run);
 }
 
 static void on_shipped(void *context, rf_err_t err, const char *why)
@@ -446,7 +474,7 @@ static void run_here(rf_client_t *client, uint64_t id, const uint8_t *frame, siz
     run->detach = copy->run->detach;
     /* Unprivileged, everything runs as the one user there is. */
     snprintf(run->user, sizeof run->user, "%s", daemon->privileged ? client->user : daemon->owner);
-    run->child_fds[0] = run->child_fds[1] = run->child_fds[2] = -1;
+    run->block_fd = run->child_fds[0] = run->child_fds[1] = run->child_fds[2] = -1;
     run->streams = (rf_run_streams_t){.daemon = daemon,
                                       .client = client,
                                       .id = id,

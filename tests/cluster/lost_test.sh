@@ -112,14 +112,18 @@ for how in kept lost; do
 done
 
 # Nothing but silence: it waits for ever, and goes on.
-machine cut
+machine cut $'election_ms: 2500\nhost_deadline_ms: 3000'
 pids=($(awk '$1 != "node" { print $3 }' "$dir/b/state" "$dir/c/state"))
 nodes=($(node_pid b) $(node_pid c))
 kill -STOP "${nodes[@]}" "${pids[@]}"
 within "two of three hosts stand still: no quorum" 60 is has_quorum false
+timeout 60 rackfish --via a run --core 0 -- echo on >"$work/on" 2>&1 &
+runner=$!
 sleep 3
 equal "... and nothing is lost" "$(status_of a lost)" false
 kill -CONT "${pids[@]}" "${nodes[@]}"
+wait $runner
+equal "what is run meanwhile waits for ten elections, and runs" "$? $(cat "$work/on")" "0 on"
 within "they go on: it works again" 60 runs 0
 within "... whole" 60 all_up 3
 machine_down
