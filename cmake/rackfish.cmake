@@ -40,13 +40,16 @@ endfunction()
 
 # rf_program(NAME rf-monitor SOURCES main.c DEPS monitor): a system program; lands in <build>/bin
 # and is installed to libexec/rackfish unless BIN is given (then to bin).
-# `programs` is the target of all of them, with the loadable transports: what a machine needs to run.
+# `programs` is the target of all of them, with the loadable transports: what a machine needs to run, and, unless sanitizers look
+# at it, each TOOL beside it.
 add_custom_target(programs)
 
 function(rf_program)
-  cmake_parse_arguments(P "BIN;NO_INSTALL" "NAME" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(P "BIN;NO_INSTALL;TOOL" "NAME" "SOURCES;DEPS" ${ARGN})
   add_executable(${P_NAME} ${P_SOURCES})
-  add_dependencies(programs ${P_NAME})
+  if(NOT (P_TOOL AND RF_SANITIZE))
+    add_dependencies(programs ${P_NAME})
+  endif()
   target_link_libraries(${P_NAME} PRIVATE ${P_DEPS} rf_options)
   set_target_properties(${P_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
   if(P_BIN)
@@ -72,7 +75,8 @@ endfunction()
 #   threads   with the thread sanitizer, too: its processes have threads, or handlers of signals. All others have nothing for it to see.
 #   lab, cluster, chaos, processes   on guests, machines and processes that outnumber the CPUs; `./check` gives one that failed beside
 #             others a second run alone, and says so
-#   no-asan   not with the address sanitizer, for the reason beside the label
+#   no-asan   not with the address sanitizer, for the reason beside the label; nor is it built with one
+#   part      not by `./check release`: a longer form of it, of which it is the beginning, runs there
 # What `./check tsan` builds: the tests labelled threads, and what a machine needs.
 add_custom_target(threads)
 add_dependencies(threads programs)
@@ -119,6 +123,9 @@ function(rf_test)
   set_target_properties(test_${T_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/tests")
   if("threads" IN_LIST T_LABELS)
     add_dependencies(threads test_${T_NAME})
+  endif()
+  if(RF_SANITIZE AND "no-asan" IN_LIST T_LABELS)
+    set_target_properties(test_${T_NAME} PROPERTIES EXCLUDE_FROM_ALL ON)
   endif()
   add_test(NAME ${T_NAME} COMMAND test_${T_NAME} ${T_ARGS})
   rf_test_properties()

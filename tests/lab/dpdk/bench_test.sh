@@ -12,7 +12,7 @@ source "$benches/lib.sh" "$folder"
 log=$work/log
 figures() { grep -Ec "$1" "$log"; }
 
-"$benches/many_bench.sh" "$folder" --rounds 1 --senders 3 --hosts 3 --json incast alltoall >"$log" 2>"$work/errors"
+"$benches/many_bench.sh" "$folder" --rounds 1 --senders 3 --hosts 3 --samples 4 --flood_ms 200 --json incast alltoall >"$log" 2>"$work/errors"
 status=$?
 [[ $status != 77 ]] || skip "$(tail -n 1 "$log" "$work/errors")"
 equal "many_bench.sh" "$status $(grep 'NOT OK' "$work/errors")" "0 "

@@ -2,7 +2,7 @@
 # Many hosts of the lab over DPDK at once, beside what the wire between them carries by itself, in the same run: bare DPDK frames, the
 # kernel's UDP and TCP (`rf-wire-flood`), and links over TCP.
 #
-#   many_bench.sh BUILD-FOLDER [--driver af_packet|af_xdp] [--senders 8] [--hosts 4] [--rounds N] [--json] [PIECE...]
+#   many_bench.sh BUILD-FOLDER [--driver af_packet|af_xdp] [--senders 8] [--hosts 4] [--rounds N] [--samples 40] [--flood_ms 2000] [--json] [PIECE...]
 #
 #   incast     --senders hosts send to one: `rf-bench incast`, slots and remote writes of 64 KiB
 #   alltoall   each of --hosts hosts sends to all others: `rf-bench alltoall`; bare only UDP and TCP, since a bare port has one process
@@ -12,11 +12,12 @@
 # receiver's port have thrown away, in percent of the frames that were sent: what congestion control lets through too much. Figures are
 # medians over the rounds, in which all sides take turns. All hosts share this host's CPUs, so that what is measured with few of
 # them is its scheduler, too.
+# Over --samples of links and --flood_ms of the bare wire: less shows that all of it runs, and tells nothing.
 # --json prints an object a line, and the table on standard error.
 set -u
-driver=af_packet senders=8 hosts=4 rounds=3 json=''
+driver=af_packet senders=8 hosts=4 rounds=3 samples=40 flood_ms=2000 json=''
 all=(incast alltoall bulk)
-declare -A takes=([driver]='af_packet|af_xdp' [senders]='[1-8]' [hosts]='[2-9]' [rounds]='[1-9][0-9]*' [json]='')
+declare -A takes=([driver]='af_packet|af_xdp' [senders]='[1-8]' [hosts]='[2-9]' [rounds]='[1-9][0-9]*' [samples]='[1-9][0-9]*' [flood_ms]='[1-9][0-9]*' [json]='')
 # shellcheck source=tests/lab/options.sh
 source "$(dirname "$0")/../options.sh"
 bench_options "$@"
@@ -47,7 +48,7 @@ drivers_end() { # HOSTS
     for ((host = 1; host <= $1; host++)); do in_guest $host sh -c 'pkill -KILL -x rackfish-dpdk; rm -f /run/driver.sock'; done
 }
 options_of() { # MEDIUM: into $options
-    options=(--transport "$1" --events --json --samples 40) # seconds: what a sender gets of a CPU in one is the scheduler's
+    options=(--transport "$1" --events --json --samples "$samples") # seconds: what a sender gets of a CPU in one is the scheduler's
     [[ $1 != dpdk ]] || options+=(--medium driver=/run/driver.sock)
 }
 listens() { # HOST PORT
@@ -93,7 +94,7 @@ alltoall() { # NAME MEDIUM HOSTS
 flood() {
     local what=$2 to=10.77.0.1 host receiver jobs=() until=$((SECONDS + 100))
     [[ $2 != dpdk ]] || { what=$device && to=${mac}1; }
-    in_guest 1 rf-wire-flood take "$what" "$3" 2000 >"$work/flood" 2>"$work/err" &
+    in_guest 1 rf-wire-flood take "$what" "$3" "$flood_ms" >"$work/flood" 2>"$work/err" &
     receiver=$!
     [[ $2 != dpdk ]] || while ! grep -q ready "$work/flood" && ((SECONDS < until)); do sleep 0.1; done
     for ((host = 2; host <= $3 + 1; host++)); do
@@ -110,7 +111,7 @@ flood() {
 flood_all() {
     local host other takers=() givers=()
     for ((host = 1; host <= $3; host++)); do
-        in_guest $host rf-wire-flood take "$2" $(($3 - 1)) 2000 >"$work/flood.$host" 2>"$work/err.$host" &
+        in_guest $host rf-wire-flood take "$2" $(($3 - 1)) "$flood_ms" >"$work/flood.$host" 2>"$work/err.$host" &
         takers+=($!)
     done
     for ((host = 1; host <= $3; host++)); do
