@@ -362,7 +362,8 @@ uint64_t engine_next_tick_ns(const agreement_t *e)
         earlier(&next, e->heartbeat_at_ns);
         earlier(&next, e->check_at_ns);
         earlier(&next, e->transfer_until_ns);
-        if (e->n_suspicions > 0 || e->n_candidates > 0) earlier(&next, change_next_ns(e));
+        if (e->n_suspicions > 0 || e->n_candidates > 0 || e->change_round != 0)
+            earlier(&next, change_next_ns(e));
     } else {
         if (e->role != AGREEMENT_ROLE_LEARNER)
             earlier(&next, e->election_at_ns);

@@ -133,11 +133,14 @@ typedef enum agreement_defect {
     AGREEMENT_DEFECT_TORN_RECORD = 1 << 9,           /* takes a record of which a part has arrived */
     AGREEMENT_DEFECT_OLD_COMPLETION =
         1 << 10, /* a write completed in a lane that was revoked counts in the next */
-    AGREEMENT_DEFECT_EXPEL_TO_ONE = 1 << 11,  /* expulsions leave one voter */
-    AGREEMENT_DEFECT_NO_PROMISE = 1 << 12,    /* a round is answered without the promise of a lease */
-    AGREEMENT_DEFECT_BREAK_FREES = 1 << 13,   /* votes within its promise on the word of a link error */
-    AGREEMENT_DEFECT_LEASE_ENDLESS = 1 << 14, /* its holder never sees the end of a lease */
-    AGREEMENT_DEFECT_NO_DRIFT = 1 << 15,      /* takes nothing off a lease for the drift of clocks */
+    AGREEMENT_DEFECT_EXPEL_TO_ONE = 1 << 11,   /* expulsions leave one voter */
+    AGREEMENT_DEFECT_NO_PROMISE = 1 << 12,     /* a round is answered without the promise of a lease */
+    AGREEMENT_DEFECT_BREAK_FREES = 1 << 13,    /* votes within its promise on the word of a link error */
+    AGREEMENT_DEFECT_LEASE_ENDLESS = 1 << 14,  /* its holder never sees the end of a lease */
+    AGREEMENT_DEFECT_NO_DRIFT = 1 << 15,       /* takes nothing off a lease for the drift of clocks */
+    AGREEMENT_DEFECT_CHANGE_UNASKED = 1 << 16, /* voters change without a round to who is needed */
+    AGREEMENT_DEFECT_CHANGE_DENIED =
+        1 << 17, /* a change that waits is answered "never" by its session's window */
 } agreement_defect_t;
 
 typedef struct agreement_params {

@@ -6,6 +6,9 @@
  *
  * A death by the kernel's evidence is true for ever. Silence is believed if the leader has not heard of that member itself
  * for silence_ns; one that it does not hear from in the ordinary way it asks first.
+ *
+ * What changes who votes goes into the log only when majorities of the old and of the new set have answered a round that was sent since the
+ * change is due: once there it can be neither committed without them nor taken back.
  */
 #include "consensus/engine.h"
 
@@ -179,15 +182,60 @@ static unsigned changes_max(const agreement_t *e)
     return room < AGREEMENT_CHANGES_MAX ? (unsigned)room : AGREEMENT_CHANGES_MAX;
 }
 
-static bool start(agreement_t *e, const plan_t *plan, bool may_be_one)
+/* An answer is worth that much: what came later may have been sent long before, to a leader that stood still. */
+static uint64_t answers_end_ns(const agreement_t *e)
+{
+    return e->params.election_ns == RF_NEVER ? RF_NEVER
+                                             : add_ns(e->change_asked_ns, e->params.election_ns / 2);
+}
+
+/* One who learns says no round, only that it lives. */
+static bool has_answered(const agreement_t *e, const progress_t *p)
+{
+    if (p->dead || p->match < e->term_index) return false;
+    return p->sets != 0 ? p->round >= e->change_round : p->heard_ns > e->change_asked_ns;
+}
+
+/* Whether majorities of the voters of now and of these have answered since a change is due; if not they are asked. */
+static bool majorities_are_there(agreement_t *e, const agreement_member_t *voters, unsigned n)
+{
+    if (defect(e, AGREEMENT_DEFECT_CHANGE_UNASKED)) return true;
+    if (e->change_round == 0 || e->now_ns >= answers_end_ns(e)) {
+        role_next_round(e);
+        e->change_round = e->round;
+        e->change_asked_ns = e->now_ns;
+        for (unsigned i = 0; i < n; i++) { /* who learns is in no round */
+            progress_t *p = progress_find(e, voters[i]);
+            if (p) p->ask = true;
+        }
+    }
+    unsigned there = 0;
+    for (unsigned i = 0; i < n; i++) {
+        const progress_t *p = progress_find(e, voters[i]);
+        there += is_self(e, voters[i]) || (p && has_answered(e, p));
+    }
+    if (there > n / 2 && progress_majority(e, PROGRESS_ROUND, e->round) >= e->change_round) return true;
+    e->change_waits = true;
+    return false;
+}
+
+typedef enum started {
+    STARTED,
+    START_LATER, /* who is needed has not answered yet, or the log is full */
+    START_NEVER, /* nothing is to be done, or it would leave nobody, or one alone, to vote */
+} started_t;
+
+static started_t start(agreement_t *e, const plan_t *plan, bool may_be_one)
 {
     const config_t *c = config_newest(e);
     agreement_member_t voters[AGREEMENT_VOTERS_MAX];
     unsigned n = choose(e, plan, voters);
     if (n == 0 || (n < 2 && c->n_new >= 2 && !may_be_one && !defect(e, AGREEMENT_DEFECT_EXPEL_TO_ONE)))
-        return false; /* crashes never leave fewer than two */
-    if (same_set(c, voters, n)) return plan->n_changes > 0 && append_view(e, c, false, voters, n, plan);
-    return append_view(e, c, true, voters, n, plan);
+        return START_NEVER; /* crashes never leave fewer than two */
+    bool joint = !same_set(c, voters, n);
+    if (!joint && plan->n_changes == 0) return START_NEVER;
+    if (joint && !majorities_are_there(e, voters, n)) return START_LATER;
+    return append_view(e, c, joint, voters, n, plan) ? STARTED : START_LATER;
 }
 
 /* ---- what was asked for ---- */
@@ -198,33 +246,14 @@ static void plan_leave(plan_t *plan, agreement_member_t m, uint16_t flags)
         plan->changes[plan->n_changes++] = to_wire(m, flags);
 }
 
-/* Whether a majority of them has taken what this term began with, and was heard of late. */
-static bool majority_is_there(const agreement_t *e, const agreement_member_t *voters, unsigned n)
-{
-    unsigned there = 0;
-    for (unsigned i = 0; i < n; i++) {
-        bool heard = is_self(e, voters[i]);
-        for (unsigned k = 0; k < e->n_progress && !heard; k++) {
-            const progress_t *p = &e->progress[k];
-            heard =
-                same(p->member, voters[i]) && !p->dead && p->match >= e->term_index &&
-                (e->params.election_ns == RF_NEVER || add_ns(p->heard_ns, e->params.election_ns) > e->now_ns);
-        }
-        there += heard;
-    }
-    return there >= n / 2 + 1;
-}
-
 /* False: not yet. */
 static bool start_request(agreement_t *e)
 {
     plan_t plan = {.session = e->request.session, .sequence = e->request.sequence};
-    unsigned n_leaving = 0;
     for (unsigned i = 0; i < e->request.n_leave; i++) {
         if (!member_in(e, e->request.leave[i])) continue;
         plan_leave(&plan, e->request.leave[i], e->request.expel ? 0 : CHANGE_IN_ORDER);
         plan.in_order = !e->request.expel;
-        n_leaving++;
     }
     for (unsigned i = 0; i < e->request.n_join; i++) {
         rf_core_t core = e->request.join[i];
@@ -232,30 +261,14 @@ static bool start_request(agreement_t *e)
         if (was >= INCARNATION_MAX || (was >= INCARNATION_INLINE && e->n_escapes >= ESCAPES_MAX)) continue;
         if (member_state(e, core) == AGREEMENT_MEMBER_IN) {
             plan_leave(&plan, (agreement_member_t){.core = core, .incarnation = was}, 0);
-            n_leaving++;
         }
         agreement_member_t m = {.core = core, .incarnation = was < 1 ? 2 : was + 1};
         if (plan.n_changes < AGREEMENT_CHANGES_MAX)
             plan.changes[plan.n_changes++] = to_wire(m, CHANGE_JOINED);
     }
-    /* Who leaves while another voter is dead, and not known to be, would take the majority with it for ever: the entry could
-     * neither be committed nor taken back. It waits until the dead one has been expelled. */
-    agreement_member_t voters[AGREEMENT_VOTERS_MAX];
-    unsigned n = n_leaving > 0 ? choose(e, &plan, voters) : 0;
-    if (n > 0 && !majority_is_there(e, voters, n)) {
-        for (unsigned i = 0; i < n; i++) { /* who learns says nothing of itself while nothing happens */
-            progress_t *p = progress_find(e, voters[i]);
-            if (p && !p->dead && add_ns(p->heard_ns, e->params.election_ns) <= e->now_ns) {
-                p->ask = true;
-                e->due |= DUE_FEED;
-            }
-        }
-        return false;
-    }
-    if (start(e, &plan, plan.in_order)) {
-        e->request.used = false;
-        return true;
-    }
+    started_t started = start(e, &plan, plan.in_order);
+    if (started == STARTED) e->request.used = false;
+    if (started != START_NEVER) return started == STARTED;
     /* It cannot be: nobody would be left to vote, or one alone. An empty view answers it; what it asked for is not in it. */
     plan.n_changes = 0;
     plan.err = RF_ERR_INVALID;
@@ -281,7 +294,7 @@ static bool start_expulsion(agreement_t *e)
             if (!is_self(e, m)) plan_leave(&plan, m, 0);
         }
     }
-    return plan.n_changes > 0 && start(e, &plan, false);
+    return plan.n_changes > 0 && start(e, &plan, false) == STARTED;
 }
 
 static bool start_promotion(agreement_t *e)
@@ -298,7 +311,7 @@ static bool start_promotion(agreement_t *e)
     unsigned n = choose(e, &plan, voters);
     const config_t *c = config_newest(e);
     if (n < c->n_new && n < 2) return false;
-    return !same_set(c, voters, n) && start(e, &plan, false);
+    return !same_set(c, voters, n) && start(e, &plan, false) == STARTED;
 }
 
 void change_step(agreement_t *e)
@@ -336,9 +349,9 @@ void change_step(agreement_t *e)
         role_step_down(e);
         return;
     }
-    if (e->request.used && start_request(e)) return;
-    if (start_expulsion(e)) return;
-    start_promotion(e);
+    e->change_waits = false;
+    bool started = (e->request.used && start_request(e)) || start_expulsion(e) || start_promotion(e);
+    if (started || !e->change_waits) e->change_round = 0;
 }
 
 /* ---- deaths and suspicions ---- */
@@ -459,7 +472,7 @@ void change_tick(agreement_t *e)
             believe(e, s.member);
         }
     }
-    if (e->n_candidates > 0 || e->request.used) e->due |= DUE_CHANGE;
+    if (e->n_candidates > 0 || e->request.used || e->change_round != 0) e->due |= DUE_CHANGE;
 }
 
 uint64_t change_next_ns(const agreement_t *e)
@@ -472,5 +485,6 @@ uint64_t change_next_ns(const agreement_t *e)
         uint64_t at = add_ns(e->candidates_ns, e->params.election_ns);
         if (at > e->now_ns) earlier(&next, at);
     }
+    if (e->change_round != 0 && answers_end_ns(e) > e->now_ns) earlier(&next, answers_end_ns(e));
     return next;
 }

@@ -238,7 +238,10 @@ struct agreement {
     agreement_member_t candidates[CANDIDATES_MAX]; /* leader: desired voters that are not yet */
     unsigned n_candidates;
     uint64_t candidates_ns;
-    struct { /* leader: the ring keeps what follows on a voter's snapshot (snapshot.c) */
+    uint64_t change_round,
+        change_asked_ns; /* leader: majorities are to answer it before voters change; 0: none */
+    bool change_waits;   /* one that change_step() has looked at waits for that */
+    struct {             /* leader: the ring keeps what follows on a voter's snapshot (snapshot.c) */
         agreement_member_t member;
         bool on;
         uint64_t floor; /* what is above stays, or what is above what the voter has acknowledged */

@@ -258,6 +258,9 @@ static bool in_uncommitted_log(const agreement_t *e, uint64_t session, uint64_t 
 static bool holds_change(const agreement_t *e, uint64_t session, uint64_t sequence)
 {
     const config_t *c = config_newest(e);
+    if (defect(e, AGREEMENT_DEFECT_CHANGE_DENIED) &&
+        session_check(session_find(e, session), sequence) == RF_ERR_SESSION)
+        return false;
     return (e->request.used && e->request.session == session && e->request.sequence == sequence) ||
            (c->joint && c->session == session && c->sequence == sequence) ||
            in_uncommitted_log(e, session, sequence);

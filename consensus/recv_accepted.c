@@ -65,6 +65,7 @@ void recv_accepted(agreement_t *e, agreement_member_t from, const uint8_t *bytes
         e->due |= DUE_FEED;
     }
     if (p->next <= e->last) e->due |= DUE_FEED;
+    if (e->change_round != 0) e->due |= DUE_CHANGE;
     if (p->sets != 0 && leads(e)) {
         if (m.round > p->round && m.round <= e->round) p->round = m.round;
         return;

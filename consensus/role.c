@@ -156,6 +156,7 @@ static void become_follower(agreement_t *e)
     e->stand_to = NOBODY;
     e->transferring = false;
     e->request.used = false;
+    e->change_round = 0;
     e->n_candidates = 0;
     read_unserve(e);
     e->leader = NOBODY;

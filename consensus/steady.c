@@ -30,7 +30,7 @@ steady_t steady_state(const agreement_t *e)
     if (!usual) return STEADY_NOT;
     if (leads(e)) {
         if ((e->due & ~(uint32_t)(DUE_FEED | DUE_COMMIT)) != 0 || e->transferring ||
-            e->committed < e->term_index || e->n_served > 0 || e->n_suspicions > 0 ||
+            e->committed < e->term_index || e->n_served > 0 || e->n_suspicions > 0 || e->change_round != 0 ||
             (e->sealed_index != 0 && e->sealed_index == e->last) || config_sets(e, c, e->params.self) == 0)
             return STEADY_NOT;
         for (unsigned i = 0; i < e->n_voters; i++) {

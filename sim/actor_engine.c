@@ -91,9 +91,8 @@ static void complete(sim_world_t *w, sim_process_t *p, const agreement_completio
 {
     if (c->kind == AGREEMENT_COMPLETED_PROPOSAL && c->session == agreement_own_session(p->engine)) {
         sim_waiter_t *slot = &p->waiters[c->sequence % AGREEMENT_WINDOW], waiter = *slot;
+        check_once_changed(w, c->session, c->sequence, c->err);
         if (waiter.sequence != c->sequence || waiter.kind == SIM_WAIT_NONE) return;
-        if (waiter.kind != SIM_WAIT_CLIENT && c->err != RF_OK && c->err != RF_ERR_UNKNOWN_OUTCOME)
-            check_once_refused(w, c->session, c->sequence); /* a change of members */
         slot->kind = SIM_WAIT_NONE;
         if (waiter.kind == SIM_WAIT_CLIENT)
             sim_client_own_completed(w, p, &waiter, c->err, c->value);

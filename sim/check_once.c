@@ -45,3 +45,15 @@ void check_once_refused(sim_world_t *w, uint64_t session, uint64_t sequence)
             (unsigned long long)session, (unsigned long long)sequence, (unsigned long long)c->index);
     c->refused = true;
 }
+
+void check_once_change(sim_world_t *w, uint64_t session, uint64_t sequence)
+{
+    sim_ledger_command(w, session, sequence, true)->change = true;
+}
+
+void check_once_changed(sim_world_t *w, uint64_t session, uint64_t sequence, rf_err_t err)
+{
+    const sim_ledger_command_t *c = sim_ledger_command(w, session, sequence, false);
+    if (c && c->change && err != RF_OK && err != RF_ERR_UNKNOWN_OUTCOME)
+        check_once_refused(w, session, sequence);
+}

@@ -30,3 +30,8 @@ uint64_t sim_engine_term(const agreement_t *engine, agreement_role_t *role)
     *role = engine->role;
     return engine->term;
 }
+
+bool sim_engine_has_asked(const agreement_t *engine)
+{
+    return engine->change_round != 0;
+}

@@ -235,6 +235,7 @@ bool sim_may_die(sim_world_t *w, const rf_core_t *cores, unsigned n)
         agreement_query(p->engine, &state);
         if (state.view + 1 < newest) continue;
         if (!majority_lives(w, state.voters, state.n_voters, cores, n)) return false;
+        if (sim_engine_has_asked(p->engine)) return false; /* who has answered is counted on */
         unsigned n_old = sim_engine_voters_old(p->engine, old);
         if (!majority_lives(w, old, n_old, cores, n)) return false;
     }

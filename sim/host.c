@@ -88,6 +88,7 @@ void sim_host_change(sim_world_t *w, sim_process_t *p, const sim_event_t *event)
         e.change.leave = &event->peer;
         e.change.n_leave = 1;
         e.change.sequence = sim_process_sequence(p, SIM_WAIT_LEAVE, event->peer.core, 0);
+        check_once_change(w, agreement_own_session(p->engine), e.change.sequence);
         sim_process_step(w, p, &e);
         return;
     }
@@ -99,6 +100,7 @@ void sim_host_change(sim_world_t *w, sim_process_t *p, const sim_event_t *event)
     e.change.join = join;
     e.change.n_join = n;
     e.change.sequence = sim_process_sequence(p, SIM_WAIT_JOIN, join[0], w->processes[join[0]].host_stamp);
+    check_once_change(w, agreement_own_session(p->engine), e.change.sequence);
     sim_process_step(w, p, &e);
 }
 

@@ -108,6 +108,8 @@ static const struct {
     {"torn-record", AGREEMENT_DEFECT_TORN_RECORD, OF_ENGINE},
     {"old-completion", AGREEMENT_DEFECT_OLD_COMPLETION, OF_ENGINE},
     {"expel-to-one", AGREEMENT_DEFECT_EXPEL_TO_ONE, OF_ENGINE},
+    {"change-unasked", AGREEMENT_DEFECT_CHANGE_UNASKED, OF_ENGINE},
+    {"change-denied", AGREEMENT_DEFECT_CHANGE_DENIED, OF_ENGINE},
     {"tail-early", SIM_DEFECT_TAIL_EARLY, OF_SURROUNDINGS},
     {"handed-commits", SIM_DEFECT_HANDED_COMMITS, OF_SURROUNDINGS},
     {"no-last-look", SIM_DEFECT_NO_LAST_LOOK, OF_SURROUNDINGS},

@@ -324,7 +324,11 @@ static void phase_settle(sim_world_t *w)
         if (w->monitors) check_monitors_end(w);
         w->phase = SIM_PHASE_END;
     } else if (w->now_ns > w->phase_ends_ns) {
-        if (sim_agrees(w) && majority_dead(w)) {
+        bool dead = sim_agrees(w) && majority_dead(w);
+        if (dead && !w->majority_may_die) {
+            sim_stuck(w, "a majority of every set of voters lived all the time, until a change needed one "
+                         "that was dead");
+        } else if (dead) {
             w->statistics->lost_machines++;
             w->lost = true;
             w->phase = SIM_PHASE_END;

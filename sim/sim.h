@@ -386,6 +386,7 @@ typedef struct sim_ledger_entry { /* an index of the log, from whoever applied i
 typedef struct sim_ledger_command { /* by (session, sequence); sequence 0: when that member left */
     uint64_t session, sequence, index, value;
     bool refused; /* a client was told that it was not executed */
+    bool change;  /* of members; a session that has gone on far since knows of it no more */
 } sim_ledger_command_t;
 
 typedef struct sim_ledger {
@@ -413,6 +414,9 @@ void check_log_applied(sim_world_t *w, sim_process_t *p, const agreement_apply_t
 void check_log_loaded(sim_world_t *w, sim_process_t *p, uint64_t index);
 void check_once_applied(sim_world_t *w, sim_process_t *p, const agreement_apply_t *entry, uint64_t value);
 void check_once_refused(sim_world_t *w, uint64_t session, uint64_t sequence);
+/* A change of members is asked for; what it was answered, whoever waits for that. */
+void check_once_change(sim_world_t *w, uint64_t session, uint64_t sequence);
+void check_once_changed(sim_world_t *w, uint64_t session, uint64_t sequence, rf_err_t err);
 void check_lost_acknowledged(sim_world_t *w, sim_process_t *p, uint64_t session, uint64_t sequence,
                              uint64_t value);
 void check_lost_end(sim_world_t *w);

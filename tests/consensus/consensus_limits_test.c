@@ -295,14 +295,14 @@ static void reads_that_find_no_room(void **state)
 static void new_voters_die_before_the_change_is_committed(void **state)
 {
     (void)state;
-    net_t *n = formed((net_knobs_t){.cores = 5, .voters_max = 3});
+    net_t *n = formed((net_knobs_t){.cores = 5, .voters_max = 3, .defects = AGREEMENT_DEFECT_CHANGE_UNASKED});
     agreement_state_t s = net_state(n, 0);
     assert_int_equal(net_leader(n), 0);
     agreement_member_t leave[2];
     for (unsigned i = 0, k = 0; i < 3; i++) {
         if (s.voters[i].core != 0) leave[k++] = s.voters[i];
     }
-    net_isolate(n, 0, true);
+    net_isolate(n, 0, true); /* as when they are cut off just after they have answered */
     net_change(n, 0, NULL, 0, leave, 2);
     assert_true(net_state(n, 0).joint);
     for (rf_core_t c = 1; c < 5; c++) {
@@ -405,7 +405,8 @@ static void a_snapshot_waits_for_what_is_to_be_applied(void **state)
 static void silence_becomes_death(void **state)
 {
     (void)state;
-    net_t *n = formed((net_knobs_t){.cores = 5, .voters_max = 3, .no_timeouts = true});
+    net_t *n = formed((net_knobs_t){
+        .cores = 5, .voters_max = 3, .no_timeouts = true, .defects = AGREEMENT_DEFECT_CHANGE_UNASKED});
     agreement_state_t s = net_state(n, 0);
     assert_int_equal(net_leader(n), 0);
     agreement_member_t leave[2];

@@ -59,6 +59,78 @@ static void a_change_that_waits_is_not_denied(void **state)
     }
 }
 
+static bool leaver_is_out(net_t *n, void *context)
+{
+    (void)context;
+    return agreement_member_state(n->cores[0].engine, 2, NULL) == AGREEMENT_MEMBER_OUT;
+}
+
+/* One of three voters is cut off, or has died, and nobody has noticed; another asks to leave. Without the first the two that would be left are
+ * no majority: so the change does not go into the log, where nobody could take it back, and the machine goes on. */
+static void a_leave_does_not_wait_in_the_log_for_who_is_silent(void **state)
+{
+    (void)state;
+    for (unsigned unasked = 0; unasked < 2; unasked++) {
+        net_knobs_t knobs = {.cores = 3, .defects = unasked ? AGREEMENT_DEFECT_CHANGE_UNASKED : 0};
+        for (rf_core_t by = 0; by < 3; by += 2) { /* through the leader, and by itself */
+            net_t *n = formed(knobs);
+            agreement_member_t leaver = {.core = 2, .incarnation = 1};
+            assert_int_equal(net_leader(n), 0);
+            goes_on(n, 0);
+            net_kill(n, 1); /* a moment ago it was heard */
+            unsigned change = net_change(n, by, NULL, 0, &leaver, 1);
+            net_run(n, 2 * MS);
+            assert_int_equal(net_state(n, 0).joint, unasked);
+            assert_false(n->proposed[change].answered);
+            unsigned command = net_propose(n, 0);
+            assert_true(net_answered(n, command, 50 * MS));
+            assert_int_equal(n->proposed[command].err, unasked ? RF_ERR_UNKNOWN_OUTCOME : RF_OK);
+            if (unasked) {
+                assert_false(net_until(n, leaver_is_out, NULL, 1000 * MS)); /* for ever */
+            } else {
+                net_tell_all(n, 1);
+                assert_true(net_until(n, leaver_is_out, NULL, 200 * MS));
+                goes_on(n, 0);
+            }
+            net_free(n);
+        }
+    }
+}
+
+static bool grown_to(net_t *n, void *voters)
+{
+    agreement_state_t s = net_state(n, 0);
+    return !s.joint && s.n_voters == *(unsigned *)voters;
+}
+
+/* Who learns has caught up, and has died before it is made a voter: of one voter the machine would need it. */
+static void who_is_promoted_has_just_answered(void **state)
+{
+    (void)state;
+    for (unsigned unasked = 0; unasked < 2; unasked++) {
+        net_t *n =
+            formed((net_knobs_t){.cores = 3, .defects = unasked ? AGREEMENT_DEFECT_CHANGE_UNASKED : 0});
+        agreement_member_t leave[] = {net_member(n, 1), net_member(n, 2)};
+        unsigned one = 1, two = 2;
+        net_change(n, 0, NULL, 0, leave, 2);
+        assert_true(net_until(n, grown_to, &one, 50 * MS));
+        for (rf_core_t core = 1; core < 3; core++) net_kill(n, core);
+        net_change(n, 0, (rf_core_t[]){1, 2}, 2, NULL, 0);
+        net_run(n, MS);
+        assert_int_equal(net_state(n, 0).members, 3);
+        net_start(n, 1, 2);
+        net_run(n, MS); /* it has caught up; the other one, which is wanted as well, is waited for */
+        net_kill(n, 1);
+        assert_int_equal(net_state(n, 0).n_voters, 1);
+        bool grew = net_until(n, grown_to, &two, 50 * MS) || net_state(n, 0).joint;
+        assert_int_equal(grew, unasked);
+        unsigned command = net_propose(n, 0);
+        assert_true(net_answered(n, command, 50 * MS));
+        assert_int_equal(n->proposed[command].err == RF_OK, !unasked);
+        net_free(n);
+    }
+}
+
 static bool somebody_leads(net_t *n, void *before)
 {
     rf_core_t leader = net_leader(n);
@@ -164,6 +236,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_change_that_waits_is_not_denied),
+        cmocka_unit_test(a_leave_does_not_wait_in_the_log_for_who_is_silent),
+        cmocka_unit_test(who_is_promoted_has_just_answered),
         cmocka_unit_test(who_is_cut_off_after_a_death_raises_no_terms),
         cmocka_unit_test(a_voter_catches_up_under_load),
         cmocka_unit_test(a_learner_catches_up_under_load),

@@ -631,6 +631,7 @@ static void a_command_only_two_hold(net_t *n)
     net_run(n, 60 * MS);
 }
 
+/* Those that the change needs are cut off when they have answered. */
 static void a_joint_change_only_the_leader_holds(net_t *n)
 {
     static const rf_core_t again[][2] = {{0, 1}, {0, 3}}, fresh[][2] = {{0, 3}}, others[][2] = {{1, 2}};
@@ -699,8 +700,9 @@ static void defects_break_what_they_should(void **state)
                 lease = {.cores = 3, .lease_ns = 4 * MS};
     assert_false(breaks(a_command_only_two_hold, three, 0));
     assert_true(breaks(a_command_only_two_hold, three, AGREEMENT_DEFECT_NEW_INCARNATION_VOTES));
-    assert_false(breaks(a_joint_change_only_the_leader_holds, five, 0));
-    assert_true(breaks(a_joint_change_only_the_leader_holds, five, AGREEMENT_DEFECT_CHANGE_BEFORE_TERM));
+    assert_false(breaks(a_joint_change_only_the_leader_holds, five, AGREEMENT_DEFECT_CHANGE_UNASKED));
+    assert_true(breaks(a_joint_change_only_the_leader_holds, five,
+                       AGREEMENT_DEFECT_CHANGE_UNASKED | AGREEMENT_DEFECT_CHANGE_BEFORE_TERM));
     assert_false(breaks(an_older_term_on_a_majority, voters, 0));
     assert_true(breaks(an_older_term_on_a_majority, voters, AGREEMENT_DEFECT_OLD_TERM_COMMIT));
     assert_false(breaks(a_leader_that_stood_still, lease, 0));

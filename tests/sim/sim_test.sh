@@ -48,6 +48,8 @@ seeds)
     "$sim" --seed 10003085 --faults all
     "$sim" --seeds $(($3 / 10)) --hosts 5 --ops 300 \
         --faults none,crash=10,host_crash=5,restart=3000,partition=20,isolate=10,loss=20
+    # Hosts die unnoticed while others leave: no change needs who is gone
+    "$sim" --seeds $(($3 / 4)) --monitors 5 --hosts 5 --voters 3 --ops 300 --faults none,host_crash=20,leave=20,restart=40
     # New leaders cut off one after the other: logs that fill up with what nobody could commit
     "$sim" --seed 100 --seeds $(($3 / 20)) --monitors 3 --hosts 3 --voters 3 --clients 60 --ops 6000 \
         --faults none,depose=98,flap=3,transfer=5,loss=40,reorder=50,tail=20,restart=2
