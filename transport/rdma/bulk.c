@@ -273,8 +273,7 @@ static void read_speaks(const path_link_t *link, rdma_path_t *path, uint64_t end
 static void read_behind(rdma_link_t *link, rdma_path_t *path)
 {
     batch_t batch;
-    if (path->unread == 0 || !may_read_behind(&link->base, path, path->unread) ||
-        rdma_path_room(path) == 0)
+    if (path->unread == 0 || !may_read_behind(&link->base, path, path->unread) || rdma_path_room(path) == 0)
         return;
     batch.n = 0;
     read_add(path, &link->base.bulk->writes[(path->unread - 1) % PATH_WRITES_MAX], &batch);
