@@ -184,6 +184,7 @@ rf_err_t agreement_init(void *memory, size_t size, const agreement_params_t *par
     agreement_t *e = memory;
     e->params = *params;
     e->voted = e->leader = e->dead_leader = e->promised_to = e->parent = e->stand_to = e->asked = NOBODY;
+    e->stuck = e->behind = NOBODY;
     e->first = 1;
     e->own_session = agreement_own_session(e);
     e->command.kind = AGREEMENT_ENTRY_COMMAND;
@@ -555,6 +556,8 @@ void agreement_query(const agreement_t *e, agreement_state_t *out)
         .snapshots_sent = e->n_snapshots_sent,
         .snapshots_loaded = e->n_loads,
         .expulsions = e->n_expulsions,
+        .expelled_behind = e->n_behind,
+        .behind = e->behind,
         .reads_leased = e->n_reads_leased,
         .reads_asked = e->n_reads_asked,
         .shortcuts = e->n_shortcuts,

@@ -167,7 +167,7 @@ typedef struct agreement_params {
     uint64_t election_ns;  /* silence of the leader after which a voter stands; RF_NEVER: on evidence only */
     uint64_t silence_ns;   /* silence after which the leader believes a SILENCE report of a member */
     uint64_t
-        behind_ns; /* whom the leader feeds, and who applies nothing of what it lacks for so long, is expelled; 0: never. Needs
+        behind_ns; /* who is fed, and applies nothing of what it lacks for so long, is expelled; 0: never. Needs
                            `resend_ns` */
     uint64_t
         lease_ns; /* 0: reads by read index. Else: the leader answers alone for so long, less drift_ppm, and who answers its rounds votes for nobody else; the same for all members */
@@ -229,6 +229,7 @@ typedef struct agreement_lane_event {
 typedef enum agreement_evidence {
     AGREEMENT_EVIDENCE_KERNEL = 1, /* the kernel says so, on its own host: true for ever */
     AGREEMENT_EVIDENCE_SILENCE,    /* not heard, or a link broke: a suspicion */
+    AGREEMENT_EVIDENCE_BEHIND, /* in a REPORT only: fed by who says so, it has not caught up for behind_ns */
 } agreement_evidence_t;
 
 /* All pointers in an event are only read during the step. */
@@ -402,6 +403,8 @@ typedef struct agreement_state {
     unsigned n_waiting; /* without a quorum: for whom */
     agreement_member_t waiting[AGREEMENT_VOTERS_MAX];
     uint64_t elections, snapshots_sent, snapshots_loaded, expulsions; /* counted here since the start */
+    uint64_t expelled_behind;  /* ... and, as leader, of whom it was said because they did not catch up, */
+    agreement_member_t behind; /* of which this is the last */
     uint64_t reads_leased, reads_asked; /* a leader: reads answered by its lease, and by asking a majority */
     uint64_t shortcuts;                 /* steps of the steady state */
     bool lane;                          /* a voter: the leader may write its lane */

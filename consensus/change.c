@@ -405,7 +405,10 @@ void change_heard(agreement_t *e, agreement_member_t m)
 /* Its next answer takes it back, unless the change is under way by then: so it is said again and again. */
 void change_stuck(agreement_t *e, agreement_member_t m)
 {
-    if (member_in(e, m)) believe(e, m);
+    if (!member_in(e, m) || is_self(e, m)) return;
+    if (!same(e->behind, m)) e->n_behind++;
+    e->behind = m;
+    believe(e, m);
 }
 
 void change_died(agreement_t *e, agreement_member_t m, agreement_evidence_t evidence, bool first_hand)

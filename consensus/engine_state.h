@@ -230,6 +230,9 @@ struct agreement {
     uint8_t *believed; /* bitmap, leader: to be expelled */
     uint8_t *silent;   /* bitmap: silence to be reported to the leader */
     unsigned n_silent_tells;
+    agreement_member_t stuck;  /* fed here, does not catch up: to be told to the leader */
+    agreement_member_t behind; /* leader: the last to be expelled for that */
+    uint64_t n_behind;
     unsigned n_escapes; /* members whose incarnation exceeds INCARNATION_INLINE */
     agreement_member_t early[EARLY_DEATHS_MAX];
     unsigned n_early;

@@ -283,5 +283,11 @@ void progress_resend(agreement_t *e)
         else if (mode == PROGRESS_PROBE && p->match > 0)
             p->mode = PROGRESS_PROBE;
     }
-    if (leads(e) && stuck.core != RF_CORE_NONE) change_stuck(e, stuck); /* who is fed changes by it */
+    if (stuck.core == RF_CORE_NONE) return;
+    if (leads(e)) {
+        change_stuck(e, stuck); /* who is fed changes by it */
+    } else {
+        e->stuck = stuck;
+        e->due |= DUE_REPORTS;
+    }
 }

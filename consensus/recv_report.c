@@ -1,5 +1,5 @@
 /* REPORT, to the leader: members that are dead, or not heard. The kernel's evidence counts from the dead one's own host;
- * from elsewhere it is hearsay. */
+ * from elsewhere it is hearsay. Or members that its sender feeds, and that do not catch up: voters are fed by the leader alone. */
 #include "consensus/engine.h"
 
 void recv_report(agreement_t *e, agreement_member_t from, const uint8_t *bytes, size_t size)
@@ -15,10 +15,14 @@ void recv_report(agreement_t *e, agreement_member_t from, const uint8_t *bytes, 
     }
     for (size_t at = sizeof(wire_head_t); at < size; at += sizeof who) {
         memcpy(&who, bytes + at, sizeof who);
-        if (who.core >= e->params.n_cores ||
-            (who.flags != AGREEMENT_EVIDENCE_KERNEL && who.flags != AGREEMENT_EVIDENCE_SILENCE)) {
+        if (who.core >= e->params.n_cores || who.flags < AGREEMENT_EVIDENCE_KERNEL ||
+            who.flags > AGREEMENT_EVIDENCE_BEHIND) {
             engine_protocol_error(e, "ignoring the rest of REPORT: it cannot be");
             return;
+        }
+        if (who.flags == AGREEMENT_EVIDENCE_BEHIND) {
+            if (config_sets(e, config_newest(e), from_wire(who)) == 0) change_stuck(e, from_wire(who));
+            continue;
         }
         bool near = !e->params.host || e->params.host[from.core] == e->params.host[who.core];
         change_died(e, from_wire(who),

@@ -272,6 +272,13 @@ static void send_reports(agreement_t *e)
             size += sizeof who;
         }
     }
+    if (member_in(e, e->stuck) && !same(e->stuck, e->leader) &&
+        size + sizeof(wire_member_t) <= AGREEMENT_MESSAGE_MAX) { /* again when it is looked at again */
+        wire_member_t who = to_wire(e->stuck, AGREEMENT_EVIDENCE_BEHIND);
+        memcpy(out + size, &who, sizeof who);
+        size += sizeof who;
+    }
+    e->stuck = NOBODY;
     e->due &= ~(uint32_t)DUE_REPORTS;
     e->reported = size > sizeof(wire_head_t);
     e->n_silent_tells++;

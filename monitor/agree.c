@@ -243,7 +243,14 @@ void agree_note_state(monitor_t *m)
     agreement_state_t *state = &a->state;
     bool had = m->quorum, was_lost = state->lost;
     rf_core_t leader = state->leader.core;
+    uint64_t behind = state->expelled_behind;
     agreement_query(a->engine, state);
+    if (state->expelled_behind != behind)
+        out_log(m, RF_LOG_WARN,
+                "core %u, incarnation %u, is expelled: for %llu s it has not caught up with what the machine "
+                "agrees on; is its link too slow for the state and the load?",
+                state->behind.core, state->behind.incarnation,
+                (unsigned long long)(AGREE_BEHIND_NS / RF_NS_PER_S));
     standby_note_members(m);
     /* A learner knows from the voters, through its host's contact. */
     m->quorum = m->formed && state->quorum && !(m->frozen && state->role == AGREEMENT_ROLE_LEARNER);

@@ -215,6 +215,58 @@ static void a_learner_catches_up_under_load(void **state)
     net_free(n);
 }
 
+static rf_core_t any_learner(const net_t *n, rf_core_t from)
+{
+    agreement_state_t s = net_state(n, 0);
+    for (rf_core_t core = from; core < n->knobs.cores; core++) {
+        bool votes = false;
+        for (unsigned i = 0; i < s.n_voters; i++) votes |= s.voters[i].core == core;
+        if (!votes) return core;
+    }
+    return RF_CORE_NONE;
+}
+
+/* Who learns behind a slow line: the ring goes on past each snapshot before it has arrived. It is expelled after behind_ns, by whomever it
+ * is fed, hears of it, and the others go on; when the load is over its next incarnation is there. */
+static void a_learner_behind_a_slow_line_is_expelled(void **state)
+{
+    (void)state;
+    for (unsigned by_parent = 0; by_parent < 2; by_parent++) {
+        net_t *n = formed((net_knobs_t){.cores = 6,
+                                        .per_host = 3,
+                                        .voters_max = 3,
+                                        .log_max = 64,
+                                        .plan = by_parent ? AGREEMENT_PLAN_HOST : AGREEMENT_PLAN_BROADCAST,
+                                        .snapshot_size = 1500000,
+                                        .behind_ns = 60 * MS});
+        assert_int_equal(net_leader(n), 0);
+        rf_core_t learner = any_learner(n, 3);
+        assert_int_not_equal(learner, RF_CORE_NONE);
+        bool parent[2] = {progress_find(n->cores[0].engine, net_member(n, learner)) != NULL,
+                          progress_find(n->cores[3].engine, net_member(n, learner)) != NULL};
+        assert_true(parent[by_parent] && !parent[!by_parent]);
+        for (rf_core_t core = 0; core < 6; core++) n->slow_ns[core][learner] = 100 * US; /* 320 Mbit/s */
+        load(n, 20000, 3 * MS);
+        n->cores[learner].stalled_until_ns = n->now_ns + 10 * MS;
+        load(n, 20000, 10 * MS);
+        assert_true(is_behind(n, learner));
+        for (unsigned i = 0; i < 20 && n->cores[learner].alive; i++) load(n, 20000, 10 * MS);
+        assert_true(n->cores[learner].expelled);
+        agreement_state_t s = net_state(n, 0);
+        assert_int_equal(s.expulsions, 1);
+        assert_int_equal(s.members, 5);
+        assert_int_equal(s.expelled_behind, 1);
+        assert_int_equal(s.behind.core, learner);
+        goes_on(n, 0);
+        net_change(n, 1, &learner, 1, NULL, 0);
+        net_run(n, 5 * MS);
+        net_start(n, learner, 2);
+        net_run(n, 50 * MS);
+        assert_int_equal(net_state(n, learner).applied, net_state(n, 0).applied);
+        net_free(n);
+    }
+}
+
 /* The one that is waited for stops again on the way: the others go on after HOLD_SILENT_NS, and it is not waited for again soon. */
 static void a_voter_that_stops_again_holds_nobody_up(void **state)
 {
@@ -241,6 +293,7 @@ int main(void)
         cmocka_unit_test(who_is_cut_off_after_a_death_raises_no_terms),
         cmocka_unit_test(a_voter_catches_up_under_load),
         cmocka_unit_test(a_learner_catches_up_under_load),
+        cmocka_unit_test(a_learner_behind_a_slow_line_is_expelled),
         cmocka_unit_test(a_voter_that_stops_again_holds_nobody_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

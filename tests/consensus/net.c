@@ -153,6 +153,9 @@ static void send(net_t *n, rf_core_t from, const agreement_message_t *m)
             copy->at_ns = n->now_ns + 5 * US + rf_prng_below(&n->prng, 40 * US);
             if (n->knobs.reorder && rf_prng_below(&n->prng, 20) == 0)
                 copy->at_ns += rf_prng_below(&n->prng, 3 * MS);
+            uint64_t slow_ns = n->slow_ns[from][to];
+            if (slow_ns > 0)
+                copy->at_ns = (n->link_ns[from][to] > n->now_ns ? n->link_ns[from][to] : n->now_ns) + slow_ns;
             if (!n->knobs.reorder && copy->at_ns <= n->link_ns[from][to])
                 copy->at_ns = n->link_ns[from][to] + 1;
             n->link_ns[from][to] = copy->at_ns;

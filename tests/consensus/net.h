@@ -97,6 +97,8 @@ typedef struct net {
     uint8_t witness[NET_CORES_MAX];
     bool cut[NET_CORES_MAX][NET_CORES_MAX]; /* from, to */
     uint64_t link_ns[NET_CORES_MAX][NET_CORES_MAX];
+    uint64_t slow_ns[NET_CORES_MAX]
+                    [NET_CORES_MAX]; /* a slow line: each message takes so long, behind the one before */
     net_message_t *flight[NET_FLIGHT_MAX];
     unsigned n_flight;
     uint64_t order;
