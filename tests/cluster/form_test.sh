@@ -69,12 +69,12 @@ mkdir "$work/slow"
 cp "$build/bin/rackfish" "$build/bin/rackfishd" "$work/slow/"
 printf '#!/bin/sh\nexec sleep 600\n' >"$work/slow/rf-cpudriver"
 chmod 755 "$work/slow/rf-cpudriver"
-up_node a 20s
+up_node a 15s
 a=$!
 up_node b 100s "$work/slow"
 within "the other host starts its core" 30 boot_said b "starting 1 core"
 reboots b
-up_node b 10s
+up_node b 5s
 wait $!
 equal "it does not come back into that" $? 5
 matches "... and says why, and what to do" "$(cat "$work/up.b")" "earlier life of this node.*rackfish down.*rackfish up"
@@ -85,11 +85,11 @@ check "nothing is left of it" test ! -e "$dir"
 
 # The same, and the host that forms goes down: the other one is in a machine that nobody forms any more.
 up_node a 100s
-up_node b 20s "$work/slow"
+up_node b 15s "$work/slow"
 b=$!
 within "both hosts are in it" 30 boot_said b "starting 1 core"
 reboots a
-up_node a 10s
+up_node a 5s
 wait $!
 equal "the host that forms does not form another one beside it" $? 5
 matches "... and says why, and what to do" "$(cat "$work/up.a")" "node b is in a machine that has not formed.*rackfish down.*rackfish up"

@@ -191,6 +191,9 @@ machine_processes() {
 # Nothing for a zombie: it is whoever should reap it that is slow.
 start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" && $1 != "X" { print $20 }'; }
 
+# gone PID...: dead, reaped or not.
+gone() { local pid; for pid in "$@"; do [[ -z $(start_time "$pid") ]] || return 1; done; }
+
 remember_processes() { machine_processes >>"$work/processes-$RACKFISH_MACHINE"; }
 
 # alive PID START

@@ -114,7 +114,7 @@ matches "the terminal is put back" "$output" "[^-]echo .*"
 id=$(rackfish run -d --core 2 -- sh -c 'exit 9')
 expect "wait gives the exit status of a detached program" 9 rackfish wait "$id"
 id=$(rackfish run -d --core 2 -- sleep 1000)
-matches "ps lists it" "$(rackfish ps --json | grep "\"domain\":$id,")" '"state":"running"'
+within "ps lists it as running" 20 bash -c "rackfish ps --json | grep '\"domain\":$id,' | grep -q '\"state\":\"running\"'"
 expect "wait gives up at its timeout" 124 rackfish wait --timeout 200ms "$id"
 expect "kill" 0 rackfish kill -KILL "$id"
 expect "wait tells the signal" 137 rackfish wait "$id"

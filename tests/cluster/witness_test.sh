@@ -17,9 +17,11 @@ bring_up() { timeout 110 rackfish up --config "$work/witness.yaml" --node "$1" -
 via() { rackfish --via "$@"; }
 status_is() { [[ $(via "$1" --json status 2>/dev/null | json "$2") == "$3" ]]; }
 goes_down() { # all processes of a host at once
+    local pids
     remember_processes
-    # shellcheck disable=SC2046
-    kill -KILL $(awk '{ print $3 }' "$dir/$1/state")
+    mapfile -t pids < <(awk '{ print $3 }' "$dir/$1/state")
+    kill -KILL "${pids[@]}"
+    within "$1 goes down" 20 gone "${pids[@]}"
 }
 works() { [[ $(timeout 30 rackfish --via "$1" run "${@:2}" -- echo on 2>&1) == on ]]; }
 where() { # on which core a program runs that NODE is asked for
@@ -62,7 +64,9 @@ for row in "w a b" "b a w" "a b w"; do
 done
 
 sed -i 's/^leases: on/leases: off/' "$work/witness.yaml"
-kill -KILL "$(awk '$1 == "node" { print $3 }' "$dir/b/state")"
+daemon=$(node_pid b)
+kill -KILL "$daemon"
+within "a rackfishd goes down" 20 gone "$daemon"
 bring_up b
 within "a rackfishd started anew, by a file without leases, takes its cores over" 30 status_is b cores_up 3
 equal "... and keeps their lease" "$(via b --json status | json lease_ms)" 250
