@@ -27,9 +27,11 @@ typedef uint64_t rf_domain_t;
 /* Who runs a privileged installation; its domains run as those who asked for them. */
 #define RF_SYSTEM_USER "rackfish"
 
-/* Named maxima of one machine. */
-#define RF_NODES_MAX                  64
-#define RF_CORES_MAX                  1024
+/* Named maxima of one machine. The simulator's machines may be larger: sim/CMakeLists.txt. */
+#ifndef RF_CORES_MAX
+#define RF_NODES_MAX 64
+#define RF_CORES_MAX 1024
+#endif
 #define RF_CORES_PER_NODE_MAX         256
 #define RF_NAME_MAX                   64  /* bytes of a name with its final zero: channels, nodes, machines */
 #define RF_RDMA_OPTIONS_MAX           192 /* bytes of an RDMA endpoint's options: transport/rdma/rdma.h */

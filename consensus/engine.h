@@ -37,10 +37,12 @@ static inline bool defect(const agreement_t *e, agreement_defect_t which)
     return __builtin_expect(e->params.defects & (unsigned)which, 0);
 }
 
+#define OWN_SESSIONS_ALL 1024
+
 /* Members whose own sessions are kept at once: all of a real machine; a simulated rack is larger, and most of it silent. */
 static inline unsigned own_sessions_max(const agreement_params_t *p)
 {
-    return p->n_cores <= RF_CORES_MAX ? p->n_cores : RF_CORES_MAX / 2;
+    return p->n_cores <= OWN_SESSIONS_ALL ? p->n_cores : OWN_SESSIONS_ALL / 2;
 }
 
 static inline size_t padded(size_t size)

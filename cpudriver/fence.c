@@ -34,7 +34,7 @@ rf_err_t rf_fence_check(const rf_cpudriver_t *driver, const rf_kernel_fence_t *w
     const rf_boot_t *boot = driver->boot;
     bool itself = what->core == driver->core && what->incarnation >= driver->incarnation;
     if (what->core >= boot->n_cores || itself || what->incarnation == 0 ||
-        boot->cores[what->core].node != boot->node)
+        boot->node_of[what->core] != boot->node)
         return RF_ERR_INVALID;
     for (size_t i = 0; i < RF_CORE_FENCES_MAX; i++) {
         if (!driver->fences[i].used) return RF_OK;

@@ -47,11 +47,11 @@ static void apply_view(monitor_t *m, const agreement_apply_t *entry)
         const core_t *c = &m->cores[change->member.core];
         bool mine = change->member.core == m->core;
         m->expulsions_silent += !change->joined && !change->in_order && !mine &&
-                                !(c->dead_kernel && c->incarnation == change->member.incarnation);
+                                !(c->dead_kernel && core_life(c) == change->member.incarnation);
         if (!change->joined)
             member_left(m, change->member.core, change->member.incarnation, change->in_order);
-        else if (c->member)
-            member_left(m, change->member.core, c->agreed, false);
+        else if (core_is_member(m, change->member.core))
+            member_left(m, change->member.core, core_agreed(m, change->member.core), false);
     }
     for (unsigned i = 0; i < entry->n_changes; i++) {
         const agreement_change_t *change = &entry->changes[i];
@@ -118,25 +118,24 @@ static agreement_plan_t plan_of(const rf_boot_t *boot)
     return plan < AGREEMENT_PLANS ? (agreement_plan_t)plan : AGREEMENT_PLAN_HOST;
 }
 
-agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core, rf_incarnation_t incarnation,
-                                const uint16_t *host, const uint32_t *package)
+agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core, rf_incarnation_t incarnation)
 {
     bool alone = boot->n_cores == 1;
     return (agreement_params_t){
         .self = {.core = core, .incarnation = incarnation},
         .machine = boot->machine,
         .n_cores = boot->n_cores,
-        .log_max = AGREE_LOG_MAX,
+        .log_max = boot->small ? SMALL_LOG_MAX : AGREE_LOG_MAX,
         .entry_max = AGREE_ENTRY_MAX,
-        .proposals_max = AGREE_PROPOSALS_MAX,
-        .sessions_max = AGREE_SESSIONS_MAX,
+        .proposals_max = boot->small ? SMALL_PROPOSALS_MAX : AGREE_PROPOSALS_MAX,
+        .sessions_max = boot->small ? SMALL_SESSIONS_MAX : AGREE_SESSIONS_MAX,
         .snapshot_max = SNAPSHOT_MAX,
         .voters_max =
             boot->voters_max > 0 && boot->voters_max < AGREE_VOTERS_MAX ? boot->voters_max : AGREE_VOTERS_MAX,
         .no_vote = boot->no_vote,
         .witness = boot->witness,
-        .host = host,
-        .package = package,
+        .host = boot->node_of,
+        .package = boot->package_of,
         .plan = plan_of(boot),
         .weights = {boot->weights[0], boot->weights[1], boot->weights[2]},
         .resend_ns = heartbeat_ns(boot),
@@ -154,7 +153,7 @@ agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core, rf_incarn
 
 rf_err_t agree_init(monitor_t *m, void *memory, size_t size)
 {
-    agreement_params_t params = agree_params(m->boot, m->core, m->incarnation, m->host, m->package);
+    agreement_params_t params = agree_params(m->boot, m->core, m->incarnation);
     params.state_machine.context = m;
     m->agree.tick_ns = RF_NEVER;
     return agreement_init(memory, size, &params, &m->agree.engine);
@@ -371,16 +370,17 @@ static void read_next(monitor_t *m, bool *more)
 
 static bool tell_of_peers(monitor_t *m, bool *more)
 {
-    if (!m->agree.peers_due) return false;
-    for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
+    agree_t *a = &m->agree;
+    if (!a->peers_due) return false;
+    for (rf_core_t core = a->peers_from; core <= a->peers_to; core++) {
         core_t *c = &m->cores[core];
         agreement_event_t event;
         memset(&event, 0, sizeof event);
-        if (c->death_of != c->incarnation)
+        if (c->death_due != 0 && c->death_of != core_life(c))
             c->death_due = 0; /* it has come back meanwhile: that was its last life */
         if (c->death_due != 0) {
             event.kind = AGREEMENT_DEATH;
-            event.death.member = (agreement_member_t){.core = core, .incarnation = c->incarnation};
+            event.death.member = (agreement_member_t){.core = core, .incarnation = core_life(c)};
             event.death.evidence = (agreement_evidence_t)c->death_due;
             c->death_due = 0;
         } else if (c->fenced_due) {
@@ -394,16 +394,18 @@ static bool tell_of_peers(monitor_t *m, bool *more)
         } else {
             continue;
         }
+        a->peers_from = core; /* none before it */
         step(m, &event, more);
         return true;
     }
-    m->agree.peers_due = false;
+    a->peers_due = false;
     return false;
 }
 
 static bool may_propose(const monitor_t *m)
 {
-    return m->agree.n_inflight < AGREE_PROPOSALS_MAX && m->now_ns >= m->agree.retry_ns;
+    unsigned max = m->boot->small ? SMALL_PROPOSALS_MAX : AGREE_PROPOSALS_MAX;
+    return m->agree.n_inflight < max && m->now_ns >= m->agree.retry_ns;
 }
 
 /* Works off everything; `first` may be NULL. */
@@ -502,25 +504,33 @@ void agree_transfer(monitor_t *m)
     run(m, &event);
 }
 
+static void note_peer(monitor_t *m, rf_core_t core)
+{
+    agree_t *a = &m->agree;
+    if (!a->peers_due || core < a->peers_from) a->peers_from = core;
+    if (!a->peers_due || core > a->peers_to) a->peers_to = core;
+    a->peers_due = true;
+}
+
 void agree_death(monitor_t *m, rf_core_t core, agreement_evidence_t evidence)
 {
     core_t *c = &m->cores[core];
-    if (c->death_due != AGREEMENT_EVIDENCE_KERNEL || c->death_of != c->incarnation)
+    if (c->death_due != AGREEMENT_EVIDENCE_KERNEL || c->death_of != core_life(c))
         c->death_due = (uint8_t)evidence;
-    c->death_of = c->incarnation;
-    m->agree.peers_due = true;
+    c->death_of = core_life(c);
+    note_peer(m, core);
 }
 
 void agree_fenced(monitor_t *m, rf_core_t core)
 {
     m->cores[core].fenced_due = true;
-    m->agree.peers_due = true;
+    note_peer(m, core);
 }
 
 void agree_room(monitor_t *m, rf_core_t core)
 {
     m->cores[core].room_due = true;
-    m->agree.peers_due = true;
+    note_peer(m, core);
 }
 
 rf_err_t agree_receive(monitor_t *m, rf_core_t from, uint8_t type, const void *bytes, size_t size)

@@ -11,7 +11,10 @@ void client_up(monitor_t *m, uint32_t client, rf_domain_t domain, uint16_t index
     rf_assert(client < MONITOR_CLIENTS_MAX && !m->clients[client].used);
     m->clients[client] =
         (client_t){.used = true, .domain = domain, .index = index, .event_next = m->event_last + 1};
-    if (domain == RF_DOMAIN_NONE) return;
+    if (domain == RF_DOMAIN_NONE) {
+        peer_ask_addresses(m, client);
+        return;
+    }
     local_t *local = local_find(m, domain, index);
     if (!local || local->client != NO_CLIENT) { /* it ended meanwhile */
         client_close(m, client, "no such dispatcher");
@@ -38,6 +41,7 @@ void client_gone(monitor_t *m, uint32_t client)
     if (local && local->client == client) local->client = NO_CLIENT;
     rf_assert(c->outstanding == 0);
     c->used = false;
+    m->n_subscribers -= c->mask != 0;
     c->mask = 0;
 }
 
@@ -45,7 +49,7 @@ static void addresses(monitor_t *m, const rf_client_addresses_t *a)
 {
     for (unsigned i = 0; i < a->n && i < RF_CLIENT_ADDRESSES_MAX; i++) {
         unsigned core = a->first + i;
-        if (core >= m->boot->n_cores || m->boot->cores[core].node != a->node || same_node(m, (rf_core_t)core))
+        if (core >= m->boot->n_cores || m->boot->node_of[core] != a->node || same_node(m, (rf_core_t)core))
             continue;
         if (text_is_valid(a->address[i], sizeof a->address[i]))
             peer_address(m, (rf_core_t)core, a->address[i]);
@@ -200,7 +204,9 @@ static void dispatch(monitor_t *m, uint32_t client, const rf_wire_header_t *requ
         break;
     case RF_CLIENT_SUBSCRIBE:
         if (c->mask == 0) c->event_next = m->event_last + 1;
+        m->n_subscribers -= c->mask != 0;
         c->mask = body->subscribe.mask & (RF_EVENTS_CORES | RF_EVENTS_NODES | RF_EVENTS_DOMAINS);
+        m->n_subscribers += c->mask != 0;
         break;
     case RF_CLIENT_NODE_ADDRESSES:
         addresses(m, &body->addresses);

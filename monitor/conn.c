@@ -111,7 +111,7 @@ void conn_hello(const shell_t *s, rf_hello_t *out, unsigned kind)
 static rf_err_t judge_monitor(const shell_t *s, const rf_hello_t *hello, bool local)
 {
     rf_core_t core = hello->core;
-    bool here = core < s->boot->n_cores && s->boot->cores[core].node == s->boot->node;
+    bool here = core < s->boot->n_cores && s->boot->node_of[core] == s->boot->node;
     if (core >= s->boot->n_cores || core == s->core || here != local || hello->incarnation == 0)
         return RF_ERR_PROTOCOL;
     if (!local && !shows_key(s, hello)) return RF_ERR_AUTH;
@@ -519,7 +519,7 @@ void conn_dial(shell_t *s, rf_core_t core, const char *address)
     const rf_transport_t *transport = s->shm;
     rf_endpoint_t *endpoint = s->host;
     if (address[0]) {
-        const network_t *network = conn_network(s, s->boot->medium[s->boot->cores[core].node], &err);
+        const network_t *network = conn_network(s, s->boot->medium[s->boot->node_of[core]], &err);
         transport = network ? network->transport : NULL;
         endpoint = network ? network->endpoint : NULL;
     } else if (snprintf(path, sizeof path, "%s/monitor-%u.sock", s->boot->run_dir, core) < (int)sizeof path) {

@@ -25,7 +25,7 @@ rf_core_t heartbeat_gateway(const monitor_t *m, rf_node_t node)
 {
     const rf_boot_node_t *n = &m->boot->nodes[node];
     for (rf_core_t core = n->first_core; core < n->first_core + n->n_cores; core++) {
-        if (core_is_alive(&m->cores[core])) return core;
+        if (core_is_alive(m, core)) return core;
     }
     return RF_CORE_NONE;
 }
@@ -35,7 +35,7 @@ static rf_core_t mate(const monitor_t *m, rf_core_t core)
 {
     const rf_boot_node_t *n = &m->boot->nodes[m->node];
     for (; core < n->first_core + n->n_cores; core++) {
-        if (core_is_alive(&m->cores[core])) return core;
+        if (core_is_alive(m, core)) return core;
     }
     return RF_CORE_NONE;
 }
@@ -54,7 +54,7 @@ static bool i_am_gateway(const monitor_t *m)
 static bool i_watch(const monitor_t *m, rf_core_t core)
 {
     rf_core_t gateway = heartbeat_gateway(m, m->node);
-    if (core == m->core || !same_node(m, core) || !core_is_alive(&m->cores[core])) return false;
+    if (core == m->core || !same_node(m, core) || !core_is_alive(m, core)) return false;
     if (gateway == m->core) return true;
     return core == gateway && mate(m, gateway + 1) == m->core;
 }
@@ -144,7 +144,7 @@ rf_core_t heartbeat_speaker(const monitor_t *m)
 {
     rf_core_t gateway = heartbeat_gateway(m, m->node);
     if (gateway == RF_CORE_NONE || gateway == m->core) return gateway;
-    bool silent = m->cores[gateway].heard_ns + boot_self_ns(m->boot) < m->now_ns;
+    bool silent = core_heard_ns(m, &m->cores[gateway]) + boot_self_ns(m->boot) < m->now_ns;
     rf_core_t next = silent ? mate(m, gateway + 1) : RF_CORE_NONE;
     return next == RF_CORE_NONE ? gateway : next;
 }
@@ -183,7 +183,7 @@ static bool host_was_heard(const monitor_t *m, rf_node_t node)
 {
     const rf_boot_node_t *n = &m->boot->nodes[node];
     for (rf_core_t core = n->first_core; core < n->first_core + n->n_cores; core++) {
-        if (m->cores[core].heard_ns >= m->beat_ns) return true;
+        if (core_heard_ns(m, &m->cores[core]) >= m->beat_ns) return true;
     }
     return false;
 }
@@ -192,7 +192,7 @@ static void host_is_silent(monitor_t *m, rf_node_t node)
 {
     const rf_boot_node_t *n = &m->boot->nodes[node];
     for (rf_core_t core = n->first_core; core < n->first_core + n->n_cores; core++) {
-        if (core_is_alive(&m->cores[core])) agree_death(m, core, AGREEMENT_EVIDENCE_SILENCE);
+        if (core_is_alive(m, core)) agree_death(m, core, AGREEMENT_EVIDENCE_SILENCE);
     }
     out_log(m, RF_LOG_WARN, "node %s was not heard for %u ms", n->name, m->boot->host_deadline_ms);
 }
@@ -212,7 +212,7 @@ static void beat_to_hosts(monitor_t *m)
         core_t *c = &m->cores[gateway];
         bool fresh = !m->beating; /* I have just become the gateway, and nobody beat to me before */
         m->silent[node] = fresh || host_was_heard(m, node) ? 0 : (uint16_t)(m->silent[node] + 1);
-        c->silent = fresh || c->heard_ns >= m->beat_ns ? 0 : (uint16_t)(c->silent + 1);
+        c->silent = fresh || core_heard_ns(m, c) >= m->beat_ns ? 0 : (uint16_t)(c->silent + 1);
         if (m->silent[node] >= silent_max(m)) {
             m->silent[node] = 0; /* said again if it goes on */
             host_is_silent(m, node);
@@ -230,7 +230,7 @@ static void beat_to_mates(monitor_t *m)
     for (rf_core_t core = n->first_core; core < n->first_core + n->n_cores; core++) {
         core_t *c = &m->cores[core];
         if (!i_watch(m, core)) continue;
-        c->silent = !m->beating || c->heard_ns >= m->beat_ns ? 0 : (uint16_t)(c->silent + 1);
+        c->silent = !m->beating || core_heard_ns(m, c) >= m->beat_ns ? 0 : (uint16_t)(c->silent + 1);
         /* Asked only now and then, it may answer only so often. */
         if (c->silent >= silent_max(m) + WATCH_BEATS) {
             c->silent = 0;
@@ -248,9 +248,9 @@ static void beat_to_leader(monitor_t *m)
 {
     rf_core_t leader = m->agree.state.leader.core;
     if (m->boot->n_nodes < 2 || leader >= m->boot->n_cores || leader == m->core) return;
-    rf_node_t node = m->boot->cores[leader].node;
+    rf_node_t node = m->boot->node_of[leader];
     bool asked = i_am_gateway(m) && node != m->node && heartbeat_gateway(m, node) == leader;
-    if (!asked && core_is_alive(&m->cores[leader])) beat_to(m, leader, true);
+    if (!asked && core_is_alive(m, leader)) beat_to(m, leader, true);
 }
 
 void heartbeat_tick(monitor_t *m)

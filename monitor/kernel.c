@@ -57,8 +57,8 @@ void kernel_reconcile(monitor_t *m)
     }
     /* What was agreed for this core by an entry that the snapshot has passed over: whoever asked was told that the outcome is
      * unknown, so it never starts. */
-    const core_t *self = &m->cores[m->core];
-    for (unsigned i = 0; i < MONITOR_DOMAINS_MAX && self->member && self->agreed == m->incarnation; i++) {
+    bool in = core_is_member(m, m->core) && core_agreed(m, m->core) == m->incarnation;
+    for (unsigned i = 0; i < MONITOR_DOMAINS_MAX && in; i++) {
         const domain_t *d = &m->domains[i];
         for (unsigned k = 0; d->id != RF_DOMAIN_NONE && k < d->n_dispatchers; k++) {
             if (((d->alive | d->ending) >> k & 1) && d->cores[k] == m->core && !local_find(m, d->id, k))

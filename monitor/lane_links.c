@@ -133,7 +133,7 @@ void lanes_standby(shell_t *s, const monitor_action_t *action)
 {
     rf_core_t core = action->core;
     rf_err_t err = RF_OK;
-    const network_t *network = conn_network(s, s->boot->medium[s->boot->cores[core].node], &err);
+    const network_t *network = conn_network(s, s->boot->medium[s->boot->node_of[core]], &err);
     if (network && !serves(network->transport)) {
         lane_with(s, core)->unready = action->incarnation;
         s->lanes[core].unfit = true;

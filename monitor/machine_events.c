@@ -5,12 +5,14 @@
 void machine_event(monitor_t *m, uint32_t what, rf_err_t err, rf_core_t core, rf_node_t node,
                    rf_domain_t domain)
 {
-    m->events[++m->event_last % MONITOR_EVENTS_KEPT] = (rf_client_machine_event_t){.what = what,
-                                                                                   .err = (uint32_t)err,
-                                                                                   .core = core,
-                                                                                   .node = node,
-                                                                                   .domain = domain,
-                                                                                   .at_ns = m->real_ns};
+    m->event_last++;
+    if (m->n_subscribers == 0) return; /* who subscribes is told what comes then */
+    m->events[m->event_last % MONITOR_EVENTS_KEPT] = (rf_client_machine_event_t){.what = what,
+                                                                                 .err = (uint32_t)err,
+                                                                                 .core = core,
+                                                                                 .node = node,
+                                                                                 .domain = domain,
+                                                                                 .at_ns = m->real_ns};
 }
 
 static uint32_t class_of(uint32_t what)
@@ -30,7 +32,7 @@ static uint32_t class_of(uint32_t what)
 
 void machine_events_deliver(monitor_t *m)
 {
-    for (uint32_t i = 0; i < MONITOR_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; i < MONITOR_CLIENTS_MAX && m->n_subscribers > 0; i++) {
         client_t *c = &m->clients[i];
         if (!c->used || c->mask == 0 || c->blocked || c->event_next > m->event_last) continue;
         if (m->event_last - c->event_next >= MONITOR_EVENTS_KEPT) {

@@ -48,7 +48,7 @@ int main(int argc, char **argv)
     rf_log_init(who, RF_LOG_INFO);
     const rf_boot_t *boot;
     rf_err_t err = rf_boot_map(RF_BOOT_FD, &boot);
-    if (err != RF_OK || core >= boot->n_cores || boot->cores[core].node != boot->node) {
+    if (err != RF_OK || core >= boot->n_cores || boot->node_of[core] != boot->node) {
         rf_log(RF_LOG_ERROR,
                "descriptor %d holds no boot block for core %u (%s); start the machine with `rackfish up`",
                RF_BOOT_FD, core, rf_err_text(err));

@@ -51,8 +51,7 @@ static unsigned n_left(const monitor_t *m, bool also)
 static bool somebody_stays(const monitor_t *m, bool whole_node)
 {
     for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
-        if (core != m->core && core_is_alive(&m->cores[core]) && !(whole_node && same_node(m, core)))
-            return true;
+        if (core != m->core && core_is_alive(m, core) && !(whole_node && same_node(m, core))) return true;
     }
     return false;
 }
@@ -132,8 +131,9 @@ static bool is_heard(const monitor_t *m, rf_core_t core)
 {
     const core_t *c = &m->cores[core];
     uint64_t deadline_ns = m->boot->host_deadline_ms * RF_NS_PER_MS;
-    return core_is_alive(c) && (core == m->core || (c->link == PEER_LINKED && c->linked == c->agreed &&
-                                                    c->heard_ns + deadline_ns > m->now_ns));
+    return core_is_alive(m, core) &&
+           (core == m->core || (c->link == PEER_LINKED && c->linked == core_agreed(m, core) &&
+                                core_heard_ns(m, c) + deadline_ns > m->now_ns));
 }
 
 void join_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request, rf_core_t core)
@@ -147,7 +147,7 @@ void join_request(monitor_t *m, uint32_t client, const rf_wire_header_t *request
         return;
     }
     /* Most cores of other hosts have no link with this one: that nothing was heard says nothing of them. */
-    bool called = core_is_alive(&m->cores[core]) && core != m->core && m->cores[core].link != PEER_LINKED &&
+    bool called = core_is_alive(m, core) && core != m->core && m->cores[core].link != PEER_LINKED &&
                   peer_need(m, core) == RF_ERR_AGAIN;
     op_t *op = op_begin_for_client(m, OP_CHANGE, client, request, m->now_ns + (called ? CALL_NS : LOOK_NS));
     if (!op) return;
@@ -274,7 +274,7 @@ static bool is_being_expelled(const monitor_t *m, rf_node_t node)
     for (unsigned i = 0; i < MONITOR_OPS_MAX; i++) {
         const op_t *op = &m->ops[i];
         if (op->kind == OP_CHANGE && op->state == PROPOSING && op->change.expel &&
-            m->boot->cores[op->change.core].node == node)
+            m->boot->node_of[op->change.core] == node)
             return true;
     }
     return false;
@@ -291,7 +291,7 @@ void expel_node(monitor_t *m, rf_node_t node)
     op->change.core = n->first_core;
     op->state = PROPOSING;
     for (rf_core_t core = n->first_core; core < n->first_core + n->n_cores; core++)
-        m->cores[core].expelling = m->cores[core].agreed;
+        m->cores[core].expelling = core_agreed(m, core);
     agree_queue(m, op);
 }
 
@@ -301,13 +301,13 @@ unsigned change_leavers(const monitor_t *m, const op_t *op, agreement_member_t l
         leavers[0] = (agreement_member_t){.core = op->change.core, .incarnation = op->change.incarnation};
         return 1;
     }
-    const rf_boot_node_t *n = &m->boot->nodes[m->boot->cores[op->change.core].node];
+    const rf_boot_node_t *n = &m->boot->nodes[m->boot->node_of[op->change.core]];
     unsigned count = 0;
     for (rf_core_t core = n->first_core; core < n->first_core + n->n_cores && count < CHANGE_LEAVERS_MAX;
          core++) {
-        const core_t *c = &m->cores[core];
-        if (c->member && c->agreed == c->expelling)
-            leavers[count++] = (agreement_member_t){.core = core, .incarnation = c->agreed};
+        rf_incarnation_t agreed = core_agreed(m, core);
+        if (core_is_member(m, core) && agreed == m->cores[core].expelling)
+            leavers[count++] = (agreement_member_t){.core = core, .incarnation = agreed};
     }
     return count;
 }

@@ -19,22 +19,24 @@ enum { RESOURCES = 1, LINKING, ASKED, ASKING };
 static uint16_t kind_of(const monitor_t *m, rf_core_t a, rf_core_t b)
 {
     if (a == b) return RF_CHANNEL_LMP;
-    return m->boot->cores[a].node == m->boot->cores[b].node ? RF_CHANNEL_URPC : RF_CHANNEL_NETWORK;
+    return m->boot->node_of[a] == m->boot->node_of[b] ? RF_CHANNEL_URPC : RF_CHANNEL_NETWORK;
 }
 
 /* What one side is told of the other. */
 static rf_client_connected_t describe(const monitor_t *m, const op_t *op, bool to_asker)
 {
-    const rf_boot_core_t *a = &m->boot->cores[op->connect.from_core], *b = &m->boot->cores[op->connect.core];
+    const rf_boot_t *boot = m->boot;
+    rf_core_t a = op->connect.from_core, b = op->connect.core;
+    bool same_cpu = boot->node_of[a] == boot->node_of[b] && boot->cores[a].cpu == boot->cores[b].cpu;
     rf_client_connected_t out = {.channel = op->connect.channel,
                                  .domain = to_asker ? op->connect.domain : op->connect.from_domain,
                                  .index = to_asker ? op->connect.index : op->connect.from_index,
                                  .core = to_asker ? op->connect.core : op->connect.from_core,
                                  .kind = op->connect.kind,
-                                 .same_cpu = a->node == b->node && a->cpu == b->cpu};
+                                 .same_cpu = same_cpu};
     const char *medium = "shm";
     if (op->connect.kind == RF_CHANNEL_NETWORK) {
-        medium = m->boot->medium[to_asker ? b->node : a->node];
+        medium = boot->medium[boot->node_of[to_asker ? b : a]];
         memcpy(out.token, op->connect.token, sizeof out.token);
         memcpy(out.key, op->connect.key, sizeof out.key);
     }

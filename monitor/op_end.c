@@ -24,7 +24,7 @@ static void tell(monitor_t *m, rf_core_t to, const domain_t *d, unsigned index)
 void end_tell_all(monitor_t *m, rf_core_t to)
 {
     for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
-        if (core == m->core || (to != RF_CORE_NONE && core != to) || !m->cores[core].member) continue;
+        if (core == m->core || (to != RF_CORE_NONE && core != to) || !core_is_member(m, core)) continue;
         if (peer_need(m, core) != RF_OK) continue; /* being dialled: told when it is linked */
         for (unsigned i = 0; i < MONITOR_DOMAINS_MAX; i++) {
             const domain_t *d = &m->domains[i];
@@ -124,7 +124,7 @@ static void proposed(monitor_t *m, op_t *op, rf_err_t err, uint64_t value)
     local_t *local = local_find(m, op->end.domain, op->end.index);
     if ((err == RF_ERR_NO_QUORUM || err == RF_ERR_UNKNOWN_OUTCOME) && d) {
         for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
-            if (core != m->core && m->cores[core].member && peer_need(m, core) == RF_OK)
+            if (core != m->core && core_is_member(m, core) && peer_need(m, core) == RF_OK)
                 tell(m, core, d, op->end.index);
         }
     }

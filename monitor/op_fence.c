@@ -20,6 +20,7 @@ static void done(monitor_t *m, rf_core_t core)
 {
     core_t *c = &m->cores[core];
     c->fence = FENCE_DONE;
+    m->n_fenced++;
     c->fenced_ns = m->now_ns;
     agree_fenced(m, core);
 }
@@ -47,11 +48,11 @@ void fence_left(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, bool
 /* Who fences a core: the lowest other living member of its host; if there is none, what that core is by now. RF_CORE_NONE: nobody. */
 static rf_core_t fencer(const monitor_t *m, rf_core_t core)
 {
-    const rf_boot_node_t *n = &m->boot->nodes[m->boot->cores[core].node];
+    const rf_boot_node_t *n = &m->boot->nodes[m->boot->node_of[core]];
     for (rf_core_t other = n->first_core; other < n->first_core + n->n_cores; other++) {
-        if (other != core && core_is_alive(&m->cores[other])) return other;
+        if (other != core && core_is_alive(m, other)) return other;
     }
-    return core_is_alive(&m->cores[core]) ? core : RF_CORE_NONE;
+    return core_is_alive(m, core) ? core : RF_CORE_NONE;
 }
 
 static void tell(monitor_t *m, rf_core_t to, rf_core_t core, rf_err_t err)
@@ -62,9 +63,10 @@ static void tell(monitor_t *m, rf_core_t to, rf_core_t core, rf_err_t err)
 
 void fence_tell(monitor_t *m, rf_core_t to)
 {
-    for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
+    const rf_boot_node_t *n = &m->boot->nodes[m->node];
+    for (rf_core_t core = n->first_core; core < n->first_core + n->n_cores; core++) {
         const core_t *c = &m->cores[core];
-        if (c->fence == FENCE_DONE && same_node(m, core) && c->left > 0) tell(m, to, core, RF_OK);
+        if (c->fence == FENCE_DONE && c->left > 0) tell(m, to, core, RF_OK);
     }
 }
 
@@ -93,7 +95,7 @@ static void host_is_to_leave(monitor_t *m, rf_core_t core)
     if (same_node(m, core))
         agree_transfer(m);
     else
-        expel_node(m, m->boot->cores[core].node);
+        expel_node(m, m->boot->node_of[core]);
 }
 
 static void tell_failed(monitor_t *m, rf_core_t core)
@@ -153,7 +155,7 @@ void fence_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size)
     peer_core_t who;
     if (size != sizeof who) return;
     memcpy(&who, bytes, sizeof who);
-    if (who.core >= m->boot->n_cores || m->boot->cores[from].node != m->boot->cores[who.core].node) return;
+    if (who.core >= m->boot->n_cores || m->boot->node_of[from] != m->boot->node_of[who.core]) return;
     const core_t *c = &m->cores[who.core];
     if (who.err != RF_OK) {
         /* Not by a late word: its host has left, and may have come back. */
@@ -161,7 +163,8 @@ void fence_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size)
         return;
     }
     /* Also if the view has not been applied here; but not of a life that is nowhere near: it would count for all up to it. */
-    rf_incarnation_t newest = c->agreed > c->incarnation ? c->agreed : c->incarnation;
+    rf_incarnation_t agreed = core_agreed(m, who.core);
+    rf_incarnation_t newest = agreed > core_life(c) ? agreed : core_life(c);
     if (who.incarnation <= newest || who.incarnation - newest == 1) fence_known(m, who.core, who.incarnation);
 }
 

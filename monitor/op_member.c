@@ -115,7 +115,9 @@ void member_ready(monitor_t *m, rf_core_t core)
 {
     core_t *c = &m->cores[core];
     c->ready = true;
-    if (m->phase == PHASE_LINKING || m->phase == PHASE_READY || (c->member && c->linked == c->agreed)) return;
+    if (m->phase == PHASE_LINKING || m->phase == PHASE_READY ||
+        (core_is_member(m, core) && c->linked == core_agreed(m, core)))
+        return;
     peer_core_t who = {.core = core, .incarnation = c->linked, .err = RF_ERR_TIMEOUT};
     peer_send(m, core, PEER_EXPELLED, &who, sizeof who, NULL, 0);
 }
@@ -125,7 +127,7 @@ static bool voters_are_there(const monitor_t *m, const rf_core_t *members, unsig
 {
     static agreement_member_t all[RF_CORES_MAX];
     agreement_member_t voters[AGREEMENT_VOTERS_MAX];
-    agreement_params_t params = agree_params(m->boot, m->core, m->incarnation, m->host, m->package);
+    agreement_params_t params = agree_params(m->boot, m->core, m->incarnation);
     for (rf_core_t core = 0; core < m->boot->n_cores; core++)
         all[core] = (agreement_member_t){.core = core, .incarnation = 1};
     unsigned n_voters = agreement_choose_voters(&params, all, m->boot->n_cores, NULL, 0, voters), there = 0;
@@ -180,11 +182,7 @@ static bool is_mine_to_dial(const monitor_t *m, rf_core_t core)
 static uint64_t join_ends_ns(const monitor_t *m)
 {
     if (!is_joining(m) || m->formed || m->phase > PHASE_READY) return RF_NEVER;
-    uint64_t heard_ns = m->started_ns;
-    for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
-        if (m->cores[core].heard_ns > heard_ns) heard_ns = m->cores[core].heard_ns;
-    }
-    return heard_ns + JOIN_SILENCE_NS;
+    return (m->heard_ns > m->started_ns ? m->heard_ns : m->started_ns) + JOIN_SILENCE_NS;
 }
 
 static void give_up_joining(monitor_t *m)
@@ -195,14 +193,25 @@ static void give_up_joining(monitor_t *m)
     m->exit_status = MONITOR_EXIT_EXPELLED;
 }
 
-void member_tick(monitor_t *m)
+static void dial_due(monitor_t *m, rf_core_t from, rf_core_t to, bool forming)
 {
-    bool forming = m->phase == PHASE_LINKING || m->phase == PHASE_READY;
-    for (rf_core_t core = 0; core < m->boot->n_cores && (forming || m->n_redials > 0); core++) {
+    for (rf_core_t core = from; core < to; core++) {
         const core_t *c = &m->cores[core];
         if (c->link == PEER_NONE && !c->dead && m->now_ns >= c->redial_ns &&
             (c->redial || (forming && is_mine_to_dial(m, core))))
             peer_need(m, core);
+    }
+}
+
+void member_tick(monitor_t *m)
+{
+    bool forming = m->phase == PHASE_LINKING || m->phase == PHASE_READY;
+    if (m->n_redials > 0) {
+        dial_due(m, 0, m->boot->n_cores, forming);
+    } else if (forming) { /* no others are mine to dial */
+        rf_core_t first = first_of_node(m);
+        if (m->node > 0) dial_due(m, 0, 1, forming);
+        dial_due(m, first, first + m->boot->nodes[m->node].n_cores, forming);
     }
     if (m->exit_status < 0 && m->now_ns >= join_ends_ns(m)) give_up_joining(m);
     if (m->now_ns >= m->ask_ns && waits_in_vain(m)) ask_around(m);
@@ -238,25 +247,38 @@ static void in_the_machine(monitor_t *m)
     if (m->formed) return;
     m->formed = true;
     m->heartbeat_ns = m->now_ns;
-    for (rf_core_t core = 0; core < m->boot->n_cores; core++) m->cores[core].heard_ns = m->now_ns;
+    m->silent_since_ns = m->now_ns;
     out_log(m, RF_LOG_INFO, "%s",
             m->incarnation > 1 ? "this core has joined the machine" : "the machine is formed");
+}
+
+static void set_member(monitor_t *m, rf_core_t core, bool member)
+{
+    m->members[core / 8] =
+        (uint8_t)((m->members[core / 8] & ~(1u << core % 8)) | (unsigned)member << core % 8);
+}
+
+static void set_agreed(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
+{
+    core_t *c = &m->cores[core];
+    m->named[core / 8] |= (uint8_t)(1u << core % 8);
+    if (incarnation > 1 || c->agreed > 0) c->agreed = incarnation;
 }
 
 void member_joined(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
 {
     core_t *c = &m->cores[core];
-    rf_node_t node = m->boot->cores[core].node;
+    rf_node_t node = m->boot->node_of[core];
     bool node_was_dead = node_is_dead(m, node);
-    c->member = true;
-    c->agreed = incarnation;
-    c->address_news = false;
-    c->heard_ns = m->now_ns;
-    if (incarnation > c->incarnation) {
-        c->incarnation = incarnation;
+    set_member(m, core, true);
+    set_agreed(m, core, incarnation);
+    if (c->address_news) c->address_news = false;
+    if (m->formed && m->silent_since_ns < m->now_ns) c->heard_ns = m->now_ns;
+    if (incarnation > core_life(c)) {
+        c->after_first = incarnation - 1;
         c->dead = c->dead_kernel = false; /* that was its last life */
         if (c->link == PEER_GONE) c->link = PEER_NONE;
-    } else if (c->dead && incarnation == c->incarnation) {
+    } else if (c->dead && incarnation == core_life(c)) {
         agree_death(m, core, c->dead_kernel ? AGREEMENT_EVIDENCE_KERNEL : AGREEMENT_EVIDENCE_SILENCE);
     }
     machine_event(m, RF_MACHINE_CORE_UP, RF_OK, core, node, RF_DOMAIN_NONE);
@@ -266,7 +288,7 @@ void member_joined(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
 
 static void say_down(monitor_t *m, rf_core_t core, rf_err_t err)
 {
-    rf_node_t node = m->boot->cores[core].node;
+    rf_node_t node = m->boot->node_of[core];
     machine_event(m, RF_MACHINE_CORE_DOWN, err, core, node, RF_DOMAIN_NONE);
     if (!node_is_dead(m, node)) return;
     out_log(m, RF_LOG_WARN, "node %s is down: %s", m->boot->nodes[node].name, rf_err_text(err));
@@ -276,11 +298,11 @@ static void say_down(monitor_t *m, rf_core_t core, rf_err_t err)
 void member_left(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, bool in_order)
 {
     core_t *c = &m->cores[core];
-    rf_err_t err = in_order                                          ? RF_ERR_CLOSED
-                   : c->dead_kernel && c->incarnation == incarnation ? RF_ERR_PEER_DEAD
-                                                                     : RF_ERR_TIMEOUT;
-    c->member = false;
-    if (incarnation > c->agreed) c->agreed = incarnation;
+    rf_err_t err = in_order                                        ? RF_ERR_CLOSED
+                   : c->dead_kernel && core_life(c) == incarnation ? RF_ERR_PEER_DEAD
+                                                                   : RF_ERR_TIMEOUT;
+    set_member(m, core, false);
+    if (incarnation > core_agreed(m, core)) set_agreed(m, core, incarnation);
     if (!m->loading) replica_core_left(m, core); /* a snapshot says itself what is left */
     if (core == m->core) {                       /* the engine says whether that was I */
         if (incarnation < m->incarnation) fence_left(m, core, incarnation, in_order);
@@ -290,13 +312,13 @@ void member_left(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, boo
         fence_left(m, core, incarnation, in_order);
         return;
     }
-    if (incarnation >= c->incarnation) {
+    if (incarnation >= core_life(c)) {
         bool known = c->dead;
         if (c->link == PEER_LINKED) { /* while it can still hear: then listen no more */
             peer_core_t who = {.core = core, .incarnation = incarnation, .err = (uint32_t)err};
             peer_send(m, core, PEER_EXPELLED, &who, sizeof who, NULL, 0);
         }
-        c->incarnation = incarnation;
+        c->after_first = incarnation - 1;
         c->dead = true;
         c->dead_err = err;
         c->link = PEER_GONE;
@@ -320,7 +342,7 @@ void member_left(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, boo
 static void spread(monitor_t *m, rf_core_t dead, rf_err_t err, bool first_hand)
 {
     bool gateway = heartbeat_gateway(m, m->node) == m->core;
-    peer_core_t who = {.core = dead, .incarnation = m->cores[dead].incarnation, .err = (uint32_t)err};
+    peer_core_t who = {.core = dead, .incarnation = core_life(&m->cores[dead]), .err = (uint32_t)err};
     for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
         const core_t *c = &m->cores[core];
         if (c->link == PEER_LINKED && !c->dead && (first_hand || (gateway && same_node(m, core))))
@@ -330,13 +352,16 @@ static void spread(monitor_t *m, rf_core_t dead, rf_err_t err, bool first_hand)
 
 void member_tell_deaths(monitor_t *m, rf_core_t to)
 {
-    for (rf_core_t core = 0; core < m->boot->n_cores && m->formed; core++) {
+    bool some = false;
+    for (rf_core_t core = 0; core < m->boot->n_cores && m->formed && m->some_dead; core++) {
         const core_t *c = &m->cores[core];
-        if (!c->dead_kernel || !c->dead || !c->member || c->agreed != c->incarnation)
+        some |= c->dead_kernel;
+        if (!c->dead_kernel || !c->dead || !core_is_member(m, core) || core_agreed(m, core) != core_life(c))
             continue; /* what is agreed, the log tells */
-        peer_core_t who = {.core = core, .incarnation = c->incarnation, .err = (uint32_t)c->dead_err};
+        peer_core_t who = {.core = core, .incarnation = core_life(c), .err = (uint32_t)c->dead_err};
         peer_send(m, to, PEER_DEATHS, &who, sizeof who, NULL, 0);
     }
+    if (m->formed) m->some_dead = some;
 }
 
 /* The kernel of its host says that `core`, in the incarnation that is meant now, is dead. */
@@ -345,9 +370,10 @@ void member_dead(monitor_t *m, rf_core_t core, bool first_hand)
     core_t *c = &m->cores[core];
     if (core == m->core) return;
     bool known = c->dead;
-    c->dead_kernel = true;
+    c->dead_kernel = m->some_dead = true;
     m->fences_due |= c->fence == FENCE_DUE;
-    if (c->member && c->agreed == c->incarnation) agree_death(m, core, AGREEMENT_EVIDENCE_KERNEL);
+    if (core_is_member(m, core) && core_agreed(m, core) == core_life(c))
+        agree_death(m, core, AGREEMENT_EVIDENCE_KERNEL);
     if (known) return;
     c->dead = true;
     c->dead_err = RF_ERR_PEER_DEAD;
@@ -355,7 +381,7 @@ void member_dead(monitor_t *m, rf_core_t core, bool first_hand)
     c->link = PEER_GONE;
     out_log(m, m->phase == PHASE_SHUTDOWN ? RF_LOG_DEBUG : RF_LOG_WARN, "core %u is dead: %s%s", core,
             rf_err_text(RF_ERR_PEER_DEAD), first_hand ? "" : " (told by another monitor)");
-    peer_fence(m, core, c->incarnation);
+    peer_fence(m, core, core_life(c));
     unpark_all(m, true, core);
     say_down(m, core, RF_ERR_PEER_DEAD);
     spread(m, core, RF_ERR_PEER_DEAD, first_hand);
@@ -370,8 +396,8 @@ void member_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size
         memcpy(&who, bytes + at, sizeof who);
         if (who.core >= m->boot->n_cores || who.core == m->core) continue;
         /* Of its own host a monitor hears from the kernel; a gateway passes on what another host's told it. */
-        bool speaks = m->boot->cores[from].node == m->boot->cores[who.core].node || same_node(m, from);
-        if (speaks && who.incarnation == m->cores[who.core].incarnation) member_dead(m, who.core, false);
+        bool speaks = m->boot->node_of[from] == m->boot->node_of[who.core] || same_node(m, from);
+        if (speaks && who.incarnation == core_life(&m->cores[who.core])) member_dead(m, who.core, false);
     }
 }
 

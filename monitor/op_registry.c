@@ -30,6 +30,17 @@ registry_params_t registry_params_of(const rf_boot_t *boot)
 {
     uint64_t seed;
     memcpy(&seed, boot->machine.bytes, sizeof seed);
+    if (boot->small)
+        return (registry_params_t){.objects_max = 128,
+                                   .claims_max = 128,
+                                   .blocks_max = 128,
+                                   .users_max = 16,
+                                   .events_max = 64,
+                                   .events_bytes = 8 << 10,
+                                   .user_objects_max = 128,
+                                   .user_claims_max = 128,
+                                   .user_blocks_max = 128,
+                                   .seed = seed};
     return (registry_params_t){.objects_max = 4096,
                                .claims_max = 4096,
                                .blocks_max = 8192,

@@ -12,7 +12,7 @@ static rf_err_t check(monitor_t *m, uint32_t client, const rf_client_spawn_t *bo
     local_t *local = local_find(m, c->domain, c->index);
     if (m->phase >= PHASE_LEAVING) return RF_ERR_CLOSED;
     if (body->core >= m->boot->n_cores || body->span_args_size > RF_SPAN_ARGS_MAX) return RF_ERR_INVALID;
-    if (body->core != m->core && !core_is_alive(&m->cores[body->core])) return RF_ERR_PEER_DEAD;
+    if (body->core != m->core && !core_is_alive(m, body->core)) return RF_ERR_PEER_DEAD;
     if (!m->quorum) return RF_ERR_NO_QUORUM;
     if (!d || domain_has_ended(d) || !local || local->block_fd < 0) return RF_ERR_NOT_FOUND;
     if (d->n_dispatchers == RF_DISPATCHERS_PER_DOMAIN_MAX) return RF_ERR_LIMIT;

@@ -262,7 +262,7 @@ static rf_err_t check(monitor_t *m, const rf_client_spawn_t *body, const char **
         *what = "there is no such core";
         return RF_ERR_INVALID;
     }
-    if (body->core != m->core && !core_is_alive(&m->cores[body->core])) {
+    if (body->core != m->core && !core_is_alive(m, body->core)) {
         *what = "that core is dead";
         return RF_ERR_PEER_DEAD;
     }

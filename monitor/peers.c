@@ -11,11 +11,41 @@ static void set_redial(monitor_t *m, rf_core_t core, bool redial)
     c->redial = redial;
 }
 
+static void set_wanted(monitor_t *m, rf_core_t core, bool wanted)
+{
+    core_t *c = &m->cores[core];
+    if (c->wanted != wanted) m->n_wanted += wanted ? 1u : -1u;
+    c->wanted = wanted;
+}
+
+static void ask_for_address(monitor_t *m, uint32_t client, rf_core_t core)
+{
+    rf_client_wanted_t body = {.core = core};
+    client_event_fd(m, client, RF_CLIENT_EVENT_ADDRESS, 0, &body, sizeof body, -1);
+}
+
+void peer_ask_addresses(monitor_t *m, uint32_t client)
+{
+    for (rf_core_t core = 0; core < m->boot->n_cores && m->n_wanted > 0; core++) {
+        if (m->cores[core].wanted) ask_for_address(m, client, core);
+    }
+}
+
+/* Dialled when its address comes. */
+static void want_address(monitor_t *m, rf_core_t core)
+{
+    bool asked = m->cores[core].wanted;
+    set_wanted(m, core, true);
+    for (uint32_t i = 0; i < MONITOR_CLIENTS_MAX && !asked; i++) {
+        if (m->clients[i].used && m->clients[i].domain == RF_DOMAIN_NONE) ask_for_address(m, i, core);
+    }
+}
+
 static void dial(monitor_t *m, rf_core_t core)
 {
     core_t *c = &m->cores[core];
     c->link = PEER_DIALING;
-    c->wanted = false;
+    set_wanted(m, core, false);
     set_redial(m, core, false);
     monitor_action_t *action = out_action(m, MONITOR_DO_DIAL);
     action->core = core;
@@ -31,14 +61,14 @@ static void try_to_dial(monitor_t *m, rf_core_t core)
     if (same_node(m, core) || c->address[0])
         dial(m, core);
     else
-        c->wanted = true;
+        want_address(m, core);
 }
 
 rf_err_t peer_need(monitor_t *m, rf_core_t core)
 {
     core_t *c = &m->cores[core];
     rf_assert(core != m->core);
-    if (c->dead || c->link == PEER_GONE || (m->formed && !c->member)) return RF_ERR_PEER_DEAD;
+    if (c->dead || c->link == PEER_GONE || (m->formed && !core_is_member(m, core))) return RF_ERR_PEER_DEAD;
     if (c->link == PEER_LINKED) return RF_OK;
     try_to_dial(m, core);
     return RF_ERR_AGAIN;
@@ -49,7 +79,7 @@ bool peer_reach(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
     core_t *c = &m->cores[core];
     if (core >= m->boot->n_cores || core == m->core) return false;
     if (c->link == PEER_LINKED) return c->linked == incarnation;
-    if (c->link != PEER_GONE && incarnation >= c->incarnation) try_to_dial(m, core);
+    if (c->link != PEER_GONE && incarnation >= core_life(c)) try_to_dial(m, core);
     return false;
 }
 
@@ -67,7 +97,7 @@ void peer_address(monitor_t *m, rf_core_t core, const char *address)
     memcpy(c->address, address, strlen(address) + 1);
     if (c->wanted && c->link == PEER_NONE) dial(m, core);
     if (news && c->link == PEER_DIALING)
-        c->wanted = true; /* there, once the dial to the old one has failed */
+        set_wanted(m, core, true); /* there, once the dial to the old one has failed */
 }
 
 void peer_answered(monitor_t *m, op_t *op)
@@ -79,7 +109,7 @@ void peer_answered(monitor_t *m, op_t *op)
 
 static void each_op_of(monitor_t *m, rf_core_t core, bool up)
 {
-    for (unsigned i = 0; i < MONITOR_OPS_MAX; i++) {
+    for (unsigned i = 0; i < MONITOR_OPS_MAX && m->n_ops > 0; i++) {
         op_t *op = &m->ops[i];
         if (op->kind == OP_FREE || op->peer != core) continue;
         const op_class_t *class = op_class_of(op);
@@ -117,8 +147,7 @@ void peer_fence(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
 void peer_up(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, const monitor_process_t *process)
 {
     core_t *c = &m->cores[core];
-    if (incarnation < c->incarnation ||
-        (incarnation == c->incarnation && (c->dead || c->link == PEER_GONE))) {
+    if (incarnation < core_life(c) || (incarnation == core_life(c) && (c->dead || c->link == PEER_GONE))) {
         /* It comes too late: the machine has gone on without it. */
         peer_core_t who = {.core = core, .incarnation = incarnation, .err = RF_ERR_PEER_DEAD};
         peer_send(m, core, PEER_EXPELLED, &who, sizeof who, NULL, 0);
@@ -132,18 +161,18 @@ void peer_up(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, const m
         unpark_all(m, true, core);
         each_op_of(m, core, false);
     }
-    if (incarnation > c->incarnation) { /* the machine has named it, which is not known here yet */
-        c->incarnation = incarnation;
+    if (incarnation > core_life(c)) { /* the machine has named it, which is not known here yet */
+        c->after_first = incarnation - 1;
         c->dead = c->dead_kernel = false;
         replica_tell_core_dead(m, core);
     }
     c->link = PEER_LINKED;
     c->linked = incarnation;
-    if (c->member && incarnation == c->agreed)
+    if (core_is_member(m, core) && incarnation == core_agreed(m, core))
         c->address_news = false; /* it is this life's, not the next one's */
     if (process->incarnation != 0) c->process = *process;
     set_redial(m, core, false);
-    c->heard_ns = m->now_ns;
+    c->heard_ns = m->heard_ns = m->now_ns;
     c->unanswered = 0;
     c->ping_sent_ns = 0;
     c->their_sent_ns = 0;
@@ -182,7 +211,7 @@ void peer_down(monitor_t *m, rf_core_t core, rf_err_t err)
     bool ended = err == RF_ERR_PEER_DEAD || err == RF_ERR_TIMEOUT || err == RF_ERR_CLOSED;
     bool again =
         ended || err == RF_ERR_EXISTS || err == RF_ERR_NOT_FOUND || err == RF_ERR_AGAIN || err == RF_ERR_OS;
-    bool mine = !m->formed || c->wanted || (same_node(m, core) && core < m->core && core_is_alive(c)) ||
+    bool mine = !m->formed || c->wanted || (same_node(m, core) && core < m->core && core_is_alive(m, core)) ||
                 op_waits(m, core);
     set_redial(m, core, again && mine && !c->dead);
     out_log(m, again ? RF_LOG_DEBUG : RF_LOG_WARN, "no link with core %u: %s", core, rf_err_text(err));
@@ -202,7 +231,7 @@ void peer_broken(monitor_t *m, rf_core_t core)
 void peer_process_died(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
 {
     core_t *c = &m->cores[core];
-    if (core != m->core && incarnation == c->incarnation) member_dead(m, core, true);
+    if (core != m->core && incarnation == core_life(c)) member_dead(m, core, true);
 }
 
 void peer_fail_ops(monitor_t *m, rf_core_t core)
@@ -238,7 +267,7 @@ void peer_message(monitor_t *m, rf_core_t core, uint8_t type, const uint8_t *byt
     };
     core_t *c = &m->cores[core];
     if (c->link != PEER_LINKED) return; /* fenced: nothing of it is listened to any more */
-    c->heard_ns = m->now_ns;
+    c->heard_ns = m->heard_ns = m->now_ns;
     if (type >= AGREEMENT_TYPE_FIRST && type <= AGREEMENT_TYPE_LAST) {
         if (type == PEER_AGREEMENT_APPEND) heartbeat_led(m);
         if (agree_receive(m, core, type, bytes, size) != RF_OK) garbage(m, core, agreement_type_name(type));

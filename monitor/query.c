@@ -54,7 +54,7 @@ static void reply_list(monitor_t *m, uint32_t client, const rf_wire_header_t *re
 static bool is_proved_dead(const monitor_t *m, const agreement_member_t *voter)
 {
     const core_t *c = &m->cores[voter->core];
-    return c->dead_kernel && c->incarnation == voter->incarnation;
+    return c->dead_kernel && core_life(c) == voter->incarnation;
 }
 
 static void status(monitor_t *m, uint32_t client, const rf_wire_header_t *request)
@@ -106,7 +106,7 @@ static void status(monitor_t *m, uint32_t client, const rf_wire_header_t *reques
     memcpy(s.machine_name, m->boot->machine_name, sizeof s.machine_name);
     memcpy(s.scheduler, m->scheduler, sizeof s.scheduler);
     memcpy(s.isolation, m->isolation, sizeof s.isolation);
-    for (rf_core_t core = 0; core < m->boot->n_cores; core++) s.cores_up += core_is_alive(&m->cores[core]);
+    for (rf_core_t core = 0; core < m->boot->n_cores; core++) s.cores_up += core_is_alive(m, core);
     for (rf_node_t node = 0; node < m->boot->n_nodes; node++)
         s.nodes_up += m->formed && heartbeat_gateway(m, node) != RF_CORE_NONE;
     for (unsigned i = 0; i < MONITOR_DOMAINS_MAX; i++)
@@ -120,19 +120,18 @@ static void cores(monitor_t *m, uint32_t client, const rf_wire_header_t *request
     uint32_t n = 0;
     uint64_t core = from;
     for (; core < m->boot->n_cores && n < sizeof records / sizeof records[0]; core++) {
-        const rf_boot_core_t *boot = &m->boot->cores[core];
-        const core_t *c = &m->cores[core];
+        rf_node_t node = m->boot->node_of[core];
         rf_client_core_t *r = &records[n++];
         *r = (rf_client_core_t){.core = (rf_core_t)core,
-                                .node = boot->node,
-                                .cpu = boot->cpu,
-                                .state = !m->formed         ? RF_CORE_JOINING
-                                         : core_is_alive(c) ? RF_CORE_UP
-                                                            : RF_CORE_DOWN,
-                                .incarnation = c->agreed,
-                                .package = boot->package,
-                                .numa = boot->numa};
-        memcpy(r->node_name, m->boot->nodes[boot->node].name, sizeof r->node_name);
+                                .node = node,
+                                .cpu = m->boot->cores[core].cpu,
+                                .state = !m->formed                         ? RF_CORE_JOINING
+                                         : core_is_alive(m, (unsigned)core) ? RF_CORE_UP
+                                                                            : RF_CORE_DOWN,
+                                .incarnation = core_agreed(m, (unsigned)core),
+                                .package = m->boot->package_of[core],
+                                .numa = m->boot->cores[core].numa};
+        memcpy(r->node_name, m->boot->nodes[node].name, sizeof r->node_name);
     }
     reply_list(m, client, request, n, core, core < m->boot->n_cores, records, sizeof records[0]);
 }

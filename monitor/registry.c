@@ -60,23 +60,9 @@ size_t registry_size(const registry_params_t *params)
 
 void registry_clear(registry_t *r)
 {
-    const registry_params_t *p = &r->params;
     r->root = r->claims_first = r->claims_last = NONE;
-    memset(r->object_hash, 0xff, buckets(p->objects_max) * sizeof(uint32_t));
-    memset(r->claim_hash, 0xff, buckets(p->claims_max) * sizeof(uint32_t));
-    memset(r->owner_hash, 0xff, buckets(p->claims_max) * sizeof(uint32_t));
-    memset(r->user_hash, 0xff, buckets(p->users_max) * sizeof(uint32_t));
-    for (uint32_t i = 0; i < p->objects_max; i++)
-        r->objects[i] = (object_t){.hash_next = i + 1 < p->objects_max ? i + 1 : NONE};
-    for (uint32_t i = 0; i < p->claims_max; i++) {
-        uint32_t next = i + 1 < p->claims_max ? i + 1 : NONE;
-        r->claims[i] = (claim_t){.hash_next = next};
-        r->owners[i] = (owner_t){.first = NONE, .hash_next = next};
-    }
-    for (uint32_t i = 0; i < p->users_max; i++)
-        r->users[i] = (user_t){.hash_next = i + 1 < p->users_max ? i + 1 : NONE};
-    for (uint32_t i = 0; i < p->blocks_max; i++)
-        r->blocks[i] = (block_t){.next = i + 1 < p->blocks_max ? i + 1 : NONE};
+    if (r->used) memset(r->objects, 0, (size_t)((uint8_t *)r->loaded - (uint8_t *)r->objects));
+    r->used = false;
     r->object_free = r->claim_free = r->owner_free = r->user_free = r->block_free = 0;
     r->usage = (registry_usage_t){0};
     r->revision = 0;
@@ -418,6 +404,7 @@ rf_err_t registry_apply(registry_t *r, const void *bytes, size_t size, uint64_t 
     *value = 0;
     rf_err_t err = decode(r, bytes, size, &q);
     if (err != RF_OK) return err;
+    r->used = true;
     switch (q.c.op) {
     case REGISTRY_PUT:
         return put(r, &q, value);

@@ -147,7 +147,7 @@ typedef void (*registry_answer_fn)(void *context, const registry_answer_t *answe
 /* Bytes it needs; 0: senseless parameters. */
 size_t registry_size(const registry_params_t *params);
 
-/* In `memory` (16-byte aligned, registry_size bytes, the caller's). `answer` is called from within apply and whatever
+/* In `memory` (16-byte aligned, registry_size bytes, all 0, the caller's). `answer` is called from within apply and whatever
  * says that owners leave or have ended; it must not change the registry. It may be NULL. */
 rf_err_t registry_init(void *memory, size_t size, const registry_params_t *params, registry_answer_fn answer,
                        void *context, registry_t **out);

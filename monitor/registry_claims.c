@@ -15,8 +15,8 @@ static uint32_t *claim_bucket(const registry_t *r, uint64_t wait)
 
 uint32_t claim_find(const registry_t *r, uint64_t wait)
 {
-    uint32_t at = *claim_bucket(r, wait);
-    while (at != NONE && r->claims[at].wait != wait) at = r->claims[at].hash_next;
+    uint32_t at = ~*claim_bucket(r, wait);
+    while (at != NONE && r->claims[at].wait != wait) at = ~r->claims[at].hash_next;
     return at;
 }
 
@@ -53,9 +53,9 @@ uint32_t claim_add(registry_t *r, claim_state_t state, uint32_t object, const re
                    uint32_t user)
 {
     uint32_t at = r->claim_free;
-    rf_assert(at != NONE);
+    rf_assert(at < r->params.claims_max);
     claim_t *c = &r->claims[at];
-    r->claim_free = c->hash_next;
+    r->claim_free = free_after(at, c->hash_next);
     uint32_t owner = registry_owner_add(r, command->domain, command->session);
     owner_t *o = &r->owners[owner];
     *c = (claim_t){.state = (uint8_t)state,
@@ -81,7 +81,7 @@ uint32_t claim_add(registry_t *r, claim_state_t state, uint32_t object, const re
         line_append(r, &r->objects[object], at);
         uint32_t *bucket = claim_bucket(r, c->wait);
         c->hash_next = *bucket;
-        *bucket = at;
+        *bucket = ~at;
     }
     r->users[user].claims++;
     r->usage.claims++;
@@ -97,7 +97,7 @@ void claim_remove(registry_t *r, uint32_t claim)
     } else {
         line_remove(r, &r->objects[c->object], claim);
         uint32_t *bucket = claim_bucket(r, c->wait);
-        while (*bucket != claim) bucket = &r->claims[*bucket].hash_next;
+        while (~*bucket != claim) bucket = &r->claims[~*bucket].hash_next;
         *bucket = c->hash_next;
     }
     *(c->owner_previous == NONE ? &o->first : &r->claims[c->owner_previous].owner_next) = c->owner_next;
@@ -109,7 +109,7 @@ void claim_remove(registry_t *r, uint32_t claim)
     r->users[user].claims--;
     r->usage.claims--;
     c->state = CLAIM_FREE;
-    c->hash_next = r->claim_free;
+    c->hash_next = r->claim_free + 1;
     r->claim_free = claim;
     user_release(r, user);
 }

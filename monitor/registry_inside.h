@@ -23,6 +23,15 @@
 
 #define NONE UINT32_MAX
 
+/*
+ * Links of hash chains are stored as complements, and a free entry's says which is the next free one, plus 1; 0: the one behind it. So tables
+ * of which nothing was ever used are all 0, and what was never used is never touched.
+ */
+static inline uint32_t free_after(uint32_t at, uint32_t stored)
+{
+    return stored == 0 ? at + 1 : stored - 1;
+}
+
 typedef struct object {
     uint8_t kind; /* 0: free */
     uint8_t name_size;
@@ -73,7 +82,7 @@ typedef struct loaded {
 } loaded_t;
 
 typedef struct block {
-    uint32_t next;  /* of this blob; also of the free list */
+    uint32_t next;  /* of this blob; free: free_after() */
     uint32_t after; /* first block: the next blob of the queue */
     uint16_t size;  /* first block: bytes of the blob */
     uint16_t user;  /* first block: who pays for it */
@@ -93,7 +102,8 @@ struct registry {
     uint64_t revision, draw;
     uint32_t root;
     uint32_t claims_first, claims_last;
-    uint32_t object_free, claim_free, owner_free, user_free, block_free;
+    uint32_t object_free, claim_free, owner_free, user_free, block_free; /* as many as there are: none */
+    bool used; /* since it was cleared: the tables are not all 0 */
     registry_usage_t usage;
     uint64_t n_events, events_first; /* ever kept; the oldest that is (both counts), and */
     uint64_t events_since;           /* ... the revision from which all are kept */

@@ -337,6 +337,7 @@ static void build(registry_t *r, const loading_t *l, reader_t in)
     char name[REGISTRY_USER_MAX];
     save_claim_t c;
     registry_clear(r);
+    r->used = true;
     r->revision = l->head.revision;
     read_bytes(&in, sizeof l->head);
     for (uint32_t i = 0; i < l->head.n_users; i++) {

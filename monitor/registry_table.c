@@ -33,8 +33,8 @@ static uint32_t *object_bucket(const registry_t *r, unsigned kind, const char *n
 
 uint32_t object_find(const registry_t *r, unsigned kind, const char *name, size_t size)
 {
-    uint32_t at = *object_bucket(r, kind, name, size);
-    while (at != NONE && compare(kind, name, size, &r->objects[at]) != 0) at = r->objects[at].hash_next;
+    uint32_t at = ~*object_bucket(r, kind, name, size);
+    while (at != NONE && compare(kind, name, size, &r->objects[at]) != 0) at = ~r->objects[at].hash_next;
     return at;
 }
 
@@ -97,9 +97,9 @@ static void tree_remove(registry_t *r, uint32_t removed)
 uint32_t object_add(registry_t *r, unsigned kind, const char *name, size_t size, uint32_t user)
 {
     uint32_t at = r->object_free;
-    rf_assert(at != NONE && size <= REGISTRY_NAME_MAX);
+    rf_assert(at < r->params.objects_max && size <= REGISTRY_NAME_MAX);
     object_t *o = &r->objects[at];
-    r->object_free = o->hash_next;
+    r->object_free = free_after(at, o->hash_next);
     r->draw += 0x9e3779b97f4a7c15u;
     *o = (object_t){.kind = (uint8_t)kind,
                     .name_size = (uint8_t)size,
@@ -116,7 +116,7 @@ uint32_t object_add(registry_t *r, unsigned kind, const char *name, size_t size,
     memcpy(o->name, name, size);
     uint32_t *bucket = object_bucket(r, kind, name, size);
     o->hash_next = *bucket;
-    *bucket = at;
+    *bucket = ~at;
     tree_insert(r, at);
     r->users[user].objects++;
     r->usage.objects++;
@@ -126,7 +126,7 @@ uint32_t object_add(registry_t *r, unsigned kind, const char *name, size_t size,
 static void unchain(uint32_t *bucket, uint32_t removed, uint32_t *(*next)(registry_t *r, uint32_t at),
                     registry_t *r)
 {
-    while (*bucket != removed) bucket = next(r, *bucket);
+    while (~*bucket != removed) bucket = next(r, ~*bucket);
     *bucket = *next(r, removed);
 }
 
@@ -146,7 +146,7 @@ void object_remove(registry_t *r, uint32_t object)
     r->users[user].objects--;
     r->usage.objects--;
     o->kind = 0;
-    o->hash_next = r->object_free;
+    o->hash_next = r->object_free + 1;
     r->object_free = object;
     user_release(r, user);
 }
@@ -160,9 +160,9 @@ static uint32_t *user_bucket(const registry_t *r, const char *name)
 
 uint32_t user_find(const registry_t *r, const char *name)
 {
-    uint32_t at = *user_bucket(r, name);
+    uint32_t at = ~*user_bucket(r, name);
     while (at != NONE && strncmp(r->users[at].name, name, REGISTRY_USER_MAX) != 0)
-        at = r->users[at].hash_next;
+        at = ~r->users[at].hash_next;
     return at;
 }
 
@@ -171,14 +171,14 @@ uint32_t user_add(registry_t *r, const char *name)
     uint32_t at = user_find(r, name);
     if (at != NONE) return at;
     at = r->user_free;
-    rf_assert(at != NONE);
+    rf_assert(at < r->params.users_max);
     user_t *u = &r->users[at];
-    r->user_free = u->hash_next;
+    r->user_free = free_after(at, u->hash_next);
     *u = (user_t){0};
     memcpy(u->name, name, strnlen(name, REGISTRY_USER_MAX - 1));
     uint32_t *bucket = user_bucket(r, name);
     u->hash_next = *bucket;
-    *bucket = at;
+    *bucket = ~at;
     r->usage.users++;
     return at;
 }
@@ -194,7 +194,7 @@ void user_release(registry_t *r, uint32_t user)
     if (u->objects + u->claims + u->blocks > 0) return;
     unchain(user_bucket(r, u->name), user, user_next, r);
     u->name[0] = 0;
-    u->hash_next = r->user_free;
+    u->hash_next = r->user_free + 1;
     r->user_free = user;
     r->usage.users--;
 }
@@ -208,9 +208,9 @@ static uint32_t *owner_bucket(const registry_t *r, uint64_t domain, uint64_t ses
 
 uint32_t registry_owner_find(const registry_t *r, uint64_t domain, uint64_t session)
 {
-    uint32_t at = *owner_bucket(r, domain, session);
+    uint32_t at = ~*owner_bucket(r, domain, session);
     while (at != NONE && (r->owners[at].domain != domain || r->owners[at].session != session))
-        at = r->owners[at].hash_next;
+        at = ~r->owners[at].hash_next;
     return at;
 }
 
@@ -219,12 +219,12 @@ uint32_t registry_owner_add(registry_t *r, uint64_t domain, uint64_t session)
     uint32_t at = registry_owner_find(r, domain, session);
     if (at != NONE) return at;
     at = r->owner_free;
-    rf_assert(at != NONE);
+    rf_assert(at < r->params.claims_max);
     owner_t *o = &r->owners[at];
-    r->owner_free = o->hash_next;
+    r->owner_free = free_after(at, o->hash_next);
     uint32_t *bucket = owner_bucket(r, domain, session);
     *o = (owner_t){.domain = domain, .session = session, .first = NONE, .last = NONE, .hash_next = *bucket};
-    *bucket = at;
+    *bucket = ~at;
     return at;
 }
 
@@ -238,7 +238,7 @@ void registry_owner_remove(registry_t *r, uint32_t owner)
     owner_t *o = &r->owners[owner];
     unchain(owner_bucket(r, o->domain, o->session), owner, owner_next, r);
     o->first = NONE;
-    o->hash_next = r->owner_free;
+    o->hash_next = r->owner_free + 1;
     r->owner_free = owner;
 }
 
@@ -250,14 +250,14 @@ uint32_t blob_add(registry_t *r, const void *bytes, size_t size, uint32_t user)
     uint32_t first = r->block_free, at = first;
     const uint8_t *from = bytes;
     for (unsigned i = 0; i < n; i++) {
-        rf_assert(at != NONE);
+        rf_assert(at < r->params.blocks_max);
         block_t *b = &r->blocks[at];
         size_t part = size < REGISTRY_BLOCK ? size : REGISTRY_BLOCK;
         if (part > 0) memcpy(b->bytes, from, part);
         from += part;
         size -= part;
-        at = b->next;
-        if (i == n - 1) b->next = NONE;
+        at = free_after(at, b->next);
+        b->next = i == n - 1 ? NONE : at;
     }
     r->block_free = at;
     block_t *head = &r->blocks[first];
@@ -271,10 +271,14 @@ uint32_t blob_add(registry_t *r, const void *bytes, size_t size, uint32_t user)
 
 void blob_remove(registry_t *r, uint32_t blob)
 {
-    uint32_t last = blob, user = r->blocks[blob].user;
+    uint32_t at = blob, user = r->blocks[blob].user;
     unsigned n = blocks_of(r->blocks[blob].size);
-    while (r->blocks[last].next != NONE) last = r->blocks[last].next;
-    r->blocks[last].next = r->block_free;
+    while (r->blocks[at].next != NONE) {
+        uint32_t next = r->blocks[at].next;
+        r->blocks[at].next = next + 1;
+        at = next;
+    }
+    r->blocks[at].next = r->block_free + 1;
     r->block_free = blob;
     r->users[user].blocks -= n;
     r->usage.blocks -= n;

@@ -33,7 +33,7 @@ static bool alive_agreed(const domain_t *d, unsigned index)
 bool dispatcher_is_alive(const monitor_t *m, const domain_t *d, unsigned index)
 {
     return alive_agreed(d, index) && !d->told_ended && !(d->told_dead >> index & 1) &&
-           core_is_alive(&m->cores[d->cores[index]]);
+           core_is_alive(m, d->cores[index]);
 }
 
 name_t *name_find(monitor_t *m, const char *name)
@@ -69,7 +69,7 @@ static void release(monitor_t *m, domain_t *d, unsigned index)
 /* What follows when a domain is first seen to have ended, agreed or told. */
 static void ended_seen(monitor_t *m, domain_t *d, rf_err_t reason)
 {
-    machine_event(m, RF_MACHINE_DOMAIN_ENDED, reason, d->cores[0], m->boot->cores[d->cores[0]].node, d->id);
+    machine_event(m, RF_MACHINE_DOMAIN_ENDED, reason, d->cores[0], m->boot->node_of[d->cores[0]], d->id);
     wait_domain_ended(m, d->id);
     local_kill_domain(m, d->id);
 }
@@ -147,8 +147,7 @@ static rf_err_t apply_dispatcher_state(monitor_t *m, const command_t *c)
                          c->at_ns);
     } else if (c->index == 0 && d->state == RF_DOMAIN_STARTING) {
         d->state = RF_DOMAIN_RUNNING;
-        machine_event(m, RF_MACHINE_DOMAIN_STARTED, RF_OK, d->cores[0], m->boot->cores[d->cores[0]].node,
-                      d->id);
+        machine_event(m, RF_MACHINE_DOMAIN_STARTED, RF_OK, d->cores[0], m->boot->node_of[d->cores[0]], d->id);
     }
     return RF_OK;
 }
@@ -194,8 +193,8 @@ static rf_err_t apply_name_delete(monitor_t *m, const command_t *c)
 static bool session_is_of_member(const monitor_t *m, uint64_t session)
 {
     uint64_t core = session >> 48;
-    return core < m->boot->n_cores && m->cores[core].member &&
-           registry_number_of((rf_core_t)core, m->cores[core].agreed, session) == session;
+    return core < m->boot->n_cores && core_is_member(m, core) &&
+           registry_number_of((rf_core_t)core, core_agreed(m, core), session) == session;
 }
 
 /* What the registry cannot know: whether the owner is still there. */
@@ -219,13 +218,14 @@ static rf_err_t apply_registry(monitor_t *m, const void *bytes, size_t size, uin
 static rf_err_t apply_reclaim(monitor_t *m, const command_t *c)
 {
     core_t *core = &m->cores[c->core];
+    rf_incarnation_t agreed = core_agreed(m, c->core);
+    bool member = core_is_member(m, c->core);
     /* A life that has not left: it would be taken for fenced when it does. */
-    if (c->incarnation > core->agreed || (core->member && c->incarnation == core->agreed))
-        return RF_ERR_INVALID;
+    if (c->incarnation > agreed || (member && c->incarnation == agreed)) return RF_ERR_INVALID;
     if (core->holding == 0 || c->incarnation < core->holding) return RF_OK;
     core->holding = 0;
     if (!(m->defects & MONITOR_DEFECT_EPHEMERAL_KEPT))
-        registry_core_ended(m->registry, c->core, core->member ? core->agreed : 0);
+        registry_core_ended(m->registry, c->core, member ? agreed : 0);
     for (unsigned i = 0; i < MONITOR_DOMAINS_MAX; i++) {
         domain_t *d = &m->domains[i];
         for (unsigned index = d->n_dispatchers; index-- > 0;) { /* the first last: it ends the domain */
@@ -253,7 +253,7 @@ rf_err_t replica_apply(monitor_t *m, const void *bytes, size_t size, uint64_t *v
     if (c->core >= m->boot->n_cores) return RF_ERR_INVALID;
     if (c->op == COMMAND_RECLAIM) return apply_reclaim(m, c);
     /* Only members change anything: what an incarnation that has left still had under way is void. */
-    if (!m->cores[c->core].member || m->cores[c->core].agreed != c->incarnation) return RF_ERR_PEER_DEAD;
+    if (!core_is_member(m, c->core) || core_agreed(m, c->core) != c->incarnation) return RF_ERR_PEER_DEAD;
     switch (c->op) {
     case COMMAND_DOMAIN_ADD:
         return apply_domain_add(m, c, value);
@@ -288,9 +288,9 @@ void replica_core_left(monitor_t *m, rf_core_t core)
             if (index == 0) local_kill_domain(m, d->id); /* it is to end as a whole */
         }
     }
-    c->holding = holds ? c->agreed : 0;
+    c->holding = holds ? core_agreed(m, core) : 0;
     m->reclaims_due |= holds;
-    const command_t at_once = {.core = core, .incarnation = c->agreed};
+    const command_t at_once = {.core = core, .incarnation = core_agreed(m, core)};
     if (m->defects & MONITOR_DEFECT_RECLAIM_UNFENCED) apply_reclaim(m, &at_once);
 }
 

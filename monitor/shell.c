@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -206,19 +207,21 @@ static void raise_descriptor_limit(void)
 static rf_err_t start_monitor(shell_t *s)
 {
     size_t size = monitor_size(s->boot, s->core);
-    void *memory = aligned_alloc(64, (size + 63) & ~(size_t)63);
+    void *memory =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); /* 0, untouched */
+    if (memory == MAP_FAILED) return RF_ERR_NO_MEMORY;
     s->output = calloc(1, sizeof *s->output);
     s->peers = calloc(s->boot->n_cores, sizeof *s->peers);
     s->lowest = calloc(s->boot->n_cores, sizeof *s->lowest);
     s->watched = calloc(s->boot->n_cores, sizeof *s->watched);
-    if (!memory || !s->output || !s->peers || !s->lowest || !s->watched) {
-        free(memory);
+    if (!s->output || !s->peers || !s->lowest || !s->watched) {
+        munmap(memory, size);
         return RF_ERR_NO_MEMORY;
     }
     for (rf_core_t core = 0; core < s->boot->n_cores; core++) s->lowest[core] = 1;
     rf_err_t err = monitor_init(memory, size, s->boot, s->core, s->incarnation, s->owner, rf_clock_boot_ns(),
                                 &s->monitor);
-    if (err != RF_OK) free(memory);
+    if (err != RF_OK) munmap(memory, size);
     return err;
 }
 
@@ -265,7 +268,7 @@ static void finish(shell_t *s)
     if (s->host) s->shm->endpoint_close(s->host);
     if (s->epoll >= 0) close(s->epoll);
     for (unsigned i = 0; i < MONITOR_TRANSFERS_MAX; i++) free(s->transfers[i].bytes);
-    free(s->monitor);
+    if (s->monitor) munmap(s->monitor, monitor_size(s->boot, s->core));
     free(s->output);
     free(s->peers);
     free(s->lowest);

@@ -99,8 +99,9 @@ static void put_section(writer_t *w, uint32_t kind, void (*body)(const monitor_t
 static void put_cores(const monitor_t *m, writer_t *w)
 {
     for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
-        const core_t *c = &m->cores[core];
-        saved_core_t saved = {.incarnation = c->agreed, .holding = c->holding, .member = c->member};
+        saved_core_t saved = {.incarnation = core_agreed(m, core),
+                              .holding = m->cores[core].holding,
+                              .member = core_is_member(m, core)};
         put(w, &saved, sizeof saved);
     }
 }
@@ -345,11 +346,13 @@ static void load_cores(monitor_t *m, reader_t r)
         core_t *c = &m->cores[core];
         saved_core_t saved;
         take(&r, &saved, sizeof saved);
-        if (c->member && (!saved.member || saved.incarnation != c->agreed))
-            member_left(m, core, c->agreed, false);
-        if (!saved.member && saved.incarnation > c->agreed) member_left(m, core, saved.incarnation, false);
-        if (saved.member && !c->member) member_joined(m, core, saved.incarnation);
-        c->holding = saved.holding;
+        rf_incarnation_t agreed = core_agreed(m, core);
+        if (core_is_member(m, core) && (!saved.member || saved.incarnation != agreed))
+            member_left(m, core, agreed, false);
+        if (!saved.member && saved.incarnation > core_agreed(m, core))
+            member_left(m, core, saved.incarnation, false);
+        if (saved.member && !core_is_member(m, core)) member_joined(m, core, saved.incarnation);
+        if (c->holding != saved.holding) c->holding = saved.holding;
         m->reclaims_due |= c->holding != 0;
         /* One that joined and left meanwhile; and what was before this one. */
         fence_left(m, core, core == m->core ? m->incarnation - 1 : c->holding, false);

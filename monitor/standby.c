@@ -181,7 +181,7 @@ bool standby_is_unfit(const monitor_t *m)
     bool unfit = false;
     for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
         const core_t *c = &m->cores[core];
-        if (core == m->core || same_node(m, core) || !core_is_alive(c) || !votes(m, core, c->incarnation))
+        if (core == m->core || same_node(m, core) || !core_is_alive(m, core) || !votes(m, core, core_life(c)))
             continue;
         if (!c->standby.unfit) return false;
         unfit = true;
@@ -195,14 +195,14 @@ static void keep_ready(monitor_t *m, rf_core_t core, bool serving)
 {
     core_t *c = &m->cores[core];
     standby_t *s = &c->standby;
-    bool wanted = serving && core != m->core && !same_node(m, core) && core_is_alive(c) &&
-                  votes(m, core, c->incarnation);
-    bool useless = !wanted || s->incarnation != c->incarnation;
+    bool wanted = serving && core != m->core && !same_node(m, core) && core_is_alive(m, core) &&
+                  votes(m, core, core_life(c));
+    bool useless = !wanted || s->incarnation != core_life(c);
     if (useless && (s->state == STANDBY_DIALLED || s->state == STANDBY_READY)) {
         lane_action(m, MONITOR_DO_LANE_DROP, core);
         unready(m, core, m->now_ns);
     }
-    if (s->incarnation != c->incarnation &&
+    if (s->incarnation != core_life(c) &&
         (s->again_ns != 0 || s->unfit)) { /* of its next life nothing is known */
         s->again_ns = 0;
         s->unfit = false;
@@ -215,7 +215,7 @@ static void keep_ready(monitor_t *m, rf_core_t core, bool serving)
         return;
     }
     s->state = STANDBY_DIALLED;
-    s->incarnation = c->incarnation;
+    s->incarnation = core_life(c);
     monitor_action_t *action = lane_action(m, MONITOR_DO_LANE_STANDBY, core);
     out_bytes(m, action, c->address, strlen(c->address) + 1, NULL, 0);
 }

@@ -52,8 +52,7 @@ void client_close(monitor_t *m, uint32_t client, const char *why);
 
 /* ---- agree.c ---- */
 rf_err_t agree_init(monitor_t *m, void *memory, size_t size);
-agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core, rf_incarnation_t incarnation,
-                                const uint16_t *host, const uint32_t *package);
+agreement_params_t agree_params(const rf_boot_t *boot, rf_core_t core, rf_incarnation_t incarnation);
 /* Proposes for `op`, when there is room; its class's `proposed` gets the answer, never before this returns. */
 void agree_propose(monitor_t *m, op_t *op, const command_t *command);
 /* The same with other bytes, which stay put until then. */
@@ -156,9 +155,10 @@ void peer_down(monitor_t *m, rf_core_t core, rf_err_t err);
 void peer_broken(monitor_t *m, rf_core_t core);
 void peer_message(monitor_t *m, rf_core_t core, uint8_t type, const uint8_t *bytes, size_t size);
 void peer_address(monitor_t *m, rf_core_t core, const char *address);
+void peer_ask_addresses(monitor_t *m, uint32_t client); /* a rackfishd, for those that are wanted */
 static inline bool same_node(const monitor_t *m, rf_core_t core)
 {
-    return m->boot->cores[core].node == m->node;
+    return m->boot->node_of[core] == m->node;
 }
 void park_fds(monitor_t *m, bool peer, uint32_t who, uint32_t tag, const monitor_event_t *event);
 unsigned unpark_fds(monitor_t *m, bool peer, uint32_t who, uint32_t tag, int *fds); /* how many */
@@ -263,11 +263,31 @@ void member_left(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, boo
 void member_dead(monitor_t *m, rf_core_t core, bool first_hand);
 void member_tell_deaths(monitor_t *m, rf_core_t to);
 void member_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size);
-void member_expelled(monitor_t *m, rf_core_t from, rf_err_t err); /* RF_CORE_NONE: the engine says so */
-/* A member of the view, and nothing else is known of it. */
-static inline bool core_is_alive(const core_t *c)
+void member_expelled(monitor_t *m, rf_core_t from, rf_err_t err);    /* RF_CORE_NONE: the engine says so */
+static inline bool core_is_member(const monitor_t *m, unsigned core) /* core_agreed() of it is in the view */
 {
-    return c->member && c->agreed == c->incarnation && !c->dead;
+    return m->members[core / 8] >> (core % 8) & 1;
+}
+/* The last incarnation that was in the view; 0: none yet. */
+static inline rf_incarnation_t core_agreed(const monitor_t *m, unsigned core)
+{
+    rf_incarnation_t later = m->cores[core].agreed;
+    return later > 0 ? later : m->named[core / 8] >> (core % 8) & 1;
+}
+/* The last incarnation that is known of; an earlier one is never heard of again. */
+static inline rf_incarnation_t core_life(const core_t *c)
+{
+    return c->after_first + 1;
+}
+static inline uint64_t core_heard_ns(const monitor_t *m, const core_t *c)
+{
+    return c->heard_ns > m->silent_since_ns ? c->heard_ns : m->silent_since_ns;
+}
+/* A member of the view, and nothing else is known of it. */
+static inline bool core_is_alive(const monitor_t *m, unsigned core)
+{
+    const core_t *c = &m->cores[core];
+    return core_is_member(m, core) && core_agreed(m, core) == core_life(c) && !c->dead;
 }
 
 /* ---- op_change.c ---- */

@@ -12,13 +12,12 @@ static size_t padded(size_t size)
 static size_t tables_size(const rf_boot_t *boot)
 {
     return padded(sizeof(monitor_t)) + padded(boot->n_cores * sizeof(core_t)) +
-           padded(boot->n_cores * sizeof(uint32_t)) + padded(boot->n_cores * sizeof(uint16_t));
+           2 * padded((boot->n_cores + 7u) / 8);
 }
 
 size_t monitor_size(const rf_boot_t *boot, rf_core_t core)
 {
-    static const uint16_t host[RF_CORES_MAX]; /* the size does not depend on who is where */
-    agreement_params_t params = agree_params(boot, core, 1, host, NULL);
+    agreement_params_t params = agree_params(boot, core, 1);
     registry_params_t registry = registry_params_of(boot);
     return tables_size(boot) + padded(registry_size(&registry)) + agreement_size(&params);
 }
@@ -26,11 +25,10 @@ size_t monitor_size(const rf_boot_t *boot, rf_core_t core)
 rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_t core,
                       rf_incarnation_t incarnation, const char *owner, uint64_t now_ns, monitor_t **out)
 {
-    if (core >= boot->n_cores || boot->cores[core].node != boot->node || boot->heartbeat_ms == 0 ||
+    if (core >= boot->n_cores || boot->node_of[core] != boot->node || boot->heartbeat_ms == 0 ||
         boot->election_ms == 0 || incarnation == 0)
         return RF_ERR_INVALID;
     if (size < monitor_size(boot, core)) return RF_ERR_NO_MEMORY;
-    memset(memory, 0, tables_size(boot));
     monitor_t *m = memory;
     m->boot = boot;
     snprintf(m->owner, sizeof m->owner, "%s", owner);
@@ -40,24 +38,16 @@ rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_
     m->started_ns = m->now_ns = now_ns;
     m->form_ns = now_ns + BOOT_NS;
     m->next_deadline_ns = m->due_ns = RF_NEVER;
-    rf_histogram_reset(&m->lateness.samples);
     m->heartbeat_ns = m->lease_ns = m->lane.due_ns = RF_NEVER;
     m->exit_status = -1;
     m->cores = (core_t *)(void *)((uint8_t *)memory + padded(sizeof *m));
-    m->package = (uint32_t *)(void *)((uint8_t *)m->cores + padded(boot->n_cores * sizeof(core_t)));
-    m->host = (uint16_t *)(void *)((uint8_t *)m->package + padded(boot->n_cores * sizeof(uint32_t)));
+    m->members = (uint8_t *)m->cores + padded(boot->n_cores * sizeof(core_t));
+    m->named = m->members + padded((boot->n_cores + 7u) / 8);
     uint8_t *registry = (uint8_t *)memory + tables_size(boot);
     registry_params_t params = registry_params_of(boot);
     uint8_t *engine = registry + padded(registry_size(&params));
     rf_assert(REPLICA_MAX + registry_save_max(&params) <= SNAPSHOT_MAX);
-    for (rf_core_t i = 0; i < boot->n_cores; i++) {
-        m->cores[i].incarnation = 1;
-        m->host[i] = boot->cores[i].node;
-        m->package[i] = boot->cores[i].package;
-    }
-    m->cores[core].incarnation = incarnation;
-    for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++)
-        m->locals[i] = (local_t){.block_fd = -1, .executable_fd = -1, .client = NO_CLIENT};
+    m->cores[core].after_first = incarnation - 1;
     rf_err_t err =
         registry_init(registry, registry_size(&params), &params, registry_answered, m, &m->registry);
     if (err == RF_OK) err = agree_init(m, engine, size - (size_t)(engine - (uint8_t *)memory));

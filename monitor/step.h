@@ -208,7 +208,8 @@ enum {
 
 size_t monitor_size(const rf_boot_t *boot, rf_core_t core);
 
-/* In `memory` (monitor_size bytes, 64-byte aligned, the caller's); `boot` outlives the monitor. `incarnation`: which life of
+/* In `memory` (monitor_size bytes, 64-byte aligned, all 0, the caller's): much of it is never touched, so it is best fresh from the kernel.
+ * `boot` outlives the monitor. `incarnation`: which life of
  * the core's monitor this is; 1 takes part in forming, a later one joins. `owner`: the name of the user who started the
  * machine, who may signal every domain. */
 rf_err_t monitor_init(void *memory, size_t size, const rf_boot_t *boot, rf_core_t core,

@@ -50,14 +50,18 @@
 #define AGREE_PROPOSALS_MAX     AGREEMENT_WINDOW
 #define AGREE_SESSIONS_MAX      64 /* of rackfishds: op_once.c */
 #define AGREE_VOTERS_MAX        AGREEMENT_VOTERS_MAX
-#define REPLICA_MAX             (1u << 20)            /* bytes of full cores, domains and names */
-#define SNAPSHOT_MAX            (REPLICA_MAX * 5 / 2) /* ... and of a full registry */
-#define CHANGE_NS               (10 * RF_NS_PER_S)    /* a change of membership, all in all */
-#define JOIN_GATHER_NS          (5 * RF_NS_PER_MS) /* so long the first waits for others, to join by one change */
-#define FENCE_GRACE_NS          RF_NS_PER_S        /* for who leaves in order, to end by itself */
-#define FENCE_AGAIN_NS          RF_NS_PER_S        /* between words that a core cannot be fenced */
-#define FENCE_MS                1000 /* the CPU driver's answer; killing and reaping takes about a millisecond */
-#define RECLAIM_NS              RF_NS_PER_S /* for the leader to have proposed it; and between proposals */
+#define SMALL_LOG_MAX                                                                                        \
+    16 /* of these where the boot block says small; and of the registry: registry_params_of() */
+#define SMALL_PROPOSALS_MAX 8
+#define SMALL_SESSIONS_MAX  4
+#define REPLICA_MAX         (1u << 20)            /* bytes of full cores, domains and names */
+#define SNAPSHOT_MAX        (REPLICA_MAX * 5 / 2) /* ... and of a full registry */
+#define CHANGE_NS           (10 * RF_NS_PER_S)    /* a change of membership, all in all */
+#define JOIN_GATHER_NS      (5 * RF_NS_PER_MS) /* so long the first waits for others, to join by one change */
+#define FENCE_GRACE_NS      RF_NS_PER_S        /* for who leaves in order, to end by itself */
+#define FENCE_AGAIN_NS      RF_NS_PER_S        /* between words that a core cannot be fenced */
+#define FENCE_MS            1000 /* the CPU driver's answer; killing and reaping takes about a millisecond */
+#define RECLAIM_NS          RF_NS_PER_S /* for the leader to have proposed it; and between proposals */
 
 /* ---- replica: agreed ---- */
 
@@ -132,14 +136,17 @@ typedef struct standby {
     uint64_t redial_ns;           /* not before */
 } standby_t;
 
+/*
+ * Of a core that nothing is known of but that it is a member in its first life, all is 0, and stays untouched: a large machine's monitors deal
+ * with few others, and memory that was never written to is not there.
+ */
 typedef struct core {
-    /* agreed */
-    bool member;             /* `agreed` is in the view */
-    rf_incarnation_t agreed; /* the last that was; 0: none yet */
+    /* agreed; whether it is a member, and was ever one: monitor.members, .named */
+    rf_incarnation_t agreed; /* core_agreed(), where that is above 1; else 0 */
     rf_incarnation_t
         holding; /* the last that has left, while what it, or one before it, had is not reclaimed; 0 */
     /* told */
-    rf_incarnation_t incarnation; /* the last that is known of; an earlier one is never heard of again */
+    rf_incarnation_t after_first; /* core_life(), less 1 */
     bool dead;                    /* ... has left, or is known to be dead */
     bool dead_kernel;             /* ... by the kernel of its host */
     rf_err_t dead_err;
@@ -165,7 +172,7 @@ typedef struct core {
     bool room_due, fenced_due;
     bool redial; /* a dial failed: again at redial_ns */
     uint64_t redial_ns;
-    uint64_t heard_ns, their_sent_ns; /* the last word of it; what its last heartbeat said */
+    uint64_t heard_ns, their_sent_ns; /* the last word of it: core_heard_ns(); what its last heartbeat said */
     uint16_t silent;                  /* beats of mine since it was heard */
     /* last measurement */
     uint64_t ping_sent_ns; /* 0: none outstanding */
@@ -185,7 +192,7 @@ typedef struct local {                                                      /* a
     uint16_t index;
     uint32_t flags; /* of its spawn block */
     uint32_t block_size;
-    int block_fd, executable_fd; /* kept for spanning; -1: none */
+    int block_fd, executable_fd; /* not FREE: kept for spanning; -1: none */
     uint32_t client;             /* NO_CLIENT: it has not identified itself */
     bool started;                /* ... and never will again */
     int32_t wait_status;
@@ -348,11 +355,12 @@ typedef struct op_class {
 
 typedef struct agree {
     agreement_t *engine;
-    agreement_state_t state; /* as last asked */
-    rf_err_t received_err;   /* of the last message */
-    bool busy;               /* inside run(): what comes meanwhile is queued */
-    bool peers_due;          /* something of a core is to be told */
-    uint64_t tick_ns;        /* the engine wants a tick; RF_NEVER */
+    agreement_state_t state;        /* as last asked */
+    rf_err_t received_err;          /* of the last message */
+    bool busy;                      /* inside run(): what comes meanwhile is queued */
+    bool peers_due;                 /* something of a core is to be told ... */
+    rf_core_t peers_from, peers_to; /* ... of these, at most */
+    uint64_t tick_ns;               /* the engine wants a tick; RF_NEVER */
     uint64_t
         notice_ns; /* then others are told what is committed, if nothing tells them before; 0: they know */
     bool awaited;  /* what was applied in this step is waited for at another monitor */
@@ -436,12 +444,17 @@ struct monitor {
     } lane;
     bool formed, quorum; /* quorum: changes can be agreed on */
 
-    core_t *cores;                         /* [boot->n_cores] */
-    uint16_t *host;                        /* [boot->n_cores] failure domains, for the engine */
-    uint32_t *package;                     /* [boot->n_cores] */
-    bool fences_due;                       /* somebody who has left is to be fenced */
-    bool reclaims_due;                     /* ... holds something */
-    unsigned n_redials;                    /* cores to be dialled again: none is looked for when it is 0 */
+    core_t *cores;            /* [boot->n_cores] */
+    uint8_t *members, *named; /* bitmaps: whose core_agreed() is in the view; of whom there was one */
+    uint64_t heard_ns;        /* the last word of anybody */
+    uint64_t
+        silent_since_ns; /* nobody's last word counts as older: when this core came to be in the machine */
+    bool some_dead;      /* by the kernel of its host, perhaps */
+    bool fences_due;     /* somebody who has left is to be fenced */
+    bool reclaims_due;   /* ... holds something */
+    unsigned n_fenced;   /* how often one was found to be DONE */
+    unsigned n_wanted;   /* cores to be dialled when their addresses come */
+    unsigned n_redials;  /* cores to be dialled again: none is looked for when it is 0 */
     domain_t domains[MONITOR_DOMAINS_MAX]; /* of domain id at id % MONITOR_DOMAINS_MAX */
     rf_domain_t domain_last;
     unsigned n_domains_live;
@@ -468,6 +481,7 @@ struct monitor {
     uint32_t op_next;
 
     rf_client_machine_event_t events[MONITOR_EVENTS_KEPT];
+    unsigned n_subscribers;
     uint64_t event_last; /* events are numbered from 1 */
 
     bool kernel_up;

@@ -207,12 +207,12 @@ static void fill_nodes(const rf_daemon_t *daemon, rf_boot_t *boot)
             const rf_topology_cpu_t *cpu =
                 here && has_cpu ? topology_of_cpu(daemon, config->nodes[n].cpus[i]) : NULL;
             *core = (rf_boot_core_t){
-                .node = (rf_node_t)n,
                 .cpu = has_cpu ? config->nodes[n].cpus[i] : 0,
-                .package = cpu ? cpu->package : UINT32_MAX,
                 .numa = cpu ? cpu->numa : UINT32_MAX,
                 .cpu_shared = has_cpu && cpu_is_shared(daemon, n, i),
             };
+            boot->node_of[place->first_core + i] = (rf_node_t)n;
+            boot->package_of[place->first_core + i] = cpu ? cpu->package : UINT32_MAX;
         }
     }
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define REAL_NS        (1000000000ull * RF_NS_PER_S)
 #define DRIFT_MAX      40000 /* parts per million */
@@ -123,15 +124,37 @@ monitor_event_t *sim_monitors_push(void *world, rf_core_t to, uint32_t channel, 
 
 /* ---- life ---- */
 
+/* A step's output is large, and is its process's own only until it has been carried out. */
+static monitor_output_t *take_output(sim_monitors_t *all)
+{
+    if (all->n_outputs > 0) return all->outputs[--all->n_outputs];
+    monitor_output_t *output = calloc(1, sizeof *output);
+    rf_assert(output);
+    return output;
+}
+
+static void drop_output(sim_monitors_t *all, sim_monitor_t *m)
+{
+    if (m->output && all->n_outputs < SIM_OUTPUTS_MAX)
+        all->outputs[all->n_outputs++] = m->output;
+    else
+        free(m->output);
+    m->output = NULL;
+}
+
 static void start(sim_world_t *w, sim_process_t *p)
 {
     sim_monitors_t *all = w->monitors;
     sim_monitor_t *m = monitor_of(p);
     if (!p->memory) {
-        p->memory = aligned_alloc(64, all->memory_size);
+        p->memory = mmap(NULL, all->memory_size, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        rf_assert(p->memory != MAP_FAILED);
+        madvise(p->memory, all->memory_size, MADV_NOHUGEPAGE); /* most of it is never touched */
         p->replica = malloc(sizeof *p->replica);
-        m->output = calloc(1, sizeof *m->output);
-        rf_assert(p->memory && p->replica && m->output);
+        rf_assert(p->replica);
+    } else {
+        madvise(p->memory, all->memory_size, MADV_DONTNEED); /* all 0, as monitor_init() wants it */
     }
     memset(p->replica, 0, sizeof *p->replica);
     const rf_boot_t *boot = &all->boots[w->host[p->core]];
@@ -143,11 +166,13 @@ static void start(sim_world_t *w, sim_process_t *p)
     sim_engine_spoil(p->engine, w->options->defects);
     const agreement_machine_t mine = {p, machine_apply, machine_save, machine_load};
     m->machine = sim_engine_listen(p->engine, &mine);
+    drop_output(all, m); /* it may have died on the way */
     m->exits = false;
-    m->n_asked = 0;
+    m->n_asked = m->n_wants = 0;
     m->checked_term = 0;
     m->checked_role = AGREEMENT_ROLE_LEARNER;
-    memset(m->fenced, 0, sizeof m->fenced);
+    m->n_fenced = 0;
+    if (m->fenced) memset(m->fenced, 0, w->n_cores * sizeof *m->fenced);
     memset(m->told_lives, 0, sizeof m->told_lives);
     memset(m->last_ns, 0, sizeof m->last_ns);
     sim_links_start(w, p->core);
@@ -189,6 +214,12 @@ static void act(sim_world_t *w, sim_process_t *p, const monitor_action_t *a)
     case MONITOR_DO_SEND_EVENT:
         rf_assert(a->size >= sizeof header);
         memcpy(&header, a->bytes, sizeof header);
+        if (a->type == RF_CLIENT_EVENT && header.op == RF_CLIENT_EVENT_ADDRESS) {
+            rf_client_wanted_t wanted;
+            rf_assert(a->size == sizeof header + sizeof wanted);
+            memcpy(&wanted, (const uint8_t *)a->bytes + sizeof header, sizeof wanted);
+            sim_monitors_wants(w, p->core, wanted.core);
+        }
         if (a->type != RF_CLIENT_REPLY) break;
         if (a->client == 0)
             sim_monitors_told(w, p, &header, (const uint8_t *)a->bytes + sizeof header,
@@ -239,7 +270,10 @@ static void step_once(sim_world_t *w, sim_process_t *p, monitor_event_t *event)
     event->now_ns = p->stale_ns ? p->stale_ns : sim_clock_local(w, w->host[p->core]);
     p->last_now_ns = event->now_ns;
     event->real_ns = REAL_NS + w->now_ns;
+    if (!m->output) m->output = take_output(w->monitors);
     monitor_step(m->monitor, event, m->output);
+    m->lane_number = m->output->lane_number;
+    m->lane_offset = m->output->lane_offset;
     w->monitors->fake.cores[p->core].lease_ns = m->output->lease_ns;
     agreement_role_t role;
     uint64_t term = sim_engine_term(p->engine, &role);
@@ -276,6 +310,7 @@ static void carry_on(sim_world_t *w, sim_process_t *p)
     }
     if (!p->alive) return;
     p->tick_local_ns = m->output->next_tick_ns;
+    drop_output(w->monitors, m);
     sim_process_arm_tick(w, p);
     if (p->cost_ns > 0) {
         p->busy_until_ns =
@@ -304,12 +339,12 @@ static void handle_packet(sim_world_t *w, sim_process_t *p, const sim_event_t *e
 static void handle_lane(sim_world_t *w, sim_process_t *p, const sim_event_t *event)
 {
     monitor_event_t e;
-    const monitor_output_t *out = monitor_of(p)->output;
+    const sim_monitor_t *m = monitor_of(p);
     if (!sim_mlanes_event(w, p, event, &e)) return;
-    uint64_t looked_for = out->lane_number;
+    uint64_t looked_for = m->lane_number;
     step_once(w, p, &e);
-    bool some = e.kind == MONITOR_LANE_LINES && out->lane_number != looked_for;
-    if (some) sim_mlanes_told(w, p, event, out);
+    bool some = e.kind == MONITOR_LANE_LINES && m->lane_number != looked_for;
+    if (some) sim_mlanes_told(w, p, event, m);
     carry_on(w, p);
 }
 
@@ -317,8 +352,7 @@ static void handle_lane(sim_world_t *w, sim_process_t *p, const sim_event_t *eve
 static void suspect(sim_world_t *w, sim_process_t *p, agreement_member_t of)
 {
     monitor_t *m = monitor_of(p)->monitor;
-    const core_t *c = &m->cores[of.core];
-    if (!core_is_alive(c) || c->incarnation != of.incarnation) return;
+    if (!core_is_alive(m, of.core) || core_life(&m->cores[of.core]) != of.incarnation) return;
     agree_death(m, of.core, AGREEMENT_EVIDENCE_SILENCE);
     w->statistics->false_reports++;
 }
@@ -377,6 +411,7 @@ static void draw_boot(sim_world_t *w)
     snprintf(b->machine_name, sizeof b->machine_name, "sim");
     b->n_nodes = (rf_node_t)w->n_hosts;
     b->n_cores = (rf_core_t)w->n_cores;
+    b->small = w->n_cores > SIM_TOLD_ALL;
     b->heartbeat_ms = heartbeat_ms;
     b->one_sided = w->lanes != NULL;
     snprintf(b->plan, sizeof b->plan, "%s", agreement_plan_name(w->params.plan));
@@ -396,9 +431,11 @@ static void draw_boot(sim_world_t *w)
         snprintf(b->medium[h], sizeof b->medium[h], "sim");
         b->nodes[h].first_core = (rf_core_t)w->host_first[h];
         b->nodes[h].n_cores = (rf_core_t)(w->host_first[h + 1] - w->host_first[h]);
-        for (unsigned i = w->host_first[h]; i < w->host_first[h + 1]; i++)
-            b->cores[i] =
-                (rf_boot_core_t){.node = (rf_node_t)h, .cpu = (uint16_t)i, .package = w->package[i]};
+        for (unsigned i = w->host_first[h]; i < w->host_first[h + 1]; i++) {
+            b->cores[i].cpu = (uint16_t)i;
+            b->node_of[i] = (rf_node_t)h;
+            b->package_of[i] = w->package[i];
+        }
     }
     memcpy(b->witness, w->witness, w->n_cores * sizeof *w->witness);
     for (unsigned h = 1; h < w->n_hosts; h++) {
@@ -422,12 +459,10 @@ void sim_monitors_set_up(sim_world_t *w)
     sim_monitors_t *all = w->monitors = calloc(1, sizeof *w->monitors);
     rf_assert(all);
     w->actor = &sim_actor_monitor;
-    if (w->n_cores > SIM_MONITORS_MAX) w->n_cores = SIM_MONITORS_MAX;
     draw_boot(w);
     all->memory_size = (monitor_size(&all->boots[0], 0) + 63) & ~(size_t)63;
     all->monitors = calloc(w->n_cores, sizeof *all->monitors);
-    all->ends = calloc((size_t)w->n_cores * w->n_cores, sizeof *all->ends);
-    rf_assert(all->monitors && all->ends);
+    rf_assert(all->monitors);
     fake_init(&all->fake, w, &w->choices, w->n_cores);
     all->fake.push = sim_monitors_push;
     all->fake.exited = sim_mclient_exited;
@@ -448,11 +483,20 @@ void sim_monitors_free(sim_world_t *w)
 {
     sim_monitors_t *all = w->monitors;
     if (!all) return;
-    for (unsigned i = 0; i < w->n_cores; i++) free(all->monitors[i].output);
+    for (unsigned i = 0; i < w->n_cores; i++) {
+        sim_monitor_t *m = &all->monitors[i];
+        for (unsigned k = 0; k < m->n_ends; k++) free(m->ends[k]);
+        free(m->ends);
+        free(m->fenced);
+        free(m->wants);
+        free(m->output);
+        if (w->processes[i].memory) munmap(w->processes[i].memory, all->memory_size);
+        w->processes[i].memory = NULL;
+    }
+    while (all->n_outputs > 0) free(all->outputs[--all->n_outputs]);
     fake_free(&all->fake);
     free(all->boots);
     free(all->monitors);
-    free(all->ends);
     free(all->changes);
     free(all->grants);
     free(all->elements);

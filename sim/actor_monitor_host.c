@@ -5,7 +5,9 @@
  */
 #include "sim/monitors.h"
 
+#include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #define JOIN_PATIENCE_NS RF_NS_PER_S /* without an answer; then anew, by whomever */
 
@@ -41,21 +43,57 @@ static uint64_t lives_of(const sim_world_t *w, unsigned host)
     return lives;
 }
 
+static void put_address(const sim_world_t *w, rf_core_t of, rf_client_addresses_t *a)
+{
+    const sim_process_t *p = &w->processes[of];
+    if (p->alive) snprintf(a->address[a->n], sizeof a->address[a->n], "c%u.%u", of, p->incarnation);
+    a->n++;
+}
+
+/* In a large machine: of the cores that it has asked for. */
+static void tell_wanted(sim_world_t *w, rf_core_t core, struct sim_want *want)
+{
+    const sim_process_t *p = &w->processes[want->core];
+    unsigned host = w->host[want->core];
+    if (!p->alive || want->told == p->incarnation || !reaches(w, host, w->host[core])) return;
+    want->told = p->incarnation;
+    rf_client_addresses_t a = {.node = (rf_node_t)host, .first = want->core, .medium = "sim"};
+    put_address(w, want->core, &a);
+    size_t size = offsetof(rf_client_addresses_t, address) + a.n * sizeof a.address[0];
+    sim_monitors_ask(w, core, 0, RF_CLIENT_NODE_ADDRESSES, &a, size);
+}
+
+void sim_monitors_wants(sim_world_t *w, rf_core_t core, rf_core_t wanted)
+{
+    sim_monitor_t *m = &w->monitors->monitors[core];
+    unsigned i = 0;
+    if (w->n_cores <= SIM_TOLD_ALL) return;
+    while (i < m->n_wants && m->wants[i].core != wanted) i++;
+    if (i == m->wants_max) {
+        m->wants_max = m->wants_max ? 2 * m->wants_max : 4;
+        m->wants = realloc(m->wants, m->wants_max * sizeof *m->wants);
+        rf_assert(m->wants);
+    }
+    if (i == m->n_wants) m->n_wants++;
+    m->wants[i] = (struct sim_want){.core = wanted};
+    tell_wanted(w, core, &m->wants[i]);
+}
+
 static void tell_addresses(sim_world_t *w, rf_core_t core)
 {
     sim_monitor_t *m = &w->monitors->monitors[core];
+    for (unsigned i = 0; i < m->n_wants; i++) tell_wanted(w, core, &m->wants[i]);
+    if (w->n_cores > SIM_TOLD_ALL) return;
     for (unsigned h = 0; h < w->n_hosts; h++) {
         uint64_t lives = lives_of(w, h);
         if (h == w->host[core] || lives == m->told_lives[h] || !reaches(w, h, w->host[core])) continue;
         m->told_lives[h] = lives;
-        rf_client_addresses_t a = {
-            .node = (rf_node_t)h, .first = (rf_core_t)w->host_first[h], .medium = "sim"};
-        for (unsigned i = w->host_first[h]; i < w->host_first[h + 1] && a.n < RF_CLIENT_ADDRESSES_MAX; i++) {
-            if (w->processes[i].alive)
-                snprintf(a.address[a.n], sizeof a.address[a.n], "c%u.%u", i, w->processes[i].incarnation);
-            a.n++;
+        for (unsigned from = w->host_first[h]; from < w->host_first[h + 1]; from += RF_CLIENT_ADDRESSES_MAX) {
+            rf_client_addresses_t a = {.node = (rf_node_t)h, .first = (rf_core_t)from, .medium = "sim"};
+            for (unsigned i = from; i < w->host_first[h + 1] && a.n < RF_CLIENT_ADDRESSES_MAX; i++)
+                put_address(w, (rf_core_t)i, &a);
+            sim_monitors_ask(w, core, 0, RF_CLIENT_NODE_ADDRESSES, &a, sizeof a);
         }
-        sim_monitors_ask(w, core, 0, RF_CLIENT_NODE_ADDRESSES, &a, sizeof a);
     }
 }
 

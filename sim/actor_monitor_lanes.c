@@ -65,9 +65,8 @@ bool sim_mlanes_event(sim_world_t *w, const sim_process_t *p, const sim_event_t 
 
 /* The shell polls one word: what could not be taken all at once is told again. (One that is there in part is told of when the rest is; and what
  * an earlier lane left in this memory, where shells have fresh memory for each, is no record of this one.) */
-void sim_mlanes_told(sim_world_t *w, const sim_process_t *p, const sim_event_t *event,
-                     const monitor_output_t *out)
+void sim_mlanes_told(sim_world_t *w, const sim_process_t *p, const sim_event_t *event, const sim_monitor_t *m)
 {
-    if (out->lane_number && sim_lanes_show_word(w, p, out->lane_offset, out->lane_number))
+    if (m->lane_number && sim_lanes_show_word(w, p, m->lane_offset, m->lane_number))
         sim_lanes_again(w, p, event);
 }

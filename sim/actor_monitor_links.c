@@ -12,8 +12,50 @@
 #include "sim/monitors.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #define BREAKS_PER 1000000000u /* messages; the knob `loss` counts in these */
+
+/* ---- ends ---- */
+
+/* Where the end towards that core is, or would be. */
+static unsigned end_place(const sim_monitor_t *m, rf_core_t there)
+{
+    unsigned low = 0, high = m->n_ends;
+    while (low < high) {
+        unsigned middle = (low + high) / 2;
+        if (m->ends[middle]->there < there)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+sim_end_t *sim_end_find(const sim_world_t *w, rf_core_t here, rf_core_t there)
+{
+    const sim_monitor_t *m = &w->monitors->monitors[here];
+    unsigned at = end_place(m, there);
+    return at < m->n_ends && m->ends[at]->there == there ? m->ends[at] : NULL;
+}
+
+sim_end_t *sim_end(sim_world_t *w, rf_core_t here, rf_core_t there)
+{
+    sim_monitor_t *m = &w->monitors->monitors[here];
+    unsigned at = end_place(m, there);
+    if (at < m->n_ends && m->ends[at]->there == there) return m->ends[at];
+    if (m->n_ends == m->ends_max) {
+        m->ends_max = m->ends_max ? m->ends_max * 2 : 8;
+        m->ends = realloc(m->ends, m->ends_max * sizeof(sim_end_t *));
+        rf_assert(m->ends);
+    }
+    sim_end_t *e = calloc(1, sizeof *e);
+    rf_assert(e);
+    e->there = there;
+    e->lowest = 1;
+    memmove(m->ends + at + 1, m->ends + at, (m->n_ends++ - at) * sizeof(sim_end_t *));
+    return m->ends[at] = e;
+}
 
 /* ---- words between shells ---- */
 
@@ -295,10 +337,10 @@ bool sim_links_take(sim_world_t *w, sim_process_t *p, sim_packet_t *packet)
 
 void sim_links_start(sim_world_t *w, rf_core_t core)
 {
-    for (unsigned i = 0; i < w->n_cores; i++) {
-        sim_end_t *e = sim_end(w, core, (rf_core_t)i);
-        drop_held(w, e);
-        *e = (sim_end_t){.lowest = 1};
+    sim_monitor_t *m = &w->monitors->monitors[core];
+    for (unsigned i = 0; i < m->n_ends; i++) {
+        drop_held(w, m->ends[i]);
+        *m->ends[i] = (sim_end_t){.there = m->ends[i]->there, .lowest = 1};
     }
 }
 
@@ -308,7 +350,8 @@ void sim_links_died(sim_world_t *w, rf_core_t core, bool known)
     for (unsigned i = 0; i < w->n_cores; i++) {
         rf_core_t other = (rf_core_t)i;
         if (other == core || !w->processes[i].alive) continue;
-        const sim_end_t *e = sim_end(w, other, core);
+        const sim_end_t *e = sim_end_find(w, other, core);
+        if (!e) continue;
         bool near = w->host[i] == w->host[core];
         if (near && known && e->watched == incarnation) push_died(w, other, core, incarnation);
         if (e->state == SIM_END_NONE) continue;
@@ -331,9 +374,11 @@ static bool out_of_reach(const sim_world_t *w, rf_core_t a, rf_core_t b)
 void sim_links_look(sim_world_t *w, unsigned host)
 {
     for (unsigned i = w->host_first[host]; i < w->host_first[host + 1]; i++) {
-        for (unsigned k = w->host_first[host + 1]; k < w->n_cores; k++) {
-            rf_core_t a = (rf_core_t)i, b = (rf_core_t)k;
-            if (sim_end(w, a, b)->state != SIM_END_UP && sim_end(w, b, a)->state != SIM_END_UP) continue;
+        const sim_monitor_t *m = &w->monitors->monitors[i];
+        for (unsigned k = end_place(m, (rf_core_t)w->host_first[host + 1]); k < m->n_ends; k++) {
+            rf_core_t a = (rf_core_t)i, b = m->ends[k]->there;
+            const sim_end_t *back = sim_end_find(w, b, a);
+            if (m->ends[k]->state != SIM_END_UP && (!back || back->state != SIM_END_UP)) continue;
             if (out_of_reach(w, a, b) || out_of_reach(w, b, a)) break_link(w, a, b, RF_ERR_TIMEOUT);
         }
     }
@@ -371,11 +416,13 @@ void sim_links_cut(sim_world_t *w)
     unsigned who =
         (unsigned)rf_prng_below(&w->faults, 4); /* 0, 1: both; 2, 3: of the two the one, or the other */
     for (unsigned i = 0; i < w->n_cores; i++) {
-        for (unsigned k = 0; k < i; k++) {
-            rf_core_t a = (rf_core_t)i, b = (rf_core_t)k;
+        const sim_monitor_t *m = &w->monitors->monitors[i];
+        for (unsigned k = 0; k < m->n_ends && m->ends[k]->there < i; k++) {
+            rf_core_t a = (rf_core_t)i, b = m->ends[k]->there;
             if (!cut_either(w, a, b)) continue;
-            if (who != 2 && sim_end(w, a, b)->state == SIM_END_UP) say_broken(w, b, a);
-            if (who != 3 && sim_end(w, b, a)->state == SIM_END_UP) say_broken(w, a, b);
+            const sim_end_t *back = sim_end_find(w, b, a);
+            if (who != 2 && m->ends[k]->state == SIM_END_UP) say_broken(w, b, a);
+            if (who != 3 && back && back->state == SIM_END_UP) say_broken(w, a, b);
         }
     }
 }
@@ -384,8 +431,10 @@ void sim_links_cut(sim_world_t *w)
 void sim_links_heal(sim_world_t *w)
 {
     for (unsigned to = 0; to < w->n_cores; to++) {
-        for (unsigned from = 0; from < w->n_cores; from++) {
-            sim_end_t *e = sim_end(w, (rf_core_t)to, (rf_core_t)from);
+        const sim_monitor_t *m = &w->monitors->monitors[to];
+        for (unsigned i = 0; i < m->n_ends; i++) {
+            sim_end_t *e = m->ends[i];
+            rf_core_t from = e->there;
             if (sim_network_cut(w, w->host[from], w->host[to])) continue;
             if (w->faults_on && e->remade_ns > w->now_ns) continue;
             e->remade_ns = 0;
@@ -393,9 +442,9 @@ void sim_links_heal(sim_world_t *w)
                 sim_message_t *message = e->held_first;
                 e->held_first = message->next;
                 if (!e->held_first) e->held_last = NULL;
-                sim_packet_send(w, (rf_core_t)to, message,
-                                arrival_ns(w, (rf_core_t)from, (rf_core_t)to,
-                                           w->now_ns + delay_ns(w, (rf_core_t)from, (rf_core_t)to)));
+                sim_packet_send(
+                    w, (rf_core_t)to, message,
+                    arrival_ns(w, from, (rf_core_t)to, w->now_ns + delay_ns(w, from, (rf_core_t)to)));
             }
         }
     }
@@ -404,14 +453,16 @@ void sim_links_heal(sim_world_t *w)
 void sim_links_room(sim_world_t *w, unsigned host)
 {
     for (unsigned i = w->host_first[host]; i < w->host_first[host + 1]; i++) {
-        for (unsigned k = 0; k < w->n_cores; k++) {
-            sim_end_t *e = sim_end(w, (rf_core_t)i, (rf_core_t)k);
-            if (!e->full || !w->processes[i].alive || sim_process_stalled(w, &w->processes[k])) continue;
+        const sim_monitor_t *m = &w->monitors->monitors[i];
+        for (unsigned k = 0; k < m->n_ends; k++) {
+            sim_end_t *e = m->ends[k];
+            if (!e->full || !w->processes[i].alive || sim_process_stalled(w, &w->processes[e->there]))
+                continue;
             e->full = false;
             sim_event_t *event = sim_push(w, w->now_ns + 1, SIM_EVENT_ROOM);
             event->core = (rf_core_t)i;
             event->life = w->processes[i].life;
-            event->peer.core = (rf_core_t)k;
+            event->peer.core = e->there;
         }
     }
 }

@@ -19,8 +19,8 @@ static bool owner_lives(const monitor_t *m, uint64_t domain, uint64_t session)
     }
     rf_core_t core = (rf_core_t)(session >> 48);
     if (core >= m->boot->n_cores) return false;
-    const core_t *c = &m->cores[core];
-    return c->holding > 0 || (c->member && registry_number_of(core, c->agreed, session) == session);
+    return m->cores[core].holding > 0 ||
+           (core_is_member(m, core) && registry_number_of(core, core_agreed(m, core), session) == session);
 }
 
 static void check_vanished(sim_world_t *w, const sim_process_t *p, const monitor_t *m)

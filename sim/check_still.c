@@ -5,6 +5,8 @@
  */
 #include "sim/monitors.h"
 
+#include <stdlib.h>
+
 static bool any_runs(const sim_world_t *w, rf_core_t core)
 {
     const fake_core_t *c = &w->monitors->fake.cores[core];
@@ -18,6 +20,10 @@ static bool any_runs(const sim_world_t *w, rf_core_t core)
 void check_still_stepped(sim_world_t *w, sim_process_t *p)
 {
     sim_monitor_t *m = &w->monitors->monitors[p->core];
+    if (m->n_fenced == m->monitor->n_fenced) return;
+    m->n_fenced = m->monitor->n_fenced;
+    if (!m->fenced) m->fenced = calloc(w->n_cores, sizeof *m->fenced);
+    rf_assert(m->fenced);
     for (unsigned i = 0; i < w->n_cores; i++) {
         const core_t *c = &m->monitor->cores[i];
         if (c->fence != FENCE_DONE || c->left <= m->fenced[i]) continue;

@@ -277,8 +277,10 @@ bool fake_act(fake_t *f, rf_core_t core, const monitor_action_t *a)
 void fake_core_died(fake_t *f, rf_core_t core, const monitor_t *m)
 {
     for (unsigned i = 0; i < MONITOR_LOCAL_MAX; i++) {
-        if (m->locals[i].block_fd >= 0) fake_fd_close(f, m->locals[i].block_fd);
-        if (m->locals[i].executable_fd >= 0) fake_fd_close(f, m->locals[i].executable_fd);
+        const local_t *l = &m->locals[i];
+        if (l->state == LOCAL_FREE) continue;
+        if (l->block_fd >= 0) fake_fd_close(f, l->block_fd);
+        if (l->executable_fd >= 0) fake_fd_close(f, l->executable_fd);
     }
     for (unsigned i = 0; i < MONITOR_OPS_MAX; i++) {
         const op_t *op = &m->ops[i];
@@ -338,8 +340,9 @@ void fake_check_pair(const monitor_t *a, const monitor_t *b)
     rf_assert(x.view == y.view && a->domain_last == b->domain_last && a->n_domains_live == b->n_domains_live);
     for (unsigned i = 0; i < MONITOR_DOMAINS_MAX; i++) rf_assert(same_domain(&a->domains[i], &b->domains[i]));
     for (rf_core_t core = 0; core < a->boot->n_cores; core++) {
-        const core_t *c = &a->cores[core], *d = &b->cores[core];
-        rf_assert(c->member == d->member && c->agreed == d->agreed && c->holding == d->holding);
+        rf_assert(core_is_member(a, core) == core_is_member(b, core) &&
+                  core_agreed(a, core) == core_agreed(b, core) &&
+                  a->cores[core].holding == b->cores[core].holding);
     }
     static _Thread_local uint8_t registry[2][1 << 22];
     size_t size = registry_save(a->registry, registry[0], sizeof registry[0]);

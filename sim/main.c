@@ -49,8 +49,8 @@ static const option_text_t texts[] = {
     {"keep-going", NULL, "goes on after a seed that fails", OPTION_KEEP_GOING},
     {"ops", "N", "operations of clients in each seed (default: 1000)", OPTION_OPS},
     {"monitors", "N",
-     "cores, each with its engine, at most 16384, or with a whole monitor, 10 MB, at most 1024 (default: 3 "
-     "to 9, by the seed)",
+     "cores, at most 16384, each with its engine, or with a whole monitor, of small tables where they are "
+     "more than 1024 (default: 3 to 9, by the seed)",
      OPTION_MONITORS},
     {"hosts", "N", "hosts they are on (default: 1 to 5, by the seed)", OPTION_HOSTS},
     {"clients", "N", "clients, at most 64 (default: 2 to 10, by the seed)", OPTION_CLIENTS},
@@ -168,8 +168,8 @@ static void print_help(void)
            "  rackfish sim --seeds 10000 --jobs 16 --keep-going             more; sim/nightly.py of the "
            "sources runs a night's\n"
            "  rackfish sim --actor monitor --ops 300 --seeds 1000           whole monitors\n"
-           "  rackfish sim --actor monitor --ops 100 --monitors 1024 --hosts 64 --faults none    the largest "
-           "machine: 4 GiB\n"
+           "  rackfish sim --actor monitor --ops 100 --monitors 2048 --hosts 32 --faults none    a large "
+           "machine: 250 KiB a monitor\n"
            "  rackfish sim --monitors 16384 --hosts 256 --ops 100 --faults none --plan package --events-max "
            "1000000000    the largest of engines\n"
            "  rackfish sim --model amd-4x4 --monitors 3 --clients 1         latency of an ordered change\n");
@@ -379,8 +379,6 @@ static bool parse(command_line_t *line, int argc, char **argv)
     if (line->model && !read_model(line)) return false;
     if (line->options.one_sided && (line->options.groups || line->options.rdma || line->model))
         return complain("only for the actors engine and monitor, without a model", "--one-sided");
-    if (line->options.whole && line->options.monitors > SIM_MONITORS_MAX)
-        return complain("too many whole monitors in one run", "--monitors");
     if (line->options.rdma && line->options.monitors > SIM_RDMA_CORES_MAX)
         return complain("too many sleepers in one run", "--monitors");
     if (line->options.rdma && line->model) return complain("there is no model for this actor", "rdma");

@@ -23,9 +23,12 @@
 #include "sim/fake.h"
 #include "sim/sim.h"
 
-#define SIM_MONITORS_MAX RF_CORES_MAX /* the largest machine; four MiB each are touched, of ten */
-#define SIM_NAME_MAX     32           /* of a key in a workload */
-#define SIM_LOCKS        2
+#define SIM_OUTPUTS_MAX                                                                                      \
+    8 /* kept for the next step: what stalls between two actions has one of its own meanwhile */
+#define SIM_TOLD_ALL                                                                                         \
+    1024                /* cores; in a larger machine rackfishd tells a monitor the addresses that it wants */
+#define SIM_NAME_MAX 32 /* of a key in a workload */
+#define SIM_LOCKS    2
 
 /* ---- processes ---- */
 
@@ -33,6 +36,7 @@
 typedef enum sim_end_state { SIM_END_NONE, SIM_END_DIALING, SIM_END_UP } sim_end_state_t;
 
 typedef struct sim_end {
+    rf_core_t there;
     sim_end_state_t state;
     uint32_t generation;                   /* of the link; what comes from another one is dropped */
     rf_incarnation_t incarnation;          /* of the other end; DIALING: not known */
@@ -64,7 +68,9 @@ typedef struct sim_packet {
 
 typedef struct sim_monitor {
     monitor_t *monitor;
-    monitor_output_t *output;
+    monitor_output_t *output; /* of its last step, until that is carried out; NULL */
+    uint64_t lane_number;     /* as in the last one */
+    uint32_t lane_offset;
     unsigned next_action;
     bool exits;
     int exit_status;
@@ -72,8 +78,16 @@ typedef struct sim_monitor {
     agreement_machine_t machine;               /* of the monitor; the simulator's looks on */
     uint64_t checked_term;
     agreement_role_t checked_role;
-    rf_incarnation_t fenced[SIM_MONITORS_MAX]; /* by core: the last that it has taken for fenced */
-    uint64_t told_lives[SIM_HOSTS_MAX];        /* which cores of each host it has the addresses of */
+    rf_incarnation_t *fenced;           /* by core: the last that it has taken for fenced; NULL: none yet */
+    unsigned n_fenced;                  /* how often it has taken one for fenced */
+    uint64_t told_lives[SIM_HOSTS_MAX]; /* which cores of each host it has the addresses of */
+    struct sim_want {
+        rf_core_t core;
+        rf_incarnation_t told; /* 0: not yet */
+    } * wants; /* SIM_TOLD_ALL: the addresses that it has asked for, and is told of from then on */
+    unsigned n_wants, wants_max;
+    sim_end_t **ends; /* of its links, those that are or were, by the other core's number */
+    unsigned n_ends, ends_max;
     struct {
         uint32_t tag;
         rf_core_t core; /* who is to join */
@@ -186,7 +200,8 @@ typedef struct sim_monitors {
     fake_t fake;
     size_t memory_size;
     sim_monitor_t *monitors;
-    sim_end_t *ends; /* [n_cores * n_cores]: of [here][there] */
+    monitor_output_t *outputs[SIM_OUTPUTS_MAX]; /* that no step is under way with */
+    unsigned n_outputs;
     uint32_t next_generation, next_tag;
     sim_mclient_t clients[SIM_CLIENTS_MAX];
     uint64_t deadline_ns; /* of a link between hosts */
@@ -209,10 +224,10 @@ typedef struct sim_monitors {
     uint64_t barrier_calls, barrier_returns;
 } sim_monitors_t;
 
-static inline sim_end_t *sim_end(sim_world_t *w, rf_core_t here, rf_core_t there)
-{
-    return &w->monitors->ends[(size_t)here * w->n_cores + there];
-}
+/* actor_monitor_links.c: NULL: there never was such a link. */
+sim_end_t *sim_end_find(const sim_world_t *w, rf_core_t here, rf_core_t there);
+/* ... made, if so. It stays where it is. */
+sim_end_t *sim_end(sim_world_t *w, rf_core_t here, rf_core_t there);
 
 extern const sim_actor_t sim_actor_monitor;
 
@@ -243,7 +258,7 @@ bool sim_mlanes_act(sim_world_t *w, const sim_process_t *p,
                     const monitor_action_t *a); /* false: nothing of lanes */
 bool sim_mlanes_event(sim_world_t *w, const sim_process_t *p, const sim_event_t *event, monitor_event_t *out);
 void sim_mlanes_told(sim_world_t *w, const sim_process_t *p, const sim_event_t *event,
-                     const monitor_output_t *out);
+                     const sim_monitor_t *m);
 
 void sim_links_act(sim_world_t *w, sim_process_t *p, const monitor_action_t *action);
 /* False: the packet is not one for the monitor, or no more. The event is changed to what the shell makes of it. */
@@ -259,6 +274,8 @@ void sim_links_room(sim_world_t *w, unsigned host);
 /* actor_monitor_host.c */
 void sim_monitors_died(sim_world_t *w, rf_core_t core, bool known);
 void sim_monitors_look(sim_world_t *w, unsigned host);
+/* A monitor wants that core's address. */
+void sim_monitors_wants(sim_world_t *w, rf_core_t core, rf_core_t wanted);
 void sim_monitors_leave(sim_world_t *w, rf_core_t core);
 /* A view has that incarnation leave in order: its host was not told that it does not. */
 void sim_monitors_left(sim_world_t *w, agreement_member_t member);

@@ -231,7 +231,7 @@ static void tear_down(sim_world_t *w)
     sim_groups_free(w);
     for (unsigned i = 0; i < w->n_cores; i++) {
         if (w->processes[i].alive) sim_process_kill(w, (rf_core_t)i);
-        free(w->processes[i].memory);
+        if (!w->monitors) free(w->processes[i].memory);
         free(w->processes[i].replica);
         free(w->processes[i].waiters);
     }

@@ -41,11 +41,9 @@ typedef struct rf_boot_node {
 } rf_boot_node_t;
 
 typedef struct rf_boot_core {
-    rf_node_t node;
-    uint16_t cpu;           /* host CPU; of other nodes: as configured, informative */
-    uint32_t package, numa; /* UINT32_MAX: unknown */
-    uint16_t cpu_shared;    /* other cores share this CPU */
-    uint16_t reserved;
+    uint32_t numa;       /* UINT32_MAX: unknown */
+    uint16_t cpu;        /* host CPU; of other nodes: as configured, informative */
+    uint16_t cpu_shared; /* other cores share this CPU */
 } rf_boot_core_t;
 
 typedef struct rf_boot {
@@ -68,9 +66,10 @@ typedef struct rf_boot {
         lease_ms; /* a leader's lease (not a core's, wire/lease.h): it answers reads alone for so long, less `lease_drift`; the same at all members; 0: never */
     uint32_t lease_drift; /* percent by which the rates of hosts' clocks may differ */
     uint32_t log_level;
-    uint16_t voters_max;            /* at most so many vote */
-    uint16_t weights[3];            /* of `plan`, where it is "weighted": agreement_weights_t */
-    char plan[16];                  /* who passes on what is agreed, by agreement_plan_name(); "": "host" */
+    uint16_t voters_max; /* at most so many vote */
+    uint16_t small;      /* 1: monitors have small tables, for many in one process; the same at all members */
+    uint16_t weights[3]; /* of `plan`, where it is "weighted": agreement_weights_t */
+    char plan[16];       /* who passes on what is agreed, by agreement_plan_name(); "": "host" */
     uint64_t memory_bytes_per_core; /* 0: no limit */
     uint8_t
         link_key[32]; /* pre-shared key of the machine's TCP links, derived from cluster key and machine id */
@@ -88,8 +87,10 @@ typedef struct rf_boot {
                                    CPU drivers make and remove core-N in it */
     rf_boot_node_t nodes[RF_NODES_MAX];
     rf_boot_core_t cores[RF_CORES_MAX];
-    uint8_t no_vote[RF_CORES_MAX]; /* 1: this core is none of the configured voters */
-    uint8_t witness[RF_CORES_MAX]; /* 1: on a host that only votes: preferred last as leader */
+    rf_node_t node_of[RF_CORES_MAX]; /* where each core is: as the agreement wants it, which reads it here */
+    uint32_t package_of[RF_CORES_MAX]; /* UINT32_MAX: unknown */
+    uint8_t no_vote[RF_CORES_MAX];     /* 1: this core is none of the configured voters */
+    uint8_t witness[RF_CORES_MAX];     /* 1: on a host that only votes: preferred last as leader */
 } rf_boot_t;
 
 /* Maps and checks a boot block; read-only, for the life of the process. RF_ERR_PROTOCOL if it is none. */

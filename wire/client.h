@@ -83,6 +83,9 @@ enum rf_client_op {
 enum rf_client_event_op {
     RF_CLIENT_EVENT_INCOMING = 1, /* D rf_client_incoming (+ fd of an shm socket when local; key = channel) */
     RF_CLIENT_EVENT_MACHINE = 2,  /* rf_client_machine_event */
+    RF_CLIENT_EVENT_ADDRESS =
+        3, /* N rf_client_wanted: is to be dialled, and its address is not known here. A rackfishd that tells all
+                                    addresses as it learns them has nothing to do */
 };
 
 /* Requests and replies: header, then the struct. */
@@ -288,6 +291,11 @@ typedef struct rf_client_machine_event {
 typedef struct rf_client_address {
     char address[RF_CLIENT_ADDRESS_MAX];
 } rf_client_address_t;
+
+typedef struct rf_client_wanted {
+    rf_core_t core;
+    uint16_t reserved[3];
+} rf_client_wanted_t;
 
 #define RF_CLIENT_ADDRESSES_MAX 28
 typedef struct rf_client_addresses { /* several messages for a large node; ends behind address[n - 1] */

@@ -232,7 +232,7 @@ static void start(const rf_transport_t *medium, const char *options, const char 
                          .owner_uid = geteuid()};
     t.boot.nodes[0] = (rf_boot_node_t){.address = "127.0.0.1", .n_cores = t.hosts ? 1 : 2};
     t.boot.nodes[1] = (rf_boot_node_t){.address = "127.0.0.1", .first_core = 1, .n_cores = 1};
-    t.boot.cores[1].node = t.hosts ? 1 : 0;
+    t.boot.node_of[1] = t.hosts ? 1 : 0;
     snprintf(t.boot.medium[1], sizeof t.boot.medium[1], "%s", t.hosts ? medium->name : "tcp");
     snprintf(t.boot.dpdk, sizeof t.boot.dpdk, "%s", monitors_options);
     snprintf(t.boot.run_dir, sizeof t.boot.run_dir, "%s", t.folder);

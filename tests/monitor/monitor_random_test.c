@@ -283,9 +283,9 @@ static void check_claims(const world_t *w, const monitor_t *m)
             const domain_t *d = &m->domains[o->domain % MONITOR_DOMAINS_MAX];
             rf_assert(d->id == o->domain && (d->alive >> o->session & 1));
         } else {
-            const core_t *core = &m->cores[o->session >> 48];
-            rf_assert(core->member && registry_number_of((rf_core_t)(o->session >> 48), core->agreed,
-                                                         o->session) == o->session);
+            rf_core_t core = (rf_core_t)(o->session >> 48);
+            rf_assert(core_is_member(m, core) &&
+                      registry_number_of(core, core_agreed(m, core), o->session) == o->session);
         }
         rf_assert(c->state != CLAIM_WAITING); /* all had their time */
         rf_assert(c->state != CLAIM_HELD || was_granted(w, c->token));

@@ -115,10 +115,10 @@ static void a_snapshot_whose_owners_do_not_live_is_refused(void **state)
     world_exit_dispatcher(w, 1, over, 0, 0);
     world_kill(w, 3);
     world_pass(w, 5 * RF_NS_PER_S);
-    assert_false(w->monitor[0]->cores[3].member);
+    assert_false(core_is_member(w->monitor[0], 3));
     /* a monitor on its own, with what they agree on */
     size_t size = monitor_size(w->monitor[0]->boot, 0), n = replica_save(w->monitor[0], saved, sizeof saved);
-    void *memory = aligned_alloc(64, (size + 63) & ~(size_t)63);
+    void *memory = world_memory(size);
     monitor_output_t *output = calloc(1, sizeof *output);
     monitor_t *m;
     assert_true(memory && output);

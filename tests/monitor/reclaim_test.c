@@ -78,7 +78,7 @@ static void what_cannot_be_fenced_yet_keeps_what_it_has(void **state)
     /* A snapshot has it, and who takes it up goes on from there. */
     monitor_t *m = w->monitor[0], *again;
     size_t n = replica_save(m, saved, sizeof saved), size = (monitor_size(m->boot, 0) + 63) & ~(size_t)63;
-    void *memory = aligned_alloc(64, size);
+    void *memory = world_memory(size);
     monitor_output_t *output = calloc(1, sizeof *output);
     assert_true(memory && output);
     assert_int_equal(monitor_init(memory, size, m->boot, 0, 2, "owner", w->now_ns, &again), RF_OK);
@@ -97,7 +97,7 @@ static void what_cannot_be_fenced_yet_keeps_what_it_has(void **state)
     assert_int_equal(replica_apply(again, &command, sizeof command, &value), RF_OK); /* twice: as once */
     monitor_check(again);
     /* Of a life that has not left: it would be taken for fenced when it does. */
-    const rf_incarnation_t wrong[] = {again->cores[1].agreed, again->cores[1].agreed + 1, UINT32_MAX};
+    const rf_incarnation_t wrong[] = {core_agreed(again, 1), core_agreed(again, 1) + 1, UINT32_MAX};
     for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         command_t of_alive = {.op = COMMAND_RECLAIM, .core = 1, .incarnation = wrong[i], .at_ns = 8};
         assert_int_equal(replica_apply(again, &of_alive, sizeof of_alive, &value), RF_ERR_INVALID);

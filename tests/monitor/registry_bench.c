@@ -33,7 +33,7 @@ void bench_open(bench_t *b, const registry_params_t *params, uint64_t seed)
     *b = (bench_t){0};
     size_t size = registry_size(&p);
     rf_assert(size > 0);
-    b->memory = malloc(size);
+    b->memory = calloc(1, size);
     rf_assert(b->memory && registry_init(b->memory, size, &p, on_answer, b, &b->r) == RF_OK);
 }
 

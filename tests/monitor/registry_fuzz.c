@@ -24,7 +24,7 @@ static registry_t *make(uint64_t seed)
                            .user_blocks_max = 24,
                            .seed = seed};
     registry_t *r;
-    void *memory = malloc(registry_size(&p));
+    void *memory = calloc(1, registry_size(&p));
     rf_assert(memory && registry_init(memory, registry_size(&p), &p, NULL, NULL, &r) == RF_OK);
     return r;
 }

@@ -70,7 +70,7 @@ static alone_t *alone_new(const world_t *w)
     assert_non_null(a);
     a->boot = *w->monitor[1]->boot;
     size_t size = monitor_size(&a->boot, 1);
-    a->memory = aligned_alloc(64, (size + 63) & ~(size_t)63);
+    a->memory = world_memory(size);
     a->output = calloc(1, sizeof *a->output);
     assert_true(a->memory && a->output);
     assert_int_equal(monitor_init(a->memory, size, &a->boot, 1, 2, "owner", w->now_ns, &a->monitor), RF_OK);
@@ -96,8 +96,8 @@ static void saved_and_loaded_it_is_the_same(void **state)
     assert_int_equal(replica_save(a->monitor, again, sizeof again), size);
     assert_memory_equal(bytes, again, size);
     assert_int_equal(a->monitor->n_domains_live, w->monitor[0]->n_domains_live);
-    assert_true(a->monitor->cores[0].member && a->monitor->cores[2].member);
-    assert_false(a->monitor->cores[3].member);
+    assert_true(core_is_member(a->monitor, 0) && core_is_member(a->monitor, 2));
+    assert_false(core_is_member(a->monitor, 3));
     assert_non_null(name_find(a->monitor, "two"));
     registry_entry_t e;
     assert_true(registry_get(a->monitor->registry, REGISTRY_KEY, "here", 4, &e) && e.ephemeral);
@@ -197,7 +197,7 @@ static void a_full_replica_fits(void **state)
     alone_t *a = calloc(1, sizeof *a);
     a->boot = *m->boot;
     size_t memory = monitor_size(&a->boot, 0);
-    a->memory = aligned_alloc(64, (memory + 63) & ~(size_t)63);
+    a->memory = world_memory(memory);
     a->output = calloc(1, sizeof *a->output);
     assert_int_equal(monitor_init(a->memory, memory, &a->boot, 0, 2, "owner", w->now_ns, &a->monitor), RF_OK);
     a->monitor->out = a->output;

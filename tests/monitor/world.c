@@ -11,6 +11,13 @@ struct pending {
     monitor_link_stats_t links[WORLD_CORES_MAX];
 };
 
+void *world_memory(size_t size)
+{
+    void *memory = aligned_alloc(64, (size + 63) & ~(size_t)63);
+    rf_assert(memory);
+    return memset(memory, 0, size);
+}
+
 /* ---- queues ---- */
 
 monitor_event_t *world_push(world_t *w, rf_core_t to, uint32_t channel, monitor_event_kind_t kind,
@@ -55,7 +62,7 @@ void world_unsay(world_t *w, rf_core_t to, uint32_t channel, monitor_event_kind_
 
 static rf_node_t node_of(const world_t *w, rf_core_t core)
 {
-    return w->boot.cores[core].node;
+    return w->boot.node_of[core];
 }
 
 /* ---- what monitors want ---- */
@@ -378,7 +385,7 @@ static void start_core(world_t *w, rf_core_t core, const rf_boot_t *boot, rf_inc
 {
     size_t size = monitor_size(boot, core);
     free(w->memory[core]);
-    w->memory[core] = aligned_alloc(64, (size + 63) & ~(size_t)63);
+    w->memory[core] = world_memory(size);
     rf_assert(w->memory[core]);
     rf_err_t err =
         monitor_init(w->memory[core], size, boot, core, incarnation, "owner", w->now_ns, &w->monitor[core]);
@@ -418,7 +425,7 @@ static world_t *make(unsigned nodes, unsigned cores, uint64_t seed, bool one_sid
         b->nodes[n].first_core = (rf_core_t)(n * cores);
         b->nodes[n].n_cores = (rf_core_t)cores;
         for (unsigned c = 0; c < cores; c++) {
-            b->cores[n * cores + c].node = (rf_node_t)n;
+            b->node_of[n * cores + c] = (rf_node_t)n;
             b->cores[n * cores + c].cpu = (uint16_t)c;
         }
     }

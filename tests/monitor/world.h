@@ -142,6 +142,8 @@ void world_check(world_t *w);
 
 /* ---- between world.c, world_client.c and world_lanes.c ---- */
 
+/* For a monitor; the caller frees it. */
+void *world_memory(size_t size);
 monitor_event_t *world_push(world_t *w, rf_core_t to, uint32_t channel, monitor_event_kind_t kind,
                             const void *bytes, size_t size);
 test_client_t *world_client_of(world_t *w, rf_core_t core, uint32_t handle);

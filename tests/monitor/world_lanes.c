@@ -71,7 +71,7 @@ static void end(world_t *w, rf_core_t owner, rf_core_t writer)
 
 static bool reach(const world_t *w, rf_core_t a, rf_core_t b)
 {
-    return w->alive[a] && w->alive[b] && !w->cut[w->boot.cores[a].node][w->boot.cores[b].node];
+    return w->alive[a] && w->alive[b] && !w->cut[w->boot.node_of[a]][w->boot.node_of[b]];
 }
 
 static void standby(world_t *w, rf_core_t owner, const monitor_action_t *a)
