@@ -45,7 +45,8 @@ static void go_on(monitor_t *m, session_t *s)
 {
     if (!s->ending || s->op || s->proposing > 0) return;
     op_t *op = op_begin(m, OP_SESSION, RF_NEVER);
-    if (!op) return; /* tried again when the next operation of any session ends */
+    m->sessions_late |= !op; /* then when others have ended */
+    if (!op) return;
     s->op = true;
     op->session.place = (uint16_t)(s - m->sessions);
     op->session.id = s->id;
@@ -117,11 +118,14 @@ void registry_sessions_tick(monitor_t *m)
     uint64_t id = first;
     if (!m->sessions_late || !m->formed) return;
     m->sessions_late = false;
+    for (unsigned i = 0; i < SESSIONS_MAX && m->n_sessions > 0; i++) {
+        if (m->sessions[i].used) go_on(m, &m->sessions[i]);
+    }
     /* What an incarnation before this one had is not for this one to end. */
     while ((id = registry_session_above(m->registry, m->core, id)) != 0 && id >> 40 == first >> 40) {
         if (registry_session_find(m, NO_CLIENT, id) || is_being_ended(m, id)) continue;
         op_t *op = op_begin(m, OP_SESSION, RF_NEVER);
-        m->sessions_late = !op; /* then when others have ended */
+        m->sessions_late |= !op; /* then when others have ended */
         if (!op) return;
         op->session.place = NO_PLACE;
         op->session.id = id;

@@ -469,7 +469,7 @@ struct monitor {
     } slots[REGISTRY_SLOTS_MAX];
     session_t sessions[SESSIONS_MAX];
     unsigned n_sessions, n_watches;
-    bool sessions_late;        /* one of mine that has ended may own something again */
+    bool sessions_late; /* one of mine that has ended may own something again, or could not be ended yet */
     uint64_t registry_next;    /* waits and sessions are numbered */
     uint64_t registry_watched; /* watchers have been told of everything up to this revision */
 

@@ -158,6 +158,46 @@ static void the_leader_dies_while_they_wait(void **state)
     }
 }
 
+/* A command's client goes while as much is under way at its monitor as can be: what it held is given up when there is room again, though no
+ * other session ends. */
+static void a_session_ends_when_there_is_room_again(void **state)
+{
+    (void)state;
+    world_t *w = world_new(3, 1, 12);
+    world_form(w);
+    test_client_t *gone = world_node_client(w, 1), *other = world_node_client(w, 2), *many[64];
+    unsigned n_many = 0;
+    rf_client_session_t session;
+    assert_int_equal(world_ask(w, gone, RF_CLIENT_SESSION_OPEN, NULL, 0, &session, sizeof session), RF_OK);
+    rf_client_registry_t here = ask_body(RF_REGISTRY_PUT, RF_REGISTRY_KIND_KEY);
+    here.flags = RF_REGISTRY_EPHEMERAL;
+    here.session = session.session;
+    assert_int_equal(ask_change(w, gone, here, "here", "").err, RF_OK);
+    rf_client_registry_t watch = ask_body(RF_REGISTRY_KEY, RF_REGISTRY_KIND_KEY);
+    watch.timeout_ns = UINT64_MAX;
+    answer_t got;
+    do { /* each may ask so much, and no more */
+        assert_true(n_many < sizeof many / sizeof *many);
+        many[n_many] = world_node_client(w, 1);
+        do {
+            uint32_t tag = ask_send(w, many[n_many], RF_CLIENT_REGISTRY_WATCH, watch, "never", "");
+            world_settle(w);
+            got.err = RF_OK;
+            ask_fetch(many[n_many], tag, &got);
+        } while (got.err == RF_OK);
+        n_many++;
+    } while (got.err == RF_ERR_AGAIN);
+    assert_int_equal(got.err, RF_ERR_LIMIT);
+    world_client_leave(w, gone);
+    world_pass(w, RF_NS_PER_S);
+    assert_int_equal(ask_look(w, other, RF_REGISTRY_GET, RF_REGISTRY_KIND_KEY, 0, "here", NULL, NULL), 1);
+    for (unsigned i = 0; i < n_many; i++) world_client_leave(w, many[i]);
+    world_pass(w, 10 * RF_NS_PER_S);
+    assert_int_equal(ask_look(w, other, RF_REGISTRY_GET, RF_REGISTRY_KIND_KEY, 0, "here", NULL, NULL), 0);
+    world_check(w);
+    world_free(w);
+}
+
 /* A core that died comes back when the log no longer holds what it missed: it is sent the registry, and goes on with it. */
 static void who_comes_back_has_it_all(void **state)
 {
@@ -279,8 +319,11 @@ static void a_snapshot_hides_the_grant(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_a_dead_core_held),           cmocka_unit_test(without_a_quorum),
-        cmocka_unit_test(the_leader_dies_while_they_wait), cmocka_unit_test(who_comes_back_has_it_all),
+        cmocka_unit_test(what_a_dead_core_held),
+        cmocka_unit_test(without_a_quorum),
+        cmocka_unit_test(the_leader_dies_while_they_wait),
+        cmocka_unit_test(who_comes_back_has_it_all),
+        cmocka_unit_test(a_session_ends_when_there_is_room_again),
         cmocka_unit_test(a_snapshot_hides_the_grant),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
