@@ -250,6 +250,7 @@ static void plan_leave(plan_t *plan, agreement_member_t m, uint16_t flags)
 static bool start_request(agreement_t *e)
 {
     plan_t plan = {.session = e->request.session, .sequence = e->request.sequence};
+    unsigned n_escapes = e->n_escapes;
     for (unsigned i = 0; i < e->request.n_leave; i++) {
         if (!member_in(e, e->request.leave[i])) continue;
         plan_leave(&plan, e->request.leave[i], e->request.expel ? 0 : CHANGE_IN_ORDER);
@@ -258,7 +259,9 @@ static bool start_request(agreement_t *e)
     for (unsigned i = 0; i < e->request.n_join; i++) {
         rf_core_t core = e->request.join[i];
         rf_incarnation_t was = member_incarnation(e, core);
-        if (was >= INCARNATION_MAX || (was >= INCARNATION_INLINE && e->n_escapes >= ESCAPES_MAX)) continue;
+        /* Those beyond INCARNATION_INLINE have their room in snapshots already. */
+        if (was >= INCARNATION_MAX || (was == INCARNATION_INLINE && n_escapes >= ESCAPES_MAX)) continue;
+        n_escapes += was == INCARNATION_INLINE;
         if (member_state(e, core) == AGREEMENT_MEMBER_IN) {
             plan_leave(&plan, (agreement_member_t){.core = core, .incarnation = was}, 0);
         }

@@ -317,6 +317,29 @@ static void new_voters_die_before_the_change_is_committed(void **state)
     net_free(n);
 }
 
+/* As many cores as have room for it have come back often; one of them comes back once more, and takes none of that room. */
+static void who_has_come_back_often_comes_back(void **state)
+{
+    (void)state;
+    net_t *n = formed((net_knobs_t){.cores = 4, .voters_max = 3});
+    rf_core_t often[] = {3};
+    net_kill(n, 3);
+    net_tell_all(n, 3);
+    net_run(n, 20 * MS);
+    for (rf_core_t core = 0; core < 3; core++) {
+        agreement_t *e = n->cores[core].engine;
+        assert_int_equal(agreement_member_state(e, 3, NULL), AGREEMENT_MEMBER_OUT);
+        e->members[3] = 70u << 2 | AGREEMENT_MEMBER_OUT;
+        e->n_escapes = ESCAPES_MAX;
+    }
+    unsigned join = net_change(n, 1, often, 1, NULL, 0);
+    assert_true(net_answered(n, join, 20 * MS));
+    assert_int_equal(n->proposed[join].err, RF_OK);
+    assert_int_equal(n->proposed[join].value, 71);
+    assert_int_equal(n->cores[0].engine->n_escapes, ESCAPES_MAX);
+    net_free(n);
+}
+
 static void a_dead_majority_is_lost(void **state)
 {
     (void)state;
@@ -667,6 +690,7 @@ int main(void)
         cmocka_unit_test(what_is_unknown_is_not_everything),
         cmocka_unit_test(reads_that_find_no_room),
         cmocka_unit_test(new_voters_die_before_the_change_is_committed),
+        cmocka_unit_test(who_has_come_back_often_comes_back),
         cmocka_unit_test(a_dead_majority_is_lost),
         cmocka_unit_test(who_has_caught_up_is_let_go),
         cmocka_unit_test(a_snapshot_waits_for_what_is_to_be_applied),
