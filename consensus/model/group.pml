@@ -15,10 +15,24 @@
  * Deliberate defects: -DREPLY_BEFORE_STABLE -DREPORT_BEFORE_WEDGE -DONE_PHASE_UNNUMBERED -DDECIDE_BEFORE_FENCE
  * -DVISIBLE_BEFORE_STABLE
  *
- * With HEARS a member may also have heard of an operation before it does anything with it, and reports it: as the engine does with what is
+ * A member may also have heard of an operation before it does anything with it, and reports it: as the engine does with what is
  * not its turn, or is still being prepared.
  *
- * With -DTRACE the engine's steps decide: trace.pml (trace.sh makes it from what tests/consensus/group_trace.c saw) names one step
+ * A view, a fence, and a member's hearing of a view are steps of their own with -DAPART. The search takes them with the decision that waits
+ * for them, as one step, which is what makes it small. It loses no run:
+ *   - That somebody is expelled is seen by nothing but its fence and who learns of it. A fence is seen by who decides, which waits for it; else it
+ *     only ends steps, which are never forced, and makes check_all() ask less. That a member has learned of a view is seen by who decides,
+ *     which waits for it; else it only ends what the member itself takes, tells, takes in, installs or, as owner, answers. So each may
+ *     as well come later, just before the first decision that waits for it, or not at all: all that was done in between still can be, and no
+ *     assertion asks less.
+ *   - Decisions fall in the order of the views that they know of: who decides is the first survivor, and whoever would decide by a later view
+ *     is the same one, or waits until that one is fenced. So who decides knows of all views that there are, and the next are agreed on just before.
+ *   - A survivor may learn of more than the decision waits for: of one who is not in the list of who decides, but in its own. An epoch that has
+ *     that one is of an owner that has left, as it knows; so nothing is left to it, either way, but to report or to install what is decided.
+ * One operation with two departures is searched with and without -DAPART; each deliberate defect is found both ways, but for REPORT_BEFORE_WEDGE, which is
+ * about what a member does when it learns, and so is APART.
+ *
+ * With -DTRACE, which is APART, the engine's steps decide: trace.pml (trace.sh makes it from what an engine did, sim/steps.h) names one step
  * after the other, each is taken only if the model can take it, and "accepted" is printed if all were.
  *
  * Slices of a larger search: -DONLY_ONE_PHASE -DONLY_TWO_PHASE -DNO_JOIN
@@ -30,8 +44,8 @@
 #ifndef OPERATIONS
 #define OPERATIONS 2
 #endif
-#if defined(TRACE) && !defined(HEARS)
-#define HEARS
+#if (defined(TRACE) || defined(REPORT_BEFORE_WEDGE)) && !defined(APART)
+#define APART
 #endif
 
 #define N        4
@@ -59,6 +73,7 @@
 #define FIRST(set)  (HAS(set, 0) -> 0 : (HAS(set, 1) -> 1 : (HAS(set, 2) -> 2 : 3)))
 #define RUNS(i)     (!HAS(fenced, i) && epoch[i] > 0)
 #define OWNS(i)     (RUNS(i) && !wedged[i] && FIRST(list[i]) == i)
+#define COUNT(set)  (HAS(set, 0) + HAS(set, 1) + HAS(set, 2) + HAS(set, 3))
 #define SETTLED(n)  ((n) == DONE || (n) == ABORTED)
 
 /* The machine: who left, in the views' order, and who is fenced. */
@@ -81,7 +96,7 @@ byte reported[N * OPERATIONS];
 bool two_phase[OPERATIONS + 1];
 bool answered[OPERATIONS + 1], visible[OPERATIONS + 1], undone[OPERATIONS + 1];
 
-hidden byte b, j, k, m, s;
+hidden byte b, j, k, m, o, s;
 
 /*
  * Not part of the model: what is left of a member that is fenced, when nobody can notice it any more, is forgotten, so
@@ -97,6 +112,7 @@ static void reduce(void)
         if (!HAS(now.fenced, x)) continue;
         for (int i = 0; i < N; i++) {
             if (i == x || HAS(now.fenced, i)) continue;
+            if (HAS(now.gone[i], x)) continue;
             if (HAS(now.list[i], x) || HAS(now.list[x], i) && now.epoch[i] == 0) awaited = 1;
         }
         if (awaited) continue;
@@ -236,21 +252,23 @@ inline carry_out(i, n) {
     assert(n == OPERATIONS || stage[AT(i, n + 1 - (n == OPERATIONS))] != DONE) /* one order */
 }
 
-/* A member does what its owner, o, has told of operation n. */
+/* A member does what its owner has told of operation n. */
+#define TOLD_TO(i, n) told[AT(FIRST(list[i]), n)]
 #if defined(ONE_PHASE_UNNUMBERED)
-#define IN_TURN(i, n) (told[AT(o, n)] == ONE || (n) == 1 || SETTLED(stage[AT(i, (n) - 1)]))
+#define IN_TURN(i, n) (TOLD_TO(i, n) == ONE || (n) == 1 || SETTLED(stage[AT(i, (n) - 1)]))
 #else
 #define IN_TURN(i, n) ((n) == 1 || SETTLED(stage[AT(i, (n) - 1)]))
 #endif
-inline take(i, o, n, refuse) {
+inline take(i, n, refuse) {
     d_step {
-        RUNS(i) && !wedged[i] && epoch[o] == epoch[i] && FIRST(list[i]) == o &&
-        (!refuse || (told[AT(o, n)] == PREPARE && stage[AT(i, n)] <= HEARD)) &&
-        ((told[AT(o, n)] == PREPARE && stage[AT(i, n)] <= HEARD) ||
-         (told[AT(o, n)] == COMMIT && stage[AT(i, n)] == PREPARED) ||
-         (told[AT(o, n)] == STABLE && stage[AT(i, n)] == COMMITTED && IN_TURN(i, n)) ||
-         (told[AT(o, n)] == ABORT && stage[AT(i, n)] < ABORTED) ||
-         (told[AT(o, n)] == ONE && stage[AT(i, n)] <= HEARD && IN_TURN(i, n))) ->
+        RUNS(i) && !wedged[i] && epoch[FIRST(list[i])] == epoch[i] &&
+        (!refuse || (TOLD_TO(i, n) == PREPARE && stage[AT(i, n)] <= HEARD)) &&
+        ((TOLD_TO(i, n) == PREPARE && stage[AT(i, n)] <= HEARD) ||
+         (TOLD_TO(i, n) == COMMIT && stage[AT(i, n)] == PREPARED) ||
+         (TOLD_TO(i, n) == STABLE && stage[AT(i, n)] == COMMITTED && IN_TURN(i, n)) ||
+         (TOLD_TO(i, n) == ABORT && stage[AT(i, n)] < ABORTED) ||
+         (TOLD_TO(i, n) == ONE && stage[AT(i, n)] <= HEARD && IN_TURN(i, n))) ->
+        o = FIRST(list[i]);
         if
         :: told[AT(o, n)] == PREPARE -> stage[AT(i, n)] = (refuse -> REFUSED : PREPARED)
         :: told[AT(o, n)] == COMMIT ->
@@ -262,19 +280,19 @@ inline take(i, o, n, refuse) {
         :: told[AT(o, n)] == ABORT -> stage[AT(i, n)] = ABORTED; answer(o, n)
         :: told[AT(o, n)] == STABLE || told[AT(o, n)] == ONE -> carry_out(i, n); answer(o, n)
         :: else
-        fi
+        fi;
+        o = 0
     }
 }
 
-#ifdef HEARS
-inline hear(i, o, n) {
+inline hear(i, n) {
     d_step {
-        RUNS(i) && !wedged[i] && epoch[o] == epoch[i] && FIRST(list[i]) == o && stage[AT(i, n)] == NONE &&
-        (told[AT(o, n)] == PREPARE || told[AT(o, n)] == ONE) -> stage[AT(i, n)] = HEARD
+        RUNS(i) && !wedged[i] && epoch[FIRST(list[i])] == epoch[i] && stage[AT(i, n)] == NONE &&
+        (TOLD_TO(i, n) == PREPARE || TOLD_TO(i, n) == ONE) -> stage[AT(i, n)] = HEARD
     }
 }
-#endif
 
+#ifdef APART
 /* The view that expels x is agreed on. */
 inline depart(x) {
     d_step {
@@ -315,6 +333,7 @@ inline learn(i) {
         REDUCED
     }
 }
+#endif
 
 #ifdef REPORT_BEFORE_WEDGE
 #define REPORT(i, n) reported[AT(i, n)]
@@ -357,12 +376,52 @@ inline record(i, o) {
     k = 0
 }
 
-/* The first survivor decides, when all survivors have reported and the departed are fenced; it records the decisions. */
+/* The first survivor decides, m being the highest epoch reported; it records the decisions. */
+inline resolve(i) {
+    s = 0; /* the highest number known */
+    k = OPERATIONS;
+    do
+    :: k > 0 ->
+        told[AT(i, k)] = (s > 0 -> ABORT : 0); /* lost: a number that nobody has, before one that somebody has */
+        j = 0;
+        do
+        :: j < N ->
+            if
+            :: HAS(list[i] & ~gone[i], j) && epoch[j] == m && REPORT(j, k) != NONE ->
+                s = (s > k -> s : k);
+                if
+                :: !two_phase[k] && (REPORT(j, k) == DONE || REPORT(j, k) == HEARD) -> told[AT(i, k)] = ONE
+                :: two_phase[k] && REPORT(j, k) >= COMMITTED -> told[AT(i, k)] = COMMIT
+                :: REPORT(j, k) < COMMITTED && told[AT(i, k)] == 0 -> told[AT(i, k)] = ABORT
+                :: else
+                fi
+            :: else
+            fi;
+            j++
+        :: else -> break
+        od;
+        k--
+    :: else -> break
+    od;
+    last[i] = s;
+    j = 0;
+    do
+    :: j < N && epoch[j] == m && HAS(list[i] & ~gone[i], j) -> s = list[j]; break
+    :: else -> j++
+    od;
+    list[i] = s & ~gone[i];
+    epoch[i] = 1 + 2 * known[i] + HAS(list[i], OUTSIDER);
+    record(i, i);
+    answer_all(i)
+}
+
+#ifdef APART
+/* ... when all survivors have reported and the departed are fenced. */
 inline decide(i) {
     d_step {
         RUNS(i) && (list[i] & gone[i]) && SILENT(i) && FIRST(list[i] & ~gone[i]) == i ->
         b = 1;
-        m = 0; /* the highest epoch reported */
+        m = 0;
         j = 0;
         do
         :: j < N ->
@@ -379,42 +438,7 @@ inline decide(i) {
         :: else -> break
         od;
         if
-        :: b ->
-            s = 0; /* the highest number known */
-            k = OPERATIONS;
-            do
-            :: k > 0 ->
-                told[AT(i, k)] = (s > 0 -> ABORT : 0); /* lost: a number that nobody has, before one that somebody has */
-                j = 0;
-                do
-                :: j < N ->
-                    if
-                    :: HAS(list[i] & ~gone[i], j) && epoch[j] == m && REPORT(j, k) != NONE ->
-                        s = (s > k -> s : k);
-                        if
-                        :: !two_phase[k] && (REPORT(j, k) == DONE || REPORT(j, k) == HEARD) -> told[AT(i, k)] = ONE
-                        :: two_phase[k] && REPORT(j, k) >= COMMITTED -> told[AT(i, k)] = COMMIT
-                        :: REPORT(j, k) < COMMITTED && told[AT(i, k)] == 0 -> told[AT(i, k)] = ABORT
-                        :: else
-                        fi
-                    :: else
-                    fi;
-                    j++
-                :: else -> break
-                od;
-                k--
-            :: else -> break
-            od;
-            last[i] = s;
-            j = 0;
-            do
-            :: j < N && epoch[j] == m && HAS(list[i] & ~gone[i], j) -> s = list[j]; break
-            :: else -> j++
-            od;
-            list[i] = s & ~gone[i];
-            epoch[i] = 1 + 2 * known[i] + HAS(list[i], OUTSIDER);
-            record(i, i);
-            answer_all(i)
+        :: b -> resolve(i)
         :: else
         fi;
         b = 0;
@@ -425,6 +449,40 @@ inline decide(i) {
         REDUCED
     }
 }
+#else
+/* Those of `who` leave, the departed of i's list are fenced, the survivors learn of it all and wedge, and i decides. */
+#define LEFT_WITH(who) (gone_all | (who))
+inline decide(i, who) {
+    d_step {
+        RUNS(i) && !((who) & (gone_all | BIT(i))) && views + COUNT(who) <= DEPARTURES && (list[i] & LEFT_WITH(who)) &&
+        FIRST(list[i] & ~LEFT_WITH(who)) == i ->
+        gone_all = gone_all | (who);
+        views = COUNT(gone_all);
+#ifndef DECIDE_BEFORE_FENCE
+        fenced = fenced | (list[i] & gone_all);
+#endif
+        m = 0;
+        j = 0;
+        do
+        :: j < N && HAS(list[i] & ~gone_all, j) ->
+            known[j] = views;
+            gone[j] = gone_all;
+            wedged[j] = (list[j] & gone_all) != 0;
+            m = (epoch[j] > m -> epoch[j] : m);
+            j++
+        :: j < N && !HAS(list[i] & ~gone_all, j) -> j++
+        :: else -> break
+        od;
+        resolve(i);
+        b = 0;
+        j = 0;
+        k = 0;
+        m = 0;
+        s = 0;
+        REDUCED
+    }
+}
+#endif
 
 /* i installs o's epoch. Who does not hold the group yet comes last, and is given the group as it is. */
 inline install(i, o) {
@@ -516,10 +574,10 @@ inline follow_trace() {
             :: else
             fi;
             if
-            :: z == HEARD && told[AT(was, y)] != ABORT -> hear(x, was, y)
+            :: z == HEARD && told[AT(was, y)] != ABORT -> hear(x, y)
             :: z <= REFUSED && told[AT(was, y)] == ABORT -> prepare_late(x, was, y, z)
-            :: z == REFUSED && told[AT(was, y)] != ABORT -> take(x, was, y, true)
-            :: z != HEARD && z != REFUSED && !(z == PREPARED && told[AT(was, y)] == ABORT) -> take(x, was, y, false)
+            :: z == REFUSED && told[AT(was, y)] != ABORT -> take(x, y, true)
+            :: z != HEARD && z != REFUSED && !(z == PREPARED && told[AT(was, y)] == ABORT) -> take(x, y, false)
             fi;
             stage[AT(x, y)] == z
         :: what == DEPART -> depart(x)
@@ -540,10 +598,8 @@ inline follow_trace() {
 
 #define EACH(act)         :: act(0) :: act(1) :: act(2) :: act(3)
 #define EACH_NUMBER(act, n) :: act(0, n) :: act(1, n) :: act(2, n) :: act(3, n)
-#define TAKE(o, n, refuse)  :: take(0, o, n, refuse) :: take(1, o, n, refuse) :: take(2, o, n, refuse) :: take(3, o, n, refuse)
-#define HEAR(o, n)          :: hear(0, o, n) :: hear(1, o, n) :: hear(2, o, n) :: hear(3, o, n)
-#define EACH_TAKE(n)                                                                                                  \
-    TAKE(0, n, 0) TAKE(1, n, 0) TAKE(2, n, 0) TAKE(3, n, 0) TAKE(0, n, 1) TAKE(1, n, 1) TAKE(2, n, 1) TAKE(3, n, 1)
+#define EACH_TAKE(n, refuse)  :: take(0, n, refuse) :: take(1, n, refuse) :: take(2, n, refuse) :: take(3, n, refuse)
+#define EACH_DECIDE(who)      :: decide(0, who) :: decide(1, who) :: decide(2, who) :: decide(3, who)
 
 init {
     d_step {
@@ -565,21 +621,29 @@ init {
     EACH_NUMBER(number, 1)
 #endif
     EACH_NUMBER(lift, 1)
-    EACH_TAKE(1)
-#ifdef HEARS
-    HEAR(0, 1) HEAR(1, 1) HEAR(2, 1) HEAR(3, 1)
-#if OPERATIONS > 1
-    HEAR(0, 2) HEAR(1, 2) HEAR(2, 2) HEAR(3, 2)
-#endif
-#endif
+    EACH_TAKE(1, false)
+    EACH_TAKE(1, true)
+    EACH_NUMBER(hear, 1)
 #if OPERATIONS > 1
     EACH_NUMBER(lift, 2)
-    EACH_TAKE(2)
+    EACH_TAKE(2, false)
+    EACH_TAKE(2, true)
+    EACH_NUMBER(hear, 2)
 #endif
+#ifdef APART
     EACH(depart)
     EACH(fence)
     EACH(learn)
     EACH(decide)
+#else
+    EACH_DECIDE(1) EACH_DECIDE(2) EACH_DECIDE(4) EACH_DECIDE(8)
+#if DEPARTURES > 1
+    EACH_DECIDE(3) EACH_DECIDE(5) EACH_DECIDE(9) EACH_DECIDE(6) EACH_DECIDE(10) EACH_DECIDE(12)
+#endif
+#if DEPARTURES > 2
+    EACH_DECIDE(7) EACH_DECIDE(11) EACH_DECIDE(13) EACH_DECIDE(14)
+#endif
+#endif
 #ifndef NO_JOIN
     EACH(join)
 #endif

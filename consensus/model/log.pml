@@ -20,7 +20,7 @@
  *
  * Checked: one leader a term, leader completeness, agreement of all that was committed (so nothing acknowledged is lost).
  *
- * With -DTRACE the engine's steps decide: trace.pml (trace.sh makes it from what tests/consensus/consensus_trace.c saw) names one
+ * With -DTRACE the engine's steps decide: trace.pml (trace.sh makes it from what an engine did, sim/steps.h) names one
  * step after the other, each is taken only if the model can take it, and "accepted" is printed if all were.
  *
  * With SEALS so many leaders seal their log instead of writing a TERM entry (consensus/log.c, log_seal): whoever holds all of it and
@@ -181,11 +181,60 @@ static void reduce_logs(void)
     }
 }
 
+/* Not where there are snapshots, claims or restarts: there a configuration, a log or a vote also changes in other ways. */
+#if SNAPSHOTS == 0 && CLAIMS == 0 && RESTARTS == 0
+static int majority(int set, int of)
+{
+    return 2 * __builtin_popcount(set & of) > __builtin_popcount(of);
+}
+
+/* Who cannot lead in its term, and whom nobody can vote for any more, is a follower that has voted; of who can lead, it does not matter by
+ * whose votes. */
+static void reduce_candidates(void)
+{
+    for (int c = 0; c < N; c++) {
+        if (now.role[c] != CANDIDATE) continue;
+        int voters = now.old[c] | now.new[c], may = 0;
+        for (int v = 0; v < N; v++) {
+            int votes = now.term[v] < now.term[c] || (now.term[v] == now.term[c] && !now.voted[v]);
+            if ((voters >> v & 1) && votes && now.role[v] != DEAD) may = 1;
+        }
+        if (majority(now.votes[c], now.new[c]) && majority(now.votes[c], now.old[c])) {
+            now.votes[c] = voters;
+        } else if (!may) {
+            now.role[c] = FOLLOWER;
+            now.votes[c] = 0;
+        }
+    }
+}
+
+/* A leader that cannot commit anything more, for too many of its new set have gone on to later terms, need not know what is held: its
+ * followers take its entries as those of a leader of the past, without acknowledging what they hold already. That such a one does not enter the term
+ * without an entry loses no run: in its earlier term it could do all the same. */
+static void reduce_leaders(void)
+{
+    for (int e = 1; e <= TERMS; e++) {
+        int i = now.leads[e] - 1, may = 0;
+        if (i < 0) continue;
+        for (int v = 0; v < N; v++)
+            if (now.term[v] <= e || now.accepted[e * N + v] > now.committed[e]) may |= 1 << v;
+        if (majority(may, now.new[i])) continue;
+        now.leads[e] = 0;
+        for (int v = 0; v < N; v++) now.accepted[e * N + v] = 0;
+    }
+}
+#else
+#define reduce_candidates() ((void)0)
+#define reduce_leaders()    ((void)0)
+#endif
+
 static void reduce(void)
 {
     unsigned long key[N];
     unsigned char at[N], to[N], copy[N];
     int sorted = 1;
+    reduce_candidates();
+    reduce_leaders();
     reduce_logs();
     for (int i = 0; i < N; i++) {
         unsigned long known = 0;

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Does a model accept a trace of engines? Reads it from stdin: lines of a step and numbers (TRACE in the model).
 #
-#   trace.sh [log]     of the log, as tests/consensus/consensus_trace.c writes it
-#   trace.sh group     of group operations, as tests/consensus/group_trace.c does
+#   trace.sh [log]     of the log, as sim/steps.h has it written
+#   trace.sh group     of group operations
 #
 # Exit status: 0 accepted, 1 refused, 77 spin is missing.
 set -euo pipefail
