@@ -1,26 +1,9 @@
 # Hosts that go down and come up again while the machine forms: no core is its first incarnation twice, and nobody waits without a word.
 source "$(dirname "$0")/lib.sh" "$1"
 
-head -c 32 /dev/urandom >"$work/form.key"
-chmod 600 "$work/form.key"
-port=$((20000 + $$ % 10000))
-
-# configure NAME NODE...: a machine of nodes of one core each, brought up one by one.
-configure() {
-    export RACKFISH_MACHINE="t$$-$1"
-    dir=$base/$RACKFISH_MACHINE
-    machines+=("$RACKFISH_MACHINE")
-    shift
-    {
-        printf 'machine: %s\nkey_file: form.key\nallow_root: on\ndefaults: {cores: "0-0"}\nnodes:\n' "$RACKFISH_MACHINE"
-        for node in "$@"; do
-            printf '  - {hosts: %s, address: 127.0.0.1, port: %s}\n' "$node" $((port++))
-        done
-    } >"$work/form.yaml"
-}
 # up_node NODE TIMEOUT [FOLDER]: in the background; its output is $work/up.NODE.
 up_node() {
-    "${3:-$build/bin}/rackfish" up --config "$work/form.yaml" --node "$1" --timeout "$2" >"$work/up.$1" 2>&1 </dev/null &
+    "${3:-$build/bin}/rackfish" up --config "$config" --node "$1" --timeout "$2" >"$work/up.$1" 2>&1 </dev/null &
 }
 boot_said() { grep -q "$2" "$dir/$1/boot.log"; }
 incarnation() { rackfish --json cores 2>/dev/null | grep "\"core\":$1," | json incarnation; }
@@ -44,7 +27,7 @@ reboots() {
 }
 
 # Three hosts, of which two are there: their cores are started, and wait for the third.
-configure three a b c
+configure three "" a b c
 up_node a 100s
 ups=($!)
 up_node b 100s
@@ -64,7 +47,7 @@ for core in 0 1 2; do equal "core $core runs programs" "$(timeout 60 rackfish ru
 machine_down
 
 # Two hosts, of which one goes down before its core has come up: what was begun cannot end, and both say so.
-configure two a b
+configure two "" a b
 mkdir "$work/slow"
 cp "$build/bin/rackfish" "$build/bin/rackfishd" "$work/slow/"
 printf '#!/bin/sh\nexec sleep 600\n' >"$work/slow/rf-cpudriver"

@@ -4,31 +4,9 @@ source "$(dirname "$0")/lib.sh" "$1"
 
 source "$(dirname "$0")/net.sh"
 net_begin 3 10.213.78
-export RACKFISH_MACHINE="t$$-leases"
-dir=$base/$RACKFISH_MACHINE
-machines+=("$RACKFISH_MACHINE")
-head -c 32 /dev/urandom >"$work/net.key"
-chmod 600 "$work/net.key"
-cat >"$work/net.yaml" <<YAML
-machine: $RACKFISH_MACHINE
-key_file: net.key
-allow_root: on
-leases: on
-lease_drift: 5
-defaults: {cores: "0-0"}
-nodes:
-  - {hosts: h1, address: 10.213.78.1}
-  - {hosts: h2, address: 10.213.78.2}
-  - {hosts: h3, address: 10.213.78.3}
-YAML
-for i in 1 2 3; do
-    net_exec $((i - 1)) timeout 90 rackfish up --config "$work/net.yaml" --node "h$i" >"$work/up$i" 2>&1 &
-done
+net_machine leases $'leases: on\nlease_drift: 5'
 at() { rackfish --via "h$(($1 + 1))" --json status 2>/dev/null | json "$2"; } # of core 0 to 2
 up() { [[ $(at "$1" cores_up) == "$2" ]]; }
-within "three hosts form a machine" 90 up 0 3
-wait
-remember_processes
 matches "status says what its leases are" "$(rackfish --via h2 status)" "reads +by the leader alone while it holds a lease, of 250 ms less 5 %"
 get() { timeout 30 rackfish --via "h$(($1 + 1))" registry get k 2>/dev/null; }
 put() { timeout 30 rackfish --via "h$(($1 + 1))" registry put k "$2"; }

@@ -176,6 +176,22 @@ machine_up() {
     finish
 }
 
+# configure SUFFIX SETTINGS HOST...: a machine of hosts that are brought up one by one, by $config: of one core each, here at $port and behind
+# it unless HOST, an entry of `nodes`, names an address. SETTINGS are lines of the configuration.
+configure() {
+    export RACKFISH_MACHINE="t$$-$1"
+    dir=$base/$RACKFISH_MACHINE config=$work/$1.yaml port=$((20000 + $$ % 10000))
+    machines+=("$RACKFISH_MACHINE")
+    head -c 32 /dev/urandom >"$work/$1.key"
+    chmod 600 "$work/$1.key"
+    printf 'machine: %s\nkey_file: %s.key\nallow_root: on\n%s\ndefaults: {cores: "0-0"}\nnodes:\n' "$RACKFISH_MACHINE" "$1" "$2" >"$config"
+    local host next=$port
+    for host in "${@:3}"; do
+        [[ $host == *address:* ]] || host+=", address: 127.0.0.1, port: $((next++))"
+        echo "  - {hosts: $host}" >>"$config"
+    done
+}
+
 # All processes of the machine as "pid start-time": those in its state files, and what descends from its CPU drivers.
 machine_processes() {
     awk '{ print $3, $4 }' "$dir"/*/state 2>/dev/null

@@ -6,30 +6,13 @@ status_of() { rackfish --via "$1" --json status 2>/dev/null | json "$2"; }
 all_up() { [[ $(status_of a cores_up) == "$1" ]]; }
 is() { [[ $(status_of a "$1") == "$2" ]]; }
 runs() { [[ $(timeout 60 rackfish --via a run --core "$1" -- echo on 2>&1) == on ]]; }
-up_node() { timeout 100 rackfish up --config "$work/$1.yaml" --node "$2" --timeout "${3:-60s}"; }
+up_node() { timeout 100 rackfish up --config "$config" --node "$1" --timeout "${2:-60s}"; }
 
 # machine NAME [SETTING]: three hosts of a core each.
 machine() {
-    export RACKFISH_MACHINE="t$$-$1"
-    dir=$base/$RACKFISH_MACHINE
-    machines+=("$RACKFISH_MACHINE")
-    name=$1
-    head -c 32 /dev/urandom >"$work/$1.key"
-    chmod 600 "$work/$1.key"
-    port=$((20000 + $$ % 10000))
-    cat >"$work/$1.yaml" <<YAML
-machine: $RACKFISH_MACHINE
-key_file: $1.key
-allow_root: on
-${2:-}
-defaults: {cores: "0-0"}
-nodes:
-  - {hosts: a, address: 127.0.0.1, port: $port}
-  - {hosts: b, address: 127.0.0.1, port: $((port + 1))}
-  - {hosts: c, address: 127.0.0.1, port: $((port + 2))}
-YAML
+    configure "$1" "${2:-}" a b c
     local node ups=()
-    for node in c b a; do up_node "$1" $node >"$work/up.$node" 2>&1 & ups+=($!); done
+    for node in c b a; do up_node $node >"$work/up.$node" 2>&1 & ups+=($!); done
     wait "${ups[@]}"
     within "$1: three nodes form a machine" 60 all_up 3
     check "$1: a value is put" rackfish --via a registry put kept well
@@ -65,7 +48,7 @@ stall() {
 
 # comes_back NODE CORE: `up` is ready when the core has joined, however long the others take; what is run at once runs.
 comes_back() {
-    check "up brings it back" up_node one "$1"
+    check "up brings it back" up_node "$1"
     local joined ready
     joined=$(grep -h "this core has joined" "$dir/$1/monitor-$2.log" | tail -n 1) ready=$(grep -h "is ready" "$dir/$1/rackfishd.log" | tail -n 1)
     check "... ready when its core has joined" test "${joined%% *}" '<' "${ready%% *}"
@@ -94,12 +77,12 @@ for how in kept lost; do
     kill_nodes b c
     if [[ $how == lost ]]; then rm -rf "$dir/b" "$dir/b.sock" "$dir/c" "$dir/c.sock"; fi
     within "$how: two of three hosts die: no quorum" 60 is has_quorum false
-    up_node "$how" b 8s >"$work/up.b" 2>&1
+    up_node b 8s >"$work/up.b" 2>&1
     sleep 1
     equal "... with one of them back nothing is lost" "$(status_of a lost)" false
     matches "... but waits, and for whom" "$(rackfish --via a status)" "waits for +cores 1-2"
     matches "... a change says no more" "$(rackfish --via a registry put x y 2>&1)" "quorum is out of reach"
-    up_node "$how" c >"$work/up.c" 2>&1
+    up_node c >"$work/up.c" 2>&1
     equal "$how: up of the other one fails" $? 1
     matches "... saying why, and what to do" "$(cat "$work/up.c")" "node c: .*lost the majority of its voters.*rackfish down.*rackfish up"
     is_lost "$how"
@@ -128,7 +111,7 @@ machine alive
 left=($(awk '$1 != "node" { print $3 }' "$dir/b/state" "$dir/c/state"))
 kill -KILL "$(node_pid b)" "$(node_pid c)"
 rm -rf "$dir/b" "$dir/b.sock" "$dir/c" "$dir/c.sock"
-for node in b c; do up_node alive $node 4s >"$work/up.$node" 2>&1 & done
+for node in b c; do up_node $node 4s >"$work/up.$node" 2>&1 & done
 wait
 equal "monitors that live without rackfishd and run directory are not taken for dead" "$(status_of a lost) $(status_of a has_quorum)" "false true"
 check "... and the machine works" rackfish --via a registry put kept on

@@ -1,6 +1,7 @@
 # Hosts in network namespaces, with a bridge between them, for tests of whole machines. Source it after lib.sh:
 #
 #   net_begin 3 10.213.77          # hosts 0 to 2 with addresses 10.213.77.1 to .3; skips the test where that cannot be had
+#   net_machine one "leases: on"   # ... which are hosts h1 to h3 of a machine with this setting: brings it up
 #   net_exec 0 rackfish up ...     # a command on a host
 #   net_cut 0 2 && net_heal 0 2    # their network goes down, and up
 #   net_lose 0 1 && net_hear 0 1   # what host 0 sends to host 1 is lost, and is not
@@ -83,4 +84,18 @@ NFT
         ip -n "$net-$i" address add "$(net_address "$i")/24" dev eth0
         ip -n "$net-$i" link set eth0 up
     done
+}
+
+net_machine() {
+    local i hosts=()
+    for ((i = 0; i < net_hosts; i++)); do hosts+=("h$((i + 1)), address: $(net_address $i)"); done
+    configure "$1" "$2" "${hosts[@]}"
+    for ((i = 0; i < net_hosts; i++)); do
+        net_exec $i timeout 90 rackfish up --config "$config" --node "h$((i + 1))" >"$work/up$((i + 1))" 2>&1 &
+    done
+    net_all_up() { [[ $(rackfish --via h1 --json status 2>/dev/null | json nodes_up) == "$net_hosts" ]]; }
+    within "$net_hosts hosts form a machine" 90 net_all_up
+    wait
+    cat "$work"/up?
+    remember_processes
 }

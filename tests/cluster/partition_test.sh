@@ -10,28 +10,7 @@ cut() { net_cut $(of_net "$@"); }
 # shellcheck disable=SC2046
 heal() { net_heal $(of_net "$@"); }
 
-export RACKFISH_MACHINE="t$$-partition"
-dir=$base/$RACKFISH_MACHINE
-machines+=("$RACKFISH_MACHINE")
-head -c 32 /dev/urandom >"$work/net.key"
-chmod 600 "$work/net.key"
-cat >"$work/net.yaml" <<YAML
-machine: $RACKFISH_MACHINE
-key_file: net.key
-allow_root: on
-defaults: {cores: "0-0"}
-nodes:
-  - {hosts: h1, address: 10.213.77.1}
-  - {hosts: h2, address: 10.213.77.2}
-  - {hosts: h3, address: 10.213.77.3}
-YAML
-for i in 1 2 3; do
-    net_exec $((i - 1)) timeout 90 rackfish up --config "$work/net.yaml" --node "h$i" >"$work/up$i" 2>&1 &
-done
-wait_for_all() { [[ $(rackfish --via h1 --json status 2>/dev/null | json nodes_up) == 3 ]]; }
-within "three hosts form a machine" 90 wait_for_all
-wait
-cat "$work"/up?
+net_machine partition ""
 at() { rackfish --via "h$1" --json status 2>/dev/null | json "$2"; }
 quorum() { [[ $(at "$1" has_quorum) == "$2" ]]; }
 frozen() { [[ $(at "$1" frozen) == "$2" ]]; }

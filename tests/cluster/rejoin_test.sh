@@ -273,23 +273,8 @@ within "all are back, once more" 60 all_up 4
 machine_down
 
 # The node that forms comes back by `up` like any other: it asks the others, and joins the machine that they know.
-export RACKFISH_MACHINE="t$$-first"
-dir=$base/$RACKFISH_MACHINE
-machines+=("$RACKFISH_MACHINE")
-head -c 32 /dev/urandom >"$work/first.key"
-chmod 600 "$work/first.key"
-port=$((20000 + $$ % 10000))
-cat >"$work/first.yaml" <<YAML
-machine: $RACKFISH_MACHINE
-key_file: first.key
-allow_root: on
-defaults: {cores: "0-0"}
-nodes:
-  - {hosts: a, address: 127.0.0.1, port: $port}
-  - {hosts: b, address: 127.0.0.1, port: $((port + 1))}
-  - {hosts: c, address: 127.0.0.1, port: $((port + 2))}
-YAML
-up_node() { timeout 100 rackfish up --config "$work/first.yaml" --node "$1" --timeout "${2:-90s}"; }
+configure first "" a b c
+up_node() { timeout 100 rackfish up --config "$config" --node "$1" --timeout "${2:-90s}"; }
 machine_id() { rackfish --via "$1" status | sed -n '/^machine/s/.*(\(.*\))/\1/p'; }
 first_is_back() {
     [[ $(machine_id a) == "$id" ]] && rejoined 0 "$1" 3

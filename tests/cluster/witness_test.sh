@@ -2,18 +2,8 @@
 # run keep whatever the file says later.
 source "$(dirname "$0")/lib.sh" "$1"
 
-head -c 32 /dev/urandom >"$work/witness.key"
-chmod 600 "$work/witness.key"
-port=$((30000 + $$ % 10000))
-export RACKFISH_MACHINE="t$$-witness"
-dir=$base/$RACKFISH_MACHINE
-machines+=("$RACKFISH_MACHINE")
-{
-    printf 'machine: %s\nkey_file: witness.key\nallow_root: on\nleases: on\ndefaults: {cores: "0-0"}\nnodes:\n' "$RACKFISH_MACHINE"
-    printf '  - {hosts: %s, address: 127.0.0.1, port: %s}\n' a $port b $((port + 1))
-    printf '  - {hosts: w, address: 127.0.0.1, port: %s, witness: on}\n' $((port + 2))
-} >"$work/witness.yaml"
-bring_up() { timeout 110 rackfish up --config "$work/witness.yaml" --node "$1" --timeout 100s >"$work/up.$1" 2>&1 </dev/null; }
+configure witness "leases: on" a b "w, witness: on"
+bring_up() { timeout 110 rackfish up --config "$config" --node "$1" --timeout 100s >"$work/up.$1" 2>&1 </dev/null; }
 via() { rackfish --via "$@"; }
 status_is() { [[ $(via "$1" --json status 2>/dev/null | json "$2") == "$3" ]]; }
 goes_down() { # all processes of a host at once
@@ -43,7 +33,7 @@ matches "... and as JSON" "$(via b --json status)" '"witnesses":\["w"\]'
 matches "nodes names it" "$(via a nodes)" "up, witness"
 equal "only one node is one" "$(via a --json nodes | grep -c '"witness":true')" 1
 matches "it says that leases are on" "$(via w status)" "reads +by the leader alone .* of 250 ms"
-matches "doctor knows that any one may die" "$(rackfish doctor --config "$work/witness.yaml" 2>&1)" "or of any 1 node"
+matches "doctor knows that any one may die" "$(rackfish doctor --config "$config" 2>&1)" "or of any 1 node"
 for i in 1 2 3 4; do matches "a program without a wish goes elsewhere ($i)" "$(where w)" "^core [01]$"; done
 equal "... with one it goes to the witness" "$(where a --core 2) $(where a --node w) $(where w --node w)" "core 2 core 2 core 2"
 equal "--all leaves the witness out" "$(timeout 60 rackfish --via a run --all -- echo on 2>&1 | grep -c on)" 2
@@ -63,7 +53,7 @@ for row in "w a b" "b a w" "a b w"; do
     within "... and any one may go again" 30 status_is "$2" survives_nodes 1
 done
 
-sed -i 's/^leases: on/leases: off/' "$work/witness.yaml"
+sed -i 's/^leases: on/leases: off/' "$config"
 daemon=$(node_pid b)
 kill -KILL "$daemon"
 within "a rackfishd goes down" 20 gone "$daemon"
@@ -74,6 +64,6 @@ matches "... and says so" "$(cat "$dir/b/rackfishd.log")" "witness.yaml:4: lease
 kill -KILL "$(pid_of monitor 1)"
 within "... a core of it joins anew" 60 bash -c "rackfish --via a --json cores | grep '\"core\":1,.*' | grep -q '\"state\":\"up\"'"
 within "... and works" 30 works a --core 1
-sed -i 's/^leases: off/leases: on/' "$work/witness.yaml"
+sed -i 's/^leases: off/leases: on/' "$config"
 machine_down
 finish
