@@ -2,28 +2,10 @@
  * Runs that broke the engine once, each scripted message by message: what a step must do when votes, snapshots, reads, views or
  * terms cross in ways that the random runs seldom hit. Speaks in wire structures, so it includes engine.h.
  */
-#include "net.h"
+#include "net_script.h"
 #include "consensus/engine.h"
 
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
 #include <stdlib.h>
-
-static net_t *formed(net_knobs_t knobs, uint64_t seed)
-{
-    net_t *n = net_new(&knobs, seed);
-    net_form(n);
-    net_run(n, 3 * MS);
-    for (rf_core_t core = 0; core < knobs.cores; core++) assert_true(net_state(n, core).formed);
-    return n;
-}
-
-static agreement_member_t m1(rf_core_t c)
-{
-    return (agreement_member_t){.core = c, .incarnation = 1};
-}
 
 static size_t put(uint8_t *b, size_t at, const void *x, size_t size)
 {

@@ -2,35 +2,10 @@
  * What the engine does where something is full, far off, or dead at the worst moment: each a scripted run that once stopped it,
  * or made it say what was not so. Looks into the engine where nothing is to be seen from outside, so it includes engine.h.
  */
-#include "net.h"
+#include "net_script.h"
 #include "consensus/engine.h"
 
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
 #include <unistd.h>
-
-static net_t *formed(net_knobs_t knobs)
-{
-    net_t *n = net_new(&knobs, 1);
-    net_form(n);
-    net_run(n, 3 * MS);
-    for (rf_core_t core = 0; core < knobs.cores; core++) assert_true(net_state(n, core).formed);
-    return n;
-}
-
-static agreement_member_t m1(rf_core_t c)
-{
-    return (agreement_member_t){.core = c, .incarnation = 1};
-}
-
-static void goes_on(net_t *n, rf_core_t core)
-{
-    unsigned p = net_propose(n, core);
-    assert_true(net_answered(n, p, 200 * MS));
-    assert_int_equal(n->proposed[p].err, RF_OK);
-}
 
 static bool later_leader(net_t *n, void *term)
 {
@@ -42,7 +17,7 @@ static bool later_leader(net_t *n, void *term)
 static void leaderships_that_fail_on_a_full_ring(void **state)
 {
     (void)state;
-    net_t *n = formed((net_knobs_t){.cores = 3, .log_max = 16});
+    net_t *n = formed((net_knobs_t){.cores = 3, .log_max = 16}, 1);
     net_isolate(n, 2, true);
     n->cut[1][0] = true;
     for (unsigned i = 0; i < 30; i++) net_propose(n, 0);
@@ -71,7 +46,7 @@ static void leaderships_that_fail_on_a_full_ring(void **state)
 static void a_sealed_log_is_of_that_term(void **state)
 {
     (void)state;
-    net_t *n = formed((net_knobs_t){.cores = 5, .voters_max = 5});
+    net_t *n = formed((net_knobs_t){.cores = 5, .voters_max = 5}, 1);
     agreement_t *e = n->cores[4].engine;
     wire_append_t a = {.term = 7,
                        .prev_index = e->last,
@@ -97,7 +72,7 @@ static void a_sealed_log_is_of_that_term(void **state)
 static void sealing_ends_the_log(void **state)
 {
     (void)state;
-    net_t *n = formed((net_knobs_t){.cores = 3, .voters_max = 3});
+    net_t *n = formed((net_knobs_t){.cores = 3, .voters_max = 3}, 1);
     agreement_t *e = n->cores[2].engine;
     net_isolate(n, 2, true);
     uint64_t end = e->last;
@@ -133,7 +108,7 @@ static void sealing_ends_the_log(void **state)
 static void nothing_goes_behind_a_seal_that_is_not_committed(void **state)
 {
     (void)state;
-    net_t *n = formed((net_knobs_t){.cores = 5, .voters_max = 5, .log_max = 16});
+    net_t *n = formed((net_knobs_t){.cores = 5, .voters_max = 5, .log_max = 16}, 1);
     const agreement_t *from = n->cores[0].engine, *e = n->cores[1].engine;
     uint64_t begin = e->last, end = begin + 16;
     assert_int_equal(e->applied, begin);
@@ -200,7 +175,7 @@ static void nothing_goes_behind_a_seal_that_is_not_committed(void **state)
 static void a_term_that_cannot_be(void **state)
 {
     (void)state;
-    net_t *n = formed((net_knobs_t){.cores = 4, .voters_max = 3});
+    net_t *n = formed((net_knobs_t){.cores = 4, .voters_max = 3}, 1);
     uint64_t far = UINT64_MAX / 2;
     for (rf_core_t to = 0; to < 4; to++) {
         rf_core_t liar = to == 3 ? 2 : 3;
@@ -232,7 +207,7 @@ static void a_term_that_cannot_be(void **state)
 static void what_is_unknown_is_not_everything(void **state)
 {
     (void)state;
-    net_t *n = formed((net_knobs_t){.cores = 3});
+    net_t *n = formed((net_knobs_t){.cores = 3}, 1);
     unsigned n_unknown = 0;
     for (unsigned round = 0; round < 6; round++) {
         net_isolate(n, 2, true);
@@ -266,7 +241,7 @@ static void what_is_unknown_is_not_everything(void **state)
 static void reads_that_find_no_room(void **state)
 {
     (void)state;
-    net_t *n = formed((net_knobs_t){.cores = 9, .voters_max = 3, .lossless = true});
+    net_t *n = formed((net_knobs_t){.cores = 9, .voters_max = 3, .lossless = true}, 1);
     agreement_t *e = n->cores[0].engine;
     assert_int_equal(net_leader(n), 0);
     rf_core_t voter[2] = {0, 0};
@@ -295,7 +270,8 @@ static void reads_that_find_no_room(void **state)
 static void new_voters_die_before_the_change_is_committed(void **state)
 {
     (void)state;
-    net_t *n = formed((net_knobs_t){.cores = 5, .voters_max = 3, .defects = AGREEMENT_DEFECT_CHANGE_UNASKED});
+    net_t *n =
+        formed((net_knobs_t){.cores = 5, .voters_max = 3, .defects = AGREEMENT_DEFECT_CHANGE_UNASKED}, 1);
     agreement_state_t s = net_state(n, 0);
     assert_int_equal(net_leader(n), 0);
     agreement_member_t leave[2];
@@ -321,7 +297,7 @@ static void new_voters_die_before_the_change_is_committed(void **state)
 static void who_has_come_back_often_comes_back(void **state)
 {
     (void)state;
-    net_t *n = formed((net_knobs_t){.cores = 4, .voters_max = 3});
+    net_t *n = formed((net_knobs_t){.cores = 4, .voters_max = 3}, 1);
     rf_core_t often[] = {3};
     net_kill(n, 3);
     net_tell_all(n, 3);
@@ -343,7 +319,7 @@ static void who_has_come_back_often_comes_back(void **state)
 static void a_dead_majority_is_lost(void **state)
 {
     (void)state;
-    net_t *n = formed((net_knobs_t){.cores = 3});
+    net_t *n = formed((net_knobs_t){.cores = 3}, 1);
     for (rf_core_t c = 1; c < 3; c++) {
         assert_false(net_state(n, 0).lost);
         net_kill(n, c);
@@ -357,7 +333,8 @@ static void a_dead_majority_is_lost(void **state)
 static void who_has_caught_up_is_let_go(void **state)
 {
     (void)state;
-    net_t *n = formed((net_knobs_t){.cores = 9, .per_host = 3, .voters_max = 3, .plan = AGREEMENT_PLAN_HOST});
+    net_t *n =
+        formed((net_knobs_t){.cores = 9, .per_host = 3, .voters_max = 3, .plan = AGREEMENT_PLAN_HOST}, 1);
     assert_int_equal(net_leader(n), 0);
     agreement_t *e = n->cores[0].engine;
     for (rf_core_t c = 4; c < 9; c++) {
@@ -381,7 +358,7 @@ static void a_snapshot_waits_for_what_is_to_be_applied(void **state)
 {
     (void)state;
     alarm(30); /* the step once never returned */
-    net_t *n = formed((net_knobs_t){.cores = 4, .voters_max = 3, .log_max = 256});
+    net_t *n = formed((net_knobs_t){.cores = 4, .voters_max = 3, .log_max = 256}, 1);
     rf_core_t learner = 3;
     assert_int_equal(net_leader(n), 0);
     assert_int_equal(net_state(n, learner).role, AGREEMENT_ROLE_LEARNER);
@@ -428,8 +405,10 @@ static void a_snapshot_waits_for_what_is_to_be_applied(void **state)
 static void silence_becomes_death(void **state)
 {
     (void)state;
-    net_t *n = formed((net_knobs_t){
-        .cores = 5, .voters_max = 3, .no_timeouts = true, .defects = AGREEMENT_DEFECT_CHANGE_UNASKED});
+    net_t *n = formed(
+        (net_knobs_t){
+            .cores = 5, .voters_max = 3, .no_timeouts = true, .defects = AGREEMENT_DEFECT_CHANGE_UNASKED},
+        1);
     agreement_state_t s = net_state(n, 0);
     assert_int_equal(net_leader(n), 0);
     agreement_member_t leave[2];
@@ -457,7 +436,7 @@ static void silence_becomes_death(void **state)
 static void voters_leave_for_silent_learners(void **state)
 {
     (void)state;
-    net_t *n = formed((net_knobs_t){.cores = 5, .voters_max = 3});
+    net_t *n = formed((net_knobs_t){.cores = 5, .voters_max = 3}, 1);
     net_run(n, 50 * MS);
     agreement_state_t s = net_state(n, 0);
     assert_int_equal(net_leader(n), 0);
@@ -476,7 +455,7 @@ static void voters_leave_for_silent_learners(void **state)
 static void who_votes_is_no_candidate(void **state)
 {
     (void)state;
-    net_t *n = formed((net_knobs_t){.cores = 4, .voters_max = 3});
+    net_t *n = formed((net_knobs_t){.cores = 4, .voters_max = 3}, 1);
     assert_int_equal(net_leader(n), 0);
     agreement_state_t s = net_state(n, 0);
     rf_core_t dead = s.voters[0].core != 0 ? s.voters[0].core : s.voters[1].core;
@@ -570,7 +549,8 @@ static void a_snapshot_that_answers_much(void **state)
 {
     (void)state;
     const unsigned each = AGREEMENT_COMPLETIONS_MAX * 3 / 4;
-    net_t *n = formed((net_knobs_t){.cores = 4, .voters_max = 3, .log_max = 256, .proposals_max = 2 * each});
+    net_t *n =
+        formed((net_knobs_t){.cores = 4, .voters_max = 3, .log_max = 256, .proposals_max = 2 * each}, 1);
     rf_core_t learner = 3;
     assert_int_equal(net_leader(n), 0);
     assert_int_equal(net_state(n, learner).role, AGREEMENT_ROLE_LEARNER);
@@ -605,7 +585,7 @@ static void a_short_lease_drifts_too(void **state)
 {
     (void)state;
     const uint64_t lease_ns = 1900 * US;
-    net_t *n = formed((net_knobs_t){.cores = 3, .lease_ns = lease_ns});
+    net_t *n = formed((net_knobs_t){.cores = 3, .lease_ns = lease_ns}, 1);
     agreement_t *e = n->cores[0].engine;
     net_run(n, 2 * MS);
     uint64_t sent_ns = e->rounds_ns[progress_majority(e, PROGRESS_ROUND, e->round) % ROUNDS_KEPT];
@@ -631,7 +611,7 @@ static void one_of_two_voters_is_replaced(void **state)
 {
     (void)state;
     rf_core_t far = 2;
-    net_t *n = formed((net_knobs_t){.cores = 3, .per_host = 2, .voters_max = 2});
+    net_t *n = formed((net_knobs_t){.cores = 3, .per_host = 2, .voters_max = 2}, 1);
     assert_true(votes_here(n, &far));
     agreement_member_t leave = m1(far);
     assert_true(net_answered(n, net_change(n, 0, NULL, 0, &leave, 1), 50 * MS));
@@ -653,7 +633,7 @@ static void one_of_two_voters_is_replaced(void **state)
 static void a_leader_without_a_commit_has_no_contact(void **state)
 {
     (void)state;
-    net_t *n = formed((net_knobs_t){.cores = 3, .log_max = 16});
+    net_t *n = formed((net_knobs_t){.cores = 3, .log_max = 16}, 1);
     assert_true(agreement_contact_ns(n->cores[0].engine) > 0);
     net_isolate(n, 2, true);
     for (unsigned i = 0; i < 60; i++) {

@@ -2,29 +2,8 @@
  * What the engine does with what lasts: a change of members that has to wait while its session goes on; a cut that outlasts many attempts
  * to be elected; a transfer of the state while the log goes on. Each a scripted run.
  */
-#include "net.h"
+#include "net_script.h"
 #include "consensus/engine.h"
-
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
-
-static net_t *formed(net_knobs_t knobs)
-{
-    net_t *n = net_new(&knobs, 1);
-    net_form(n);
-    net_run(n, 3 * MS);
-    for (rf_core_t core = 0; core < knobs.cores; core++) assert_true(net_state(n, core).formed);
-    return n;
-}
-
-static void goes_on(net_t *n, rf_core_t core)
-{
-    unsigned p = net_propose(n, core);
-    assert_true(net_answered(n, p, 200 * MS));
-    assert_int_equal(n->proposed[p].err, RF_OK);
-}
 
 static void goes_on_for_two_windows(net_t *n, rf_core_t core)
 {
@@ -42,7 +21,7 @@ static void a_change_that_waits_is_not_denied(void **state)
 {
     (void)state;
     for (unsigned by = 0; by < 3; by += 2) { /* by the leader itself, and by another */
-        net_t *n = formed((net_knobs_t){.cores = 3});
+        net_t *n = formed((net_knobs_t){.cores = 3}, 1);
         agreement_member_t leaver = {.core = 2, .incarnation = 1};
         assert_int_equal(net_leader(n), 0);
         net_kill(n, 1);
@@ -73,7 +52,7 @@ static void a_leave_does_not_wait_in_the_log_for_who_is_silent(void **state)
     for (unsigned unasked = 0; unasked < 2; unasked++) {
         net_knobs_t knobs = {.cores = 3, .defects = unasked ? AGREEMENT_DEFECT_CHANGE_UNASKED : 0};
         for (rf_core_t by = 0; by < 3; by += 2) { /* through the leader, and by itself */
-            net_t *n = formed(knobs);
+            net_t *n = formed(knobs, 1);
             agreement_member_t leaver = {.core = 2, .incarnation = 1};
             assert_int_equal(net_leader(n), 0);
             goes_on(n, 0);
@@ -109,7 +88,7 @@ static void who_is_promoted_has_just_answered(void **state)
     (void)state;
     for (unsigned unasked = 0; unasked < 2; unasked++) {
         net_t *n =
-            formed((net_knobs_t){.cores = 3, .defects = unasked ? AGREEMENT_DEFECT_CHANGE_UNASKED : 0});
+            formed((net_knobs_t){.cores = 3, .defects = unasked ? AGREEMENT_DEFECT_CHANGE_UNASKED : 0}, 1);
         agreement_member_t leave[] = {net_member(n, 1), net_member(n, 2)};
         unsigned one = 1, two = 2;
         net_change(n, 0, NULL, 0, leave, 2);
@@ -142,7 +121,7 @@ static bool somebody_leads(net_t *n, void *before)
 static void who_is_cut_off_after_a_death_raises_no_terms(void **state)
 {
     (void)state;
-    net_t *n = formed((net_knobs_t){.cores = 3});
+    net_t *n = formed((net_knobs_t){.cores = 3}, 1);
     assert_int_equal(net_leader(n), 0);
     uint64_t before = net_state(n, 0).term;
     net_kill(n, 0);
@@ -185,7 +164,7 @@ static void a_voter_catches_up_under_load(void **state)
 {
     (void)state;
     for (unsigned log_max = 64; log_max <= 256; log_max *= 4) {
-        net_t *n = formed((net_knobs_t){.cores = 3, .log_max = log_max, .snapshot_size = 1500000});
+        net_t *n = formed((net_knobs_t){.cores = 3, .log_max = log_max, .snapshot_size = 1500000}, 1);
         load(n, 60000, 2 * MS);
         n->cores[2].stalled_until_ns = n->now_ns + 10 * MS;
         load(n, 60000, 10 * MS);
@@ -202,7 +181,7 @@ static void a_voter_catches_up_under_load(void **state)
 static void a_learner_catches_up_under_load(void **state)
 {
     (void)state;
-    net_t *n = formed((net_knobs_t){.cores = 4, .log_max = 256, .snapshot_size = 1500000});
+    net_t *n = formed((net_knobs_t){.cores = 4, .log_max = 256, .snapshot_size = 1500000}, 1);
     const agreement_t *e = n->cores[0].engine;
     n->cores[3].stalled_until_ns = n->now_ns + 10 * MS;
     load(n, 60000, 10 * MS);
@@ -238,7 +217,8 @@ static void a_learner_behind_a_slow_line_is_expelled(void **state)
                                         .log_max = 64,
                                         .plan = by_parent ? AGREEMENT_PLAN_HOST : AGREEMENT_PLAN_BROADCAST,
                                         .snapshot_size = 1500000,
-                                        .behind_ns = 60 * MS});
+                                        .behind_ns = 60 * MS},
+                          1);
         assert_int_equal(net_leader(n), 0);
         rf_core_t learner = any_learner(n, 3);
         assert_int_not_equal(learner, RF_CORE_NONE);
@@ -271,7 +251,7 @@ static void a_learner_behind_a_slow_line_is_expelled(void **state)
 static void a_voter_that_stops_again_holds_nobody_up(void **state)
 {
     (void)state;
-    net_t *n = formed((net_knobs_t){.cores = 3, .log_max = 64, .snapshot_size = 1500000});
+    net_t *n = formed((net_knobs_t){.cores = 3, .log_max = 64, .snapshot_size = 1500000}, 1);
     load(n, 60000, 2 * MS);
     n->cores[2].stalled_until_ns = n->now_ns + 10 * MS;
     load(n, 60000, 10 * MS + 500 * US);
