@@ -1,5 +1,6 @@
 # Hosts that die whole and come back by `up`: one of three joins again; two of three are proved dead by what their next rackfishds say, with
-# their run directories and without, and the machine is lost, which everybody is told; with less than that it waits.
+# their run directories and without, and the machine is lost, which everybody is told; with less than that it waits. A core that
+# leaves while another's silence is unnoticed does not take the quorum along.
 source "$(dirname "$0")/lib.sh" "$1"
 
 status_of() { rackfish --via "$1" --json status 2>/dev/null | json "$2"; }
@@ -116,5 +117,16 @@ wait
 equal "monitors that live without rackfishd and run directory are not taken for dead" "$(status_of a lost) $(status_of a has_quorum)" "false true"
 check "... and the machine works" rackfish --via a registry put kept on
 kill -KILL "${left[@]}" # nobody else knows of them
+machine_down
+
+# A host stands still, which nobody has noticed, and another's core leaves: the change does not wait in the log for that one.
+machine_up leaves --nodes 3 --cores 1
+pids=()
+mapfile -t pids < <(awk '{ print $3 }' "$dir/node2/state")
+kill -STOP "${pids[@]}"
+check "core off, while another host stands still" timeout 30 rackfish core off 1
+check "... and the machine goes on" timeout 20 rackfish registry put k v
+equal "... with one core" "$(rackfish --json status | json cores_up)" 1
+kill -CONT "${pids[@]}"
 machine_down
 finish
