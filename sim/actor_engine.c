@@ -142,6 +142,12 @@ static void step_once(sim_world_t *w, sim_process_t *p, agreement_event_t *event
     if (p->stale_ns) event->now_ns = p->stale_ns;
     p->last_now_ns = event->now_ns;
     const agreement_output_t *out = agreement_step(p->engine, event);
+    if (w->steps_log) {
+        agreement_state_t state;
+        agreement_member_t self = {.core = p->core, .incarnation = p->incarnation};
+        agreement_query(p->engine, &state);
+        steps_log_stepped(w->steps_log, self, &state, out);
+    }
     if (out->role_changed || out->view_changed || (w->n_events & 255) == 0) check_leader(w, p);
     if (w->options->model) p->cost_ns += sim_distribution_draw(&w->options->model->step, &w->choices);
     if (p->slow_until_ns > w->now_ns) p->cost_ns += sim_between(&w->faults, 20, 500) * RF_NS_PER_US;

@@ -181,6 +181,7 @@ static void act(sim_world_t *w, sim_process_t *p, const group_action_t *a)
     if (id.group >> 63) /* of several: actions name their own agreement, completions the first group */
         id = (group_op_id_t){.group = a->groups[0], .member = id.member, .counter = id.group};
     uint32_t op = op_of(w, &id, a->phase);
+    if (a->kind == GROUP_ACTION_APPLY) w->groups->ops[op].number = a->number;
     if (a->kind == GROUP_ACTION_ABORT) {
         check_two_phase_aborted(w, p, op);
         return;
@@ -217,6 +218,7 @@ static void completed(sim_world_t *w, sim_process_t *p, const group_completion_t
         bool phase_two = c->cookie >> 9 & 1;
         uint32_t op = op_of(w, &c->id, phase_two ? GROUP_TWO_PHASE : GROUP_ONE_PHASE);
         if (c->err == RF_OK) {
+            if (w->steps_groups) steps_groups_answered(w->steps_groups, w->groups->ops[op].number);
             rf_histogram_add(&w->statistics->latency, w->now_ns - w->clients[client].started_ns);
             if (phase_two) {
                 check_two_phase_completed(w, p, op);
@@ -259,6 +261,9 @@ static void step_once(sim_world_t *w, sim_process_t *p, group_event_t *event)
     state_t *s = state_of(p);
     event->now_ns = sim_clock_local(w, w->host[p->core]);
     s->output = groups_step(s->groups, event);
+    if (w->steps_groups)
+        steps_groups_stepped(w->steps_groups, p->core, s->groups,
+                             event->kind == GROUP_VIEW ? event->view.left[0].core : RF_CORE_NONE);
     if (p->slow_until_ns > w->now_ns)
         p->busy_until_ns = w->now_ns + sim_between(&w->faults, 20, 500) * RF_NS_PER_US;
     p->next_message = p->next_to = p->next_completion = s->next_action = 0;
@@ -330,6 +335,7 @@ void sim_groups_expel(sim_world_t *w, agreement_member_t member)
     }
     l->views[l->n_views++] = member;
     w->statistics->views++;
+    if (w->steps_groups) steps_groups_left(w->steps_groups, member.core);
     for (unsigned i = 0; i < w->n_cores; i++) {
         if (w->processes[i].alive) push_view(w, &w->processes[i]);
     }
@@ -429,13 +435,14 @@ static void handle_form(sim_world_t *w, sim_process_t *p, const sim_event_t *eve
     for (unsigned i = 0; i < w->n_cores && n < w->group_params.members_max; i++) {
         unsigned core = (p->core + i) % w->n_cores;
         const sim_process_t *m = &w->processes[core];
-        if (core == p->core || !m->alive || rf_prng_below(&prng, 4) == 0) continue;
+        if (core == p->core || !m->alive) continue;
+        if (w->steps_groups ? core >= STEPS_MEMBERS : rf_prng_below(&prng, 4) == 0) continue;
         members[n++] = (agreement_member_t){.core = m->core, .incarnation = m->incarnation};
     }
     group_event_t e = {.kind = GROUP_FORM};
     e.form.group = event->peer.incarnation;
     e.form.cookie = e.form.group << 32 | FORMING;
-    e.form.parents = draw_parents(w, &prng, members, n, parents);
+    if (!w->steps_groups) e.form.parents = draw_parents(w, &prng, members, n, parents);
     e.form.members = members;
     e.form.n_members = n;
     step(w, p, &e);

@@ -14,9 +14,11 @@ void sim_groups_begin(sim_world_t *w)
 {
     sim_groups_t *l = w->groups;
     l->n_groups = (unsigned)sim_between(&w->work, 1, SIM_GROUPS_MAX);
+    if (w->steps_groups) l->n_groups = 1;
     for (unsigned g = 0; g < l->n_groups; g++) {
         sim_event_t *event = sim_push(w, RF_NS_PER_US * (g + 1), SIM_EVENT_FORM);
         event->core = (rf_core_t)rf_prng_below(&w->work, w->n_cores);
+        if (w->steps_groups) event->core = 0;
         event->life = w->processes[event->core].life;
         event->peer.incarnation = g + 1;
         event->x = rf_prng_next(&w->work);
@@ -109,8 +111,8 @@ bool sim_groups_client_request(sim_world_t *w, sim_process_t *p, const sim_event
         if (sim_group_members(p, g, &info)) held[n++] = g;
     }
     if (n == 0 || rf_prng_below(&w->work, 16) == 0) return join(w, c, out);
-    if (rf_prng_below(&w->work, 32) == 0) {
-        out->kind = GROUP_LEAVE; /* refused if it is the owner */
+    if (rf_prng_below(&w->work, 32) == 0 && !w->steps_groups) { /* of which the model knows nothing */
+        out->kind = GROUP_LEAVE;                                /* refused if it is the owner */
         out->change.group = held[rf_prng_below(&w->work, n)];
         out->change.cookie = c->sequence << 32 | c->number;
         return true;

@@ -14,6 +14,7 @@ typedef struct sim_group_op {
     group_phase_t phase;
     uint64_t first_ns;
     uint64_t position;            /* its number in the group; 0: nobody has done it */
+    uint64_t number;              /* as the group counts, of who was last asked to apply it */
     bool is_applied;              /* somewhere */
     bool is_answered, is_refused; /* the caller was told that it is done; that nothing has happened */
     rf_incarnation_t prepared[SIM_GROUP_CORES_MAX], applied[SIM_GROUP_CORES_MAX],

@@ -65,6 +65,7 @@ static void ask_for_joins(sim_world_t *w, unsigned host)
     for (unsigned i = w->host_first[host]; i < w->host_first[host + 1]; i++) {
         sim_process_t *p = &w->processes[i];
         if (p->alive || w->now_ns < p->join_due_ns || n == joins_max(w)) continue;
+        if (w->steps_log && (i != w->seed % STEPS_CORES || p->incarnation > 1)) continue; /* one, once */
         n++;
         p->joining = true;
         p->host_stamp++;
@@ -109,6 +110,7 @@ static void start(sim_world_t *w, rf_core_t core, rf_incarnation_t incarnation)
     sim_process_t *p = &w->processes[core];
     /* What the dead one has left is fenced before its core's number is used again by this host. */
     if (w->fenced[core] < p->incarnation) w->fenced[core] = p->incarnation;
+    if (w->steps_log) steps_log_started_anew(w->steps_log, core);
     sim_process_start(w, core, incarnation);
     w->statistics->restarts++;
     sim_network_room(w);
@@ -161,6 +163,7 @@ void sim_host_changed(sim_world_t *w, sim_process_t *p, const sim_waiter_t *wait
 static void tell_fenced(sim_world_t *w, agreement_member_t member)
 {
     if (w->fenced[member.core] < member.incarnation) w->fenced[member.core] = member.incarnation;
+    if (w->steps_groups) steps_groups_fenced(w->steps_groups, member.core);
     for (unsigned i = 0; i < w->n_cores; i++) {
         sim_process_t *p = &w->processes[i];
         if (!p->alive) continue;

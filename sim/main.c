@@ -32,6 +32,7 @@ enum {
     OPTION_JSON,
     OPTION_TRACE,
     OPTION_HISTORY,
+    OPTION_STEPS,
     OPTION_CHECK_HISTORY,
     OPTION_EVENTS_MAX,
     OPTION_HELP,
@@ -77,6 +78,11 @@ static const option_text_t texts[] = {
      OPTION_ONE_SIDED},
     {"trace", "FROM:TO", "prints these events as they happen", OPTION_TRACE},
     {"history", "FILE", "writes what the clients did and saw, as text (doc/history.md)", OPTION_HISTORY},
+    {"steps", "FILE",
+     "writes what the engines, or the groups, of three members and a spare did, as steps that the models "
+     "take "
+     "(consensus/model/trace.sh of the sources)",
+     OPTION_STEPS},
     {"check-history", "FILE", "only says whether that history is linearizable; - is standard input",
      OPTION_CHECK_HISTORY},
     {"events-max", "N", "a seed with more events is stuck (default: 50000000)", OPTION_EVENTS_MAX},
@@ -141,7 +147,7 @@ static const struct {
 
 typedef struct command_line {
     sim_options_t options;
-    const char *check_history, *model;
+    const char *check_history, *model, *steps;
     bool keep_going, help;
     sim_model_t model_read;
     char replay[2048];
@@ -331,6 +337,9 @@ static bool take_option(command_line_t *line, int id, const char *value)
     case OPTION_HISTORY:
         o->history_path = value;
         return true;
+    case OPTION_STEPS:
+        line->steps = value;
+        return true;
     case OPTION_CHECK_HISTORY:
         line->check_history = value;
         return true;
@@ -361,6 +370,22 @@ static sim_actor_kind_t actor_kind(const sim_options_t *o)
     return o->groups ? SIM_OF_GROUPS : o->whole ? SIM_OF_MONITOR : o->rdma ? SIM_OF_RDMA : SIM_OF_ENGINE;
 }
 
+/* The models know four cores, of which three vote, or hold the group. */
+static bool take_steps(command_line_t *line)
+{
+    sim_options_t *o = &line->options;
+    if (o->whole || o->rdma || o->one_sided || line->model)
+        return complain("only for the actors engine and groups", "--steps");
+    if (o->seeds != 1) return complain("of one seed only", "--steps");
+    if ((o->monitors && o->monitors != STEPS_CORES) || (o->hosts && o->hosts != STEPS_CORES) ||
+        (o->voters && o->voters != STEPS_MEMBERS))
+        return complain("of 4 monitors on 4 hosts, 3 of which vote", "--steps");
+    o->monitors = o->hosts = STEPS_CORES;
+    o->voters = STEPS_MEMBERS;
+    o->steps = fopen(line->steps, "w");
+    return o->steps || complain("cannot be written", line->steps);
+}
+
 static bool parse(command_line_t *line, int argc, char **argv)
 {
     struct option long_options[TEXTS + 1] = {0};
@@ -383,6 +408,7 @@ static bool parse(command_line_t *line, int argc, char **argv)
         return complain("too many sleepers in one run", "--monitors");
     if (line->options.rdma && line->model) return complain("there is no model for this actor", "rdma");
     if (line->model) line->options.model = &line->model_read;
+    if (line->steps && !take_steps(line)) return false;
     if (!faults) sim_knobs_parse(line->model ? "none" : "default", &line->options.knobs, why, sizeof why);
     return sim_knobs_suit(&line->options.knobs, actor_kind(&line->options), why, sizeof why) ||
            complain("faults", why);
@@ -648,6 +674,7 @@ int main(int argc, char **argv)
     } else {
         run_share(&line, 0, 1, &total);
     }
+    if (line.options.steps && fclose(line.options.steps) != 0) complain("cannot be written", line.steps);
     double seconds = (double)(rf_clock_ns() - started_ns) / 1e9;
     if (line.options.json)
         print_json(&total, seconds);

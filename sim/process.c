@@ -136,6 +136,8 @@ void sim_process_kill(sim_world_t *w, rf_core_t core)
 {
     sim_process_t *p = &w->processes[core];
     rf_assert(p->alive);
+    if (w->steps_log)
+        steps_log_ended(w->steps_log, (agreement_member_t){.core = core, .incarnation = p->incarnation});
     p->alive = p->carrying = false;
     p->life++;
     if (p->quiet_since_ns == RF_NEVER) p->quiet_since_ns = w->now_ns;

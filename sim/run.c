@@ -92,7 +92,7 @@ static void draw_shape(sim_world_t *w)
     w->left = calloc(w->n_cores, sizeof *w->left);
     w->fenced = calloc(w->n_cores, sizeof *w->fenced);
     rf_assert(w->host && w->package && w->witness && w->host_first && w->processes && w->left && w->fenced);
-    bool witness = !o->model && w->n_hosts >= 3 && rf_prng_below(prng, 6) == 0;
+    bool witness = !o->model && !o->steps && w->n_hosts >= 3 && rf_prng_below(prng, 6) == 0;
     for (unsigned h = 0; h <= w->n_hosts; h++)
         w->host_first[h] = (unsigned)((uint64_t)h * w->n_cores / w->n_hosts);
     for (unsigned h = 0; h < w->n_hosts; h++) {
@@ -169,6 +169,28 @@ static void draw_parameters(sim_world_t *w)
     }
 }
 
+/* The machine that the models know: cores 0 to 2 vote, or form the group, and nobody else forms anything. */
+static void set_up_steps(sim_world_t *w)
+{
+    w->knobs.form_again = 0;
+    if (w->options->groups) {
+        w->knobs.restart = 0;
+        w->steps_groups = steps_groups_new(1, w->options->steps);
+    } else {
+        w->steps_log = steps_log_new();
+    }
+}
+
+/* What comes back when the faults are over is no step of the models. */
+static void end_steps(sim_world_t *w)
+{
+    if (w->steps_log) steps_log_write(w->steps_log, w->options->steps);
+    steps_log_free(w->steps_log);
+    steps_groups_free(w->steps_groups);
+    w->steps_log = NULL;
+    w->steps_groups = NULL;
+}
+
 static void set_up(sim_world_t *w)
 {
     const sim_options_t *o = w->options;
@@ -179,6 +201,7 @@ static void set_up(sim_world_t *w)
     rf_prng_seed(&w->work, rf_prng_next(&root));
     rf_prng_seed(&w->choices, rf_prng_next(&root));
     sim_knobs_draw(&o->knobs, &w->choices, &w->knobs);
+    if (o->steps) set_up_steps(w);
     draw_shape(w);
     draw_parameters(w);
     w->actor = &sim_actor_engine;
@@ -350,6 +373,7 @@ static void phase_event(sim_world_t *w)
         if (w->operations_left > 0 && w->now_ns < w->phase_ends_ns) break;
         w->phase = SIM_PHASE_SETTLE;
         w->operations_left = 0;
+        if (w->steps_log) end_steps(w);
         w->settle_started_ns = w->now_ns;
         w->statistics->work_ns +=
             w->last_done_ns > w->work_started_ns ? w->last_done_ns - w->work_started_ns : 1;
@@ -593,6 +617,7 @@ sim_verdict_t sim_run(const sim_options_t *options, uint64_t seed, sim_statistic
     if (w->verdict == SIM_OK) check_end(w);
     if (w->verdict != SIM_OK && !options->quiet) report_failure(w);
     write_history(w);
+    end_steps(w);
     uint64_t each = w->n_cores > LARGE ? resident_bytes() / w->n_cores : 0;
     if (each > statistics->resident_bytes) statistics->resident_bytes = each;
     statistics->cpu_ns += cpu_ns() - started_cpu_ns;

@@ -18,6 +18,7 @@
  *      model.c      costs by class of edge, from files
  *      learned.c    with a model: when the last member has applied what the first has
  *      history.c    histories of operations as text (doc/history.md)
+ *      steps*.c     what engines did as steps of the Spin models (--steps)
  *      check_*.c    one property each
  *      groups.h, actor_groups.c, client_groups.c    group operations by themselves, under views that an oracle gives
  *      monitors.h, *_monitor*.c, fake.c             whole monitors: the real monitor/ on each core
@@ -39,6 +40,7 @@
 #include "consensus/agreement.h"
 #include "sim/history.h"
 #include "sim/knobs.h"
+#include "sim/steps.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -465,6 +467,7 @@ typedef struct sim_options {
     const char *replay;        /* the other options, for the line that says how to replay */
     uint64_t trace_from, trace_to;
     const char *history_path;
+    FILE *steps; /* NULL: none are written, and the run need not be one that the models know */
     uint64_t events_max;
 } sim_options_t;
 
@@ -535,6 +538,8 @@ struct sim_world {
 
     sim_learned_t learned[SIM_LEARNED_MAX];
     sim_history_t history;
+    steps_log_t *steps_log; /* NULL: none are written */
+    steps_groups_t *steps_groups;
     sim_ledger_t ledger;
     sim_statistics_t *statistics;
     sim_traced_t trace[SIM_TRACE_EVENTS];

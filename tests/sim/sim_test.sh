@@ -147,6 +147,12 @@ command)
     expect 0 "$sim" --model amd-8x4 --monitors 32 --plan package --clients 1 --ops 200
     grep -q 'applied by the last of 32 members' "$scratch/out" || fail "a model does not say when the last member knows"
     expect 1 "$sim" --actor nobody
+    # Steps are of one run that the models know (tests/consensus/trace_test.sh: they are accepted)
+    for what in "--seeds 2" "--actor monitor" --one-sided "--monitors 5" "--voters 5"; do
+        # shellcheck disable=SC2086 # several words
+        expect 1 "$sim" --steps "$scratch/steps" $what
+    done
+    expect 1 "$sim" --steps "$scratch/no/such/folder"
     expect 1 "$sim" --one-sided --groups
     expect 1 "$sim" --actor rdma --monitors 17
     # What means nothing to an actor is refused where it is named, and said where it is not
