@@ -197,7 +197,7 @@ static void dispatch(monitor_t *m, uint32_t client, const rf_wire_header_t *requ
         shutdown_request(m, client, request);
         return;
     case RF_CLIENT_DEAD: /* rackfishd saw it by a pidfd, or that of the core's node told it */
-        if (body->dead.core < m->boot->n_cores) peer_process_died(m, body->dead.core, body->dead.incarnation);
+        if (body->dead.core < m->boot->n_cores) peer_told_died(m, body->dead.core, body->dead.incarnation);
         break;
     case RF_CLIENT_CANCEL:
         wait_cancel(m, client, (uint32_t)body->target.domain);

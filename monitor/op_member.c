@@ -380,7 +380,7 @@ void member_dead(monitor_t *m, rf_core_t core, bool first_hand)
     c->ready = false;
     c->link = PEER_GONE;
     out_log(m, m->phase == PHASE_SHUTDOWN ? RF_LOG_DEBUG : RF_LOG_WARN, "core %u is dead: %s%s", core,
-            rf_err_text(RF_ERR_PEER_DEAD), first_hand ? "" : " (told by another monitor)");
+            rf_err_text(RF_ERR_PEER_DEAD), first_hand ? "" : " (as told)");
     peer_fence(m, core, core_life(c));
     unpark_all(m, true, core);
     say_down(m, core, RF_ERR_PEER_DEAD);

@@ -234,6 +234,13 @@ void peer_process_died(monitor_t *m, rf_core_t core, rf_incarnation_t incarnatio
     if (core != m->core && incarnation == core_life(c)) member_dead(m, core, true);
 }
 
+/* Of another host's core all rackfishds tell their own monitors: if each of these spread it, it would be as many messages as there are links. */
+void peer_told_died(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
+{
+    if (core != m->core && incarnation == core_life(&m->cores[core]))
+        member_dead(m, core, same_node(m, core));
+}
+
 void peer_fail_ops(monitor_t *m, rf_core_t core)
 {
     each_op_of(m, core, false);

@@ -147,6 +147,7 @@ rf_err_t peer_request(monitor_t *m, op_t *op, rf_core_t core, uint8_t type, cons
 void peer_answered(monitor_t *m, op_t *op);
 void peer_up(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, const monitor_process_t *process);
 void peer_process_died(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation);
+void peer_told_died(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation); /* by rackfishd */
 /* Closes the link with `incarnation` of a core, or an earlier one, and listens to none of these any more. */
 void peer_fence(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation);
 void peer_fail_ops(monitor_t *m, rf_core_t core); /* those that wait for it */
