@@ -164,6 +164,17 @@ static size_t lay_out(const agreement_params_t *p, uint8_t *memory, size_t *zero
     return layout.size;
 }
 
+/* Whole pages that are 0 already are only read: those that are fresh from the kernel stay untouched. */
+static void clear(uint8_t *memory, size_t size)
+{
+    static const uint8_t zeros[4096];
+    for (size_t at = 0, n; at < size; at += n) {
+        size_t in_page = sizeof zeros - ((uintptr_t)(memory + at) & (sizeof zeros - 1));
+        n = size - at < in_page ? size - at : in_page;
+        if (memcmp(memory + at, zeros, n) != 0) memset(memory + at, 0, n);
+    }
+}
+
 size_t agreement_size(const agreement_params_t *params)
 {
     if (!params_valid(params)) return 0;
@@ -179,7 +190,7 @@ rf_err_t agreement_init(void *memory, size_t size, const agreement_params_t *par
     if (size < needed || (uintptr_t)memory % 64 != 0) return RF_ERR_NO_MEMORY;
     size_t zeroed;
     lay_out(params, NULL, &zeroed);
-    memset(memory, 0, zeroed);
+    clear(memory, zeroed);
     lay_out(params, memory, &zeroed);
     agreement_t *e = memory;
     e->params = *params;

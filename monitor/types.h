@@ -364,19 +364,19 @@ typedef struct agree {
     uint64_t
         notice_ns; /* then others are told what is committed, if nothing tells them before; 0: they know */
     bool awaited;  /* what was applied in this step is waited for at another monitor */
-    uint64_t retry_ns;               /* the log was full: no proposal before that; 0 */
-    uint64_t sequence;               /* last used of this member's own session */
-    uint32_t queue[MONITOR_OPS_MAX]; /* operations that want to propose, in order */
+    uint64_t retry_ns; /* the log was full: no proposal before that; 0 */
+    uint64_t sequence; /* last used of this member's own session */
     unsigned queue_head, n_queue;
+    unsigned n_inflight;
+    uint64_t joins_ns; /* when the next change goes by which some join; 0: nobody waits for it */
+    uint64_t joins;    /* sequence of the one that is under way; 0: none */
+    unsigned reads_head, n_reads, n_reading;
     struct {
         uint64_t session, sequence;
         uint32_t op; /* 0: a change by which some join */
     } inflight[AGREE_PROPOSALS_MAX];
-    unsigned n_inflight;
-    uint64_t joins_ns; /* when the next change goes by which some join; 0: nobody waits for it */
-    uint64_t joins;    /* sequence of the one that is under way; 0: none */
+    uint32_t queue[MONITOR_OPS_MAX]; /* operations that want to propose, in order */
     uint32_t reads[MONITOR_OPS_MAX]; /* operations that want to read, in order */
-    unsigned reads_head, n_reads, n_reading;
 } agree_t;
 
 /* A session of rackfishd: owns what vanishes with a command. Ends by an agreed entry, behind all that it still proposes. */
@@ -435,9 +435,7 @@ struct monitor {
     monitor_output_t *out;     /* of the step under way */
     uint64_t next_deadline_ns; /* no operation's is earlier */
     uint64_t due_ns;           /* the last step asked for the time then; RF_NEVER: not behind itself */
-    lateness_t lateness;
 
-    agree_t agree;
     struct {
         uint64_t due_ns; /* when to look whether each voter has what it needs */
         bool again;      /* the engine wants to see the lane once more */
@@ -455,32 +453,19 @@ struct monitor {
     unsigned n_fenced;   /* how often one was found to be DONE */
     unsigned n_wanted;   /* cores to be dialled when their addresses come */
     unsigned n_redials;  /* cores to be dialled again: none is looked for when it is 0 */
-    domain_t domains[MONITOR_DOMAINS_MAX]; /* of domain id at id % MONITOR_DOMAINS_MAX */
     rf_domain_t domain_last;
     unsigned n_domains_live;
-    name_t names[MONITOR_NAMES_MAX];
     registry_t *registry;
     bool loading; /* a snapshot: the registry comes behind the rest */
 
-    struct {
-        bool used;
-        uint16_t size;
-        uint8_t bytes[REGISTRY_COMMAND_MAX] __attribute__((aligned(8)));
-    } slots[REGISTRY_SLOTS_MAX];
-    session_t sessions[SESSIONS_MAX];
     unsigned n_sessions, n_watches;
     bool sessions_late; /* one of mine that has ended may own something again, or could not be ended yet */
     uint64_t registry_next;    /* waits and sessions are numbered */
     uint64_t registry_watched; /* watchers have been told of everything up to this revision */
 
-    local_t locals[MONITOR_LOCAL_MAX];
-    client_t clients[MONITOR_CLIENTS_MAX];
-    parked_t parked[MONITOR_PARKED_FDS_MAX];
-    op_t ops[MONITOR_OPS_MAX];
     unsigned n_ops, n_transfers, n_waits;
     uint32_t op_next;
 
-    rf_client_machine_event_t events[MONITOR_EVENTS_KEPT];
     unsigned n_subscribers;
     uint64_t event_last; /* events are numbered from 1 */
 
@@ -499,6 +484,23 @@ struct monitor {
     uint64_t ping_deadline_ns;
     int exit_status; /* -1: goes on */
     uint64_t logged_ns[4];
+
+    /* Behind all that each step looks at: most of it is never touched. */
+    agree_t agree;
+    client_t clients[MONITOR_CLIENTS_MAX];
+    lateness_t lateness;
+    local_t locals[MONITOR_LOCAL_MAX];
+    session_t sessions[SESSIONS_MAX];
+    op_t ops[MONITOR_OPS_MAX];
+    struct {
+        bool used;
+        uint16_t size;
+        uint8_t bytes[REGISTRY_COMMAND_MAX] __attribute__((aligned(8)));
+    } slots[REGISTRY_SLOTS_MAX];
+    parked_t parked[MONITOR_PARKED_FDS_MAX];
+    name_t names[MONITOR_NAMES_MAX];
+    rf_client_machine_event_t events[MONITOR_EVENTS_KEPT];
+    domain_t domains[MONITOR_DOMAINS_MAX]; /* of domain id at id % MONITOR_DOMAINS_MAX */
 };
 
 #endif

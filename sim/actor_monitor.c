@@ -173,7 +173,11 @@ static void start(sim_world_t *w, sim_process_t *p)
     m->checked_role = AGREEMENT_ROLE_LEARNER;
     m->n_fenced = 0;
     if (m->fenced) memset(m->fenced, 0, w->n_cores * sizeof *m->fenced);
-    memset(m->told_lives, 0, sizeof m->told_lives);
+    if (w->n_cores <= SIM_TOLD_ALL) {
+        if (!m->told_lives) m->told_lives = malloc(w->n_hosts * sizeof *m->told_lives);
+        rf_assert(m->told_lives);
+        memset(m->told_lives, 0, w->n_hosts * sizeof *m->told_lives);
+    }
     memset(m->last_ns, 0, sizeof m->last_ns);
     sim_links_start(w, p->core);
     p->tick_local_ns = sim_clock_local(w, w->host[p->core]);
@@ -487,8 +491,10 @@ void sim_monitors_free(sim_world_t *w)
         sim_monitor_t *m = &all->monitors[i];
         for (unsigned k = 0; k < m->n_ends; k++) free(m->ends[k]);
         free(m->ends);
+        free(m->ends_there);
         free(m->fenced);
         free(m->wants);
+        free(m->told_lives);
         free(m->output);
         if (w->processes[i].memory) munmap(w->processes[i].memory, all->memory_size);
         w->processes[i].memory = NULL;

@@ -83,7 +83,7 @@ static void tell_addresses(sim_world_t *w, rf_core_t core)
 {
     sim_monitor_t *m = &w->monitors->monitors[core];
     for (unsigned i = 0; i < m->n_wants; i++) tell_wanted(w, core, &m->wants[i]);
-    if (w->n_cores > SIM_TOLD_ALL) return;
+    if (!m->told_lives) return;
     for (unsigned h = 0; h < w->n_hosts; h++) {
         uint64_t lives = lives_of(w, h);
         if (h == w->host[core] || lives == m->told_lives[h] || !reaches(w, h, w->host[core])) continue;

@@ -24,7 +24,7 @@ static unsigned end_place(const sim_monitor_t *m, rf_core_t there)
     unsigned low = 0, high = m->n_ends;
     while (low < high) {
         unsigned middle = (low + high) / 2;
-        if (m->ends[middle]->there < there)
+        if (m->ends_there[middle] < there)
             low = middle + 1;
         else
             high = middle;
@@ -36,24 +36,26 @@ sim_end_t *sim_end_find(const sim_world_t *w, rf_core_t here, rf_core_t there)
 {
     const sim_monitor_t *m = &w->monitors->monitors[here];
     unsigned at = end_place(m, there);
-    return at < m->n_ends && m->ends[at]->there == there ? m->ends[at] : NULL;
+    return at < m->n_ends && m->ends_there[at] == there ? m->ends[at] : NULL;
 }
 
 sim_end_t *sim_end(sim_world_t *w, rf_core_t here, rf_core_t there)
 {
     sim_monitor_t *m = &w->monitors->monitors[here];
     unsigned at = end_place(m, there);
-    if (at < m->n_ends && m->ends[at]->there == there) return m->ends[at];
+    if (at < m->n_ends && m->ends_there[at] == there) return m->ends[at];
     if (m->n_ends == m->ends_max) {
         m->ends_max = m->ends_max ? m->ends_max * 2 : 8;
         m->ends = realloc(m->ends, m->ends_max * sizeof(sim_end_t *));
-        rf_assert(m->ends);
+        m->ends_there = realloc(m->ends_there, m->ends_max * sizeof *m->ends_there);
+        rf_assert(m->ends && m->ends_there);
     }
     sim_end_t *e = calloc(1, sizeof *e);
     rf_assert(e);
-    e->there = there;
     e->lowest = 1;
-    memmove(m->ends + at + 1, m->ends + at, (m->n_ends++ - at) * sizeof(sim_end_t *));
+    memmove(m->ends + at + 1, m->ends + at, (m->n_ends - at) * sizeof(sim_end_t *));
+    memmove(m->ends_there + at + 1, m->ends_there + at, (m->n_ends++ - at) * sizeof *m->ends_there);
+    m->ends_there[at] = there;
     return m->ends[at] = e;
 }
 
@@ -340,7 +342,7 @@ void sim_links_start(sim_world_t *w, rf_core_t core)
     sim_monitor_t *m = &w->monitors->monitors[core];
     for (unsigned i = 0; i < m->n_ends; i++) {
         drop_held(w, m->ends[i]);
-        *m->ends[i] = (sim_end_t){.there = m->ends[i]->there, .lowest = 1};
+        *m->ends[i] = (sim_end_t){.lowest = 1};
     }
 }
 
@@ -376,7 +378,7 @@ void sim_links_look(sim_world_t *w, unsigned host)
     for (unsigned i = w->host_first[host]; i < w->host_first[host + 1]; i++) {
         const sim_monitor_t *m = &w->monitors->monitors[i];
         for (unsigned k = end_place(m, (rf_core_t)w->host_first[host + 1]); k < m->n_ends; k++) {
-            rf_core_t a = (rf_core_t)i, b = m->ends[k]->there;
+            rf_core_t a = (rf_core_t)i, b = m->ends_there[k];
             const sim_end_t *back = sim_end_find(w, b, a);
             if (m->ends[k]->state != SIM_END_UP && (!back || back->state != SIM_END_UP)) continue;
             if (out_of_reach(w, a, b) || out_of_reach(w, b, a)) break_link(w, a, b, RF_ERR_TIMEOUT);
@@ -417,8 +419,8 @@ void sim_links_cut(sim_world_t *w)
         (unsigned)rf_prng_below(&w->faults, 4); /* 0, 1: both; 2, 3: of the two the one, or the other */
     for (unsigned i = 0; i < w->n_cores; i++) {
         const sim_monitor_t *m = &w->monitors->monitors[i];
-        for (unsigned k = 0; k < m->n_ends && m->ends[k]->there < i; k++) {
-            rf_core_t a = (rf_core_t)i, b = m->ends[k]->there;
+        for (unsigned k = 0; k < m->n_ends && m->ends_there[k] < i; k++) {
+            rf_core_t a = (rf_core_t)i, b = m->ends_there[k];
             if (!cut_either(w, a, b)) continue;
             const sim_end_t *back = sim_end_find(w, b, a);
             if (who != 2 && m->ends[k]->state == SIM_END_UP) say_broken(w, b, a);
@@ -434,7 +436,7 @@ void sim_links_heal(sim_world_t *w)
         const sim_monitor_t *m = &w->monitors->monitors[to];
         for (unsigned i = 0; i < m->n_ends; i++) {
             sim_end_t *e = m->ends[i];
-            rf_core_t from = e->there;
+            rf_core_t from = m->ends_there[i];
             if (sim_network_cut(w, w->host[from], w->host[to])) continue;
             if (w->faults_on && e->remade_ns > w->now_ns) continue;
             e->remade_ns = 0;
@@ -456,13 +458,13 @@ void sim_links_room(sim_world_t *w, unsigned host)
         const sim_monitor_t *m = &w->monitors->monitors[i];
         for (unsigned k = 0; k < m->n_ends; k++) {
             sim_end_t *e = m->ends[k];
-            if (!e->full || !w->processes[i].alive || sim_process_stalled(w, &w->processes[e->there]))
+            if (!e->full || !w->processes[i].alive || sim_process_stalled(w, &w->processes[m->ends_there[k]]))
                 continue;
             e->full = false;
             sim_event_t *event = sim_push(w, w->now_ns + 1, SIM_EVENT_ROOM);
             event->core = (rf_core_t)i;
             event->life = w->processes[i].life;
-            event->peer.core = e->there;
+            event->peer.core = m->ends_there[k];
         }
     }
 }

@@ -462,6 +462,7 @@ static void merge(share_t *into, const share_t *from)
     const uint64_t *add = (const uint64_t *)b;
     for (size_t i = 0; i < offsetof(sim_statistics_t, engine_bytes) / sizeof *to; i++) to[i] += add[i];
     if (b->engine_bytes > a->engine_bytes) a->engine_bytes = b->engine_bytes;
+    if (b->formed_ns > a->formed_ns) a->formed_ns = b->formed_ns;
     if (b->resident_bytes > a->resident_bytes) a->resident_bytes = b->resident_bytes;
     rf_histogram_merge(&a->latency, &b->latency);
     rf_histogram_merge(&a->learned, &b->learned);
@@ -596,8 +597,9 @@ static void print_text(const command_line_t *line, const share_t *t, double seco
                (unsigned long long)s->lane_writes, (unsigned long long)s->lane_cuts,
                (unsigned long long)s->lane_torn);
     if (s->resident_bytes > 0)
-        printf("%llu bytes of memory in use a monitor, with all that the simulator holds\n",
-               (unsigned long long)s->resident_bytes);
+        printf(
+            "%llu bytes of memory in use a monitor, with all that the simulator holds; formed after %.3f s\n",
+            (unsigned long long)s->resident_bytes, (double)s->formed_ns / 1e9);
     const sim_model_t *m = line->options.model;
     if (!m) return;
     printf("%s (%s): ordered change p50 %llu ns, p99 %llu ns; %.3f M/s\n", m->name, m->machine,

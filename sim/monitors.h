@@ -36,7 +36,6 @@
 typedef enum sim_end_state { SIM_END_NONE, SIM_END_DIALING, SIM_END_UP } sim_end_state_t;
 
 typedef struct sim_end {
-    rf_core_t there;
     sim_end_state_t state;
     uint32_t generation;                   /* of the link; what comes from another one is dropped */
     rf_incarnation_t incarnation;          /* of the other end; DIALING: not known */
@@ -78,15 +77,17 @@ typedef struct sim_monitor {
     agreement_machine_t machine;               /* of the monitor; the simulator's looks on */
     uint64_t checked_term;
     agreement_role_t checked_role;
-    rf_incarnation_t *fenced;           /* by core: the last that it has taken for fenced; NULL: none yet */
-    unsigned n_fenced;                  /* how often it has taken one for fenced */
-    uint64_t told_lives[SIM_HOSTS_MAX]; /* which cores of each host it has the addresses of */
+    rf_incarnation_t *fenced; /* by core: the last that it has taken for fenced; NULL: none yet */
+    unsigned n_fenced;        /* how often it has taken one for fenced */
+    uint64_t
+        *told_lives; /* [n_hosts]: which cores of each it has the addresses of; NULL: those that it wants */
     struct sim_want {
         rf_core_t core;
         rf_incarnation_t told; /* 0: not yet */
     } * wants; /* SIM_TOLD_ALL: the addresses that it has asked for, and is told of from then on */
     unsigned n_wants, wants_max;
-    sim_end_t **ends; /* of its links, those that are or were, by the other core's number */
+    sim_end_t **ends;      /* of its links, those that are or were, by the other core's number, */
+    rf_core_t *ends_there; /* ... which is this: a search looks at nothing else */
     unsigned n_ends, ends_max;
     struct {
         uint32_t tag;

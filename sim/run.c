@@ -315,6 +315,7 @@ static void phase_forming(sim_world_t *w)
     if (formed(w)) {
         w->phase = SIM_PHASE_WORK;
         w->work_started_ns = w->now_ns;
+        if (w->now_ns > w->statistics->formed_ns) w->statistics->formed_ns = w->now_ns;
         w->phase_ends_ns = w->now_ns + 60 * RF_NS_PER_S;
         for (unsigned i = 0; i < w->n_clients; i++) {
             if (w->groups)

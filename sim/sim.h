@@ -164,7 +164,7 @@ typedef struct sim_heap_entry {
     uint64_t order; /* order of making << 24 | event */
 } sim_heap_entry_t;
 
-#define SIM_MESSAGE_CLASSES 4
+#define SIM_MESSAGE_CLASSES 5
 
 typedef struct sim_queue {
     sim_heap_entry_t *heap;
@@ -481,6 +481,8 @@ typedef struct sim_statistics {
     uint64_t faults;        /* of the schedule, that happened to somebody */
     uint64_t false_reports; /* of silence, that a whole monitor heard */
     uint64_t engine_bytes;
+    uint64_t
+        formed_ns; /* of virtual time, until somebody is in a formed machine with a quorum; the longest */
     uint64_t resident_bytes; /* of all memory in use at the end, for each monitor; of large machines only */
     rf_histogram_t latency;
     rf_histogram_t learned; /* with a model: from the first member that applies a command to the last */
