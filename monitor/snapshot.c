@@ -351,6 +351,9 @@ static void load_cores(monitor_t *m, reader_t r)
             member_left(m, core, agreed, false);
         if (!saved.member && saved.incarnation > core_agreed(m, core))
             member_left(m, core, saved.incarnation, false);
+        /* One that joined before it, and is linked, has left meanwhile, which is nowhere said. */
+        if (saved.member && core != m->core && c->link == PEER_LINKED && c->linked < saved.incarnation)
+            member_left(m, core, c->linked, false);
         if (saved.member && !core_is_member(m, core)) member_joined(m, core, saved.incarnation);
         if (c->holding != saved.holding) c->holding = saved.holding;
         m->reclaims_due |= c->holding != 0;

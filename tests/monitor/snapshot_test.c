@@ -170,6 +170,27 @@ static void a_life_to_come_has_left_nothing(void **state)
     world_free(w);
 }
 
+/* Linked with an incarnation that joined after the last that was heard of, and has left: the snapshot names only the next one. */
+static void who_left_unheard_of_is_listened_to_no_more(void **state)
+{
+    (void)state;
+    world_t *w = lived_in(4);
+    alone_t *a = alone_new(w);
+    monitor_process_t process = {.incarnation = 1};
+    peer_up(a->monitor, 3, 1, &process);
+    assert_int_equal(a->monitor->cores[3].link, PEER_LINKED);
+    assert_int_equal(world_rejoin(w, 3, 0), RF_OK);
+    world_pass(w, RF_NS_PER_S);
+    assert_true(core_is_member(w->monitor[0], 3));
+    size_t size = replica_save(w->monitor[0], bytes, sizeof bytes);
+    assert_int_equal(replica_load(a->monitor, bytes, size), RF_OK);
+    assert_true(core_is_member(a->monitor, 3));
+    assert_int_not_equal(a->monitor->cores[3].link, PEER_LINKED);
+    assert_int_equal(a->monitor->cores[3].left, 1);
+    alone_free(a);
+    world_free(w);
+}
+
 /* The largest replica there is fits. */
 static void a_full_replica_fits(void **state)
 {
@@ -217,6 +238,7 @@ int main(void)
         cmocka_unit_test(saved_and_loaded_it_is_the_same),
         cmocka_unit_test(bytes_that_are_none_change_nothing),
         cmocka_unit_test(a_life_to_come_has_left_nothing),
+        cmocka_unit_test(who_left_unheard_of_is_listened_to_no_more),
         cmocka_unit_test(a_full_replica_fits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
