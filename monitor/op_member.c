@@ -70,6 +70,18 @@ static bool core_0_has_gone(const monitor_t *m)
     return waits_in_vain(m) && m->cores[0].linked != 0;
 }
 
+/* All that it knows of who could agree is dead. The machine may have gone on without this core before they died, by a view that it has not
+ * heard of: while it stood still, or was cut off. Whoever lives now in their places knows. */
+static bool believes_it_lost(const monitor_t *m)
+{
+    return m->phase == PHASE_FORMED && m->agree.state.lost;
+}
+
+static bool asks_around(const monitor_t *m)
+{
+    return core_0_has_gone(m) || believes_it_lost(m);
+}
+
 /* Who is in the machine answers, if that goes on without me; who is not yet may be later. */
 static void ask_whether_in(monitor_t *m, rf_core_t core)
 {
@@ -80,7 +92,7 @@ static void ask_whether_in(monitor_t *m, rf_core_t core)
 void member_linked(monitor_t *m, rf_core_t core)
 {
     if (m->phase == PHASE_READY && core == 0) m->phase = PHASE_LINKING; /* a new link: say it again */
-    if (core != 0 && !same_node(m, core) && core_0_has_gone(m)) ask_whether_in(m, core);
+    if (core != 0 && !same_node(m, core) && asks_around(m)) ask_whether_in(m, core);
 }
 
 /* Whom of another host to dial for that: the lowest that listens and is not known to be dead; else one that is, who may live
@@ -104,7 +116,7 @@ static void ask_around(monitor_t *m)
     for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
         if (m->cores[core].link == PEER_LINKED) ask_whether_in(m, core);
     }
-    for (rf_node_t node = 0; node < m->boot->n_nodes && core_0_has_gone(m); node++) {
+    for (rf_node_t node = 0; node < m->boot->n_nodes && asks_around(m); node++) {
         rf_core_t core = node == m->node ? RF_CORE_NONE : who_may_know(m, node);
         if (core != RF_CORE_NONE) peer_try(m, core);
     }
@@ -214,7 +226,7 @@ void member_tick(monitor_t *m)
         dial_due(m, first, first + m->boot->nodes[m->node].n_cores, forming);
     }
     if (m->exit_status < 0 && m->now_ns >= join_ends_ns(m)) give_up_joining(m);
-    if (m->now_ns >= m->ask_ns && waits_in_vain(m)) ask_around(m);
+    if (m->now_ns >= m->ask_ns && (waits_in_vain(m) || believes_it_lost(m))) ask_around(m);
     if (is_joining(m)) return;
     if (m->phase == PHASE_LINKING && mesh_is_up(m)) say_ready(m);
     if (m->core == 0 && m->phase == PHASE_READY && !m->forming) try_to_form(m);
@@ -226,7 +238,7 @@ uint64_t member_next_ns(const monitor_t *m)
     bool forming = m->phase == PHASE_LINKING || m->phase == PHASE_READY;
     uint64_t next = forming && m->core == 0 && !is_joining(m) && !m->forming ? m->form_ns : RF_NEVER;
     if (m->exit_status < 0 && join_ends_ns(m) < next) next = join_ends_ns(m);
-    if (waits_in_vain(m) && m->ask_ns < next) next = m->ask_ns;
+    if ((waits_in_vain(m) || believes_it_lost(m)) && m->ask_ns < next) next = m->ask_ns;
     for (rf_core_t core = 0; core < m->boot->n_cores && m->n_redials > 0; core++) {
         const core_t *c = &m->cores[core];
         if (c->link == PEER_NONE && !c->dead && c->redial && c->redial_ns > m->now_ns && c->redial_ns < next)
