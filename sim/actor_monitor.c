@@ -328,6 +328,7 @@ static void carry_on(sim_world_t *w, sim_process_t *p)
 static void handle_packet(sim_world_t *w, sim_process_t *p, const sim_event_t *event)
 {
     static _Thread_local packet_buffer_t packet;
+    memset(&packet.head, 0, sizeof packet.head);
     memcpy(&packet, event->message->bytes, event->message->size);
     if ((packet.head.word != 0 || packet.head.generation != 0) && !sim_links_take(w, p, &packet.head)) return;
     monitor_event_t e = packet.head.event;

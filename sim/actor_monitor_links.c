@@ -88,14 +88,12 @@ static uint64_t arrival_ns(sim_world_t *w, rf_core_t from, rf_core_t to, uint64_
 static void say(sim_world_t *w, sim_link_word_t word, rf_core_t from, rf_core_t to, uint32_t generation,
                 rf_err_t err, uint64_t at_ns)
 {
-    sim_message_t *message = sim_packet_new(w, NULL, 0);
-    sim_packet_t *packet = sim_packet_of(message);
-    packet->word = (uint16_t)word;
-    packet->generation = generation;
-    packet->err = (uint16_t)err;
-    packet->incarnation = w->processes[from].incarnation;
-    packet->event.core = from;
-    sim_packet_send(w, to, message, at_ns);
+    sim_packet_t packet = {.word = (uint16_t)word,
+                           .generation = generation,
+                           .err = (uint16_t)err,
+                           .incarnation = w->processes[from].incarnation,
+                           .event.core = from};
+    sim_packet_send(w, to, sim_message_new(w, 0, &packet, SIM_WORD_BYTES), at_ns);
 }
 
 static void drop_held(sim_world_t *w, sim_end_t *e)

@@ -8,7 +8,7 @@
 #define EVENTS_MAX (1u << EVENT_BITS)
 #define SLAB_BYTES (1u << 16)
 
-static const uint32_t class_bytes[SIM_MESSAGE_CLASSES] = {256, 384, 1024, AGREEMENT_MESSAGE_MAX,
+static const uint32_t class_bytes[SIM_MESSAGE_CLASSES] = {128, 384, 1024, AGREEMENT_MESSAGE_MAX,
                                                           AGREEMENT_MESSAGE_MAX + 512};
 
 static inline bool before(const sim_heap_entry_t *a, const sim_heap_entry_t *b)

@@ -56,14 +56,16 @@ typedef enum sim_link_word {
 
 /* What reaches a process, as a message of the queue; bytes follow. */
 typedef struct sim_packet {
-    monitor_event_t event; /* pointers are filled in when it is taken out */
-    uint32_t generation;   /* of its link */
+    uint32_t generation; /* of its link */
     uint32_t size;
     uint16_t word;                /* sim_link_word_t; 0: the event */
     uint16_t err;                 /* CLOSED */
     rf_incarnation_t incarnation; /* DIAL: who dials. ACCEPTED: who has answered */
+    monitor_event_t
+        event; /* pointers are filled in when it is taken out; of a word only what precedes `process` is sent */
     uint8_t bytes[];
 } sim_packet_t;
+#define SIM_WORD_BYTES (offsetof(sim_packet_t, event) + offsetof(monitor_event_t, process))
 
 typedef struct sim_monitor {
     monitor_t *monitor;
