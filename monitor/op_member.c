@@ -130,6 +130,8 @@ void member_ready(monitor_t *m, rf_core_t core)
     if (m->phase == PHASE_LINKING || m->phase == PHASE_READY ||
         (core_is_member(m, core) && c->linked == core_agreed(m, core)))
         return;
+    if (c->linked > 1 && c->linked > core_agreed(m, core))
+        return; /* it may be in a view that is not known here yet */
     peer_core_t who = {.core = core, .incarnation = c->linked, .err = RF_ERR_TIMEOUT};
     peer_send(m, core, PEER_EXPELLED, &who, sizeof who, NULL, 0);
 }

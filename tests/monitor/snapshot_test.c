@@ -191,6 +191,24 @@ static void who_left_unheard_of_is_listened_to_no_more(void **state)
     world_free(w);
 }
 
+/* Who asks whether it is in the machine is told that it is not by a view, not by one that is behind what it has joined by. */
+static void who_lags_behind_expels_nobody(void **state)
+{
+    (void)state;
+    world_t *w = lived_in(5);
+    for (rf_incarnation_t life = 1; life < 3; life++) {
+        alone_t *a = alone_new(w);
+        monitor_process_t process = {.incarnation = life};
+        a->monitor->phase = PHASE_FORMED;
+        peer_up(a->monitor, 3, life, &process);
+        a->output->n_actions = 0;
+        member_ready(a->monitor, 3);
+        assert_int_equal(a->output->n_actions, life == 1);
+        alone_free(a);
+    }
+    world_free(w);
+}
+
 /* The largest replica there is fits. */
 static void a_full_replica_fits(void **state)
 {
@@ -238,6 +256,7 @@ int main(void)
         cmocka_unit_test(saved_and_loaded_it_is_the_same),
         cmocka_unit_test(bytes_that_are_none_change_nothing),
         cmocka_unit_test(a_life_to_come_has_left_nothing),
+        cmocka_unit_test(who_lags_behind_expels_nobody),
         cmocka_unit_test(who_left_unheard_of_is_listened_to_no_more),
         cmocka_unit_test(a_full_replica_fits),
     };
