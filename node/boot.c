@@ -336,15 +336,18 @@ static void on_formed_reply(void *context, rf_err_t err, const void *body, size_
     rf_daemon_t *daemon = core->daemon;
     rf_client_status_t status;
     if (daemon->phase != RF_PHASE_BOOTING) return;
+    bool formed = false;
     if (err == RF_OK && size >= sizeof status) {
         memcpy(&status, body, sizeof status);
-        if (!status.forming) {
-            cores_formed = (unsigned)(core - daemon->cores) + 1;
-            rf_boot_step(daemon);
-            return;
-        }
+        formed = !status.forming;
     }
-    look_again(daemon);
+    /* One core that takes longer does not keep the others of an earlier rackfishd's node from being used. */
+    if (!formed && !(daemon->adopted && rf_clock_ns() >= daemon->started_ns + COME_BACK_NS)) {
+        look_again(daemon);
+        return;
+    }
+    cores_formed = (unsigned)(core - daemon->cores) + 1;
+    rf_boot_step(daemon);
 }
 
 /* For whom, or what, this boot waits. */
@@ -527,7 +530,10 @@ void rf_boot_core_down(rf_local_core_t *core, const char *how)
 {
     rf_daemon_t *daemon = core->daemon;
     unsigned index = (unsigned)(core - daemon->cores);
-    if (index < cores_formed) cores_formed = index; /* its next life has yet to join */
+    if (index < cores_formed) { /* its next life has yet to join */
+        cores_formed = index;
+        rf_monitor_call_cancel(&formed_call);
+    }
     rf_peers_cores_changed(daemon);
     if (daemon->phase != RF_PHASE_BOOTING || daemon->adopted || core->expelled) {
         /* Expelled while it booted: the machine was formed before it came, and it joins as a later incarnation. */
