@@ -71,6 +71,7 @@ enum {
     ACCEPTED_REJECT = 1, /* entries were missing or did not fit: go on from match + 1 */
     ACCEPTED_FED = 2,    /* to the leader: somebody else feeds me, too */
     ACCEPTED_LANE = 4,   /* a wire_lane_t follows */
+    ACCEPTED_FEED = 8,   /* of a FEED: its round is no voter's */
 };
 
 typedef struct wire_lane { /* how many lines of the sender's lane it has taken */

@@ -182,33 +182,39 @@ static unsigned changes_max(const agreement_t *e)
     return room < AGREEMENT_CHANGES_MAX ? (unsigned)room : AGREEMENT_CHANGES_MAX;
 }
 
-/* An answer is worth that much: what came later may have been sent long before, to a leader that stood still. */
-static uint64_t answers_end_ns(const agreement_t *e)
+/* They are asked again then. */
+static uint64_t asked_until_ns(const agreement_t *e)
 {
     return e->params.election_ns == RF_NEVER ? RF_NEVER
                                              : add_ns(e->change_asked_ns, e->params.election_ns / 2);
 }
 
-/* One who learns says no round, only that it lives. */
 static bool has_answered(const agreement_t *e, const progress_t *p)
 {
-    if (p->dead || p->match < e->term_index) return false;
-    return p->sets != 0 ? p->round >= e->change_round : p->heard_ns > e->change_asked_ns;
+    return !p->dead && p->match >= e->term_index && p->round >= e->change_round;
+}
+
+/* An answer is worth an election's time: what it says of a leader that stood still for longer was said long before. */
+static void ask_voters(agreement_t *e, const agreement_member_t *voters, unsigned n)
+{
+    bool stood =
+        e->params.election_ns != RF_NEVER && e->now_ns >= add_ns(e->change_asked_ns, e->params.election_ns);
+    role_next_round(e);
+    e->change_round = e->change_round == 0 || stood ? e->round : e->change_round_next;
+    e->change_round_next = e->round;
+    e->change_asked_ns = e->now_ns;
+    for (unsigned i = 0; i < n; i++) { /* who learns is asked by a FEED */
+        progress_t *p = progress_find(e, voters[i]);
+        if (p) p->ask = true;
+    }
+    e->due |= DUE_FEED;
 }
 
 /* Whether majorities of the voters of now and of these have answered since a change is due; if not they are asked. */
 static bool majorities_are_there(agreement_t *e, const agreement_member_t *voters, unsigned n)
 {
     if (defect(e, AGREEMENT_DEFECT_CHANGE_UNASKED)) return true;
-    if (e->change_round == 0 || e->now_ns >= answers_end_ns(e)) {
-        role_next_round(e);
-        e->change_round = e->round;
-        e->change_asked_ns = e->now_ns;
-        for (unsigned i = 0; i < n; i++) { /* who learns is in no round */
-            progress_t *p = progress_find(e, voters[i]);
-            if (p) p->ask = true;
-        }
-    }
+    if (e->change_round == 0 || e->now_ns >= asked_until_ns(e)) ask_voters(e, voters, n);
     unsigned there = 0;
     for (unsigned i = 0; i < n; i++) {
         const progress_t *p = progress_find(e, voters[i]);
@@ -235,7 +241,9 @@ static started_t start(agreement_t *e, const plan_t *plan, bool may_be_one)
     bool joint = !same_set(c, voters, n);
     if (!joint && plan->n_changes == 0) return START_NEVER;
     if (joint && !majorities_are_there(e, voters, n)) return START_LATER;
-    return append_view(e, c, joint, voters, n, plan) ? STARTED : START_LATER;
+    if (append_view(e, c, joint, voters, n, plan)) return STARTED;
+    e->change_waits = joint; /* for room: what was answered is still worth something */
+    return START_LATER;
 }
 
 /* ---- what was asked for ---- */
@@ -491,6 +499,6 @@ uint64_t change_next_ns(const agreement_t *e)
         uint64_t at = add_ns(e->candidates_ns, e->params.election_ns);
         if (at > e->now_ns) earlier(&next, at);
     }
-    if (e->change_round != 0 && answers_end_ns(e) > e->now_ns) earlier(&next, answers_end_ns(e));
+    if (e->change_round != 0 && asked_until_ns(e) > e->now_ns) earlier(&next, asked_until_ns(e));
     return next;
 }

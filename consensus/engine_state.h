@@ -59,7 +59,7 @@ typedef struct progress {
     uint64_t next;        /* is to be sent from here on */
     uint64_t commit_sent; /* was told that much is committed */
     uint64_t applied;     /* has applied that much */
-    uint64_t round;       /* has answered that round */
+    uint64_t round;       /* has answered that round, as the voter or learner that it is now */
     uint64_t heard_ns;
 } progress_t;
 _Static_assert(sizeof(progress_t) == 64, "one cache line");
@@ -241,10 +241,11 @@ struct agreement {
     agreement_member_t candidates[CANDIDATES_MAX]; /* leader: desired voters that are not yet */
     unsigned n_candidates;
     uint64_t candidates_ns;
-    uint64_t change_round,
-        change_asked_ns; /* leader: majorities are to answer it before voters change; 0: none */
-    bool change_waits;   /* one that change_step() has looked at waits for that */
-    struct {             /* leader: the ring keeps what follows on a voter's snapshot (snapshot.c) */
+    uint64_t change_round;      /* leader: majorities are to answer it before voters change; 0: none */
+    uint64_t change_round_next; /* ... or this one, which was sent last, at change_asked_ns */
+    uint64_t change_asked_ns;
+    bool change_waits; /* one that change_step() has looked at waits for that */
+    struct {           /* leader: the ring keeps what follows on a voter's snapshot (snapshot.c) */
         agreement_member_t member;
         bool on;
         uint64_t floor; /* what is above stays, or what is above what the voter has acknowledged */

@@ -54,6 +54,7 @@ static void keep(agreement_t *e, const progress_t *was, const transfer_t *transf
         e->transfers[p - e->progress] = transfers[i];
         break;
     }
+    if ((p->sets == 0) != (sets == 0)) p->round = 0;
     p->sets = (uint8_t)sets;
     p->candidate = false; /* said of those who are, after this */
     p->dead = member_dead(e, m);
@@ -128,6 +129,7 @@ void progress_configure(agreement_t *e)
             for (unsigned k = 0; k < n; k++) {
                 if (!same(was[k].member, e->progress[i].member)) continue;
                 e->progress[i] = was[k];
+                if (was[k].sets != 0) e->progress[i].round = 0;
                 e->progress[i].sets = 0;
                 e->transfers[i] = transfers[k];
             }
@@ -257,7 +259,9 @@ void progress_resend(agreement_t *e)
         progress_t *p = &e->progress[i];
         if (p->dead) continue;
         transfer_t *t = &e->transfers[i];
-        if (is_stuck(e, p, t)) stuck = p->member;
+        bool heard = add_ns(p->heard_ns, 4 * e->params.resend_ns) >= e->now_ns;
+        /* Whom a parent does not hear, somebody else may feed. */
+        if (is_stuck(e, p, t) && (heard || leads(e))) stuck = p->member;
         if (p->mode == PROGRESS_SNAPSHOT) {
             if (t->match_seen == t->acked) snapshot_lost(e, p);
             t->match_seen = t->acked;
@@ -275,10 +279,9 @@ void progress_resend(agreement_t *e)
         t->match_seen = p->match;
         t->applied_seen = p->applied;
         if (moves) continue;
-        bool silent = add_ns(p->heard_ns, 4 * e->params.resend_ns) < e->now_ns;
         uint8_t mode = p->mode;
         progress_rewind(e, p);
-        if (silent)
+        if (!heard)
             p->mode = PROGRESS_SILENT;
         else if (mode == PROGRESS_PROBE && p->match > 0)
             p->mode = PROGRESS_PROBE;

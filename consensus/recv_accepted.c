@@ -66,10 +66,9 @@ void recv_accepted(agreement_t *e, agreement_member_t from, const uint8_t *bytes
     }
     if (p->next <= e->last) e->due |= DUE_FEED;
     if (e->change_round != 0) e->due |= DUE_CHANGE;
-    if (p->sets != 0 && leads(e)) {
-        if (m.round > p->round && m.round <= e->round) p->round = m.round;
-        return;
-    }
+    bool learns = m.flags & ACCEPTED_FEED; /* what it answered then promises nothing as a voter */
+    if (leads(e) && learns == (p->sets == 0) && m.round > p->round && m.round <= e->round) p->round = m.round;
+    if (p->sets != 0 && leads(e)) return;
     /* Fed because it asked, or had just joined: it has caught up, and its parent in the plan feeds it as well. */
     if (p->fetched && (m.flags & ACCEPTED_FED) && p->match > 0 &&
         p->match + e->params.log_max / 4 >= e->committed)

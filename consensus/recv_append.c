@@ -128,8 +128,8 @@ void recv_append(agreement_t *e, agreement_member_t from, const uint8_t *bytes, 
         return;
     }
     e->ack_to = from;
-    e->ack_flags = 0;
-    e->ack_round = feed ? 0 : a.head.round;
+    e->ack_flags = feed ? ACCEPTED_FEED : 0;
+    e->ack_round = a.head.round;
     if (!e->formed && e->last == 0 && a.head.n > 0 && a.head.prev_index == 0 && !forms_me(e, &a)) {
         engine_ignore(e, "ignoring APPEND: a machine that this core is no member of");
         return;

@@ -21,7 +21,9 @@ void recv_report(agreement_t *e, agreement_member_t from, const uint8_t *bytes, 
             return;
         }
         if (who.flags == AGREEMENT_EVIDENCE_BEHIND) {
-            if (config_sets(e, config_newest(e), from_wire(who)) == 0) change_stuck(e, from_wire(who));
+            /* Of whom the leader feeds itself, it sees that itself. */
+            if (config_sets(e, config_newest(e), from_wire(who)) == 0 && !progress_find(e, from_wire(who)))
+                change_stuck(e, from_wire(who));
             continue;
         }
         bool near = !e->params.host || e->params.host[from.core] == e->params.host[who.core];

@@ -247,6 +247,55 @@ static void a_learner_behind_a_slow_line_is_expelled(void **state)
     }
 }
 
+/* Its parent cannot reach it any more, or not hear it; it is fed by the leader, and lacks nothing: so it stays, whatever its parent knows. */
+static void who_is_fed_by_another_is_not_behind(void **state)
+{
+    (void)state;
+    for (unsigned both = 0; both < 2; both++) {
+        net_t *n = formed((net_knobs_t){.cores = 6,
+                                        .per_host = 3,
+                                        .voters_max = 3,
+                                        .log_max = 64,
+                                        .plan = AGREEMENT_PLAN_HOST,
+                                        .behind_ns = 100 * MS},
+                          1);
+        rf_core_t learner = any_learner(n, 3);
+        assert_non_null(progress_find(n->cores[3].engine, net_member(n, learner)));
+        n->cut[3][learner] = true;
+        n->cut[learner][3] = both;
+        for (unsigned i = 0; i < 100; i++) {
+            goes_on(n, 0);
+            net_run(n, 5 * MS);
+        }
+        assert_int_equal(net_state(n, 0).members, 6);
+        assert_int_equal(net_state(n, learner).applied, net_state(n, 0).applied);
+        net_free(n);
+    }
+}
+
+static bool dead_is_out(net_t *n, void *dead)
+{
+    return agreement_member_state(n->cores[net_leader(n)].engine, *(rf_core_t *)dead, NULL) ==
+           AGREEMENT_MEMBER_OUT;
+}
+
+/* Answers that take longer than the time after which they are asked for again are answers nevertheless. */
+static void voters_change_where_answers_are_slow(void **state)
+{
+    (void)state;
+    for (uint64_t far_ns = 500 * US; far_ns < 2000 * US; far_ns += 400 * US) {
+        net_t *n = formed((net_knobs_t){.cores = 4, .voters_max = 3}, 1);
+        n->far_ns = far_ns;
+        net_run(n, 50 * MS);
+        agreement_state_t s = net_state(n, net_leader(n));
+        rf_core_t dead = s.voters[0].core == net_leader(n) ? s.voters[1].core : s.voters[0].core;
+        net_kill(n, dead);
+        net_tell_all(n, dead);
+        assert_true(net_until(n, dead_is_out, &dead, 500 * MS));
+        net_free(n);
+    }
+}
+
 /* The one that is waited for stops again on the way: the others go on after HOLD_SILENT_NS, and it is not waited for again soon. */
 static void a_voter_that_stops_again_holds_nobody_up(void **state)
 {
@@ -274,6 +323,8 @@ int main(void)
         cmocka_unit_test(a_voter_catches_up_under_load),
         cmocka_unit_test(a_learner_catches_up_under_load),
         cmocka_unit_test(a_learner_behind_a_slow_line_is_expelled),
+        cmocka_unit_test(who_is_fed_by_another_is_not_behind),
+        cmocka_unit_test(voters_change_where_answers_are_slow),
         cmocka_unit_test(a_voter_that_stops_again_holds_nobody_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

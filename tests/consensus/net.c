@@ -150,7 +150,7 @@ static void send(net_t *n, rf_core_t from, const agreement_message_t *m)
             copy->type = m->type;
             copy->size = m->size;
             copy->order = n->order++;
-            copy->at_ns = n->now_ns + 5 * US + rf_prng_below(&n->prng, 40 * US);
+            copy->at_ns = n->now_ns + n->far_ns + 5 * US + rf_prng_below(&n->prng, 40 * US);
             if (n->knobs.reorder && rf_prng_below(&n->prng, 20) == 0)
                 copy->at_ns += rf_prng_below(&n->prng, 3 * MS);
             uint64_t slow_ns = n->slow_ns[from][to];

@@ -99,6 +99,7 @@ typedef struct net {
     uint64_t link_ns[NET_CORES_MAX][NET_CORES_MAX];
     uint64_t slow_ns[NET_CORES_MAX]
                     [NET_CORES_MAX]; /* a slow line: each message takes so long, behind the one before */
+    uint64_t far_ns;                 /* all are apart by so much more */
     net_message_t *flight[NET_FLIGHT_MAX];
     unsigned n_flight;
     uint64_t order;
