@@ -16,6 +16,14 @@
  */
 #include "monitor/state.h"
 
+/* Whoever is DUE or FAILED is within the range: only this is looked through at each tick. */
+static void is_due(monitor_t *m, rf_core_t core)
+{
+    if (!m->fences_due || core < m->fences_from) m->fences_from = core;
+    if (!m->fences_due || core > m->fences_to) m->fences_to = core;
+    m->fences_due = true;
+}
+
 static void done(monitor_t *m, rf_core_t core)
 {
     core_t *c = &m->cores[core];
@@ -41,7 +49,7 @@ void fence_left(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, bool
     c->expel_ns = m->now_ns + boot_expel_ns(m->boot);
     c->fence_ns = in_order ? m->now_ns + FENCE_GRACE_NS : m->now_ns;
     c->fence_said = false;
-    m->fences_due = true;
+    is_due(m, core);
     if (incarnation <= c->told_fenced) done(m, core);
 }
 
@@ -117,7 +125,7 @@ static void answered(monitor_t *m, op_t *op, rf_err_t err)
     if (c->fence != FENCE_ASKED || !of_it) return;
     if (err == RF_ERR_LIMIT) {
         c->fence = FENCE_DUE;
-        m->fences_due = true;
+        is_due(m, core);
         return;
     }
     if (err == RF_OK) {
@@ -132,7 +140,7 @@ static void answered(monitor_t *m, op_t *op, rf_err_t err)
                 rf_err_text(err));
     c->fence_said = true;
     c->fence = FENCE_FAILED; /* until the host has left: then by time */
-    m->fences_due = true;
+    is_due(m, core);
     tell_failed(m, core);
 }
 
@@ -171,8 +179,9 @@ void fence_told(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size)
 void fence_tick(monitor_t *m)
 {
     if (!m->fences_due) return;
+    rf_core_t from = m->fences_from, to = m->fences_to;
     m->fences_due = false;
-    for (rf_core_t core = 0; core < m->boot->n_cores; core++) {
+    for (rf_core_t core = from; core <= to; core++) {
         core_t *c = &m->cores[core];
         if (c->fence != FENCE_DUE && c->fence != FENCE_FAILED) continue;
         rf_core_t by = fencer(m, core);
@@ -182,14 +191,14 @@ void fence_tick(monitor_t *m)
         }
         bool now = m->now_ns >= c->fence_ns || (c->fence == FENCE_DUE && c->dead_kernel);
         if (now && by == m->core && m->kernel_up && m->exit_status < 0) ask(m, core);
-        m->fences_due |= c->fence == FENCE_DUE || c->fence == FENCE_FAILED;
+        if (c->fence == FENCE_DUE || c->fence == FENCE_FAILED) is_due(m, core);
     }
 }
 
 uint64_t fence_next_ns(const monitor_t *m)
 {
     uint64_t next = RF_NEVER;
-    for (rf_core_t core = 0; m->fences_due && core < m->boot->n_cores; core++) {
+    for (rf_core_t core = m->fences_from; m->fences_due && core <= m->fences_to; core++) {
         const core_t *c = &m->cores[core];
         bool open = c->fence == FENCE_DUE || c->fence == FENCE_FAILED;
         if (open && c->expel_ns > m->now_ns && c->expel_ns < next) next = c->expel_ns;

@@ -385,7 +385,6 @@ void member_dead(monitor_t *m, rf_core_t core, bool first_hand)
     if (core == m->core) return;
     bool known = c->dead;
     c->dead_kernel = m->some_dead = true;
-    m->fences_due |= c->fence == FENCE_DUE;
     if (core_is_member(m, core) && core_agreed(m, core) == core_life(c))
         agree_death(m, core, AGREEMENT_EVIDENCE_KERNEL);
     if (known) return;

@@ -449,10 +449,11 @@ struct monitor {
         silent_since_ns; /* nobody's last word counts as older: when this core came to be in the machine */
     bool some_dead;      /* by the kernel of its host, perhaps */
     bool fences_due;     /* somebody who has left is to be fenced */
-    bool reclaims_due;   /* ... holds something */
-    unsigned n_fenced;   /* how often one was found to be DONE */
-    unsigned n_wanted;   /* cores to be dialled when their addresses come */
-    unsigned n_redials;  /* cores to be dialled again: none is looked for when it is 0 */
+    rf_core_t fences_from, fences_to; /* ... of these, at most */
+    bool reclaims_due;                /* ... holds something */
+    unsigned n_fenced;                /* how often one was found to be DONE */
+    unsigned n_wanted;                /* cores to be dialled when their addresses come */
+    unsigned n_redials;               /* cores to be dialled again: none is looked for when it is 0 */
     rf_domain_t domain_last;
     unsigned n_domains_live;
     registry_t *registry;
