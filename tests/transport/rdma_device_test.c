@@ -176,8 +176,7 @@ static void regions_follow_their_link(void **state)
     assert_int_equal(domains, 0);
     close(fds[0]);
     close(fds[1]);
-    free(device);
-    endpoint_over();
+    device_over(device);
 }
 
 /* The kernel's messages come to a socket of the endpoint's; those of others are not believed. */
@@ -202,8 +201,7 @@ static void strangers_say_nothing_of_devices(void **state)
     close(stranger);
     rdma_removal_close(endpoint);
     assert_int_equal(epoll_wait(endpoint->base.epoll, &ready, 1, 0), 0);
-    free(device);
-    endpoint_over();
+    device_over(device);
 }
 
 /* Of the mapping that begins there, in KiB; 0: there is none. */

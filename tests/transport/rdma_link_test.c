@@ -218,6 +218,22 @@ static void acknowledgements_follow_what_comes(void **state)
     link_over(link);
 }
 
+/* What ended the link is told after the slots that came before, which poll() has still to return. */
+static void slots_come_before_the_event_that_ends_their_link(void **state)
+{
+    (void)state;
+    rdma_link_t *link = link_up(1024, RING);
+    rf_slot_t out[64], *ring = (rf_slot_t *)link->paths[PATH_LANE_SLOTS]->ring.base;
+    ring[0].control = slots[0].control | RF_CONTROL_PARITY;
+    ring[1].control = RDMA_WORD | RF_CONTROL_PARITY;
+    assert_int_equal(rdma_poll(&link->base.head, out, 64), 1);
+    assert_int_equal(events[RF_LINK_DEAD], 0);
+    assert_int_equal(rdma_poll(&link->base.head, out, 64), 0);
+    rdma_poll(&link->base.head, out, 64);
+    assert_int_equal(events[RF_LINK_DEAD], 1);
+    link_over(link);
+}
+
 /* What makes sense before it is delivered. */
 static void nonsense_in_a_ring_ends_the_link(void **state)
 {
@@ -457,6 +473,7 @@ int main(void)
         cmocka_unit_test(what_is_not_polled_outlives_its_path),
         cmocka_unit_test(a_ring_is_read_by_poll_alone),
         cmocka_unit_test(acknowledgements_follow_what_comes),
+        cmocka_unit_test(slots_come_before_the_event_that_ends_their_link),
         cmocka_unit_test(nonsense_in_a_ring_ends_the_link),
         cmocka_unit_test(slots_by_send_go_to_who_polls),
         cmocka_unit_test(one_look_serves_all_who_are_polled),

@@ -43,9 +43,7 @@ static void rig_over(rig_t *rig)
 {
     for (unsigned i = 0; i < rig->n; i++) link_over(rig->links[i]);
     paths_end();
-    rdma_buffers_free(rig->device->buffers);
-    free(rig->device);
-    endpoint_over();
+    device_over(rig->device);
 }
 
 static bool failed(const rig_t *rig, unsigned i)
@@ -126,11 +124,10 @@ static void numbers_are_a_devices_own(void **state)
     }
     event_next = (struct ibv_async_event){.event_type = IBV_EVENT_DEVICE_FATAL};
     for (unsigned i = 0; i < N; i++) link_over(links[i]);
-    for (unsigned i = endpoint->paths_end; i > 0; i--) rdma_path_destroy(endpoint->paths[i - 1]);
+    paths_end();
     for (unsigned i = 0; i < N; i++) assert_null(rdma_path_find(devices[i], qp.qp_num));
-    for (unsigned i = 0; i < N; i++) rdma_buffers_free(devices[i]->buffers);
-    free(device);
-    endpoint_over();
+    rdma_buffers_free(second.buffers);
+    device_over(device);
 }
 
 /* What a queue pair completed names memory that ends with it: all of it is taken out of the queue before. */
@@ -227,9 +224,7 @@ static void what_came_before_an_end_is_heard(void **state)
         assert_int_equal(rdma_bulk_notified(link, &slot, 1), 0);
         assert_true(rdma_path_destroy(path));
         link_over(link);
-        rdma_buffers_free(device->buffers);
-        free(device);
-        endpoint_over();
+        device_over(device);
     }
 }
 
@@ -377,10 +372,9 @@ static void notify_slots_that_wait_outlast_their_path(void **state)
     notifies_come(link, path, 0, RDMA_BULK_BUFFERS);
     assert_null(link->base.wrong);
     rdma_path_kill(path);
-    for (unsigned i = endpoint->paths_end; i > 0; i--) rdma_path_destroy(endpoint->paths[i - 1]);
+    paths_end();
     link_over(link);
-    free(device);
-    endpoint_over();
+    device_over(device);
 }
 
 /* Words go inline, always: a device that does not take one is refused, not written to. */
@@ -396,9 +390,7 @@ static void a_word_has_to_fit_inline(void **state)
     assert_int_equal(destroyed, made);
     assert_null(link->paths[PATH_LANE_SLOTS]);
     link_over(link);
-    rdma_buffers_free(device->buffers);
-    free(device);
-    endpoint_over();
+    device_over(device);
 }
 
 /* What a queue pair has been given to receive into is completed when it ends, and freed with it: one whose making fails has been given
@@ -430,8 +422,7 @@ static void what_is_not_made_has_nothing_posted(void **state)
     rdma_path_kill(path);
     assert_true(rdma_path_destroy(path));
     link_over(link);
-    free(device);
-    endpoint_over();
+    device_over(device);
 }
 
 int main(void)

@@ -49,9 +49,7 @@ static void queue_pairs_are_as_many_as_are_heard(void **state)
         assert_int_equal(device->cq_promised, ways[way].promised);
         assert_int_equal(device->n_paths + device->n_sharing, 0);
         link_over(link);
-        rdma_buffers_free(device->buffers);
-        free(device);
-        endpoint_over();
+        device_over(device);
     }
 }
 
@@ -70,9 +68,7 @@ static void queue_pairs_are_as_many_as_have_a_place(void **state)
     cq.cqe = RDMA_CQ_ENTRIES; /* which are looked through as the paths end */
     paths_end();
     link_over(link);
-    rdma_buffers_free(device->buffers);
-    free(device);
-    endpoint_over();
+    device_over(device);
 }
 
 /* Each path for slots brings its share of buffers to the shared queue until that is full, and uses what there is after that; a path of
@@ -101,9 +97,7 @@ static void the_shared_queue_grows_with_those_that_share_it(void **state)
     for (unsigned i = 0; i < 5; i++) link_over(links[i]);
     paths_end();
     assert_int_equal(device->n_sharing, 0);
-    rdma_buffers_free(device->buffers);
-    free(device);
-    endpoint_over();
+    device_over(device);
 }
 
 /* On iWARP, where who finds no buffer loses its connection, a peer has those of its own link alone, whatever it sends; those for words that
@@ -144,8 +138,7 @@ static void on_iwarp_a_peer_has_its_own_buffers(void **state)
     assert_int_equal(shared_receives, 0);
     link_over(link);
     paths_end();
-    free(device);
-    endpoint_over();
+    device_over(device);
 }
 
 int main(void)

@@ -213,6 +213,14 @@ static inline void endpoint_over(void)
     free(endpoint);
 }
 
+/* With the endpoint, when its links and paths are over. */
+static inline void device_over(rdma_device_t *device)
+{
+    rdma_buffers_free(device->buffers);
+    free(device);
+    endpoint_over();
+}
+
 static inline rdma_link_t *link_new(void)
 {
     path_link_t *link = path_link_new(&endpoint->base, &(rf_link_params_t){.slots = 64, .slots_max = 64});
