@@ -10,10 +10,11 @@
  * is what it has acknowledged or reported. A message that is late is a step taken late.
  *
  * Checked: atomicity, nothing visible and nobody answered before stable, one-phase completeness (who is answered may
- * rely on all who are not fenced having applied it), one order everywhere, nothing answered is undone.
+ * rely on all who are not fenced having applied it), one order everywhere, nothing answered is undone; nobody records a commit while a member
+ * that runs has not promised it, and who joins is given the outcome of every operation numbered before.
  *
  * Deliberate defects: -DREPLY_BEFORE_STABLE -DREPORT_BEFORE_WEDGE -DONE_PHASE_UNNUMBERED -DDECIDE_BEFORE_FENCE
- * -DVISIBLE_BEFORE_STABLE
+ * -DVISIBLE_BEFORE_STABLE -DCOMMIT_BEFORE_PREPARED -DJOIN_AMID_OPERATIONS
  *
  * A member may also have heard of an operation before it does anything with it, and reports it: as the engine does with what is
  * not its turn, or is still being prepared.
@@ -179,6 +180,16 @@ inline check_all(n, what) {
     j = 0
 }
 
+/* None of i's list who runs has refused it, aborted it, or has still to be asked. */
+inline check_promised(i, n) {
+    j = 0;
+    do
+    :: j < N -> assert(!HAS(list[i], j) || !RUNS(j) || stage[AT(j, n)] == PREPARED || stage[AT(j, n)] >= COMMITTED); j++
+    :: else -> break
+    od;
+    j = 0
+}
+
 /* The caller is told that it was done, or was not, as soon as that may be: the earliest answer asks the most of what
  * follows, and forbids nothing. */
 inline answer(i, n) {
@@ -223,7 +234,11 @@ inline lift(i, n) {
         if
         :: told[AT(i, n)] == PREPARE && m -> told[AT(i, n)] = ABORT
         :: told[AT(i, n)] == PREPARE && !m ->
+#ifdef COMMIT_BEFORE_PREPARED
+            b = 1;
+#else
             all(i, n, PREPARED);
+#endif
             if
             :: b -> told[AT(i, n)] = COMMIT; answer(i, n)
             :: else
@@ -275,7 +290,8 @@ inline take(i, n, refuse) {
 #ifdef VISIBLE_BEFORE_STABLE
             carry_out(i, n)
 #else
-            stage[AT(i, n)] = COMMITTED
+            stage[AT(i, n)] = COMMITTED;
+            check_promised(i, n)
 #endif
         :: told[AT(o, n)] == ABORT -> stage[AT(i, n)] = ABORTED; answer(o, n)
         :: told[AT(o, n)] == STABLE || told[AT(o, n)] == ONE -> carry_out(i, n); answer(o, n)
@@ -365,7 +381,7 @@ inline record(i, o) {
     :: k <= OPERATIONS ->
         if
         :: told[AT(o, k)] == ABORT -> assert(stage[AT(i, k)] != DONE || !two_phase[k]); stage[AT(i, k)] = ABORTED
-        :: told[AT(o, k)] == COMMIT && stage[AT(i, k)] != DONE -> stage[AT(i, k)] = COMMITTED
+        :: told[AT(o, k)] == COMMIT && stage[AT(i, k)] != DONE -> check_promised(i, k); stage[AT(i, k)] = COMMITTED
         :: told[AT(o, k)] == ONE && stage[AT(i, k)] != DONE -> stage[AT(i, k)] = NONE
         :: told[AT(o, k)] == 0 -> stage[AT(i, k)] = NONE
         :: else
@@ -500,7 +516,10 @@ inline install(i, o) {
         :: epoch[i] == 0 && !m ->
             k = 1;
             do
-            :: k <= OPERATIONS -> stage[AT(i, k)] = (stage[AT(o, k)] >= ABORTED -> stage[AT(o, k)] : NONE); k++
+            :: k <= OPERATIONS ->
+                assert(told[AT(o, k)] == 0 || SETTLED(stage[AT(o, k)]));
+                stage[AT(i, k)] = (stage[AT(o, k)] >= ABORTED -> stage[AT(o, k)] : NONE);
+                k++
             :: else -> break
             od;
             k = 0;
@@ -519,12 +538,14 @@ inline join(i) {
     d_step {
         OWNS(i) && !HAS(list[i] | gone[i], OUTSIDER) ->
         all(i, 1, NONE);
+#ifndef JOIN_AMID_OPERATIONS
         k = 1;
         do
         :: k <= last[i] -> all_settled(i, k); k++
         :: else -> break
         od;
         k = 0;
+#endif
         if
         :: b -> list[i] = list[i] | BIT(OUTSIDER); epoch[i]++
         :: else
