@@ -204,7 +204,8 @@ struct rf_transport {
     /* Copies [source, source+size) to `offset` in the peer's region; the buffer must stay untouched until
      * RF_LINK_WRITTEN with `cookie` (which may come before this returns). With `notify`, that slot is delivered to the
      * peer after the bytes are visible; it is not ordered against slots of send(). Full: RF_ERR_AGAIN. Bulk never
-     * delays slots of send(). A source in a region of the same link costs an RDMA device no registering. */
+     * delays slots of send(). While others are under way it may go out at the next poll() or progress only, with what else is asked for
+     * until then (ready() says so). A source in a region of the same link costs an RDMA device no registering. */
     rf_err_t (*remote_write)(rf_link_t *link, const rf_region_key_t *key, uint64_t offset, const void *source,
                              size_t size, const rf_slot_t *notify, uint64_t cookie);
     /* Copies `size` bytes at `offset` of the peer's region to `destination`, which nobody else may touch until RF_LINK_READ with

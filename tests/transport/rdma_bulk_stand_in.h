@@ -25,11 +25,19 @@ static inline rdma_path_t *bulk_up(rdma_link_t *link)
     return path;
 }
 
-static inline void write_from(rdma_link_t *link, const uint8_t *from, size_t size, const rf_slot_t *notify)
+/* Asks for it; behind others under way it waits for the next look. */
+static inline void write_ask(rdma_link_t *link, const uint8_t *from, size_t size, const rf_slot_t *notify)
 {
     rf_region_key_t key;
     memcpy(&key, &to, sizeof key);
     assert_int_equal(path_remote_write(&link->base.head, &key, 0, from, size, notify, 0), RF_OK);
+}
+
+/* ... which comes at once. */
+static inline void write_from(rdma_link_t *link, const uint8_t *from, size_t size, const rf_slot_t *notify)
+{
+    write_ask(link, from, size, notify);
+    path_link_settle(&link->base);
 }
 
 static inline void read_into(rdma_link_t *link, uint8_t *into, size_t size)

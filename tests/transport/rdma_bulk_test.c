@@ -49,6 +49,58 @@ static void a_write_is_one_doorbell(void **state)
     link_over(link);
 }
 
+/* The wire is busy with those before: system calls are what it costs. */
+static void writes_behind_others_are_one_doorbell(void **state)
+{
+    (void)state;
+    rdma_link_t *link = link_up(64, RING);
+    rdma_path_t *path = bulk_up(link);
+    write_ask(link, source, 65536, NULL); /* nothing is under way: it goes at once */
+    assert_int_equal(doorbells, 1);
+    for (unsigned i = 0; i < 3; i++) write_ask(link, source, 65536, i == 1 ? &slots[0] : NULL);
+    assert_int_equal(doorbells, 1);
+    assert_true(rdma_ready(&link->base.head)); /* nobody sleeps over them */
+    path_link_settle(&link->base);
+    assert_int_equal(doorbells, 2);
+    assert_int_equal(n_posted, 5);
+    assert_true(bulk_posted[1].send_flags & IBV_SEND_SIGNALED);
+    assert_false(bulk_posted[2].send_flags & IBV_SEND_SIGNALED); /* its message's completion is its own */
+    assert_int_equal(bulk_posted[3].opcode, IBV_WR_SEND);
+    path->completed = 3;
+    path_link_settle(&link->base);
+    assert_int_equal(events[RF_LINK_WRITTEN], 2);
+    path->completed = 4;
+    path_link_settle(&link->base);
+    assert_int_equal(events[RF_LINK_WRITTEN], 3);
+    all_done(link, path);
+    assert_int_equal(events[RF_LINK_WRITTEN], 4);
+    assert_int_equal(n_registered, 0);
+    link_over(link);
+}
+
+/* More than a doorbell has, and more than the queue pair has room for. */
+static void many_writes_are_few_doorbells(void **state)
+{
+    (void)state;
+    rdma_link_t *link = link_up(64, RING);
+    rdma_path_t *path = bulk_up(link);
+    write_ask(link, source, 64, NULL);
+    for (unsigned i = 1; i < PATH_WRITES_MAX; i++) write_ask(link, source, 64, &slots[0]);
+    path_link_settle(&link->base);
+    unsigned whole = 1 + 2 * (PATH_WRITES_MAX - 1);
+    assert_true(path->posted <= path->depth);
+    while (path->posted < whole) {
+        uint32_t before = path->posted;
+        path->completed = path->posted;
+        path_link_settle(&link->base);
+        assert_true(path->posted > before);
+    }
+    assert_true(doorbells <= 2 + whole / 16);
+    all_done(link, path);
+    assert_int_equal(events[RF_LINK_WRITTEN], PATH_WRITES_MAX);
+    link_over(link);
+}
+
 /* While something is under way from it, and no longer; a region always is. */
 static void memory_is_registered_while_it_is_read(void **state)
 {
@@ -56,9 +108,9 @@ static void memory_is_registered_while_it_is_read(void **state)
     rdma_link_t *link = link_up(64, RING);
     rdma_path_t *path = bulk_up(link);
     write_from(link, source, 65536, NULL);
-    path->completed = path->posted;
     write_from(link, source + 4096, 8192, NULL); /* of the same bytes */
     assert_int_equal(registrations, 1);
+    path->completed = 1;
     path_link_settle(&link->base); /* the first is done, the second is not */
     assert_int_equal(n_registered, 1);
     write_from(link, source + 4096, 65536, NULL); /* beyond them */
@@ -439,6 +491,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_write_is_one_doorbell),
+        cmocka_unit_test(writes_behind_others_are_one_doorbell),
+        cmocka_unit_test(many_writes_are_few_doorbells),
         cmocka_unit_test(memory_is_registered_while_it_is_read),
         cmocka_unit_test(what_a_registration_was_made_for_is_done),
         cmocka_unit_test(not_more_is_registered_than_may_be),

@@ -14,7 +14,7 @@
 
 #define RING   1024 /* slots of either end's ring, of the path that a test begins with */
 #define PATHS  16
-#define POSTED 64
+#define POSTED 256
 
 /* --- what stands in for device.c, path.c and cm.c ------------------------------------------------------------ */
 

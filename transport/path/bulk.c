@@ -65,6 +65,11 @@ rf_err_t path_remote_write(rf_link_t *link_head, const rf_region_key_t *key, uin
                             .has_notify = notify != NULL};
     if (notify) write->notify = *notify;
     bulk->head++;
+    if (bulk->posted >
+        bulk->done) { /* what is under way keeps the wire busy until the next look, and ends a sleep */
+        path_link_attention(link);
+        return RF_OK;
+    }
     path_endpoint_enter(path_endpoint_of(link));
     path_bulk_pump(link);
     path_endpoint_leave(path_endpoint_of(link));

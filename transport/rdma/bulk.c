@@ -2,8 +2,8 @@
  * Regions, remote writes and remote reads: a second queue pair of the link, so that bulk never delays slots, in a protection domain
  * of the link's own.
  *
- * A write goes as RDMA WRITEs of at most RDMA_BULK_PIECE bytes, straight from the caller's buffer into the peer's region,
- * all that fit with one doorbell; behind them, with a notify slot, comes a message, rdma_placed_t. On RoCE and InfiniBand
+ * A write goes as RDMA WRITEs of at most RDMA_BULK_PIECE bytes, straight from the caller's buffer into the peer's region;
+ * whatever is to go at a look, of all writes and reads, goes with one doorbell, which may be a system call. Behind its bytes, with a notify slot, comes a message, rdma_placed_t. On RoCE and InfiniBand
  * the last request's completion says that all of it is at the peer, so a write that notifies nobody has no message, and
  * wakes nobody; on iWARP, where it says that TCP has it, a READ of no bytes stands in the message's place. One speaks for all writes
  * before it, and costs a packet, a wake-up there, and a packet back. With up to WRITES_A_READ under way each has one; with up to WRITES_FEW
@@ -33,7 +33,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BATCH 8 /* requests with one doorbell */
+#define BATCH 32 /* requests with one doorbell */
 /* iWARP: above */
 #define WRITES_FEW    4
 #define WRITES_A_READ 2
@@ -152,21 +152,36 @@ static bool memory_key(rdma_link_t *link, const rdma_path_t *path, const uint8_t
 
 /* --- out ---------------------------------------------------------------------------------------------------- */
 
-/* Requests of one write or read, for one doorbell. */
+/* Requests for one doorbell; a write's or read's begin at `own`. */
 typedef struct batch {
-    unsigned n;
+    unsigned n, own, reads;
     struct ibv_send_wr requests[BATCH];
     struct ibv_sge parts[BATCH];
-    rdma_placed_t tail;
+    rdma_placed_t tails[BATCH];
 } batch_t;
 
-static struct ibv_send_wr *batch_add(batch_t *batch, const void *from, uint32_t size)
+/* How many requests it may have. */
+static unsigned batch_limit(const rdma_path_t *path)
+{
+    return rdma_path_room(path) < BATCH ? rdma_path_room(path) : BATCH;
+}
+
+static struct ibv_send_wr *batch_add(batch_t *batch, enum ibv_wr_opcode opcode, const void *memory,
+                                     uint32_t size)
 {
     struct ibv_sge *part = &batch->parts[batch->n];
     struct ibv_send_wr *request = &batch->requests[batch->n++];
-    *part = (struct ibv_sge){.addr = (uintptr_t)from, .length = size};
-    *request = (struct ibv_send_wr){.sg_list = part, .num_sge = 1};
+    *part = (struct ibv_sge){.addr = (uintptr_t)memory, .length = size};
+    *request = (struct ibv_send_wr){
+        .sg_list = part, .num_sge = 1, .opcode = opcode, .send_flags = IBV_SEND_SIGNALED};
+    batch->reads += opcode == IBV_WR_RDMA_READ;
     return request;
+}
+
+static void batch_post(batch_t *batch, rdma_path_t *path)
+{
+    if (batch->n > 0) rdma_path_post(path, batch->requests, batch->n);
+    batch->n = batch->reads = 0;
 }
 
 static rdma_region_key_t key_of(const rf_region_key_t *of)
@@ -197,10 +212,9 @@ static bool piece_add(rdma_link_t *link, const rdma_path_t *path, uint64_t numbe
     bool inlined = size <= path->inline_size;
     if (!inlined && !memory_key(link, path, from, size, false, path->posted + batch->n + 1, &key))
         return false;
-    struct ibv_send_wr *request = batch_add(batch, from, size);
+    struct ibv_send_wr *request = batch_add(batch, IBV_WR_RDMA_WRITE, from, size);
     request->sg_list->lkey = key;
-    request->opcode = IBV_WR_RDMA_WRITE;
-    request->send_flags = IBV_SEND_SIGNALED | (inlined ? IBV_SEND_INLINE : 0);
+    if (inlined) request->send_flags |= IBV_SEND_INLINE;
     request->wr.rdma.remote_addr = to.base + write->offset + sending->sent;
     request->wr.rdma.rkey = rkey_of(rdma_bulk_of(link), &to);
     sending->sent += size;
@@ -212,14 +226,14 @@ static bool piece_add(rdma_link_t *link, const rdma_path_t *path, uint64_t numbe
  * twice as long as its copying of one that it must. */
 static void bytes_end(const rdma_path_t *path, batch_t *batch)
 {
-    if (batch->n > 0 && !path->device->iwarp)
+    if (batch->n > batch->own && !path->device->iwarp)
         batch->requests[batch->n - 1].send_flags &= ~(unsigned)IBV_SEND_SIGNALED;
 }
 
 /* The message behind the bytes, whose completion is theirs, too. */
 static void tail_add(const rdma_path_t *path, const path_write_t *write, uint64_t number, batch_t *batch)
 {
-    rdma_placed_t *tail = &batch->tail;
+    rdma_placed_t *tail = &batch->tails[batch->n];
     if (path->tails.base) /* its place is free again when the write is done */
         tail = (rdma_placed_t *)path->tails.base + number % PATH_WRITES_MAX;
     memset(tail, 0, sizeof *tail);
@@ -228,30 +242,18 @@ static void tail_add(const rdma_path_t *path, const path_write_t *write, uint64_
     tail->has_notify = write->has_notify;
     if (write->has_notify) tail->notify = write->notify;
     bytes_end(path, batch);
-    struct ibv_send_wr *request = batch_add(batch, tail, sizeof *tail);
-    request->opcode = IBV_WR_SEND;
-    request->send_flags = IBV_SEND_SIGNALED | (path->tails.base ? 0 : IBV_SEND_INLINE);
-    if (path->tails.base) request->sg_list->lkey = path->tails.mr->lkey;
-}
-
-/* Of no bytes: its answer comes after the bytes before it have been placed (RFC 5040, 5.5), which on iWARP the completion of
- * a WRITE does not say. */
-static void read_add(const rdma_path_t *path, const path_write_t *write, batch_t *batch)
-{
-    bytes_end(path, batch);
-    struct ibv_send_wr *request = batch_add(batch, path->buffers->memory.base, 0);
-    request->sg_list->lkey = path->buffers->memory.mr->lkey;
-    request->opcode = IBV_WR_RDMA_READ;
-    request->send_flags = IBV_SEND_SIGNALED;
-    rdma_region_key_t to = key_of(&write->to);
-    request->wr.rdma.remote_addr = to.base + write->offset;
-    request->wr.rdma.rkey = rkey_of(rdma_bulk_of(rdma_path_link(path)), &to);
+    struct ibv_send_wr *request = batch_add(batch, IBV_WR_SEND, tail, sizeof *tail);
+    if (path->tails.base)
+        request->sg_list->lkey = path->tails.mr->lkey;
+    else
+        request->send_flags |= IBV_SEND_INLINE;
 }
 
 /* ... for the writes before `end`. */
-static bool may_read_behind(const path_link_t *link, const rdma_path_t *path, uint64_t end)
+static bool may_read_behind(const path_link_t *link, const rdma_path_t *path, const batch_t *batch,
+                            uint64_t end)
 {
-    uint32_t reads = path->reads_posted - path->reads_completed;
+    uint32_t reads = path->reads_posted + batch->reads - path->reads_completed;
     uint64_t under_way = end - link->bulk->done;
     if (reads == 0) return true;
     if (under_way <= WRITES_A_READ) return reads < READS_FEW;
@@ -268,53 +270,57 @@ static void read_speaks(const path_link_t *link, rdma_path_t *path, uint64_t end
     path->unread = 0;
 }
 
-/* Behind the writes that had none of their own, now that one before has come back. Their region is there: its owner forgets it when they
- * are done (gone_say). */
-static void read_behind(rdma_link_t *link, rdma_path_t *path)
+/* Of no bytes: its answer comes after the bytes before it have been placed (RFC 5040, 5.5), which on iWARP the completion of
+ * a WRITE does not say. For the writes before `end`. */
+static void read_add(const path_link_t *link, rdma_path_t *path, uint64_t end, batch_t *batch)
 {
-    batch_t batch;
-    if (path->unread == 0 || !may_read_behind(&link->base, path, path->unread) || rdma_path_room(path) == 0)
-        return;
-    batch.n = 0;
-    read_add(path, &link->base.bulk->writes[(path->unread - 1) % PATH_WRITES_MAX], &batch);
-    read_speaks(&link->base, path, path->unread);
-    rdma_path_post(path, batch.requests, batch.n);
+    const path_write_t *write = &link->bulk->writes[(end - 1) % PATH_WRITES_MAX];
+    rdma_region_key_t to = key_of(&write->to);
+    struct ibv_send_wr *request = batch_add(batch, IBV_WR_RDMA_READ, path->buffers->memory.base, 0);
+    request->sg_list->lkey = path->buffers->memory.mr->lkey;
+    request->wr.rdma.remote_addr = to.base + write->offset;
+    request->wr.rdma.rkey = rkey_of(rdma_bulk_of(rdma_path_link(path)), &to);
+    read_speaks(link, path, end);
 }
 
-/* Posts what can be posted of the next write. True: it is wholly posted. */
-static bool write_post(rdma_link_t *link, rdma_path_t *path)
+/* Behind the writes that had none of their own, now that one before has come back. Their region is there: its owner forgets it when they
+ * are done (gone_say). */
+static void read_behind(const path_link_t *link, rdma_path_t *path, batch_t *batch)
+{
+    if (path->unread == 0 || batch->n == batch_limit(path)) return;
+    if (may_read_behind(link, path, batch, path->unread)) read_add(link, path, path->unread, batch);
+}
+
+/* Adds what there is room for of the next write. True: it is there wholly. */
+static bool write_add(rdma_link_t *link, rdma_path_t *path, batch_t *batch)
 {
     rdma_bulk_t *bulk = rdma_bulk_of(link);
     uint64_t number = bulk->base.posted;
     const path_write_t *write = &bulk->base.writes[number % PATH_WRITES_MAX];
     rdma_sending_t *sending = &bulk->sending[number % PATH_WRITES_MAX];
-    uint32_t room = rdma_path_room(path) < BATCH ? rdma_path_room(path) : BATCH;
+    unsigned limit = batch_limit(path);
     bool gone = is_gone(bulk, key_of(&write->to).region);
-    batch_t batch;
-    batch.n = 0;
-    while (!gone && sending->sent < write->size && batch.n + 1 < room) {
-        if (!piece_add(link, path, number, &batch)) break;
+    batch->own = batch->n;
+    while (!gone && sending->sent < write->size && batch->n + 1 < limit) {
+        if (!piece_add(link, path, number, batch)) break;
     }
-    bool whole = (gone || sending->sent == write->size) && batch.n < room;
-    if (whole) {
-        link->base.stats.bytes_written += write->size;
-        sending->says = write->has_notify || batch.n == 0;
-        bool reads = path->device->iwarp && !sending->says;
-        if (sending->says) {
-            tail_add(path, write, number, &batch);
-        } else if (reads && may_read_behind(&link->base, path, number + 1)) {
-            read_add(path, write, &batch);
-            read_speaks(&link->base, path, number + 1);
-        } else if (reads) {
-            path->unread = number + 1;
-        }
-        sending->end = path->posted + batch.n;
-        sending->read_end = reads ? path->reads_posted + 1 : path->reads_completed;
-        sending->sent = 0; /* for the next in its place */
-        bulk->base.posted++;
-    }
-    if (batch.n > 0) rdma_path_post(path, batch.requests, batch.n);
-    return whole;
+    bool whole = (gone || sending->sent == write->size) && batch->n < limit;
+    if (!whole) return false;
+    uint32_t next_read = path->reads_posted + batch->reads + 1;
+    link->base.stats.bytes_written += write->size;
+    sending->says = write->has_notify || batch->n == batch->own;
+    bool reads = path->device->iwarp && !sending->says;
+    if (sending->says)
+        tail_add(path, write, number, batch);
+    else if (reads && may_read_behind(&link->base, path, batch, number + 1))
+        read_add(&link->base, path, number + 1, batch);
+    else if (reads)
+        path->unread = number + 1;
+    sending->end = path->posted + batch->n;
+    sending->read_end = reads ? next_read : path->reads_completed;
+    sending->sent = 0; /* for the next in its place */
+    bulk->base.posted++;
+    return true;
 }
 
 /* The next piece of a read. False: not now. */
@@ -324,55 +330,59 @@ static bool ask_add(rdma_link_t *link, const rdma_path_t *path, path_read_t *rea
     uint32_t size = left < RDMA_BULK_PIECE ? (uint32_t)left : RDMA_BULK_PIECE, key = 0;
     uint8_t *into = read->into + read->sent;
     rdma_region_key_t from = key_of(&read->from);
-    if (!memory_key(link, path, into, size, true, path->reads_posted + batch->n + 1, &key)) return false;
-    struct ibv_send_wr *request = batch_add(batch, into, size);
+    uint32_t end = path->reads_posted + batch->reads + 1;
+    if (!memory_key(link, path, into, size, true, end, &key)) return false;
+    struct ibv_send_wr *request = batch_add(batch, IBV_WR_RDMA_READ, into, size);
     request->sg_list->lkey = key;
-    request->opcode = IBV_WR_RDMA_READ;
-    request->send_flags = IBV_SEND_SIGNALED;
     request->wr.rdma.remote_addr = from.base + read->offset + read->sent;
     request->wr.rdma.rkey = rkey_of(rdma_bulk_of(link), &from);
     read->sent += size;
     return true;
 }
 
-/* Posts what can be posted of the next read. True: all of it is. */
-static bool read_post(rdma_link_t *link, rdma_path_t *path)
+/* Adds what there is room for of the next read. True: all of it is there. */
+static bool asks_add(rdma_link_t *link, rdma_path_t *path, batch_t *batch)
 {
     path_bulk_t *bulk = link->base.bulk;
     path_read_t *read = &bulk->reads[bulk->read_posted % PATH_READS_MAX];
-    uint32_t room = rdma_path_room(path) < BATCH ? rdma_path_room(path) : BATCH;
-    batch_t batch;
-    batch.n = 0;
+    unsigned limit = batch_limit(path);
+    batch->own = batch->n;
     if (is_gone(rdma_bulk_of(link), key_of(&read->from).region)) read->err = RF_ERR_NOT_FOUND;
-    while (read->err == RF_OK && read->sent < read->size && batch.n < room) {
-        if (!ask_add(link, path, read, &batch)) break;
+    while (read->err == RF_OK && read->sent < read->size && batch->n < limit) {
+        if (!ask_add(link, path, read, batch)) break;
     }
-    bool whole = read->err != RF_OK || read->sent == read->size;
-    if (whole) {
-        read->end = path->reads_posted + batch.n; /* an empty one is done with the one before it */
-        read->sent = 0;
-        bulk->read_posted++;
-        if (batch.n == 0) path_link_attention(&link->base);
-    }
-    if (batch.n > 0) read_speaks(&link->base, path, bulk->posted); /* these are behind the writes, too */
-    if (batch.n > 0) rdma_path_post(path, batch.requests, batch.n);
-    return whole;
+    bool any = batch->n > batch->own, whole = read->err != RF_OK || read->sent == read->size;
+    if (any) read_speaks(&link->base, path, bulk->posted); /* these are behind the writes, too */
+    if (!whole) return false;
+    read->end = path->reads_posted + batch->reads; /* an empty one is done with the one before it */
+    read->sent = 0;
+    bulk->read_posted++;
+    if (!any) path_link_attention(&link->base);
+    return true;
+}
+
+/* False: there is nothing, or not all of what is next can be added now. */
+static bool next_add(rdma_link_t *link, rdma_path_t *path, batch_t *batch)
+{
+    const path_bulk_t *bulk = link->base.bulk;
+    if (bulk->read_posted < bulk->read_head &&
+        bulk->reads[bulk->read_posted % PATH_READS_MAX].after <= bulk->posted)
+        return asks_add(link, path, batch);
+    return bulk->posted < bulk->head && write_add(link, path, batch);
 }
 
 void rdma_bulk_pump(path_link_t *base)
 {
     rdma_link_t *link = rdma_link_of(base);
-    const path_bulk_t *bulk = base->bulk;
     rdma_path_t *path;
+    batch_t batch;
+    batch.n = batch.reads = 0;
     while ((path = rdma_path_up(link, PATH_LANE_BULK))) {
-        if (bulk->read_posted < bulk->read_head &&
-            bulk->reads[bulk->read_posted % PATH_READS_MAX].after <= bulk->posted) {
-            if (!read_post(link, path)) break;
-        } else if (bulk->posted == bulk->head || !write_post(link, path)) {
-            break;
-        }
+        if (next_add(link, path, &batch)) continue;
+        read_behind(base, path, &batch);
+        if (batch.n == 0) break;
+        batch_post(&batch, path);
     }
-    if (path) read_behind(link, path);
 }
 
 void rdma_bulk_failed(path_lane_t *lane, enum ibv_wc_status why)

@@ -28,7 +28,8 @@
 # transfer of a few tens of ms, which ends before that has settled. Slots by WRITE are, on either device, what nobody should use but to
 # measure (transport/rdma/placement.c). On siw ib_write_bw counts a write, and posts the next, when TCP has taken it; ours when it is in the
 # receiver's memory, which a READ behind it says. Beyond its depth perftest has under way there what TCP buffers: up to 4 MiB, bookkeeping
-# counted (tcp_wmem), whatever the depth. bulk-64K-deep and bulk-1M have as much under way by themselves; bulk-64K-placed has two that mean
+# counted (tcp_wmem), whatever the depth. Ours sleeps there while it waits: siw sends and answers by threads of the kernel, which a
+# program that polls keeps from a guest's one CPU until its next tick; perftest polls, and has no other way for WRITE. bulk-64K-deep and bulk-1M have as much under way by themselves; bulk-64K-placed has two that mean
 # the same by a write that is done.
 set -u
 device=rxe rounds=5 json=
@@ -42,9 +43,9 @@ source "$(dirname "$0")/lib.sh" "$folder" >&2
 [[ -e $build/modules/rackfish-rdma.so ]] || skip "built without rdma-core; apt-get install libibverbs-dev librdmacm-dev"
 command -v ib_write_bw >/dev/null || skip "no ib_write_bw; apt-get install perftest"
 
-case $device in # how perftest makes a queue pair
-rxe) how=(-d rxe0 -x 1) ;;
-siw) how=(-d siw0 -R) ;;
+case $device in # how perftest makes a queue pair; how who writes waits
+rxe) how=(-d rxe0 -x 1) waits=() ;;
+siw) how=(-d siw0 -R) waits=(--events) ;;
 esac
 
 # raw PIECE COLUMN SCALE PROGRAM OPTION...: one figure of perftest, into $work/PIECE.raw.
@@ -108,7 +109,7 @@ ours_n=0
 bandwidth() {
     case $1 in
     raw) raw "$2" 4 125 ib_write_bw -s "$3" -n "$4" -t "${depths[$2]}" --report_gbits ;;
-    ours) ours "$2" whole_mb_s auto bulk --bytes "$3" --depth "${depths[$2]}" --samples $(($4 / 16)) ;;
+    ours) ours "$2" whole_mb_s auto bulk "${waits[@]}" --bytes "$3" --depth "${depths[$2]}" --samples $(($4 / 16)) ;;
     esac
 }
 
