@@ -445,6 +445,47 @@ static void a_dial_that_fails_is_no_death(void **state)
     world_free(w);
 }
 
+/* Four of five are restarted one by one while the fifth is cut off, and told by its rackfishd, back again, that those it knew are dead. To
+ * itself the machine is lost. Once it can ask, who lives in their places says that the machine goes on without it, and it joins again; until
+ * then it goes on as what it is. */
+static void a_loss_that_is_none(void **state)
+{
+    (void)state;
+    enum { OUT = 4 };
+    for (uint64_t seed = 0; seed < 10; seed++) {
+        world_t *w = world_new(5, 1, 70 + seed);
+        world_form(w);
+        for (rf_node_t node = 0; node < OUT; node++) world_cut(w, node, OUT, true);
+        world_pass(w, 5 * RF_NS_PER_S);
+        for (rf_core_t core = 0; core < OUT; core++) {
+            rf_core_t other = (core + 1) % OUT;
+            world_kill(w, core);
+            world_pass(w, 5 * RF_NS_PER_S);
+            assert_int_equal(world_rejoin(w, core, other), RF_OK);
+            world_pass(w, 5 * RF_NS_PER_S);
+            assert_true(w->monitor[core]->formed);
+        }
+        test_client_t *c = world_node_client(w, OUT);
+        assert_true(w->alive[OUT] && !world_status(w, c).lost);
+        for (rf_core_t core = 0; core < OUT; core++) {
+            rf_client_dead_t dead = {.core = core, .incarnation = 1};
+            assert_int_equal(world_ask(w, c, RF_CLIENT_DEAD, &dead, sizeof dead, NULL, 0), RF_OK);
+        }
+        world_pass(w, 10 * RF_NS_PER_S);
+        assert_true(w->alive[OUT] && world_status(w, c).lost);
+        for (rf_node_t node = 0; node < OUT; node++) world_cut(w, node, OUT, false);
+        world_pass(w, 2 * RF_NS_PER_S);
+        assert_true(w->exited[OUT]);
+        assert_int_equal(w->exit_status[OUT], MONITOR_EXIT_EXPELLED);
+        assert_int_equal(world_rejoin(w, OUT, 0), RF_OK);
+        world_pass(w, 5 * RF_NS_PER_S);
+        rf_client_status_t s = world_status(w, world_node_client(w, OUT));
+        assert_true(s.has_quorum && !s.lost);
+        assert_int_equal(s.cores_up, 5);
+        world_free(w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -463,6 +504,7 @@ int main(void)
         cmocka_unit_test(a_short_stall_costs_nothing),
         cmocka_unit_test(spawns_under_way_when_the_leader_dies),
         cmocka_unit_test(a_dial_that_fails_is_no_death),
+        cmocka_unit_test(a_loss_that_is_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
