@@ -30,26 +30,16 @@ registry_params_t registry_params_of(const rf_boot_t *boot)
 {
     uint64_t seed;
     memcpy(&seed, boot->machine.bytes, sizeof seed);
-    if (boot->small)
-        return (registry_params_t){.objects_max = 128,
-                                   .claims_max = 128,
-                                   .blocks_max = 128,
-                                   .users_max = 16,
-                                   .events_max = 64,
-                                   .events_bytes = 8 << 10,
-                                   .user_objects_max = 128,
-                                   .user_claims_max = 128,
-                                   .user_blocks_max = 128,
-                                   .seed = seed};
-    return (registry_params_t){.objects_max = 4096,
-                               .claims_max = 4096,
-                               .blocks_max = 8192,
-                               .users_max = 256,
-                               .events_max = 1024,
-                               .events_bytes = 256 << 10,
-                               .user_objects_max = 2048,
-                               .user_claims_max = 2048,
-                               .user_blocks_max = 4096,
+    bool small = boot->small;
+    return (registry_params_t){.objects_max = small ? 128 : 4096,
+                               .claims_max = small ? 128 : 4096,
+                               .blocks_max = small ? 128 : 8192,
+                               .users_max = small ? 16 : 256,
+                               .events_max = small ? 64 : 1024,
+                               .events_bytes = small ? 8 << 10 : 256 << 10,
+                               .user_objects_max = small ? 128 : 2048,
+                               .user_claims_max = small ? 128 : 2048,
+                               .user_blocks_max = small ? 128 : 4096,
                                .seed = seed};
 }
 
