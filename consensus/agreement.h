@@ -403,8 +403,8 @@ typedef struct agreement_state {
     unsigned n_waiting; /* without a quorum: for whom */
     agreement_member_t waiting[AGREEMENT_VOTERS_MAX];
     uint64_t elections, snapshots_sent, snapshots_loaded, expulsions; /* counted here since the start */
-    uint64_t expelled_behind;  /* ... and, as leader, of whom it was said because they did not catch up, */
-    agreement_member_t behind; /* of which this is the last */
+    uint64_t expelled_behind;           /* ... of these, as leader, because they did not catch up, */
+    agreement_member_t behind;          /* of which this is the last */
     uint64_t reads_leased, reads_asked; /* a leader: reads answered by its lease, and by asking a majority */
     uint64_t shortcuts;                 /* steps of the steady state */
     bool lane;                          /* a voter: the leader may write its lane */

@@ -97,6 +97,7 @@ static rf_err_t apply_view(agreement_t *e, const wire_entry_t *entry, agreement_
                 e->expelled = true;
         } else {
             e->n_expulsions += !(change.flags & CHANGE_IN_ORDER);
+            e->n_behind += leads(e) && same(m, e->behind);
             if (is_self(e, m))
                 e->expelled = true;
             else if (e->n_left < AGREEMENT_CHANGES_MAX && (change.flags & CHANGE_IN_ORDER))

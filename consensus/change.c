@@ -42,6 +42,7 @@ void change_want(agreement_t *e)
 
 void change_lead(agreement_t *e)
 {
+    e->late = RF_CORE_NONE;
     memset(e->believed, 0, (e->params.n_cores + 7u) / 8);
     for (unsigned i = 0; i < (e->params.n_cores + 7u) / 8; i++) e->believed[i] = e->dead[i];
     e->n_suspicions = 0;
@@ -290,6 +291,11 @@ static bool start_request(agreement_t *e)
 
 /* ---- the dead ---- */
 
+static agreement_member_t member_of(const agreement_t *e, rf_core_t core)
+{
+    return (agreement_member_t){.core = core, .incarnation = member_incarnation(e, core)};
+}
+
 static bool start_expulsion(agreement_t *e)
 {
     plan_t plan = {0};
@@ -300,12 +306,13 @@ static bool start_expulsion(agreement_t *e)
              core++) {
             if (!bit_get(e->believed, core) || member_state(e, (rf_core_t)core) != AGREEMENT_MEMBER_IN)
                 continue;
-            agreement_member_t m = {.core = (rf_core_t)core,
-                                    .incarnation = member_incarnation(e, (rf_core_t)core)};
+            agreement_member_t m = member_of(e, (rf_core_t)core);
             if (!is_self(e, m)) plan_leave(&plan, m, 0);
         }
     }
-    return plan.n_changes > 0 && start(e, &plan, false) == STARTED;
+    if (plan.n_changes == 0 || start(e, &plan, false) != STARTED) return false;
+    if (e->late != RF_CORE_NONE && leaves(&plan, member_of(e, e->late))) e->behind = member_of(e, e->late);
+    return true;
 }
 
 static bool start_promotion(agreement_t *e)
@@ -409,16 +416,17 @@ void change_heard(agreement_t *e, agreement_member_t m)
     for (unsigned i = 0; i < e->n_suspicions; i++) {
         if (same(e->suspicions[i].member, m)) unsuspect(e, i--);
     }
-    if (bit_get(e->believed, m.core) && !bit_get(e->dead, m.core) && member_in(e, m))
+    if (bit_get(e->believed, m.core) && !bit_get(e->dead, m.core) && member_in(e, m)) {
         bit_set(e->believed, m.core, false);
+        if (e->late == m.core) e->late = RF_CORE_NONE;
+    }
 }
 
 /* Its next answer takes it back, unless the change is under way by then: so it is said again and again. */
 void change_stuck(agreement_t *e, agreement_member_t m)
 {
     if (!member_in(e, m) || is_self(e, m)) return;
-    if (!same(e->behind, m)) e->n_behind++;
-    e->behind = m;
+    e->late = m.core;
     believe(e, m);
 }
 

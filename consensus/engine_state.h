@@ -231,9 +231,9 @@ struct agreement {
     uint8_t *silent;   /* bitmap: silence to be reported to the leader */
     unsigned n_silent_tells;
     agreement_member_t stuck;  /* fed here, does not catch up: to be told to the leader */
-    agreement_member_t behind; /* leader: the last to be expelled for that */
-    uint64_t n_behind;
-    unsigned n_escapes; /* members whose incarnation exceeds INCARNATION_INLINE */
+    agreement_member_t behind; /* leader: the last whose expulsion for that has gone into the log */
+    uint64_t n_behind;         /* ... and been carried out */
+    unsigned n_escapes;        /* members whose incarnation exceeds INCARNATION_INLINE */
     agreement_member_t early[EARLY_DEATHS_MAX];
     unsigned n_early;
     suspicion_t suspicions[SUSPICIONS_MAX];
@@ -245,6 +245,7 @@ struct agreement {
     uint64_t change_round_next; /* ... or this one, which was sent last, at change_asked_ns */
     uint64_t change_asked_ns;
     bool change_waits; /* one that change_step() has looked at waits for that */
+    rf_core_t late;    /* leader: to be expelled because it does not catch up, unless it is heard first */
     struct {           /* leader: the ring keeps what follows on a voter's snapshot (snapshot.c) */
         agreement_member_t member;
         bool on;

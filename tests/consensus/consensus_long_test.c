@@ -273,6 +273,35 @@ static void who_is_fed_by_another_is_not_behind(void **state)
     }
 }
 
+/* A learner is said not to catch up while a change waits, and is heard before it could go: it stays, and is not counted as expelled for that. */
+static void who_is_heard_in_time_is_not_expelled(void **state)
+{
+    (void)state;
+    for (unsigned heard = 0; heard < 2; heard++) {
+        net_t *n =
+            formed((net_knobs_t){.cores = 6, .per_host = 3, .voters_max = 3, .plan = AGREEMENT_PLAN_HOST}, 1);
+        rf_core_t learner = any_learner(n, 3), dead;
+        for (dead = 1; progress_find(n->cores[0].engine, net_member(n, dead)) == NULL; dead++) continue;
+        struct {
+            wire_head_t head;
+            wire_member_t who;
+        } report = {.head = {.view = 1, .term = n->cores[0].engine->term},
+                    .who = to_wire(net_member(n, learner), AGREEMENT_EVIDENCE_BEHIND)};
+        assert_int_equal(net_leader(n), 0);
+        net_kill(n, dead);
+        net_tell_death(n, 0, dead, AGREEMENT_EVIDENCE_KERNEL);
+        net_receive(n, 0, net_member(n, 3), MESSAGE_REPORT, &report, sizeof report);
+        assert_int_equal(net_state(n, 0).members, 6);
+        if (heard) net_propose(n, learner);
+        net_run(n, 50 * MS);
+        agreement_state_t s = net_state(n, 0);
+        assert_int_equal(s.members, heard ? 5 : 4);
+        assert_int_equal(s.expelled_behind, heard ? 0 : 1);
+        assert_true(heard || s.behind.core == learner);
+        net_free(n);
+    }
+}
+
 static bool dead_is_out(net_t *n, void *dead)
 {
     return agreement_member_state(n->cores[net_leader(n)].engine, *(rf_core_t *)dead, NULL) ==
@@ -324,6 +353,7 @@ int main(void)
         cmocka_unit_test(a_learner_catches_up_under_load),
         cmocka_unit_test(a_learner_behind_a_slow_line_is_expelled),
         cmocka_unit_test(who_is_fed_by_another_is_not_behind),
+        cmocka_unit_test(who_is_heard_in_time_is_not_expelled),
         cmocka_unit_test(voters_change_where_answers_are_slow),
         cmocka_unit_test(a_voter_that_stops_again_holds_nobody_up),
     };
