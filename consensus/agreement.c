@@ -330,24 +330,32 @@ static void room(agreement_t *e, agreement_member_t peer)
         e->due |= DUE_FETCH * (e->formed ? 1u : 0u);
 }
 
-/* A learner that hears nothing, or is behind, asks. */
+void engine_lacks(agreement_t *e, uint64_t committed)
+{
+    if (committed <= e->known_committed) return;
+    if (committed > e->committed && e->known_committed <= e->committed) e->parent_heard_ns = e->now_ns;
+    e->known_committed = committed;
+}
+
+/* A learner that is fed nothing, or is behind, asks. What the leader answers but for that brings it no entries. */
 static void fetch_tick(agreement_t *e)
 {
     if (e->role != AGREEMENT_ROLE_LEARNER || !e->formed || e->expelled) {
         e->fetch_at_ns = RF_NEVER;
         return;
     }
-    uint64_t heard = e->parent_heard_ns > e->leader_heard_ns ? e->parent_heard_ns : e->leader_heard_ns;
-    bool unanswered = e->fetched_ns > heard, behind = e->known_committed > e->committed || !e->quorum;
+    uint64_t fed = e->parent_heard_ns;
+    bool unanswered = e->fetched_ns > fed, behind = e->known_committed > e->committed || !e->quorum;
     uint64_t patience = e->params.election_ns;
     if (behind && e->params.resend_ns != RF_NEVER)
         patience = 4 * e->params.resend_ns;
     else if (!behind && !unanswered &&
              patience != RF_NEVER) /* has it left, or no place among those who are fed? */
         patience = e->params.resend_ns == RF_NEVER ? RF_NEVER : 64 * patience;
-    e->fetch_at_ns = add_ns(unanswered ? e->fetched_ns : heard, patience);
+    e->fetch_at_ns = add_ns(unanswered ? e->fetched_ns : fed, patience);
     if (e->fetch_at_ns > e->now_ns) return;
-    if (unanswered && e->quorum && e->now_ns >= add_ns(e->fetched_ns, e->params.election_ns))
+    if (unanswered && e->fetched_ns > e->leader_heard_ns && e->quorum &&
+        e->now_ns >= add_ns(e->fetched_ns, e->params.election_ns))
         role_no_quorum(e);
     e->fetched_ns = e->now_ns;
     e->fetch_at_ns = add_ns(e->now_ns, patience);

@@ -208,6 +208,8 @@ void engine_receive(agreement_t *e, const agreement_event_t *event);
 
 /* How long to wait before asking again; RF_NEVER when links lose nothing and nothing else says. */
 uint64_t engine_retry_ns(const agreement_t *e);
+/* By the word of the leader so much is committed; what is missing here may be on its way for a moment. */
+void engine_lacks(agreement_t *e, uint64_t committed);
 
 /* groups.c */
 size_t engine_groups_size(const agreement_params_t *p);

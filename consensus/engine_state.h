@@ -220,7 +220,8 @@ struct agreement {
     uint64_t ack_round;
     agreement_member_t ack_to;
     agreement_member_t parent; /* learner: who fed it last */
-    uint64_t parent_heard_ns, known_committed, n_fetches, fetched_ns;
+    uint64_t parent_heard_ns;  /* ... or, if later, since when it knows that it lacks something */
+    uint64_t known_committed, n_fetches, fetched_ns;
     uint64_t fed_ns; /* learner: by another than the leader, last */
 
     /* membership as of the applied log, and what is known of deaths */

@@ -26,6 +26,7 @@ void recv_refused(agreement_t *e, agreement_member_t from, const uint8_t *bytes,
     bool from_leader = head.term == e->term && same(from, e->leader) && same(from, from_wire(head.leader));
     if (from_leader) {
         e->leader_heard_ns = e->now_ns;
+        engine_lacks(e, head.applied);
         if (!e->quorum) role_heard(e);
     }
     for (size_t at = sizeof head; at < size; at += sizeof(wire_refused_t)) {

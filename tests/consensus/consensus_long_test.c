@@ -273,6 +273,46 @@ static void who_is_fed_by_another_is_not_behind(void **state)
     }
 }
 
+/* A learner that nobody feeds any more proposes, or asks what it must have applied, all the time. The leader answers, and what it answers
+ * says that more is committed: so the learner has itself fed by the leader, as soon as one that is merely behind. */
+static void who_hears_the_leader_and_is_not_fed_asks(void **state)
+{
+    (void)state;
+    for (unsigned reads = 0; reads < 2; reads++) {
+        net_t *n =
+            formed((net_knobs_t){.cores = 6, .per_host = 3, .voters_max = 3, .plan = AGREEMENT_PLAN_HOST}, 1);
+        rf_core_t learner = any_learner(n, 3);
+        const agreement_t *e = n->cores[learner].engine;
+        const uint64_t fetches = e->n_fetches;
+        n->slow_ns[3][learner] = 500 * US; /* it is told by the leader of what is on its way */
+        for (unsigned i = 0; i < 20; i++) {
+            net_run(n, 10 * MS);
+            goes_on(n, 0);
+            net_read(n, learner);
+        }
+        net_run(n, 5 * MS);
+        assert_int_equal(e->n_fetches, fetches);
+        net_cut(n, 3, learner, true);
+        const uint64_t since_ns = n->now_ns;
+        goes_on(n, 0);
+        unsigned first = n->n_proposed;
+        while (net_state(n, learner).applied < net_state(n, 0).applied) {
+            assert_true(n->now_ns < since_ns + 20 * MS);
+            if (reads)
+                net_read(n, learner);
+            else
+                net_propose(n, learner);
+            net_run(n, 500 * US);
+        }
+        net_run(n, 5 * MS);
+        for (unsigned i = first; i < n->n_proposed; i++)
+            assert_true(n->proposed[i].answered && n->proposed[i].err == RF_OK);
+        for (unsigned i = 0; i < n->n_reads; i++)
+            assert_true(n->reads[i].answered && n->reads[i].err == RF_OK);
+        net_free(n);
+    }
+}
+
 /* A learner is said not to catch up while a change waits, and is heard before it could go: it stays, and is not counted as expelled for that. */
 static void who_is_heard_in_time_is_not_expelled(void **state)
 {
@@ -353,6 +393,7 @@ int main(void)
         cmocka_unit_test(a_learner_catches_up_under_load),
         cmocka_unit_test(a_learner_behind_a_slow_line_is_expelled),
         cmocka_unit_test(who_is_fed_by_another_is_not_behind),
+        cmocka_unit_test(who_hears_the_leader_and_is_not_fed_asks),
         cmocka_unit_test(who_is_heard_in_time_is_not_expelled),
         cmocka_unit_test(voters_change_where_answers_are_slow),
         cmocka_unit_test(a_voter_that_stops_again_holds_nobody_up),
