@@ -317,9 +317,10 @@ static void linked(monitor_t *m, op_t *op)
     if (op->state == LINKING) ask_peer(m, op);
 }
 
-static void peer_died(monitor_t *m, op_t *op)
+/* A channel that the exporter has and the asker has not is none: it ends. */
+static void peer_lost(monitor_t *m, op_t *op, rf_err_t err)
 {
-    fail(m, op, RF_ERR_PEER_DEAD);
+    fail(m, op, err == RF_ERR_UNKNOWN_OUTCOME ? RF_ERR_CLOSED : err);
 }
 
 static void timeout(monitor_t *m, op_t *op)
@@ -334,7 +335,7 @@ static void client_went(monitor_t *m, op_t *op, uint32_t client)
 
 const op_class_t op_connect_class = {.name = "connect",
                                      .peer_up = linked,
-                                     .peer_dead = peer_died,
+                                     .peer_lost = peer_lost,
                                      .answer = shell_answer,
                                      .timeout = timeout,
                                      .client_gone = client_went};

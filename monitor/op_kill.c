@@ -168,9 +168,9 @@ static void linked(monitor_t *m, op_t *op)
     if (op->state == LINKING) ask_peer(m, op);
 }
 
-static void peer_died(monitor_t *m, op_t *op)
+static void peer_lost(monitor_t *m, op_t *op, rf_err_t err)
 {
-    if (op->state == LINKING || op->state == ASKING) part_done(m, op, RF_ERR_PEER_DEAD);
+    if (op->state == LINKING || op->state == ASKING) part_done(m, op, err);
 }
 
 static void timeout(monitor_t *m, op_t *op)
@@ -182,4 +182,4 @@ static void timeout(monitor_t *m, op_t *op)
 }
 
 const op_class_t op_kill_class = {
-    .name = "kill", .peer_up = linked, .peer_dead = peer_died, .kernel = kernel_answer, .timeout = timeout};
+    .name = "kill", .peer_up = linked, .peer_lost = peer_lost, .kernel = kernel_answer, .timeout = timeout};

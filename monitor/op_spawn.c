@@ -181,14 +181,22 @@ static void linked(monitor_t *m, op_t *op)
     if (op->state == LINKING) send_to_target(m, op);
 }
 
-static void peer_died(monitor_t *m, op_t *op)
+static void peer_lost(monitor_t *m, op_t *op, rf_err_t err)
 {
-    if (op->peer_tag != 0) { /* the origin died: without the rest of the block there is nothing to start */
-        if (op->state == RECEIVING) finish(m, op, RF_ERR_PEER_DEAD, 0, "");
+    if (op->peer_tag != 0) { /* of the origin: without the rest of the block there is nothing to start */
+        if (op->state == RECEIVING) finish(m, op, err, 0, "");
         return;
     }
-    if (op->state == LINKING || op->state == SENDING || op->state == REMOTE)
-        finish(m, op, RF_ERR_PEER_DEAD, 0, "that core is dead");
+    if (op->state != LINKING && op->state != SENDING && op->state != REMOTE) return;
+    if (err == RF_ERR_PEER_DEAD)
+        finish(m, op, err, 0, "that core is dead");
+    else if (op->state == LINKING)
+        finish(m, op, err, 0, "there is no link with that core");
+    else if (op->state == SENDING)
+        finish(m, op, RF_ERR_CLOSED, 0, "the link with that core broke: nothing was started");
+    else
+        finish(m, op, err, 0,
+               "the link with that core broke before it had answered: it may have been started");
 }
 
 static void timeout(monitor_t *m, op_t *op)
@@ -248,7 +256,7 @@ static void shell_answer(monitor_t *m, op_t *op, const monitor_event_t *event)
 const op_class_t op_spawn_class = {.name = "spawn",
                                    .proposed = proposed,
                                    .peer_up = linked,
-                                   .peer_dead = peer_died,
+                                   .peer_lost = peer_lost,
                                    .kernel = created,
                                    .answer = shell_answer,
                                    .timeout = timeout};

@@ -161,6 +161,7 @@ rf_err_t peer_request(monitor_t *m, op_t *op, rf_core_t core, uint8_t type, cons
     peer->unanswered++;
     op->counted = true;
     op->peer = core;
+    op->asked = peer->linked;
     rf_wire_header_t header = {.tag = op_id(m, op)};
     peer_send(m, core, type, &header, sizeof header, body, size);
     if (n_fds > 0) {

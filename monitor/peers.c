@@ -107,17 +107,38 @@ void peer_answered(monitor_t *m, op_t *op)
     if (m->cores[op->peer].unanswered > 0) m->cores[op->peer].unanswered--;
 }
 
-static void each_op_of(monitor_t *m, rf_core_t core, bool up)
+static void each_op_of(monitor_t *m, rf_core_t core, void (*tell)(monitor_t *m, op_t *op, rf_err_t err),
+                       rf_err_t err)
 {
     for (unsigned i = 0; i < MONITOR_OPS_MAX && m->n_ops > 0; i++) {
-        op_t *op = &m->ops[i];
-        if (op->kind == OP_FREE || op->peer != core) continue;
-        const op_class_t *class = op_class_of(op);
-        if (up && class->peer_up)
-            class->peer_up(m, op);
-        else if (!up && class->peer_dead)
-            class->peer_dead(m, op);
+        if (m->ops[i].kind != OP_FREE && m->ops[i].peer == core) tell(m, &m->ops[i], err);
     }
+}
+
+static void tell_lost(monitor_t *m, op_t *op, rf_err_t err)
+{
+    const op_class_t *class = op_class_of(op);
+    if (class->peer_lost) class->peer_lost(m, op, err);
+}
+
+/* That a link ended says nothing of who was at its other end. Who has asked something over it hears what became of that when this is known:
+ * that core is dead, or linked again. */
+static void tell_broken(monitor_t *m, op_t *op, rf_err_t err)
+{
+    if (op->asked != 0)
+        peer_answered(m, op);
+    else
+        tell_lost(m, op, err);
+}
+
+static void tell_linked(monitor_t *m, op_t *op, rf_err_t err)
+{
+    (void)err;
+    const op_class_t *class = op_class_of(op);
+    if (op->asked != 0 && !op->counted)
+        tell_lost(m, op, op->asked == m->cores[op->peer].linked ? RF_ERR_UNKNOWN_OUTCOME : RF_ERR_PEER_DEAD);
+    else if (class->peer_up)
+        class->peer_up(m, op);
 }
 
 /* An operation waits for a link with that core. */
@@ -159,7 +180,7 @@ void peer_up(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, const m
     out_log(m, RF_LOG_DEBUG, "linked with core %u, incarnation %u", core, incarnation);
     if (c->link == PEER_LINKED && c->linked != incarnation) {
         unpark_all(m, true, core);
-        each_op_of(m, core, false);
+        peer_fail_ops(m, core);
     }
     if (incarnation > core_life(c)) { /* the machine has named it, which is not known here yet */
         c->after_first = incarnation - 1;
@@ -178,7 +199,7 @@ void peer_up(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, const m
     c->their_sent_ns = 0;
     agree_room(m, core);
     member_linked(m, core);
-    each_op_of(m, core, true);
+    each_op_of(m, core, tell_linked, RF_OK);
     tell_news(m, core);
     fence_tell(m, core);
     if (m->formed && m->boot->n_nodes > 1) heartbeat_tell_frozen(m, core);
@@ -211,11 +232,11 @@ void peer_down(monitor_t *m, rf_core_t core, rf_err_t err)
     bool ended = err == RF_ERR_PEER_DEAD || err == RF_ERR_TIMEOUT || err == RF_ERR_CLOSED;
     bool again =
         ended || err == RF_ERR_EXISTS || err == RF_ERR_NOT_FOUND || err == RF_ERR_AGAIN || err == RF_ERR_OS;
+    if ((was_linked || !again) && m->formed) each_op_of(m, core, tell_broken, err);
     bool mine = !m->formed || c->wanted || (same_node(m, core) && core < m->core && core_is_alive(m, core)) ||
                 op_waits(m, core);
     set_redial(m, core, again && mine && !c->dead);
     out_log(m, again ? RF_LOG_DEBUG : RF_LOG_WARN, "no link with core %u: %s", core, rf_err_text(err));
-    if ((was_linked || !again) && m->formed) each_op_of(m, core, false);
 }
 
 /* Of the leader that is the first sign of its death: its kernel closes its connections. The engine asks the other voters whether they
@@ -243,7 +264,7 @@ void peer_told_died(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation)
 
 void peer_fail_ops(monitor_t *m, rf_core_t core)
 {
-    each_op_of(m, core, false);
+    each_op_of(m, core, tell_lost, RF_ERR_PEER_DEAD);
 }
 
 static void garbage(monitor_t *m, rf_core_t core, const char *what)

@@ -251,10 +251,11 @@ typedef struct op {
     uint32_t client; /* who asked; NO_CLIENT: nobody here */
     uint32_t client_tag;
     uint16_t client_op;
-    bool counted;      /* in core[peer].unanswered */
-    bool transfer;     /* SPAWN: counted in n_transfers */
-    rf_core_t peer;    /* RF_CORE_NONE, or the other monitor */
-    uint32_t peer_tag; /* its operation, when it asked */
+    bool counted;           /* in core[peer].unanswered */
+    bool transfer;          /* SPAWN: counted in n_transfers */
+    rf_core_t peer;         /* RF_CORE_NONE, or the other monitor */
+    uint32_t peer_tag;      /* its operation, when it asked */
+    rf_incarnation_t asked; /* which life of it has been asked by peer_request(); 0: none */
     uint64_t deadline_ns;
     bool proposing;       /* a proposal of it is queued or under way */
     const void *proposal; /* ... these bytes: its command, or a slot of the registry's */
@@ -346,7 +347,9 @@ typedef struct op_class {
     void (*readable)(monitor_t *m, op_t *op,
                      rf_err_t err); /* the replica is as new as when agree_read() was called */
     void (*peer_up)(monitor_t *m, op_t *op);
-    void (*peer_dead)(monitor_t *m, op_t *op);
+    /* PEER_DEAD: it is. UNKNOWN_OUTCOME: it lives, but the link broke over which it was asked, and it may have done that. Else why
+     * there is no link with it. */
+    void (*peer_lost)(monitor_t *m, op_t *op, rf_err_t err);
     void (*kernel)(monitor_t *m, op_t *op, rf_err_t err, const uint8_t *bytes, size_t size);
     void (*answer)(monitor_t *m, op_t *op, const monitor_event_t *event); /* BLOCK, CHUNK, SOCKETPAIR, ... */
     void (*timeout)(monitor_t *m, op_t *op);

@@ -445,6 +445,43 @@ static void a_dial_that_fails_is_no_death(void **state)
     world_free(w);
 }
 
+/* A link breaks while something is asked over it. Who lives at its other end is not called dead: the asker hears that nothing was done, or that
+ * it may have been, as soon as they are linked again. Who died meanwhile is. */
+static void a_link_that_breaks_is_no_death(void **state)
+{
+    (void)state;
+    enum { TARGET = 2, LINKED_AGAIN = 0, DIES, N_FATES };
+    unsigned n_done = 0, n_closed = 0, n_unknown = 0, n_dead[N_FATES] = {0};
+    for (uint64_t seed = 0; seed < 120; seed++) {
+        unsigned fate = seed % N_FATES;
+        world_t *w = world_new(3, 2, seed);
+        world_form(w);
+        rf_client_spawn_t body = {.core = TARGET, .n_fds = 1};
+        test_client_t *c = world_node_client(w, 0);
+        uint32_t tag = world_send(w, c, RF_CLIENT_SPAWN, &body, sizeof body, 1);
+        world_deliver(w, (unsigned)(seed / N_FATES));
+        world_cut(w, 0, 1, true);
+        world_deliver(w, 200);
+        if (fate != LINKED_AGAIN) world_kill(w, TARGET);
+        world_cut(w, 0, 1, false);
+        world_pass(w, 4 * RF_NS_PER_S);
+        const message_t *m = world_reply(c, tag);
+        assert_non_null(m);
+        rf_client_spawned_t out;
+        memcpy(&out, m->body, sizeof out);
+        n_done += m->header.err == RF_OK;
+        n_closed += m->header.err == RF_ERR_CLOSED;
+        n_unknown += m->header.err == RF_ERR_UNKNOWN_OUTCOME;
+        n_dead[fate] += m->header.err == RF_ERR_PEER_DEAD;
+        if (fate == LINKED_AGAIN && m->header.err == RF_OK) assert_true(world_runs(w, TARGET, out.domain, 0));
+        if (m->header.err == RF_ERR_CLOSED) assert_int_equal(w->monitor[TARGET]->n_domains_live, 0);
+        world_free(w);
+    }
+    assert_true(n_done > 0 && n_closed > 0 && n_unknown > 0);
+    assert_int_equal(n_dead[LINKED_AGAIN], 0);
+    assert_true(n_dead[DIES] > 0);
+}
+
 /* Four of five are restarted one by one while the fifth is cut off, and told by its rackfishd, back again, that those it knew are dead. To
  * itself the machine is lost. Once it can ask, who lives in their places says that the machine goes on without it, and it joins again; until
  * then it goes on as what it is. */
@@ -504,6 +541,7 @@ int main(void)
         cmocka_unit_test(a_short_stall_costs_nothing),
         cmocka_unit_test(spawns_under_way_when_the_leader_dies),
         cmocka_unit_test(a_dial_that_fails_is_no_death),
+        cmocka_unit_test(a_link_that_breaks_is_no_death),
         cmocka_unit_test(a_loss_that_is_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

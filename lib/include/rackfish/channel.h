@@ -75,7 +75,8 @@ RF_API rf_err_t rf_export_close(rf_export_t *export_, uint64_t deadline_ns);
 RF_API rf_err_t rf_accept(rf_export_t *export_, rf_channel_t **out, uint64_t deadline_ns);
 
 /* A channel to whoever exports `name`. RF_ERR_NOT_FOUND: nobody does (see RF_CONNECT_WAIT). RF_ERR_LIMIT: its
- * backlog is full. RF_ERR_PEER_DEAD: it died meanwhile. The caller closes it. */
+ * backlog is full. RF_ERR_PEER_DEAD: it died meanwhile. RF_ERR_CLOSED: the link between the two cores' monitors broke
+ * meanwhile; ask again. The caller closes it. */
 RF_API rf_err_t rf_connect(const char *name, const rf_channel_options_t *options, rf_channel_t **out,
                            uint64_t deadline_ns);
 

@@ -59,6 +59,8 @@ typedef struct rf_domain_info {
  *
  * RF_ERR_EXEC: it could not be started; rf_reason() says what was missing. RF_ERR_PEER_DEAD: that core is
  * down. RF_ERR_NO_QUORUM. RF_ERR_NOT_FOUND: no such core. RF_ERR_TIMEOUT: it may still start.
+ * RF_ERR_UNKNOWN_OUTCOME: the link with that core broke before it had answered, it may run; RF_ERR_CLOSED: it broke
+ * earlier, nothing was started.
  */
 RF_API rf_err_t rf_spawn(rf_core_t core, const char *const *argv, const rf_spawn_options_t *options,
                          rf_domain_t *out, uint64_t deadline_ns);
@@ -76,7 +78,7 @@ RF_API rf_err_t rf_wait_domain(rf_domain_t domain, rf_domain_info_t *ended, uint
 
 /* Sends a signal to a domain of the same user (root and the machine's owner: to any): to the foreground
  * process group of each of its dispatchers, or with `whole` to every process of it. RF_ERR_PERMISSION,
- * RF_ERR_NOT_FOUND. */
+ * RF_ERR_NOT_FOUND. RF_ERR_UNKNOWN_OUTCOME: a link broke before it was answered, the signal may have been sent. */
 RF_API rf_err_t rf_kill(rf_domain_t domain, int signo, bool whole, uint64_t deadline_ns);
 
 /* ---- the same, split-phase ---- */
