@@ -5,7 +5,6 @@
  */
 #include "base/os.h"
 #include "cluster-config/config.h"
-#include "cluster-config/parse.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -17,6 +16,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "right_config.h"
 
 static char folder[] = "/tmp/rf-config-test-XXXXXX";
 
@@ -236,16 +237,6 @@ static void test_emulated_reads_back(void **state)
     assert_null(emulate(0, 1));
     assert_null(emulate(65, 1));
     assert_null(emulate(8, 256));
-}
-
-static rf_config_t *parse(const char *text)
-{
-    char error[RF_CONFIG_ERROR_MAX] = "";
-    rf_config_t *config = NULL;
-    rf_err_t err = rf_config_parse("text", text, strlen(text), &config, NULL, error);
-    assert_string_equal(error, "");
-    assert_int_equal(err, RF_OK);
-    return config;
 }
 
 static bool digests_equal(const char *a, const char *b)

@@ -68,24 +68,15 @@ static void rdma_remove(void)
     assert_int_equal(system(command), 0);
 }
 
-/* Whether a finding of that kind about RDMA has `text` in it. */
-static bool rdma_says(rf_doctor_severity_t severity, const char *text)
-{
-    for (unsigned i = 0; i < report.n; i++) {
-        const rf_doctor_finding_t *f = &report.findings[i];
-        if (strcmp(f->check, "rdma") == 0 && f->severity == severity && strstr(f->what, text)) return true;
-    }
-    return false;
-}
-
 static void test_rdma_is_well(void **state)
 {
     (void)state;
     rdma_device("4: ACTIVE\n", "9000\n");
     rdma_ipv4();
     rdma_run(false);
-    assert_true(rdma_says(RF_DOCTOR_GOOD, "GID 1 0000:0000:0000:0000:0000:ffff:0a4d:0001 (RoCE v2, IPv4)"));
-    assert_true(rdma_says(RF_DOCTOR_GOOD, "4096 bytes"));
+    assert_true(
+        says("rdma", RF_DOCTOR_GOOD, "GID 1 0000:0000:0000:0000:0000:ffff:0a4d:0001 (RoCE v2, IPv4)"));
+    assert_true(says("rdma", RF_DOCTOR_GOOD, "4096 bytes"));
     assert_null(finding("rdma", RF_DOCTOR_NOTE));
     assert_null(finding("rdma", RF_DOCTOR_FAIL));
     rdma_remove();
@@ -96,8 +87,8 @@ static void test_rdma_says_what_is_less(void **state)
     (void)state;
     rdma_device("4: ACTIVE\n", "1500\n");
     rdma_run(false);
-    assert_true(rdma_says(RF_DOCTOR_NOTE, "GID 0 (RoCE v2, link-local)"));
-    assert_true(rdma_says(RF_DOCTOR_NOTE, "carry 1024 bytes"));
+    assert_true(says("rdma", RF_DOCTOR_NOTE, "GID 0 (RoCE v2, link-local)"));
+    assert_true(says("rdma", RF_DOCTOR_NOTE, "carry 1024 bytes"));
     rdma_remove();
 }
 
@@ -107,11 +98,11 @@ static void test_rdma_port_down_and_no_device(void **state)
     rdma_device("1: DOWN\n", "9000\n");
     rdma_ipv4();
     rdma_run(false);
-    assert_true(rdma_says(RF_DOCTOR_NOTE, "rxe0 port 1 is not active"));
+    assert_true(says("rdma", RF_DOCTOR_NOTE, "rxe0 port 1 is not active"));
     rdma_remove();
     snprintf(rdma_root, sizeof rdma_root, "/tmp/rf-doctor-nothing");
     rdma_run(false);
-    assert_true(rdma_says(RF_DOCTOR_GOOD, "none is wanted"));
+    assert_true(says("rdma", RF_DOCTOR_GOOD, "none is wanted"));
 }
 
 static void test_rdma_wanted_and_not_to_be_had(void **state)
@@ -119,19 +110,19 @@ static void test_rdma_wanted_and_not_to_be_had(void **state)
     (void)state;
     snprintf(rdma_root, sizeof rdma_root, "/tmp/rf-doctor-nothing");
     rdma_run(true);
-    assert_true(rdma_says(RF_DOCTOR_FAIL, "no RDMA device"));
+    assert_true(says("rdma", RF_DOCTOR_FAIL, "no RDMA device"));
     rdma_device("1: DOWN\n", "9000\n");
     rdma_file("sys/class/infiniband/rxe0/ports/1/gids/0", "0000:0000:0000:0000:0000:0000:0000:0000\n");
     rdma_run(true);
-    assert_true(rdma_says(RF_DOCTOR_FAIL, "not active"));
+    assert_true(says("rdma", RF_DOCTOR_FAIL, "not active"));
     rdma_file("sys/class/infiniband/rxe0/ports/1/state", "4: ACTIVE\n");
     rdma_run(true);
-    assert_true(rdma_says(RF_DOCTOR_FAIL, "has no GID"));
+    assert_true(says("rdma", RF_DOCTOR_FAIL, "has no GID"));
     char node[128];
     snprintf(node, sizeof node, "%s/dev/infiniband/uverbs0", rdma_root);
     assert_int_equal(unlink(node), 0);
     rdma_run(true);
-    assert_true(rdma_says(RF_DOCTOR_FAIL, "/dev/infiniband/uverbs*"));
+    assert_true(says("rdma", RF_DOCTOR_FAIL, "/dev/infiniband/uverbs*"));
     rdma_remove();
 }
 
@@ -141,19 +132,19 @@ static void test_rdma_as_it_is_told(void **state)
     rdma_device("4: ACTIVE\n", "9000\n");
     rdma_ipv4();
     rdma_run_told("device: rxe0, port: 1, gid_index: 0");
-    assert_true(rdma_says(RF_DOCTOR_NOTE, "GID 0 (RoCE v2, link-local)"));
+    assert_true(says("rdma", RF_DOCTOR_NOTE, "GID 0 (RoCE v2, link-local)"));
     assert_null(finding("rdma", RF_DOCTOR_FAIL));
     rdma_run_told("gid_index: 7");
-    assert_true(rdma_says(RF_DOCTOR_FAIL, "no GID with index 7"));
+    assert_true(says("rdma", RF_DOCTOR_FAIL, "no GID with index 7"));
     rdma_run_told("port: 2");
-    assert_true(rdma_says(RF_DOCTOR_FAIL, "rxe0 has no port 2"));
+    assert_true(says("rdma", RF_DOCTOR_FAIL, "rxe0 has no port 2"));
     rdma_run_told("mode: auto");
     assert_null(finding("rdma", RF_DOCTOR_NOTE));
     rdma_run_told("mode: write");
-    assert_true(rdma_says(RF_DOCTOR_NOTE, "Soft-RoCE was seen to show slots before their payload"));
+    assert_true(says("rdma", RF_DOCTOR_NOTE, "Soft-RoCE was seen to show slots before their payload"));
     rdma_file("sys/class/infiniband/rxe0/device/vendor", "0x15b3\n");
     rdma_run_told("mode: write");
-    assert_false(rdma_says(RF_DOCTOR_NOTE, "before their payload"));
+    assert_false(says("rdma", RF_DOCTOR_NOTE, "before their payload"));
     rdma_remove();
 }
 
@@ -166,10 +157,10 @@ static void test_rdma_iwarp(void **state)
     rdma_file("sys/class/infiniband/rxe0/ports/1/gids/0", "0252:4600:0001:0000:0000:0000:0000:0000\n");
     rdma_file("sys/class/infiniband/rxe0/ports/1/gid_attrs/types/0", "IB/RoCE v1\n");
     rdma_run(true);
-    assert_true(rdma_says(RF_DOCTOR_GOOD, "GID 0 0252:4600:0001:0000:0000:0000:0000:0000"));
+    assert_true(says("rdma", RF_DOCTOR_GOOD, "GID 0 0252:4600:0001:0000:0000:0000:0000:0000"));
     assert_null(finding("rdma", RF_DOCTOR_NOTE));
     rdma_run_told("mode: write");
-    assert_true(rdma_says(RF_DOCTOR_NOTE, "iWARP promises no order of placement"));
+    assert_true(says("rdma", RF_DOCTOR_NOTE, "iWARP promises no order of placement"));
     rdma_remove();
 }
 
@@ -264,7 +255,7 @@ static void test_rdma_device_by_name(void **state)
             .config = config, .node = 0, .sys_root = rdma_root, .only = of_devices};
         rf_doctor_run(&options, &report);
         if (cases[i].says)
-            assert_true(rdma_says(RF_DOCTOR_FAIL, cases[i].says));
+            assert_true(says("rdma", RF_DOCTOR_FAIL, cases[i].says));
         else
             assert_null(finding("rdma", RF_DOCTOR_FAIL));
         free(config);
@@ -300,49 +291,40 @@ static void dpdk_run(const char *port)
     free(config);
 }
 
-static bool dpdk_says(rf_doctor_severity_t severity, const char *text)
-{
-    for (unsigned i = 0; i < report.n; i++) {
-        const rf_doctor_finding_t *f = &report.findings[i];
-        if (strcmp(f->check, "dpdk") == 0 && f->severity == severity && strstr(f->what, text)) return true;
-    }
-    return false;
-}
-
 static void test_dpdk_on_an_interface(void **state)
 {
     (void)state;
     dpdk_root();
     dpdk_run("interface: eth7");
-    assert_true(dpdk_says(RF_DOCTOR_FAIL, "/x/y.yaml:5: dpdk: this host has no network interface 'eth7'"));
+    assert_true(says("dpdk", RF_DOCTOR_FAIL, "/x/y.yaml:5: dpdk: this host has no network interface 'eth7'"));
     rdma_file("sys/class/net/eth7/mtu", "1500\n");
     rdma_file("sys/class/net/eth7/operstate", "down\n");
     dpdk_run("interface: eth7");
-    assert_true(dpdk_says(RF_DOCTOR_FAIL, "eth7 is down"));
+    assert_true(says("dpdk", RF_DOCTOR_FAIL, "eth7 is down"));
     rdma_file("sys/class/net/eth7/operstate", "up\n");
     dpdk_run("interface: eth7");
-    assert_true(dpdk_says(RF_DOCTOR_GOOD, "eth7 is up"));
-    assert_true(dpdk_says(RF_DOCTOR_GOOD, "an MTU of 1500"));
+    assert_true(says("dpdk", RF_DOCTOR_GOOD, "eth7 is up"));
+    assert_true(says("dpdk", RF_DOCTOR_GOOD, "an MTU of 1500"));
     dpdk_run("interface: eth7, mtu: 9000");
-    assert_true(dpdk_says(RF_DOCTOR_FAIL, "an MTU of 1500, and the configuration wants 9000"));
+    assert_true(says("dpdk", RF_DOCTOR_FAIL, "an MTU of 1500, and the configuration wants 9000"));
     rdma_file("sys/class/net/eth7/queues/rx-0/x", "");
     rdma_file("sys/class/net/eth7/queues/rx-1/x", "");
     dpdk_run("interface: eth7, driver: af_xdp");
-    assert_false(dpdk_says(RF_DOCTOR_FAIL, "receive queues"));
+    assert_false(says("dpdk", RF_DOCTOR_FAIL, "receive queues"));
     for (unsigned i = 2; i < 17; i++) {
         char path[64];
         snprintf(path, sizeof path, "sys/class/net/eth7/queues/rx-%u/x", i);
         rdma_file(path, "");
     }
     dpdk_run("interface: eth7, driver: af_xdp");
-    assert_true(dpdk_says(RF_DOCTOR_FAIL, "17 receive queues, and a link driver takes 16"));
-    assert_true(dpdk_says(RF_DOCTOR_NOTE, "af_xdp takes all frames of eth7"));
+    assert_true(says("dpdk", RF_DOCTOR_FAIL, "17 receive queues, and a link driver takes 16"));
+    assert_true(says("dpdk", RF_DOCTOR_NOTE, "af_xdp takes all frames of eth7"));
     dpdk_run("interface: eth7, cpu: 3");
-    assert_false(dpdk_says(RF_DOCTOR_NOTE, "CPU 3"));
+    assert_false(says("dpdk", RF_DOCTOR_NOTE, "CPU 3"));
     dpdk_run("ports: [{interface: eth7, address: '10.1.0.[1-2]', cpu: 3}, {interface: eth8, address: "
              "'10.2.0.[1-2]', cpu: 3}]");
     assert_true(
-        dpdk_says(RF_DOCTOR_NOTE, "CPU 3 of a link driver, which polls, is also that of another port's"));
+        says("dpdk", RF_DOCTOR_NOTE, "CPU 3 of a link driver, which polls, is also that of another port's"));
     dpdk_run("interface: eth7, hugepages: on");
     rdma_remove();
 }
@@ -352,24 +334,24 @@ static void test_dpdk_on_a_device(void **state)
     (void)state;
     dpdk_root();
     dpdk_run("device: \"03:00.0\"");
-    assert_true(dpdk_says(RF_DOCTOR_FAIL, "no PCI device 0000:03:00.0"));
+    assert_true(says("dpdk", RF_DOCTOR_FAIL, "no PCI device 0000:03:00.0"));
     rdma_file("sys/bus/pci/devices/0000:03:00.0/vendor", "0x8086\n");
     char path[128];
     snprintf(path, sizeof path, "%s/sys/bus/pci/devices/0000:03:00.0/driver", rdma_root);
     assert_int_equal(symlink("../../drivers/ixgbe", path), 0);
     dpdk_run("device: \"03:00.0\"");
-    assert_true(dpdk_says(RF_DOCTOR_FAIL, "bound to the kernel's driver ixgbe"));
-    assert_true(dpdk_says(RF_DOCTOR_NOTE, "no IOMMU"));
+    assert_true(says("dpdk", RF_DOCTOR_FAIL, "bound to the kernel's driver ixgbe"));
+    assert_true(says("dpdk", RF_DOCTOR_NOTE, "no IOMMU"));
     assert_int_equal(unlink(path), 0);
     assert_int_equal(symlink("../../drivers/vfio-pci", path), 0);
     rdma_file("sys/kernel/iommu_groups/0/type", "DMA\n");
     dpdk_run("device: \"0000:03:00.0\"");
-    assert_true(dpdk_says(RF_DOCTOR_GOOD, "bound to vfio-pci"));
-    assert_false(dpdk_says(RF_DOCTOR_NOTE, "no IOMMU"));
+    assert_true(says("dpdk", RF_DOCTOR_GOOD, "bound to vfio-pci"));
+    assert_false(says("dpdk", RF_DOCTOR_NOTE, "no IOMMU"));
     rdma_remove();
     rf_doctor_options_t options = {.node = RF_NODE_NONE, .run_base = "/tmp"};
     rf_doctor_run(&options, &report);
-    assert_true(dpdk_says(RF_DOCTOR_GOOD, "rackfish lab dpdk"));
+    assert_true(says("dpdk", RF_DOCTOR_GOOD, "rackfish lab dpdk"));
 }
 
 /* Leases lean on a clock that goes, also on a virtual machine. */

@@ -7,6 +7,14 @@ rf_client_registry_t ask_body(uint16_t what, uint8_t kind)
     return (rf_client_registry_t){.what = what, .kind = kind, .timeout_ns = UINT64_MAX, .user = "somebody"};
 }
 
+rf_client_registry_t ask_ephemeral(uint64_t session)
+{
+    rf_client_registry_t body = ask_body(RF_REGISTRY_PUT, RF_REGISTRY_KIND_KEY);
+    body.flags = RF_REGISTRY_EPHEMERAL;
+    body.session = session;
+    return body;
+}
+
 uint32_t ask_send(world_t *w, test_client_t *c, uint16_t op, rf_client_registry_t body, const char *name,
                   const char *value)
 {

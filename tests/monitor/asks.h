@@ -14,6 +14,9 @@ typedef struct answer {
 /* The body of a request of user "somebody", without a deadline. */
 rf_client_registry_t ask_body(uint16_t what, uint8_t kind);
 
+/* ... to put a key that goes with that session; 0: with the domain that asks. */
+rf_client_registry_t ask_ephemeral(uint64_t session);
+
 /* Only sends it, as RF_CLIENT_REGISTRY_..., with a name and a value; returns its tag. */
 uint32_t ask_send(world_t *w, test_client_t *c, uint16_t op, rf_client_registry_t body, const char *name,
                   const char *value);

@@ -52,8 +52,7 @@ static void what_comes_behind_the_end_of_its_session_goes(void **state)
     world_t *w = world_new(3, 1, 1);
     world_form(w);
     test_client_t *node = world_node_client(w, 1);
-    rf_client_session_t s;
-    assert_int_equal(world_ask(w, node, RF_CLIENT_SESSION_OPEN, NULL, 0, &s, sizeof s), RF_OK);
+    rf_client_session_t s = world_session(w, node);
     assert_int_equal(world_ask(w, node, RF_CLIENT_SESSION_END, &s, sizeof s, NULL, 0), RF_OK);
     world_pass(w, RF_NS_PER_S);
     assert_int_equal(w->monitor[1]->n_sessions, 0);

@@ -23,8 +23,7 @@ static bool is_granted(const test_client_t *c, uint32_t tag)
 
 static rf_err_t put_here(world_t *w, test_client_t *c)
 {
-    rf_client_registry_t here = ask_body(RF_REGISTRY_PUT, RF_REGISTRY_KIND_KEY);
-    here.flags = RF_REGISTRY_EPHEMERAL;
+    rf_client_registry_t here = ask_ephemeral(0);
     here.condition = RF_REGISTRY_IF_ABSENT;
     return ask_change(w, c, here, "shared/here", "").err;
 }
@@ -175,8 +174,7 @@ static void the_next_life_keeps_its_own(void **state)
         rf_domain_t a, b, c;
         test_client_t *holder = world_domain_on(w, victim, &a), *waiter = world_domain_on(w, first, &b);
         test_client_t *node = world_node_client(w, victim);
-        rf_client_session_t s;
-        assert_int_equal(world_ask(w, node, RF_CLIENT_SESSION_OPEN, NULL, 0, &s, sizeof s), RF_OK);
+        rf_client_session_t s = world_session(w, node);
         rf_client_registry_t lock = ask_body(RF_REGISTRY_ACQUIRE, RF_REGISTRY_KIND_LOCK);
         lock.session = s.session;
         assert_int_equal(ask_change(w, node, lock, "shared/s", "").err, RF_OK);

@@ -18,9 +18,7 @@ static void what_a_dead_core_held(void **state)
     answer_t got;
     test_client_t *holder = world_domain_on(w, 3, &a), *next = world_domain_on(w, 1, &b),
                   *last = world_domain_on(w, 2, &d);
-    rf_client_registry_t here = ask_body(RF_REGISTRY_PUT, RF_REGISTRY_KIND_KEY);
-    here.flags = RF_REGISTRY_EPHEMERAL;
-    assert_int_equal(ask_change(w, holder, here, "here", "core 3").err, RF_OK);
+    assert_int_equal(ask_change(w, holder, ask_ephemeral(0), "here", "core 3").err, RF_OK);
     rf_assert(ask_fetch(holder, ask_acquire(w, holder, "lock", UINT64_MAX), &got) && got.err == RF_OK);
     uint64_t token = got.done.revision;
     uint32_t second = ask_acquire(w, next, "lock", UINT64_MAX),
@@ -167,14 +165,9 @@ static void a_session_ends_when_there_is_room_again(void **state)
     world_form(w);
     test_client_t *gone = world_node_client(w, 1), *other = world_node_client(w, 2), *many[64];
     unsigned n_many = 0;
-    rf_client_session_t session;
-    assert_int_equal(world_ask(w, gone, RF_CLIENT_SESSION_OPEN, NULL, 0, &session, sizeof session), RF_OK);
-    rf_client_registry_t here = ask_body(RF_REGISTRY_PUT, RF_REGISTRY_KIND_KEY);
-    here.flags = RF_REGISTRY_EPHEMERAL;
-    here.session = session.session;
-    assert_int_equal(ask_change(w, gone, here, "here", "").err, RF_OK);
+    rf_client_session_t session = world_session(w, gone);
+    assert_int_equal(ask_change(w, gone, ask_ephemeral(session.session), "here", "").err, RF_OK);
     rf_client_registry_t watch = ask_body(RF_REGISTRY_KEY, RF_REGISTRY_KIND_KEY);
-    watch.timeout_ns = UINT64_MAX;
     answer_t got;
     do { /* each may ask so much, and no more */
         assert_true(n_many < sizeof many / sizeof *many);
@@ -210,11 +203,8 @@ static void who_comes_back_has_it_all(void **state)
     char name[32];
     test_client_t *holder = world_domain_on(w, 0, &a);
     test_client_t *lost = world_node_client(w, 2);
-    rf_client_session_t session;
-    assert_int_equal(world_ask(w, lost, RF_CLIENT_SESSION_OPEN, NULL, 0, &session, sizeof session), RF_OK);
-    rf_client_registry_t here = ask_body(RF_REGISTRY_PUT, RF_REGISTRY_KIND_KEY);
-    here.flags = RF_REGISTRY_EPHEMERAL;
-    here.session = session.session;
+    rf_client_session_t session = world_session(w, lost);
+    rf_client_registry_t here = ask_ephemeral(session.session);
     assert_int_equal(ask_change(w, lost, here, "here", "").err, RF_OK);
     world_kill(w, 2);
     world_pass(w, 20 * RF_NS_PER_S);
@@ -237,8 +227,7 @@ static void who_comes_back_has_it_all(void **state)
     assert_memory_equal(theirs, its, size);
     /* It takes part: a session of its own, whose numbers are no earlier life's, and a place in line. */
     test_client_t *node = world_node_client(w, 2), *waiter = world_domain_on(w, 2, &b);
-    rf_client_session_t again;
-    assert_int_equal(world_ask(w, node, RF_CLIENT_SESSION_OPEN, NULL, 0, &again, sizeof again), RF_OK);
+    rf_client_session_t again = world_session(w, node);
     assert_true(again.session != session.session);
     assert_int_equal(ask_change(w, node, here, "here", "").err, RF_ERR_SESSION);
     here.session = again.session;

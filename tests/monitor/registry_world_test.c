@@ -156,10 +156,8 @@ static void sessions_own_for_a_command(void **state)
     world_t *w = world_new(3, 1, 5);
     world_form(w);
     test_client_t *node = world_node_client(w, 1), *other = world_node_client(w, 0);
-    rf_client_session_t s, t;
+    rf_client_session_t s = world_session(w, node), t = world_session(w, other);
     answer_t got;
-    assert_int_equal(world_ask(w, node, RF_CLIENT_SESSION_OPEN, NULL, 0, &s, sizeof s), RF_OK);
-    assert_int_equal(world_ask(w, other, RF_CLIENT_SESSION_OPEN, NULL, 0, &t, sizeof t), RF_OK);
     rf_client_registry_t body = ask_body(RF_REGISTRY_ACQUIRE, RF_REGISTRY_KIND_LOCK);
     assert_int_equal(ask_change(w, node, body, "l", "").err, RF_ERR_INVALID); /* whose? */
     body.session = t.session;
@@ -174,10 +172,8 @@ static void sessions_own_for_a_command(void **state)
     assert_true(ask_fetch(other, tag, &got) && got.err == RF_OK);
     assert_int_equal(world_ask(w, node, RF_CLIENT_SESSION_END, &s, sizeof s, NULL, 0), RF_ERR_SESSION);
     /* The link ends with a command on its way: everything goes all the same. */
-    assert_int_equal(world_ask(w, node, RF_CLIENT_SESSION_OPEN, NULL, 0, &s, sizeof s), RF_OK);
-    rf_client_registry_t here = ask_body(RF_REGISTRY_PUT, RF_REGISTRY_KIND_KEY);
-    here.flags = RF_REGISTRY_EPHEMERAL;
-    here.session = s.session;
+    s = world_session(w, node);
+    rf_client_registry_t here = ask_ephemeral(s.session);
     ask_send(w, node, RF_CLIENT_REGISTRY_CHANGE, here, "here", "");
     world_client_leave(w, node);
     world_settle(w);
@@ -185,7 +181,7 @@ static void sessions_own_for_a_command(void **state)
     assert_int_equal(w->monitor[1]->n_sessions, 0);
     /* A core takes its sessions with it. */
     node = world_node_client(w, 1);
-    assert_int_equal(world_ask(w, node, RF_CLIENT_SESSION_OPEN, NULL, 0, &s, sizeof s), RF_OK);
+    s = world_session(w, node);
     here.session = s.session;
     assert_int_equal(ask_change(w, node, here, "here", "").err, RF_OK);
     assert_int_equal(ask_look(w, other, RF_REGISTRY_LIST, RF_REGISTRY_KIND_KEY, 0, "", NULL, NULL), 1);

@@ -125,6 +125,8 @@ rf_err_t world_ask_for(world_t *w, test_client_t *c, uint16_t op, const void *bo
 /* Conveniences on top. */
 rf_err_t world_spawn(world_t *w, test_client_t *c, rf_core_t core, rf_domain_t *domain);
 rf_err_t world_name(world_t *w, test_client_t *c, uint16_t op, const char *name);
+/* Opens a session of a command, from its rackfishd's client. */
+rf_client_session_t world_session(world_t *w, test_client_t *node);
 rf_client_status_t world_status(world_t *w, test_client_t *c);
 rf_err_t world_domain(world_t *w, test_client_t *c, rf_domain_t domain, rf_client_domain_t *out);
 void world_exit_dispatcher(world_t *w, rf_core_t core, rf_domain_t domain, uint16_t index, int wait_status);

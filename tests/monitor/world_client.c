@@ -135,6 +135,13 @@ rf_err_t world_name(world_t *w, test_client_t *c, uint16_t op, const char *name)
     return world_ask(w, c, op, &body, sizeof body, NULL, 0);
 }
 
+rf_client_session_t world_session(world_t *w, test_client_t *node)
+{
+    rf_client_session_t session;
+    rf_assert(world_ask(w, node, RF_CLIENT_SESSION_OPEN, NULL, 0, &session, sizeof session) == RF_OK);
+    return session;
+}
+
 rf_client_status_t world_status(world_t *w, test_client_t *c)
 {
     rf_client_status_t status;
