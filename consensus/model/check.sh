@@ -118,6 +118,11 @@ defects() {
     finds group VISIBLE_BEFORE_STABLE "-DDEPARTURES=1"
     finds group COMMIT_BEFORE_PREPARED "-DDEPARTURES=1"
     finds group JOIN_AMID_OPERATIONS "-DDEPARTURES=1"
+}
+
+# What the searches take as one step hides none of them.
+defects_apart() {
+    local defect
     for defect in REPLY_BEFORE_STABLE ONE_PHASE_UNNUMBERED DECIDE_BEFORE_FENCE VISIBLE_BEFORE_STABLE COMMIT_BEFORE_PREPARED JOIN_AMID_OPERATIONS; do
         finds group "$defect" "-DDEPARTURES=1 -DAPART"
     done
@@ -144,8 +149,8 @@ quick)
     holds log "3 terms, 2 entries, 2 sealed logs" "-DCHANGES=0 -DSEALS=2" -w22
     holds log "4 terms, 1 entry, 1 sealed log" "-DTERMS=4 -DENTRIES=1 -DCHANGES=0 -DSEALS=1" -w22
     holds log "3 terms, 2 entries, snapshots" "-DCHANGES=0 -DSNAPSHOTS=1" -w22
-    level=1 # small models with many states
     holds log "3 terms, 2 entries, 1 claim of votes" "-DCHANGES=0 -DCLAIMS=1" -w22
+    level=1 # small models with many states
     holds lease "a change of voters under a lease" "" -w22
     holds lane "3 terms, 2 entries" "" -w22
     holds sleep "6 slots, 2 broken paths, a death" "-DSLOTS=6 -DBREAKS=2" -w22
@@ -181,6 +186,7 @@ full)
     holds log "3 terms, 1 change of voters, 1 claim of votes" "-DENTRIES=0 -DCLAIMS=1" -w24
     holds log "3 terms, 2 entries, 1 change of voters" "" -w25
     defects
+    defects_apart
     ;;
 night)
     level=2
