@@ -491,8 +491,8 @@ struct monitor {
 
     /* Behind all that each step looks at: most of it is never touched. */
     agree_t agree;
-    client_t clients[MONITOR_CLIENTS_MAX];
     lateness_t lateness;
+    client_t clients[MONITOR_CLIENTS_MAX]; /* rackfishd is the first: on the page of the end of `lateness` */
     local_t locals[MONITOR_LOCAL_MAX];
     session_t sessions[SESSIONS_MAX];
     op_t ops[MONITOR_OPS_MAX];

@@ -105,14 +105,21 @@ void sim_packet_send(sim_world_t *w, rf_core_t to, sim_message_t *message, uint6
     w->in_flight++;
 }
 
+static uint64_t *last_arrival(sim_monitor_t *m, uint32_t channel)
+{
+    if (channel == CHANNEL_KERNEL) return &m->last_ns.kernel;
+    if (channel == CHANNEL_SHELL) return &m->last_ns.shell;
+    if (channel == CHANNEL_CLIENT) return &m->last_ns.rackfishd;
+    if (!m->last_ns.clients) m->last_ns.clients = calloc(MONITOR_CLIENTS_MAX, sizeof *m->last_ns.clients);
+    rf_assert(m->last_ns.clients);
+    return &m->last_ns.clients[channel - CHANNEL_CLIENT];
+}
+
 monitor_event_t *sim_monitors_push(void *world, rf_core_t to, uint32_t channel, monitor_event_kind_t kind,
                                    const void *bytes, size_t size)
 {
     sim_world_t *w = world;
-    uint64_t *last_ns =
-        &w->monitors->monitors[to].last_ns[channel == CHANNEL_KERNEL  ? 0
-                                           : channel == CHANNEL_SHELL ? 1
-                                                                      : 2 + channel - CHANNEL_CLIENT];
+    uint64_t *last_ns = last_arrival(&w->monitors->monitors[to], channel);
     uint64_t at_ns = w->now_ns + 200 + sim_exponential(&w->network, channel == CHANNEL_SHELL ? 500 : 2000);
     if (at_ns <= *last_ns) at_ns = *last_ns + 1;
     *last_ns = at_ns;
@@ -157,8 +164,8 @@ static void start(sim_world_t *w, sim_process_t *p)
         madvise(p->memory, all->memory_size, MADV_DONTNEED); /* all 0, as monitor_init() wants it */
     }
     memset(p->replica, 0, sizeof *p->replica);
-    const rf_boot_t *boot = &all->boots[w->host[p->core]];
-    rf_err_t err = monitor_init(p->memory, all->memory_size, boot, p->core, p->incarnation, "owner",
+    all->boot.node = (rf_node_t)w->host[p->core];
+    rf_err_t err = monitor_init(p->memory, all->memory_size, &all->boot, p->core, p->incarnation, "owner",
                                 sim_clock_local(w, w->host[p->core]), &m->monitor);
     rf_assert(err == RF_OK);
     m->monitor->defects = w->options->monitor_defects;
@@ -178,7 +185,8 @@ static void start(sim_world_t *w, sim_process_t *p)
         rf_assert(m->told_lives);
         memset(m->told_lives, 0, w->n_hosts * sizeof *m->told_lives);
     }
-    memset(m->last_ns, 0, sizeof m->last_ns);
+    free(m->last_ns.clients);
+    memset(&m->last_ns, 0, sizeof m->last_ns);
     sim_links_start(w, p->core);
     p->tick_local_ns = sim_clock_local(w, w->host[p->core]);
     sim_process_arm_tick(w, p);
@@ -330,7 +338,7 @@ static void handle_packet(sim_world_t *w, sim_process_t *p, const sim_event_t *e
     static _Thread_local packet_buffer_t packet;
     memset(&packet.head, 0, sizeof packet.head);
     memcpy(&packet, event->message->bytes, event->message->size);
-    if ((packet.head.word != 0 || packet.head.generation != 0) && !sim_links_take(w, p, &packet.head)) return;
+    if (packet.head.generation != 0 && !sim_links_take(w, p, &packet.head)) return;
     monitor_event_t e = packet.head.event;
     uint8_t *bytes = e.size > 0 ? malloc(e.size) : NULL; /* exact, so that reading beyond is seen */
     rf_assert(bytes || e.size == 0);
@@ -338,6 +346,14 @@ static void handle_packet(sim_world_t *w, sim_process_t *p, const sim_event_t *e
     e.bytes = bytes;
     step_once(w, p, &e);
     free(bytes);
+    carry_on(w, p);
+}
+
+static void handle_link(sim_world_t *w, sim_process_t *p, const sim_event_t *event)
+{
+    monitor_event_t e;
+    if (!sim_links_event(w, p, event, &e)) return;
+    step_once(w, p, &e);
     carry_on(w, p);
 }
 
@@ -378,6 +394,9 @@ static void handle(sim_world_t *w, sim_process_t *p, const sim_event_t *event)
         step_once(w, p, &tick);
         carry_on(w, p);
         return;
+    case SIM_EVENT_LINK:
+        handle_link(w, p, event);
+        return;
     case SIM_EVENT_LANE:
         handle_lane(w, p, event);
         return;
@@ -407,9 +426,7 @@ static void draw_boot(sim_world_t *w)
     sim_monitors_t *all = w->monitors;
     rf_prng_t *prng = &w->choices;
     uint32_t heartbeat_ms = (uint32_t)sim_between(prng, 10, 30);
-    all->boots = calloc(w->n_hosts, sizeof *all->boots);
-    rf_assert(all->boots);
-    rf_boot_t *b = &all->boots[0];
+    rf_boot_t *b = &all->boot;
     b->magic = RF_BOOT_MAGIC;
     b->size = sizeof *b;
     b->machine = w->params.machine;
@@ -443,10 +460,6 @@ static void draw_boot(sim_world_t *w)
         }
     }
     memcpy(b->witness, w->witness, w->n_cores * sizeof *w->witness);
-    for (unsigned h = 1; h < w->n_hosts; h++) {
-        all->boots[h] = *b;
-        all->boots[h].node = (rf_node_t)h;
-    }
     w->params.election_ns = b->election_ms * RF_NS_PER_MS;
     w->params.silence_ns = b->host_deadline_ms * RF_NS_PER_MS;
     w->params.lease_ns = b->lease_ms * RF_NS_PER_MS; /* no clock stops then */
@@ -465,7 +478,7 @@ void sim_monitors_set_up(sim_world_t *w)
     rf_assert(all);
     w->actor = &sim_actor_monitor;
     draw_boot(w);
-    all->memory_size = (monitor_size(&all->boots[0], 0) + 63) & ~(size_t)63;
+    all->memory_size = (monitor_size(&all->boot, 0) + 63) & ~(size_t)63;
     all->monitors = calloc(w->n_cores, sizeof *all->monitors);
     rf_assert(all->monitors);
     fake_init(&all->fake, w, &w->choices, w->n_cores);
@@ -484,10 +497,19 @@ void sim_monitors_begin(sim_world_t *w)
     sim_host_died(w, late, rf_prng_below(&w->choices, 2));
 }
 
+void sim_monitors_unmap(sim_world_t *w)
+{
+    for (unsigned i = 0; i < w->n_cores; i++) {
+        if (w->processes[i].memory) munmap(w->processes[i].memory, w->monitors->memory_size);
+        w->processes[i].memory = NULL;
+    }
+}
+
 void sim_monitors_free(sim_world_t *w)
 {
     sim_monitors_t *all = w->monitors;
     if (!all) return;
+    sim_monitors_unmap(w);
     for (unsigned i = 0; i < w->n_cores; i++) {
         sim_monitor_t *m = &all->monitors[i];
         for (unsigned k = 0; k < m->n_ends; k++) free(m->ends[k]);
@@ -496,13 +518,11 @@ void sim_monitors_free(sim_world_t *w)
         free(m->fenced);
         free(m->wants);
         free(m->told_lives);
+        free(m->last_ns.clients);
         free(m->output);
-        if (w->processes[i].memory) munmap(w->processes[i].memory, all->memory_size);
-        w->processes[i].memory = NULL;
     }
     while (all->n_outputs > 0) free(all->outputs[--all->n_outputs]);
     fake_free(&all->fake);
-    free(all->boots);
     free(all->monitors);
     free(all->changes);
     free(all->grants);

@@ -59,7 +59,14 @@ sim_end_t *sim_end(sim_world_t *w, rf_core_t here, rf_core_t there)
     return m->ends[at] = e;
 }
 
-/* ---- words between shells ---- */
+/* ---- words between shells: an event each, without a message, since all may dial all of their host at once ---- */
+
+typedef enum link_word {
+    LINK_DIAL = 1,
+    LINK_ACCEPTED,
+    LINK_CLOSED,
+    LINK_BROKEN /* the connection: the link goes on when it has been made again */
+} link_word_t;
 
 static bool cut_either(const sim_world_t *w, rf_core_t a, rf_core_t b)
 {
@@ -85,15 +92,14 @@ static uint64_t arrival_ns(sim_world_t *w, rf_core_t from, rf_core_t to, uint64_
     return at_ns;
 }
 
-static void say(sim_world_t *w, sim_link_word_t word, rf_core_t from, rf_core_t to, uint32_t generation,
+static void say(sim_world_t *w, link_word_t word, rf_core_t from, rf_core_t to, uint32_t generation,
                 rf_err_t err, uint64_t at_ns)
 {
-    sim_packet_t packet = {.word = (uint16_t)word,
-                           .generation = generation,
-                           .err = (uint16_t)err,
-                           .incarnation = w->processes[from].incarnation,
-                           .event.core = from};
-    sim_packet_send(w, to, sim_message_new(w, 0, &packet, SIM_WORD_BYTES), at_ns);
+    sim_event_t *event = sim_push(w, at_ns, SIM_EVENT_LINK);
+    event->core = to;
+    event->life = w->processes[to].life;
+    event->peer = (agreement_member_t){.core = from, .incarnation = w->processes[from].incarnation};
+    event->x = (uint64_t)err << 48 | (uint64_t)word << 32 | generation;
 }
 
 static void drop_held(sim_world_t *w, sim_end_t *e)
@@ -117,9 +123,9 @@ static void break_link(sim_world_t *w, rf_core_t a, rf_core_t b, rf_err_t err)
 {
     const sim_end_t *x = sim_end(w, a, b), *y = sim_end(w, b, a);
     if (x->state != SIM_END_NONE)
-        say(w, SIM_LINK_CLOSED, b, a, x->generation, err, w->now_ns + delay_ns(w, b, a));
+        say(w, LINK_CLOSED, b, a, x->generation, err, w->now_ns + delay_ns(w, b, a));
     if (y->state != SIM_END_NONE)
-        say(w, SIM_LINK_CLOSED, a, b, y->generation, err, w->now_ns + delay_ns(w, a, b));
+        say(w, LINK_CLOSED, a, b, y->generation, err, w->now_ns + delay_ns(w, a, b));
 }
 
 /* ---- what a monitor wants ---- */
@@ -137,14 +143,13 @@ static void dial(sim_world_t *w, sim_process_t *p, const monitor_action_t *a)
     bool addressed = !far || (sscanf(a->bytes, "c%u.%u", &core, &incarnation) == 2 &&
                               incarnation == to->incarnation && to->alive);
     if (far && (!addressed || cut_either(w, p->core, a->core))) /* tried again and again until then */
-        say(w, SIM_LINK_CLOSED, a->core, p->core, e->generation, RF_ERR_TIMEOUT,
+        say(w, LINK_CLOSED, a->core, p->core, e->generation, RF_ERR_TIMEOUT,
             w->now_ns + w->monitors->deadline_ns);
     else if (!to->alive)
-        say(w, SIM_LINK_CLOSED, a->core, p->core, e->generation, RF_ERR_NOT_FOUND,
+        say(w, LINK_CLOSED, a->core, p->core, e->generation, RF_ERR_NOT_FOUND,
             w->now_ns + delay_ns(w, p->core, a->core));
     else
-        say(w, SIM_LINK_DIAL, p->core, a->core, e->generation, RF_OK,
-            w->now_ns + delay_ns(w, p->core, a->core));
+        say(w, LINK_DIAL, p->core, a->core, e->generation, RF_OK, w->now_ns + delay_ns(w, p->core, a->core));
 }
 
 static void transmit(sim_world_t *w, sim_process_t *p, rf_core_t to, sim_message_t *message)
@@ -210,7 +215,7 @@ static void fence(sim_world_t *w, sim_process_t *p, const monitor_action_t *a)
     uint64_t at_ns = arrival_ns(w, p->core, a->core, w->now_ns + p->cost_ns + delay_ns(w, p->core, a->core));
     bool unheard = cut_either(w, p->core, a->core) || there->held_first;
     if (w->processes[a->core].alive)
-        say(w, SIM_LINK_CLOSED, p->core, a->core, e->generation, unheard ? RF_ERR_TIMEOUT : RF_ERR_FENCED,
+        say(w, LINK_CLOSED, p->core, a->core, e->generation, unheard ? RF_ERR_TIMEOUT : RF_ERR_FENCED,
             unheard ? w->now_ns + w->monitors->deadline_ns : at_ns);
     forget(w, e);
 }
@@ -237,66 +242,71 @@ static void push_died(sim_world_t *w, rf_core_t to, rf_core_t core, rf_incarnati
     sim_packet_send(w, to, message, w->now_ns + sim_exponential(&w->network, 100 * RF_NS_PER_US));
 }
 
-/* The link is up on this side: the event says so. */
-static void up(sim_world_t *w, sim_process_t *p, sim_end_t *e, sim_packet_t *packet)
+/* The link with `peer` is up on this side: `out` says so. */
+static void up(sim_world_t *w, const sim_process_t *p, sim_end_t *e, agreement_member_t peer,
+               uint32_t generation, monitor_event_t *out)
 {
-    rf_core_t core = packet->event.core;
     e->state = SIM_END_UP;
-    e->generation = packet->generation;
-    e->incarnation = packet->incarnation;
+    e->generation = generation;
+    e->incarnation = peer.incarnation;
     e->full = false;
     e->remade_ns = 0;
-    packet->event.kind = MONITOR_PEER_UP;
-    packet->event.incarnation = packet->incarnation;
-    if (w->host[core] != w->host[p->core]) return;
-    e->watched = packet->incarnation;
-    packet->event.process.incarnation = packet->incarnation;
-    packet->event.process.monitor_pid = 1000 + core;
-    packet->event.process.driver_pid = 2000 + core;
-    const sim_process_t *other = &w->processes[core];
-    if (!other->alive || other->incarnation != packet->incarnation)
-        push_died(w, p->core, core, packet->incarnation);
+    out->kind = MONITOR_PEER_UP;
+    out->incarnation = peer.incarnation;
+    if (w->host[peer.core] != w->host[p->core]) return;
+    e->watched = peer.incarnation;
+    out->process.incarnation = peer.incarnation;
+    out->process.monitor_pid = 1000 + peer.core;
+    out->process.driver_pid = 2000 + peer.core;
+    const sim_process_t *other = &w->processes[peer.core];
+    if (!other->alive || other->incarnation != peer.incarnation)
+        push_died(w, p->core, peer.core, peer.incarnation);
 }
 
-static bool dialled(sim_world_t *w, sim_process_t *p, sim_end_t *e, sim_packet_t *packet)
+static bool dialled(sim_world_t *w, const sim_process_t *p, sim_end_t *e, agreement_member_t by,
+                    uint32_t generation, monitor_event_t *out)
 {
-    rf_core_t from = packet->event.core;
+    rf_core_t from = by.core;
     const sim_process_t *dialer = &w->processes[from];
-    if (!dialer->alive || dialer->incarnation != packet->incarnation) return false;
+    if (!dialer->alive || dialer->incarnation != by.incarnation) return false;
     uint64_t back_ns = arrival_ns(w, p->core, from, w->now_ns + delay_ns(w, p->core, from));
     rf_err_t err = RF_OK;
-    if (packet->incarnation < e->lowest) err = RF_ERR_FENCED;
-    if (err == RF_OK && e->state == SIM_END_UP && e->incarnation < packet->incarnation) {
-        e->lowest = packet->incarnation; /* the machine has named a later one: this is no more */
+    if (by.incarnation < e->lowest) err = RF_ERR_FENCED;
+    if (err == RF_OK && e->state == SIM_END_UP && e->incarnation < by.incarnation) {
+        e->lowest = by.incarnation; /* the machine has named a later one: this is no more */
         forget(w, e);
     }
     if (err == RF_OK && e->state != SIM_END_NONE && (e->state == SIM_END_UP || from < p->core))
         err = RF_ERR_EXISTS;
     if (err != RF_OK) {
-        say(w, SIM_LINK_CLOSED, p->core, from, packet->generation, err, back_ns);
+        say(w, LINK_CLOSED, p->core, from, generation, err, back_ns);
         return false;
     }
-    up(w, p, e, packet);
-    say(w, SIM_LINK_ACCEPTED, p->core, from, packet->generation, RF_OK, back_ns);
+    up(w, p, e, by, generation, out);
+    say(w, LINK_ACCEPTED, p->core, from, generation, RF_OK, back_ns);
     return true;
 }
 
-static bool accepted(sim_world_t *w, sim_process_t *p, sim_end_t *e, sim_packet_t *packet)
+static bool closed(sim_world_t *w, sim_end_t *e, rf_err_t err, monitor_event_t *out)
 {
-    rf_core_t from = packet->event.core;
-    bool mine = e->state == SIM_END_DIALING && e->generation == packet->generation;
-    if (mine && packet->incarnation >= e->lowest) {
-        up(w, p, e, packet);
+    forget(w, e);
+    out->kind = MONITOR_PEER_DOWN;
+    out->err = err;
+    return true;
+}
+
+static bool accepted(sim_world_t *w, const sim_process_t *p, sim_end_t *e, agreement_member_t by,
+                     uint32_t generation, monitor_event_t *out)
+{
+    bool mine = e->state == SIM_END_DIALING && e->generation == generation;
+    if (mine && by.incarnation >= e->lowest) {
+        up(w, p, e, by, generation, out);
         return true;
     }
-    if (w->processes[from].alive)
-        say(w, SIM_LINK_CLOSED, p->core, from, packet->generation, RF_ERR_CLOSED,
-            arrival_ns(w, p->core, from, w->now_ns + delay_ns(w, p->core, from)));
-    if (!mine) return false;
-    forget(w, e);
-    packet->event.kind = MONITOR_PEER_DOWN;
-    packet->event.err = RF_ERR_NOT_FOUND;
-    return true;
+    if (w->processes[by.core].alive)
+        say(w, LINK_CLOSED, p->core, by.core, generation, RF_ERR_CLOSED,
+            arrival_ns(w, p->core, by.core, w->now_ns + delay_ns(w, p->core, by.core)));
+    return mine && closed(w, e, RF_ERR_NOT_FOUND, out);
 }
 
 /* Nothing of a member that has left is listened to, once its leaving is known here. */
@@ -309,27 +319,33 @@ static void check_listens(sim_world_t *w, const sim_process_t *p, rf_core_t from
                       p->core, from, incarnation);
 }
 
-bool sim_links_take(sim_world_t *w, sim_process_t *p, sim_packet_t *packet)
+bool sim_links_take(sim_world_t *w, const sim_process_t *p, const sim_packet_t *packet)
 {
-    sim_end_t *e = sim_end(w, p->core, packet->event.core);
-    switch (packet->word) {
-    case SIM_LINK_DIAL:
-        return dialled(w, p, e, packet);
-    case SIM_LINK_ACCEPTED:
-        return accepted(w, p, e, packet);
-    case SIM_LINK_CLOSED:
-        if (e->state == SIM_END_NONE || e->generation != packet->generation) return false;
-        forget(w, e);
-        packet->event.kind = MONITOR_PEER_DOWN;
-        packet->event.err = (rf_err_t)packet->err;
-        return true;
-    case SIM_LINK_BROKEN:
-        packet->event.kind = MONITOR_PEER_BROKEN;
-        return e->state == SIM_END_UP && e->generation == packet->generation;
+    const sim_end_t *e = sim_end_find(w, p->core, packet->event.core);
+    if (!e || e->state != SIM_END_UP || e->generation != packet->generation) return false;
+    check_listens(w, p, packet->event.core, e->incarnation);
+    return true;
+}
+
+bool sim_links_event(sim_world_t *w, sim_process_t *p, const sim_event_t *event, monitor_event_t *out)
+{
+    uint32_t generation = (uint32_t)event->x;
+    sim_end_t *e = sim_end(w, p->core, event->peer.core);
+    *out = (monitor_event_t){.core = event->peer.core};
+    switch ((link_word_t)(event->x >> 32 & 0xffff)) {
+    case LINK_DIAL:
+        return dialled(w, p, e, event->peer, generation, out);
+    case LINK_ACCEPTED:
+        return accepted(w, p, e, event->peer, generation, out);
+    case LINK_CLOSED:
+        return e->state != SIM_END_NONE && e->generation == generation &&
+               closed(w, e, (rf_err_t)(event->x >> 48), out);
+    case LINK_BROKEN:
+        out->kind = MONITOR_PEER_BROKEN;
+        return e->state == SIM_END_UP && e->generation == generation;
     default:
-        if (e->state != SIM_END_UP || e->generation != packet->generation) return false;
-        check_listens(w, p, packet->event.core, e->incarnation);
-        return true;
+        rf_assert(!"a word that shells do not say");
+        return false;
     }
 }
 
@@ -356,7 +372,7 @@ void sim_links_died(sim_world_t *w, rf_core_t core, bool known)
         if (near && known && e->watched == incarnation) push_died(w, other, core, incarnation);
         if (e->state == SIM_END_NONE) continue;
         bool heard = known && (near || (!cut_either(w, other, core) && rf_prng_below(&w->network, 2)));
-        say(w, SIM_LINK_CLOSED, core, other, e->generation, heard ? RF_ERR_PEER_DEAD : RF_ERR_TIMEOUT,
+        say(w, LINK_CLOSED, core, other, e->generation, heard ? RF_ERR_PEER_DEAD : RF_ERR_TIMEOUT,
             w->now_ns + (heard ? delay_ns(w, core, other) : w->monitors->deadline_ns));
     }
 }
@@ -387,7 +403,7 @@ void sim_links_look(sim_world_t *w, unsigned host)
 /* `to` hears that its connection with `from` has broken. */
 static void say_broken(sim_world_t *w, rf_core_t from, rf_core_t to)
 {
-    say(w, SIM_LINK_BROKEN, from, to, sim_end(w, to, from)->generation, RF_ERR_TIMEOUT,
+    say(w, LINK_BROKEN, from, to, sim_end(w, to, from)->generation, RF_ERR_TIMEOUT,
         w->now_ns + delay_ns(w, from, to) + sim_exponential(&w->faults, 200 * RF_NS_PER_US));
 }
 
@@ -407,8 +423,8 @@ void sim_links_break(sim_world_t *w, rf_core_t a, rf_core_t b)
         return;
     }
     x->remade_ns = y->remade_ns = RF_NEVER;
-    say(w, SIM_LINK_CLOSED, b, a, x->generation, RF_ERR_TIMEOUT, w->now_ns + w->monitors->deadline_ns);
-    say(w, SIM_LINK_CLOSED, a, b, y->generation, RF_ERR_TIMEOUT, w->now_ns + w->monitors->deadline_ns);
+    say(w, LINK_CLOSED, b, a, x->generation, RF_ERR_TIMEOUT, w->now_ns + w->monitors->deadline_ns);
+    say(w, LINK_CLOSED, a, b, y->generation, RF_ERR_TIMEOUT, w->now_ns + w->monitors->deadline_ns);
 }
 
 void sim_links_cut(sim_world_t *w)

@@ -11,13 +11,17 @@ void fake_init(fake_t *f, void *world, rf_prng_t *prng, unsigned n_cores)
     *f = (fake_t){.world = world, .prng = prng, .block_size = 1000, .fd_next = 1};
     snprintf(f->block_user, sizeof f->block_user, "alice");
     f->cores = calloc(n_cores, sizeof *f->cores);
-    rf_assert(f->cores);
-    for (unsigned core = 0; core < n_cores; core++) f->cores[core].lease_ns = RF_NEVER;
+    f->dispatchers = calloc((size_t)n_cores * MONITOR_LOCAL_MAX, sizeof *f->dispatchers);
+    rf_assert(f->cores && f->dispatchers);
+    for (unsigned core = 0; core < n_cores; core++)
+        f->cores[core] = (fake_core_t){.dispatchers = &f->dispatchers[(size_t)core * MONITOR_LOCAL_MAX],
+                                       .lease_ns = RF_NEVER};
 }
 
 void fake_free(fake_t *f)
 {
     free(f->cores);
+    free(f->dispatchers);
     free(f->fd_open);
 }
 

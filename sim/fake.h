@@ -30,8 +30,8 @@ typedef struct fake_dispatcher {
 } fake_dispatcher_t;
 
 typedef struct fake_core {
-    fake_dispatcher_t dispatchers[MONITOR_LOCAL_MAX];
-    bool frozen; /* all of them, by the monitor's wish */
+    fake_dispatcher_t *dispatchers; /* [MONITOR_LOCAL_MAX] */
+    bool frozen;                    /* all of them, by the monitor's wish */
     uint64_t
         lease_ns; /* ... or once its lease has ended, by the clock of its host (wire/lease.h); RF_NEVER: never */
 } fake_core_t;
@@ -47,9 +47,10 @@ typedef struct fake {
     rf_err_t (*fence)(void *world, rf_core_t core, const rf_kernel_fence_t *fence);
     rf_prng_t *prng;
     fake_core_t *cores;
-    rf_err_t create_err; /* what CREATE answers */
-    bool ignore_term;    /* dispatchers survive TERM */
-    bool kernel_stuck;   /* CREATE and SIGNAL are not answered */
+    fake_dispatcher_t *dispatchers; /* of all cores: by themselves, since most are never touched */
+    rf_err_t create_err;            /* what CREATE answers */
+    bool ignore_term;               /* dispatchers survive TERM */
+    bool kernel_stuck;              /* CREATE and SIGNAL are not answered */
     uint32_t block_flags, block_size;
     rf_err_t block_err;
     char block_user[32];

@@ -155,6 +155,7 @@ const char *sim_event_name(unsigned kind)
         [SIM_EVENT_CLIENT] = "client", [SIM_EVENT_FAULT] = "fault",       [SIM_EVENT_HEAL] = "heal",
         [SIM_EVENT_HOST] = "host",     [SIM_EVENT_KILL] = "kill",         [SIM_EVENT_EXPEL] = "expel",
         [SIM_EVENT_PHASE] = "phase",   [SIM_EVENT_LANE] = "lane",         [SIM_EVENT_WRITE] = "write",
+        [SIM_EVENT_LINK] = "link",
     };
     return kind < sizeof names / sizeof names[0] ? names[kind] : "?";
 }

@@ -175,7 +175,9 @@ static void print_help(void)
            "sources runs a night's\n"
            "  rackfish sim --actor monitor --ops 300 --seeds 1000           whole monitors\n"
            "  rackfish sim --actor monitor --ops 100 --monitors 2048 --hosts 32 --faults none    a large "
-           "machine: 250 KiB a monitor\n"
+           "machine: 170 KiB a monitor\n"
+           "  rackfish sim --actor monitor --monitors 16384 --hosts 256 --ops 100 --faults none --plan "
+           "package --events-max 1000000000    the largest: 250 KiB a monitor\n"
            "  rackfish sim --monitors 16384 --hosts 256 --ops 100 --faults none --plan package --events-max "
            "1000000000    the largest of engines\n"
            "  rackfish sim --model amd-4x4 --monitors 3 --clients 1         latency of an ordered change\n");
@@ -464,6 +466,7 @@ static void merge(share_t *into, const share_t *from)
     if (b->engine_bytes > a->engine_bytes) a->engine_bytes = b->engine_bytes;
     if (b->formed_ns > a->formed_ns) a->formed_ns = b->formed_ns;
     if (b->resident_bytes > a->resident_bytes) a->resident_bytes = b->resident_bytes;
+    if (b->monitor_bytes > a->monitor_bytes) a->monitor_bytes = b->monitor_bytes;
     rf_histogram_merge(&a->latency, &b->latency);
     rf_histogram_merge(&a->learned, &b->learned);
     if (from->failed > 0 && (into->failed == 0 || from->first_failed < into->first_failed))
@@ -549,7 +552,8 @@ static void print_json(const share_t *t, double seconds)
            "\"duplicates\":%llu,\"expulsions\":%llu,\"false_reports\":%llu,\"lost_machines\":%llu,"
            "\"undecided\":%llu,\"virtual_s\":%"
            ".3f,"
-           "\"engine_bytes\":%llu,\"resident_bytes\":%llu,\"cpu_s\":%.3f,\"latency_p50_ns\":%llu,\"latency_"
+           "\"engine_bytes\":%llu,\"resident_bytes\":%llu,\"monitor_bytes\":%llu,\"cpu_s\":%.3f,"
+           "\"latency_p50_ns\":%llu,\"latency_"
            "p99_ns\":%llu,\"learned_p50_ns\":%llu,\"learned_p99_ns\":%llu}\n",
            verdict_text(t->verdict), (unsigned long long)s->seeds, (unsigned long long)t->failed,
            (unsigned long long)s->events, seconds, (double)s->events / seconds, (unsigned long long)t->hash,
@@ -560,8 +564,8 @@ static void print_json(const share_t *t, double seconds)
            (unsigned long long)s->expulsions, (unsigned long long)s->false_reports,
            (unsigned long long)s->lost_machines, (unsigned long long)s->undecided,
            (double)s->virtual_ns / 1e9, (unsigned long long)s->engine_bytes,
-           (unsigned long long)s->resident_bytes, (double)s->cpu_ns / 1e9,
-           (unsigned long long)rf_histogram_percentile(&s->latency, 50),
+           (unsigned long long)s->resident_bytes, (unsigned long long)s->monitor_bytes,
+           (double)s->cpu_ns / 1e9, (unsigned long long)rf_histogram_percentile(&s->latency, 50),
            (unsigned long long)rf_histogram_percentile(&s->latency, 99),
            (unsigned long long)rf_histogram_percentile(&s->learned, 50),
            (unsigned long long)rf_histogram_percentile(&s->learned, 99));
@@ -597,9 +601,12 @@ static void print_text(const command_line_t *line, const share_t *t, double seco
                (unsigned long long)s->lane_writes, (unsigned long long)s->lane_cuts,
                (unsigned long long)s->lane_torn);
     if (s->resident_bytes > 0)
-        printf(
-            "%llu bytes of memory in use a monitor, with all that the simulator holds; formed after %.3f s\n",
-            (unsigned long long)s->resident_bytes, (double)s->formed_ns / 1e9);
+        printf("%llu bytes of memory in use a monitor at the peak, with all that the simulator holds; formed "
+               "after %.3f s\n",
+               (unsigned long long)s->resident_bytes, (double)s->formed_ns / 1e9);
+    if (s->monitor_bytes > 0)
+        printf("%llu bytes of them are what a whole monitor touches, on average\n",
+               (unsigned long long)s->monitor_bytes);
     const sim_model_t *m = line->options.model;
     if (!m) return;
     printf("%s (%s): ordered change p50 %llu ns, p99 %llu ns; %.3f M/s\n", m->name, m->machine,

@@ -47,25 +47,13 @@ typedef struct sim_end {
     sim_message_t *held_first, *held_last; /* what is to come here waits for a cut to heal */
 } sim_end_t;
 
-typedef enum sim_link_word {
-    SIM_LINK_DIAL = 64,
-    SIM_LINK_ACCEPTED,
-    SIM_LINK_CLOSED,
-    SIM_LINK_BROKEN /* the connection: the link goes on when it has been made again */
-} sim_link_word_t;
-
 /* What reaches a process, as a message of the queue; bytes follow. */
 typedef struct sim_packet {
-    uint32_t generation; /* of its link */
+    uint32_t generation; /* of its link; 0: it came over none */
     uint32_t size;
-    uint16_t word;                /* sim_link_word_t; 0: the event */
-    uint16_t err;                 /* CLOSED */
-    rf_incarnation_t incarnation; /* DIAL: who dials. ACCEPTED: who has answered */
-    monitor_event_t
-        event; /* pointers are filled in when it is taken out; of a word only what precedes `process` is sent */
+    monitor_event_t event; /* pointers are filled in when it is taken out */
     uint8_t bytes[];
 } sim_packet_t;
-#define SIM_WORD_BYTES (offsetof(sim_packet_t, event) + offsetof(monitor_event_t, process))
 
 typedef struct sim_monitor {
     monitor_t *monitor;
@@ -75,8 +63,10 @@ typedef struct sim_monitor {
     unsigned next_action;
     bool exits;
     int exit_status;
-    uint64_t last_ns[2 + MONITOR_CLIENTS_MAX]; /* arrivals: of the CPU driver, of the shell, by client */
-    agreement_machine_t machine;               /* of the monitor; the simulator's looks on */
+    struct { /* arrivals; clients: by handle, NULL: of none yet but rackfishd */
+        uint64_t kernel, shell, rackfishd, *clients;
+    } last_ns;
+    agreement_machine_t machine; /* of the monitor; the simulator's looks on */
     uint64_t checked_term;
     agreement_role_t checked_role;
     rf_incarnation_t *fenced; /* by core: the last that it has taken for fenced; NULL: none yet */
@@ -199,7 +189,8 @@ typedef struct sim_element { /* of the queue; by value */
 } sim_element_t;
 
 typedef struct sim_monitors {
-    rf_boot_t *boots; /* of each host */
+    rf_boot_t
+        boot; /* of all hosts: `node` is that of who is being started, and read by monitor_init() alone */
     fake_t fake;
     size_t memory_size;
     sim_monitor_t *monitors;
@@ -237,6 +228,8 @@ extern const sim_actor_t sim_actor_monitor;
 /* actor_monitor.c */
 void sim_monitors_set_up(sim_world_t *w);
 void sim_monitors_free(sim_world_t *w);
+/* Gives back the memory of all monitors themselves: none is looked at any more. */
+void sim_monitors_unmap(sim_world_t *w);
 /* All processes have been started. */
 void sim_monitors_begin(sim_world_t *w);
 /* Faults have stopped: everybody asks once more. */
@@ -264,8 +257,10 @@ void sim_mlanes_told(sim_world_t *w, const sim_process_t *p, const sim_event_t *
                      const sim_monitor_t *m);
 
 void sim_links_act(sim_world_t *w, sim_process_t *p, const monitor_action_t *action);
-/* False: the packet is not one for the monitor, or no more. The event is changed to what the shell makes of it. */
-bool sim_links_take(sim_world_t *w, sim_process_t *p, sim_packet_t *packet);
+/* False: the packet came over a link that is no more. */
+bool sim_links_take(sim_world_t *w, const sim_process_t *p, const sim_packet_t *packet);
+/* A LINK event has reached its process: what its shell makes of it. False: nothing that its monitor is told. */
+bool sim_links_event(sim_world_t *w, sim_process_t *p, const sim_event_t *event, monitor_event_t *out);
 void sim_links_look(sim_world_t *w, unsigned host);
 /* The connection between the two breaks, or is only said to have: one or both hear of it. */
 void sim_links_break(sim_world_t *w, rf_core_t a, rf_core_t b);

@@ -11,6 +11,7 @@
 
 #include <stdarg.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -249,6 +250,34 @@ static void set_up(sim_world_t *w)
         sim_push(w, RF_NS_PER_MS + rf_prng_below(&w->choices, w->params.silence_ns), SIM_EVENT_HOST)->x = h;
 }
 
+/* Of this process, as the kernel has it. */
+static uint64_t resident_bytes(void)
+{
+    unsigned long long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (!file) return 0;
+    if (fscanf(file, "%*u %llu", &pages) != 1) pages = 0;
+    fclose(file);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* ... and the most that it ever was. */
+static uint64_t resident_max_bytes(void)
+{
+    struct rusage usage;
+    if (getrusage(RUSAGE_SELF, &usage) != 0) return 0;
+    return (uint64_t)usage.ru_maxrss * 1024;
+}
+
+/* Gives back the monitors' own memory, and sees how much that was. */
+static void weigh_monitors(sim_world_t *w)
+{
+    uint64_t all = resident_bytes();
+    sim_monitors_unmap(w);
+    uint64_t each = (all - resident_bytes()) / w->n_cores;
+    if (each > w->statistics->monitor_bytes) w->statistics->monitor_bytes = each;
+}
+
 static void tear_down(sim_world_t *w)
 {
     sim_groups_free(w);
@@ -258,6 +287,7 @@ static void tear_down(sim_world_t *w)
         free(w->processes[i].replica);
         free(w->processes[i].waiters);
     }
+    if (w->monitors && w->n_cores > LARGE) weigh_monitors(w);
     sim_monitors_free(w);
     sim_lanes_free(w);
     sim_rdma_free(w);
@@ -421,8 +451,8 @@ static void note(sim_world_t *w, const sim_event_t *event)
     uint64_t hash = sim_mix(w->hash, w->now_ns);
     hash = sim_mix(hash, (uint64_t)event->kind << 48 | (uint64_t)event->core << 32 | event->life);
     hash = sim_mix(hash, event->x);
+    hash = sim_mix(hash, (uint64_t)event->peer.core << 32 | event->peer.incarnation);
     if (event->message) {
-        hash = sim_mix(hash, (uint64_t)event->peer.core << 32 | event->peer.incarnation);
         hash = sim_mix(hash, event->message->type);
         hash = sim_hash_bytes(hash, event->message->bytes, event->message->size);
     }
@@ -583,17 +613,6 @@ static void write_history(const sim_world_t *w)
     fclose(out);
 }
 
-/* Of this process, as the kernel has it. */
-static uint64_t resident_bytes(void)
-{
-    unsigned long long pages = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    if (!file) return 0;
-    if (fscanf(file, "%*u %llu", &pages) != 1) pages = 0;
-    fclose(file);
-    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
-}
-
 static uint64_t cpu_ns(void)
 {
     struct timespec t;
@@ -619,7 +638,7 @@ sim_verdict_t sim_run(const sim_options_t *options, uint64_t seed, sim_statistic
     if (w->verdict != SIM_OK && !options->quiet) report_failure(w);
     write_history(w);
     end_steps(w);
-    uint64_t each = w->n_cores > LARGE ? resident_bytes() / w->n_cores : 0;
+    uint64_t each = w->n_cores > LARGE ? resident_max_bytes() / w->n_cores : 0;
     if (each > statistics->resident_bytes) statistics->resident_bytes = each;
     statistics->cpu_ns += cpu_ns() - started_cpu_ns;
     statistics->seeds++;

@@ -129,7 +129,8 @@ typedef enum sim_event_kind {
     SIM_EVENT_MAPPINGS, /* groups: the owner's mappings reach one that has joined; x: epoch */
     SIM_EVENT_REFUSED,  /* a process hears from a link that it has been fenced */
     SIM_EVENT_LANE,     /* lanes: a process hears of one; x: what, which, and a number (lanes.c) */
-    SIM_EVENT_PROCESS_LAST = SIM_EVENT_LANE, /* up to here: for a process, in its inbox while it is busy */
+    SIM_EVENT_LINK, /* monitors: a word of the shell of `peer` about their link; x: which (actor_monitor_links.c) */
+    SIM_EVENT_PROCESS_LAST = SIM_EVENT_LINK, /* up to here: for a process, in its inbox while it is busy */
     SIM_EVENT_CLIENT,                        /* a client's timer */
     SIM_EVENT_FAULT,                         /* x: knob */
     SIM_EVENT_HEAL,                          /* x: what ends */
@@ -483,7 +484,8 @@ typedef struct sim_statistics {
     uint64_t engine_bytes;
     uint64_t
         formed_ns; /* of virtual time, until somebody is in a formed machine with a quorum; the longest */
-    uint64_t resident_bytes; /* of all memory in use at the end, for each monitor; of large machines only */
+    uint64_t resident_bytes; /* the most that the process had, for each monitor; of large machines only */
+    uint64_t monitor_bytes;  /* ... what a whole monitor touched of its own memory, on average */
     rf_histogram_t latency;
     rf_histogram_t learned; /* with a model: from the first member that applies a command to the last */
 } sim_statistics_t;
