@@ -195,8 +195,7 @@ rf_err_t agreement_init(void *memory, size_t size, const agreement_params_t *par
     agreement_t *e = memory;
     e->params = *params;
     e->voted = e->leader = e->dead_leader = e->promised_to = e->parent = e->stand_to = e->asked = NOBODY;
-    e->stuck = e->behind = NOBODY;
-    e->late = RF_CORE_NONE;
+    e->stuck = e->behind = e->late = NOBODY;
     e->first = 1;
     e->own_session = agreement_own_session(e);
     e->command.kind = AGREEMENT_ENTRY_COMMAND;

@@ -42,7 +42,7 @@ void change_want(agreement_t *e)
 
 void change_lead(agreement_t *e)
 {
-    e->late = RF_CORE_NONE;
+    e->late = NOBODY;
     memset(e->believed, 0, (e->params.n_cores + 7u) / 8);
     for (unsigned i = 0; i < (e->params.n_cores + 7u) / 8; i++) e->believed[i] = e->dead[i];
     e->n_suspicions = 0;
@@ -311,7 +311,10 @@ static bool start_expulsion(agreement_t *e)
         }
     }
     if (plan.n_changes == 0 || start(e, &plan, false) != STARTED) return false;
-    if (e->late != RF_CORE_NONE && leaves(&plan, member_of(e, e->late))) e->behind = member_of(e, e->late);
+    if (leaves(&plan, e->late)) {
+        e->behind = e->late;
+        e->late = NOBODY;
+    }
     return true;
 }
 
@@ -418,7 +421,7 @@ void change_heard(agreement_t *e, agreement_member_t m)
     }
     if (bit_get(e->believed, m.core) && !bit_get(e->dead, m.core) && member_in(e, m)) {
         bit_set(e->believed, m.core, false);
-        if (e->late == m.core) e->late = RF_CORE_NONE;
+        if (same(e->late, m)) e->late = NOBODY;
     }
 }
 
@@ -426,7 +429,7 @@ void change_heard(agreement_t *e, agreement_member_t m)
 void change_stuck(agreement_t *e, agreement_member_t m)
 {
     if (!member_in(e, m) || is_self(e, m)) return;
-    e->late = m.core;
+    e->late = m;
     believe(e, m);
 }
 
@@ -469,6 +472,7 @@ void change_died(agreement_t *e, agreement_member_t m, agreement_evidence_t evid
         return;
     }
     bit_set(e->dead, m.core, true);
+    if (same(e->late, m)) e->late = NOBODY; /* it leaves because it died */
     e->due |= DUE_REPORTS;
     progress_t *p = progress_find(e, m);
     if (p && same(p->member, m)) p->dead = true;

@@ -246,8 +246,9 @@ struct agreement {
     uint64_t change_round_next; /* ... or this one, which was sent last, at change_asked_ns */
     uint64_t change_asked_ns;
     bool change_waits; /* one that change_step() has looked at waits for that */
-    rf_core_t late;    /* leader: to be expelled because it does not catch up, unless it is heard first */
-    struct {           /* leader: the ring keeps what follows on a voter's snapshot (snapshot.c) */
+    agreement_member_t
+        late; /* leader: to be expelled because it does not catch up, unless it is heard first */
+    struct {  /* leader: the ring keeps what follows on a voter's snapshot (snapshot.c) */
         agreement_member_t member;
         bool on;
         uint64_t floor; /* what is above stays, or what is above what the voter has acknowledged */

@@ -49,7 +49,7 @@ static void fail(monitor_t *m, op_t *op, rf_err_t err)
     out_close_fds(m, op->connect.fds, 2);
     if (op->connect.exporter != NO_CLIENT) m->clients[op->connect.exporter].incoming--;
     op->connect.exporter = NO_CLIENT;
-    if (op->peer_tag != 0 && m->cores[op->peer].link == PEER_LINKED) {
+    if (peer_waits(m, op)) {
         rf_wire_header_t header = {.tag = op->peer_tag, .err = (uint16_t)err};
         peer_connected_t body = {0};
         peer_send(m, op->peer, PEER_CONNECTED, &header, sizeof header, &body, sizeof body);
@@ -247,7 +247,7 @@ void connect_accept(monitor_t *m, uint32_t client, const rf_client_accept_t *bod
         rf_wire_header_t header = {.tag = op->peer_tag};
         peer_connected_t out = {.uid = uid};
         if (network) memcpy(out.address, body->address, sizeof out.address);
-        if (m->cores[op->peer].link == PEER_LINKED)
+        if (peer_waits(m, op))
             peer_send(m, op->peer, PEER_CONNECTED, &header, sizeof header, &out, sizeof out);
         op_end(m, op);
         return;
@@ -275,8 +275,7 @@ void connect_peer(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t siz
         peer_send(m, from, PEER_CONNECTED, &out, sizeof out, &none, sizeof none);
         return;
     }
-    op->peer = from;
-    op->peer_tag = header.tag;
+    peer_asked(m, op, from, header.tag);
     op->connect.fds[0] = -1;
     op->connect.fds[1] = n_fds > 0 ? fds[0] : -1;
     op->connect.exporter = NO_CLIENT;

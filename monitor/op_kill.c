@@ -129,8 +129,7 @@ void kill_peer(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size)
         return;
     }
     op->state = SERVING;
-    op->peer = from;
-    op->peer_tag = header.tag;
+    peer_asked(m, op, from, header.tag);
     op->kill.signal = signal;
     ask_kernel(m, op);
 }
@@ -138,8 +137,7 @@ void kill_peer(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size)
 static void served(monitor_t *m, op_t *op, rf_err_t err)
 {
     rf_wire_header_t out = {.tag = op->peer_tag, .err = (uint16_t)err};
-    if (m->cores[op->peer].link == PEER_LINKED)
-        peer_send(m, op->peer, PEER_KILLED, &out, sizeof out, NULL, 0);
+    if (peer_waits(m, op)) peer_send(m, op->peer, PEER_KILLED, &out, sizeof out, NULL, 0);
     op_end(m, op);
 }
 

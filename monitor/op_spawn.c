@@ -31,8 +31,7 @@ static void finish(monitor_t *m, op_t *op, rf_err_t err, uint32_t os_errno, cons
         m->n_transfers--;
         if (op->state == RECEIVING) out_action(m, MONITOR_DO_BLOCK_DROP)->op = op_id(m, op);
     }
-    bool asked_by_peer = op->peer_tag != 0;
-    if (asked_by_peer && m->cores[op->peer].link == PEER_LINKED) {
+    if (peer_waits(m, op)) {
         rf_wire_header_t header = {.tag = op->peer_tag, .err = (uint16_t)err};
         peer_send(m, op->peer, PEER_SPAWNED, &header, sizeof header, &out, sizeof out);
     }
@@ -376,8 +375,7 @@ void spawn_peer(monitor_t *m, rf_core_t from, const uint8_t *bytes, size_t size)
         refuse(m, from, header.tag, RF_ERR_AGAIN, "that core is busy with other spawns");
         return;
     }
-    op->peer = from;
-    op->peer_tag = header.tag;
+    peer_asked(m, op, from, header.tag);
     op->spawn.core = m->core;
     op->spawn.span = body.domain != RF_DOMAIN_NONE;
     op->spawn.domain = body.domain;

@@ -170,3 +170,16 @@ rf_err_t peer_request(monitor_t *m, op_t *op, rf_core_t core, uint8_t type, cons
     }
     return RF_OK;
 }
+
+void peer_asked(monitor_t *m, op_t *op, rf_core_t from, uint32_t tag)
+{
+    op->peer = from;
+    op->peer_tag = tag;
+    op->asker = m->cores[from].linked;
+}
+
+bool peer_waits(const monitor_t *m, const op_t *op)
+{
+    return op->peer_tag != 0 && m->cores[op->peer].link == PEER_LINKED &&
+           m->cores[op->peer].linked == op->asker;
+}

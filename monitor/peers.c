@@ -131,6 +131,13 @@ static void tell_broken(monitor_t *m, op_t *op, rf_err_t err)
         tell_lost(m, op, err);
 }
 
+/* By another with the same life, which is told at once: what waits for a link has one. */
+static void tell_replaced(monitor_t *m, op_t *op, rf_err_t err)
+{
+    (void)err;
+    if (op->asked != 0 || op->peer_tag != 0) tell_broken(m, op, RF_ERR_CLOSED);
+}
+
 static void tell_linked(monitor_t *m, op_t *op, rf_err_t err)
 {
     (void)err;
@@ -178,9 +185,9 @@ void peer_up(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, const m
         return;
     }
     out_log(m, RF_LOG_DEBUG, "linked with core %u, incarnation %u", core, incarnation);
-    if (c->link == PEER_LINKED && c->linked != incarnation) {
+    if (c->link == PEER_LINKED) { /* another link has taken its place */
         unpark_all(m, true, core);
-        peer_fail_ops(m, core);
+        each_op_of(m, core, c->linked == incarnation ? tell_replaced : tell_lost, RF_ERR_PEER_DEAD);
     }
     if (incarnation > core_life(c)) { /* the machine has named it, which is not known here yet */
         c->after_first = incarnation - 1;

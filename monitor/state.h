@@ -145,6 +145,10 @@ void peer_send(monitor_t *m, rf_core_t core, uint8_t type, const void *a, size_t
 rf_err_t peer_request(monitor_t *m, op_t *op, rf_core_t core, uint8_t type, const void *body, size_t size,
                       const int *fds, unsigned n_fds);
 void peer_answered(monitor_t *m, op_t *op);
+/* This operation is what that monitor asked for, by its tag. */
+void peer_asked(monitor_t *m, op_t *op, rf_core_t from, uint32_t tag);
+/* The life that asked is linked: a later one counts its tags anew, and would take the answer for that to another question. */
+bool peer_waits(const monitor_t *m, const op_t *op);
 void peer_up(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation, const monitor_process_t *process);
 void peer_process_died(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation);
 void peer_told_died(monitor_t *m, rf_core_t core, rf_incarnation_t incarnation); /* by rackfishd */

@@ -256,6 +256,7 @@ typedef struct op {
     rf_core_t peer;         /* RF_CORE_NONE, or the other monitor */
     uint32_t peer_tag;      /* its operation, when it asked */
     rf_incarnation_t asked; /* which life of it has been asked by peer_request(); 0: none */
+    rf_incarnation_t asker; /* ... has asked this one (peer_tag), and alone is answered */
     uint64_t deadline_ns;
     bool proposing;       /* a proposal of it is queued or under way */
     const void *proposal; /* ... these bytes: its command, or a slot of the registry's */

@@ -243,6 +243,11 @@ static void a_learner_behind_a_slow_line_is_expelled(void **state)
         net_start(n, learner, 2);
         net_run(n, 50 * MS);
         assert_int_equal(net_state(n, learner).applied, net_state(n, 0).applied);
+        net_kill(n, learner); /* its next life merely dies */
+        net_tell_all(n, learner);
+        net_run(n, 50 * MS);
+        assert_int_equal(net_state(n, 0).members, 5);
+        assert_int_equal(net_state(n, 0).expelled_behind, 1);
         net_free(n);
     }
 }

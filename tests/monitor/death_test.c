@@ -482,6 +482,87 @@ static void a_link_that_breaks_is_no_death(void **state)
     assert_true(n_dead[DIES] > 0);
 }
 
+/* A link takes the place of another with the same life, whose end nobody was told: what was asked over that is lost with it. */
+static void a_link_that_is_replaced_is_one_that_broke(void **state)
+{
+    (void)state;
+    enum { TARGET = 2 };
+    world_t *w = world_new(3, 2, 5);
+    world_form(w);
+    rf_client_spawn_t body = {.core = TARGET, .n_fds = 1};
+    test_client_t *c = world_node_client(w, 0);
+    rf_domain_t domain;
+    assert_int_equal(world_spawn(w, c, TARGET, &domain), RF_OK);
+    uint32_t tag = world_send(w, c, RF_CLIENT_SPAWN, &body, sizeof body, 1);
+    while (w->monitor[0]->cores[TARGET].unanswered == 0) world_deliver(w, 1);
+    world_unsay(w, TARGET, CHANNEL_PEER + 0, MONITOR_PEER_MESSAGE);
+    world_unsay(w, 0, CHANNEL_PEER + TARGET, MONITOR_PEER_MESSAGE);
+    monitor_event_t *up = world_push(w, 0, CHANNEL_PEER + TARGET, MONITOR_PEER_UP, NULL, 0);
+    up->core = TARGET;
+    up->incarnation = w->monitor[TARGET]->incarnation;
+    world_pass(w, RF_NS_PER_S);
+    const message_t *m = world_reply(c, tag);
+    assert_non_null(m);
+    assert_int_equal(m->header.err, RF_ERR_CLOSED); /* before the block was sent whole */
+    assert_int_equal(w->monitor[TARGET]->n_domains_live, 1);
+    world_free(w);
+}
+
+/* Who asked for a spawn dies, and its next life asks for one with the same tag, before the first is answered: each answer is of its own
+ * question. */
+static void an_answer_is_for_the_life_that_asked(void **state)
+{
+    (void)state;
+    enum { FROM = 3, TO = 5, ASKED = 40 };
+    unsigned n_same = 0;
+    for (uint64_t seed = 0; seed < 10; seed++) {
+        world_t *w = world_new(3, 2, seed);
+        world_form(w);
+        rf_client_spawn_t body = {.core = TO, .n_fds = 1};
+        test_client_t *c = world_node_client(w, FROM);
+        world_send(w, c, RF_CLIENT_SPAWN, &body, sizeof body, 1);
+        const op_t *old = NULL;
+        while (!old) { /* until it has proposed the domain */
+            world_deliver(w, 1);
+            for (unsigned i = 0; i < MONITOR_OPS_MAX; i++) {
+                const op_t *op = &w->monitor[TO]->ops[i];
+                if (op->kind == OP_SPAWN && op->peer == FROM && op->proposing) old = op;
+            }
+        }
+        uint32_t tag = old->peer_tag;
+        for (rf_core_t core = 0; core < TO; core++) world_hold(w, TO, core, true);
+        world_kill(w, FROM);
+        world_pass(w, 30 * RF_NS_PER_MS);
+        assert_int_equal(world_rejoin(w, FROM, 0), RF_OK);
+        world_pass(w, 20 * RF_NS_PER_MS);
+        c = world_node_client(w, FROM);
+        uint32_t mine = 0;
+        bool same = false;
+        for (unsigned sent = 0; sent < ASKED && !same; sent++) {
+            mine = world_send(w, c, RF_CLIENT_SPAWN, &body, sizeof body, 1);
+            world_pass(w, RF_NS_PER_MS / 5);
+            for (unsigned i = 0; i < MONITOR_OPS_MAX; i++) {
+                const op_t *op = &w->monitor[FROM]->ops[i];
+                same |= op->kind == OP_SPAWN && op->client_tag == mine && op_id(w->monitor[FROM], op) == tag;
+            }
+        }
+        n_same += same;
+        for (rf_core_t core = 0; core < TO; core++) world_hold(w, TO, core, false);
+        world_pass(w, 3 * RF_NS_PER_S);
+        const message_t *m = world_reply(c, mine);
+        assert_non_null(m);
+        rf_client_spawned_t out;
+        memcpy(&out, m->body, sizeof out);
+        if (m->header.err ==
+            RF_OK) { /* domains are numbered as they are agreed on, and the first was before */
+            assert_int_equal(out.domain, w->monitor[TO]->domain_last);
+            assert_true(world_runs(w, TO, out.domain, 0));
+        }
+        world_free(w);
+    }
+    assert_true(n_same > 0);
+}
+
 /* Four of five are restarted one by one while the fifth is cut off, and told by its rackfishd, back again, that those it knew are dead. To
  * itself the machine is lost. Once it can ask, who lives in their places says that the machine goes on without it, and it joins again; until
  * then it goes on as what it is. */
@@ -542,6 +623,8 @@ int main(void)
         cmocka_unit_test(spawns_under_way_when_the_leader_dies),
         cmocka_unit_test(a_dial_that_fails_is_no_death),
         cmocka_unit_test(a_link_that_breaks_is_no_death),
+        cmocka_unit_test(a_link_that_is_replaced_is_one_that_broke),
+        cmocka_unit_test(an_answer_is_for_the_life_that_asked),
         cmocka_unit_test(a_loss_that_is_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
