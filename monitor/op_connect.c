@@ -316,7 +316,7 @@ static void linked(monitor_t *m, op_t *op)
     if (op->state == LINKING) ask_peer(m, op);
 }
 
-/* A channel that the exporter has and the asker has not is none: it ends. */
+/* A channel that the asker has not got is none to it, though the exporter may have its end. */
 static void peer_lost(monitor_t *m, op_t *op, rf_err_t err)
 {
     fail(m, op, err == RF_ERR_UNKNOWN_OUTCOME ? RF_ERR_CLOSED : err);
